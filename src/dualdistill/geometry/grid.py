@@ -1,0 +1,97 @@
+"""The BEV grid: the only place where metres become cells."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BevGrid:
+    """Square-celled map over a rectangle of the BEV plane; cell (0, 0) starts at (x_min, y_min)."""
+
+    x_min: float
+    y_min: float
+    cell: float
+    """Side of a cell, metres."""
+    width: int
+    """Cells along x."""
+    height: int
+    """Cells along y."""
+
+    def __post_init__(self) -> None:
+        if self.cell <= 0 or self.width < 1 or self.height < 1:
+            raise ValueError(f"a BEV grid needs positive cells, width and height, got {self}")
+
+    @classmethod
+    def covering(cls, extent: tuple[float, float, float, float], shape: tuple[int, int]) -> Self:
+        """The grid of a map of `shape` (height, width) over `extent` (x_min, y_min, x_max, y_max).
+
+        Raises:
+            ValueError: if its cells would not be square.
+        """
+        height, width = shape
+        x_min, y_min, x_max, y_max = extent
+        cell = (x_max - x_min) / width
+        if abs((y_max - y_min) / height - cell) > 1e-6 * cell:
+            raise ValueError(f"a map of {height}x{width} cells over {extent} m has cells that are not square")
+        return cls(x_min=x_min, y_min=y_min, cell=cell, width=width, height=height)
+
+    @classmethod
+    def around(cls, reach: float, cell: float) -> Self:
+        """The square grid over [-reach, reach)² metres.
+
+        Raises:
+            ValueError: if `cell` does not divide the side.
+        """
+        count = round(2 * reach / cell)
+        if abs(count * cell - 2 * reach) > 1e-6 * cell:
+            raise ValueError(f"cells of {cell} m do not divide a side of {2 * reach} m")
+        return cls(x_min=-reach, y_min=-reach, cell=cell, width=count, height=count)
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """x_min, y_min, x_max, y_max, metres."""
+        x_max, y_max = self.x_min + self.width * self.cell, self.y_min + self.height * self.cell
+        return self.x_min, self.y_min, x_max, y_max
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width): the last two axes of a map."""
+        return self.height, self.width
+
+    def coordinates(self, xy: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
+        """Continuous cell coordinates (column, row): integers at the lower corners of cells."""
+        return (xy - xy.new_tensor([self.x_min, self.y_min])) / self.cell
+
+    def cells(self, xy: Float[Tensor, "*batch 2"]) -> Int[Tensor, "*batch 2"]:
+        """Column and row of the cell that holds each point, by floor; may lie outside the grid."""
+        return self.coordinates(xy).floor().long()
+
+    def inside(self, cells: Int[Tensor, "*batch 2"]) -> Tensor:
+        """Whether (column, row) is a cell of this grid."""
+        return ((cells >= 0) & (cells < cells.new_tensor([self.width, self.height]))).all(dim=-1)
+
+    def centers(self, device: torch.device | str = "cpu") -> Float[Tensor, "y x 2"]:
+        """Metric centre (x, y) of every cell."""
+        x = self.x_min + (torch.arange(self.width, device=device) + 0.5) * self.cell
+        y = self.y_min + (torch.arange(self.height, device=device) + 0.5) * self.cell
+        return torch.stack([x.expand(self.height, -1), y[:, None].expand(-1, self.width)], dim=-1)
+
+    def coarser(self, factor: int) -> Self:
+        """The grid over the same rectangle with cells `factor` times as large.
+
+        Raises:
+            ValueError: if `factor` does not divide height and width.
+        """
+        if self.width % factor or self.height % factor:
+            raise ValueError(f"{self.height}x{self.width} cells cannot be merged {factor} by {factor}")
+        return type(self)(
+            x_min=self.x_min,
+            y_min=self.y_min,
+            cell=self.cell * factor,
+            width=self.width // factor,
+            height=self.height // factor,
+        )

@@ -1,0 +1,203 @@
+"""The shared words: records in which the rooms of this project meet.
+
+Frames. A *BEV frame* is the right-handed metric frame a detector works in: the key frame's LIDAR_TOP (x right,
+y forward, z up) for everything that distils, the key frame's ego frame for the official BEVDepth preset. With BEV
+augmentation, "BEV" always means the augmented frame; `augmented_from_bev` leads there.
+
+Maps. A BEV map is `[..., y, x]`: rows grow with y, columns with x; cell (0, 0) starts at the lower bounds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+CAMERAS = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT")
+"""Order of the `cam` axis everywhere."""
+
+TASKS = (
+    ("car",),
+    ("truck", "construction_vehicle"),
+    ("bus", "trailer"),
+    ("barrier",),
+    ("motorcycle", "bicycle"),
+    ("pedestrian", "traffic_cone"),
+)
+"""The six task heads of CenterPoint and their classes (spec/centerpoint.md, section 2)."""
+
+CLASSES = tuple(name for task in TASKS for name in task)
+"""Detector class order: label ids 0 to 9, the `klass` axis of every heat map."""
+
+Losses = dict[str, Float[Tensor, ""]]
+"""Unweighted scalar losses by name."""
+
+
+class _Movable:
+    """A record whose tensors move to a device together, nested records and tuples included."""
+
+    def to(self, device: torch.device | str) -> Self:
+        def moved(value: Any) -> Any:
+            if isinstance(value, Tensor | _Movable):
+                return value.to(device)
+            if isinstance(value, tuple):
+                return tuple(moved(item) for item in value)
+            return value
+
+        return replace(self, **{f.name: moved(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boxes(_Movable):
+    """Upright 3D boxes of one sample, in one frame (which one, the owner says)."""
+
+    center: Float[Tensor, "boxes 3"]
+    """Gravity centre, metres."""
+    size: Float[Tensor, "boxes 3"]
+    """Length (along the heading), width, height, metres."""
+    yaw: Float[Tensor, "boxes"]
+    """Heading, radians, counter-clockwise from +x."""
+    velocity: Float[Tensor, "boxes 2"]
+    """Metres a second along x and y; NaN where unknown (annotations only)."""
+    label: Int[Tensor, "boxes"]
+    """Index into `CLASSES`."""
+    score: Float[Tensor, "boxes"] | None = None
+    """Confidence in [0, 1]; None for annotations."""
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def select(self, index: Tensor) -> Self:
+        """The boxes at `index` (integers in any order, or a boolean mask)."""
+        return replace(self, **{f.name: None if (v := getattr(self, f.name)) is None else v[index] for f in fields(self)})
+
+    @classmethod
+    def empty(cls, device: torch.device | str = "cpu") -> Self:
+        return cls(
+            center=torch.zeros(0, 3, device=device),
+            size=torch.zeros(0, 3, device=device),
+            yaw=torch.zeros(0, device=device),
+            velocity=torch.zeros(0, 2, device=device),
+            label=torch.zeros(0, dtype=torch.long, device=device),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points(_Movable):
+    """LiDAR points of all samples of a batch, one after the other, in the (augmented) BEV frame."""
+
+    features: Float[Tensor, "points chan"]
+    """x, y, z (metres), intensity (0 to 255), time lag (seconds, >= 0, 0 = key frame); virtual points carry more."""
+    sample: Int[Tensor, "points"]
+    """Which sample of the batch each point belongs to, ascending."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cameras(_Movable):
+    """What the cameras saw. Axis `frame`: 0 is the current key frame, 1 the adjacent earlier one (if there is one)."""
+
+    images: UInt8[Tensor, "batch frame cam 3 h w"]
+    """RGB, after image augmentation, not normalised."""
+    intrinsics: Float[Tensor, "batch frame cam 3 3"]
+    """Of the original image, pixels."""
+    augmented_from_image: Float[Tensor, "batch frame cam 4 4"]
+    """Image augmentation: maps (u, v, depth, 1) of the original image to the network image; depth is untouched."""
+    bev_from_camera: Float[Tensor, "batch frame cam 4 4"]
+    """Camera of that frame to the *current* augmented BEV frame, ego motion between exposures included."""
+    previous_from_current: Float[Tensor, "batch 4 4"]
+    """Augmented BEV frame now to augmented BEV frame then (ego motion); identity with one frame or no earlier one."""
+    frame_gap: Float[Tensor, "batch"]
+    """Seconds between the two frames; 1/12 where the current frame had to stand in for an earlier one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleMeta:
+    """Who a sample is, and how its BEV frame (before augmentation) lies in the world."""
+
+    token: str
+    timestamp_us: int
+    global_from_bev: Float[Tensor, "4 4"]
+    """float64."""
+    ego_from_bev: Float[Tensor, "4 4"]
+    """float64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch(_Movable):
+    """Samples as the networks take them. What a recipe does not need is None."""
+
+    boxes: tuple[Boxes, ...]
+    """Annotations of each sample in the augmented BEV frame, velocities in m/s; empty tuple entries are legal."""
+    augmented_from_bev: Float[Tensor, "batch 4 4"]
+    meta: tuple[SampleMeta, ...]
+    cameras: Cameras | None = None
+    points: Points | None = None
+    depth: Float[Tensor, "batch cam h w"] | None = None
+    """Nearest LiDAR depth (metres along the optical axis) in each image feature cell of the current frame; 0 = none."""
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadOutput(_Movable):
+    """Raw output of a CenterPoint head, all tasks packed."""
+
+    heatmap: Float[Tensor, "batch klass y x"]
+    """Logits, classes in the order of `CLASSES`."""
+    regression: Float[Tensor, "batch task code y x"]
+    """Ten codes a task: offset x, y (cells), z of the centre (m), log length, log width, log height, sin yaw, cos yaw,
+    velocity x, y."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraOutput(_Movable):
+    """What a camera detector made on the way to BEV, current frame."""
+
+    features: Float[Tensor, "batch cam chan h w"]
+    """Image neck output."""
+    depth_logits: Float[Tensor, "batch cam depth h w"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BevOutput:
+    """What every BEV detector, teacher or student, has to show for one batch.
+
+    `head` lets a distiller ask what the teacher would say of another map, and own none of it.
+    """
+
+    extent: tuple[float, float, float, float]
+    """x_min, y_min, x_max, y_max of every map below, metres."""
+    canvas: Float[Tensor, "batch _ _ _"]
+    """Input of the BEV encoder: scattered pillars, or lifted and fused camera features."""
+    stages: tuple[Float[Tensor, "batch _ _ _"], ...]
+    """Outputs of the encoder stages, fine to coarse, after their last ReLU."""
+    neck: Float[Tensor, "batch chan y x"]
+    """Input of the detection head."""
+    predictions: HeadOutput
+    head: Callable[[Tensor], HeadOutput]
+    """The detection head itself, applied to another neck map."""
+    camera: CameraOutput | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets(_Movable):
+    """What a batch should have been answered with, for losses and distillers."""
+
+    boxes: tuple[Boxes, ...]
+    """Annotations, augmented BEV frame, velocities in m/s."""
+    heatmap: Float[Tensor, "batch klass y x"]
+    """Gaussian training targets of the detector's own head."""
+    depth: Float[Tensor, "batch cam h w"] | None = None
+    """As in `Batch`."""
+
+
+def weighted_sum(losses: Losses, weights: dict[str, float]) -> Float[Tensor, ""]:
+    """Sum of `losses` times `weights`.
+
+    Raises:
+        KeyError: for a loss nobody weighed.
+    """
+    return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
