@@ -1,0 +1,157 @@
+"""What of a nuScenes root a recipe wants to see, and how it is augmented."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Range = tuple[float, float]
+
+
+def _check_range(name: str, value: tuple[float, float]) -> None:
+    if value[0] > value[1]:
+        raise ValueError(f"{name} must be (low, high), got {value}")
+
+
+def _check_probability(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is a probability, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageAugmentation:
+    """Ranges of the image augmentation of a training camera (spec bevdepth 10.5); the defaults are DualDistill's.
+
+    The base scale brings the stored width to the network's; the offsets below are added to it.
+    """
+
+    scale: Range = (-0.06, 0.11)
+    """Uniform offset of the scale while training."""
+    test_scale: float = 0.04
+    """Offset at test time (0 in the official BEVDepth)."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    rotation: Range = (-5.4, 5.4)
+    """Degrees, about the centre of the crop."""
+
+    def __post_init__(self) -> None:
+        _check_range("scale", self.scale)
+        _check_range("rotation", self.rotation)
+        _check_probability("flip", self.flip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BevAugmentation:
+    """Ranges of the BEV augmentation of a training sample (spec bevdepth 10.7, centerpoint 6)."""
+
+    rotation: Range = (-0.3925, 0.3925)
+    """Radians about z."""
+    scale: Range = (0.95, 1.05)
+    flip_x: float = 0.5
+    """Probability of x -> -x."""
+    flip_y: float = 0.5
+    """Probability of y -> -y."""
+    translation_sd: float = 0.0
+    """Standard deviation of a shift along each axis, metres (0.5 in MVP's own LiDAR recipe)."""
+
+    def __post_init__(self) -> None:
+        _check_range("rotation", self.rotation)
+        _check_range("scale", self.scale)
+        _check_probability("flip_x", self.flip_x)
+        _check_probability("flip_y", self.flip_y)
+        if self.scale[0] <= 0:
+            raise ValueError(f"scale must be positive, got {self.scale}")
+        if self.translation_sd < 0:
+            raise ValueError(f"translation_sd must not be negative, got {self.translation_sd}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectSampling:
+    """Pasting of objects from other scenes into the point cloud, for LiDAR teachers (spec centerpoint 5)."""
+
+    min_points: int = 5
+    """Objects with fewer points are never pasted."""
+    counts: tuple[int, ...] = (2, 3, 7, 4, 6, 2, 6, 6, 2, 2)
+    """Boxes of each class (order of `structures.CLASSES`) up to which a frame is filled."""
+    clear_inside: bool = True
+    """Whether scene points inside a pasted box go away first (mmdet3d does, CenterPoint does not)."""
+    last_epoch: int | None = None
+    """Epochs after this one paste nothing; None: all of them paste."""
+
+    def __post_init__(self) -> None:
+        if len(self.counts) != 10 or min(self.counts) < 0:
+            raise ValueError(f"counts must be ten numbers >= 0, one a class, got {self.counts}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What a sample holds. The defaults are those of DualDistill's R50 rows (spec dualdistill 5.3)."""
+
+    cameras: bool = True
+    """Whether images are read."""
+    points: bool = True
+    """Whether LiDAR points are given out."""
+    depth: bool = True
+    """Whether depth labels of the cameras are made (this reads the key LiDAR sweep); needs `cameras`."""
+    bev_frame: Literal["lidar", "ego"] = "lidar"
+    """LIDAR_TOP of the key frame, or the ego frame at the same moment."""
+
+    image_size: tuple[int, int] = (256, 704)
+    """Height and width the network sees, pixels."""
+    image_augmentation: ImageAugmentation = ImageAugmentation()
+    draft_decoding: bool = True
+    """Decode JPEGs at half size where the network's size allows it: twice as fast, slightly different pixels."""
+
+    num_frames: int = 2
+    """1: the key frame; 2: an earlier one too."""
+    previous_frame: Literal["sweep", "key"] = "sweep"
+    """A camera sweep some gaps back (DistillBEV, DualDistill), or the previous key frame (official BEVDepth)."""
+    frame_step: float = 0.25
+    """Seconds between candidates for the earlier frame: the first lies one step back, and so on."""
+    train_candidates: tuple[int, int] = (2, 8)
+    """First and last candidate (counted from 0) drawn from while training: 0.75 to 2.25 s back."""
+    test_candidate: int = 5
+    """The one taken at test time: 1.5 s back."""
+
+    num_sweeps: int = 10
+    """LiDAR sweeps accumulated, the key frame's included."""
+    random_sweeps: bool = True
+    """While training, take all but one, at random, of one sweep more than needed, as mmdet3d does; else the nearest."""
+    point_range: tuple[float, float, float, float, float, float] = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
+    """x, y, z from, x, y, z to, metres, in the augmented BEV frame: points outside are dropped."""
+
+    depth_stride: int = 16
+    """Pixels of the network image per depth cell."""
+    depth_range: Range = (1.0, 60.0)
+    """Nearest (included) and farthest (excluded) depth that makes a label, metres."""
+    depth_variant: Literal["nearest", "official"] = "nearest"
+    """How points fall into cells: see `data.depth`."""
+
+    bev_augmentation: BevAugmentation = BevAugmentation()
+    box_reach: float = 51.2
+    """Annotations are kept where |x| and |y| of their centre are below this, metres, after augmentation."""
+    class_balanced: bool = False
+    """Whether the training set is resampled by class (CBGS)."""
+    object_sampling: ObjectSampling | None = None
+    """Copy-paste of objects while training; only without cameras."""
+
+    def __post_init__(self) -> None:
+        if not (self.cameras or self.points):
+            raise ValueError("a sample without cameras and points holds nothing")
+        if self.num_frames not in (1, 2):
+            raise ValueError(f"num_frames must be 1 or 2, got {self.num_frames}")
+        if self.num_sweeps < 1:
+            raise ValueError(f"num_sweeps counts the key frame and must be at least 1, got {self.num_sweeps}")
+        height, width = self.image_size
+        if height % self.depth_stride or width % self.depth_stride:
+            raise ValueError(f"depth_stride {self.depth_stride} does not divide image_size {self.image_size}")
+        _check_range("train_candidates", self.train_candidates)
+        if min(*self.train_candidates, self.test_candidate) < 0 or self.frame_step <= 0:
+            raise ValueError("candidates count from 0, and frame_step must be positive")
+        _check_range("depth_range", self.depth_range)
+        if any(low >= high for low, high in zip(self.point_range[:3], self.point_range[3:], strict=True)):
+            raise ValueError(f"point_range must go from low to high on every axis, got {self.point_range}")
+        if self.box_reach <= 0:
+            raise ValueError(f"box_reach must be positive, got {self.box_reach}")
+        if self.object_sampling is not None and (self.cameras or not self.points):
+            raise ValueError(
+                "object_sampling pastes points that no image shows: it needs points=True, cameras=False"
+            )

@@ -1,0 +1,253 @@
+"""Samples of a nuScenes root, read and augmented, as batches of one.
+
+A training sample depends on seed, epoch and item alone, not on who loads it or when: a run that was stopped goes on
+with the data it would have seen.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dualdistill.data.annotations import sample_boxes, within_reach
+from dualdistill.data.augment import draw_bev, draw_view
+from dualdistill.data.balance import class_balanced
+from dualdistill.data.config import DataConfig
+from dualdistill.data.depth import depth_labels
+from dualdistill.data.frames import STAND_IN_GAP, EarlierFrame, earlier_frame
+from dualdistill.data.images import ImageView, load_image
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.object_sampling import ObjectDatabase, ObjectSampler
+from dualdistill.data.sampler import EpochSampler, Item
+from dualdistill.data.sweeps import accumulate, choose_sweeps, read_points
+from dualdistill.errors import UserError
+from dualdistill.geometry.boxes import transform_boxes
+from dualdistill.geometry.transforms import transform
+from dualdistill.structures import CAMERAS, Batch, Cameras, Points, SampleMeta
+
+__all__ = ["DataConfig", "EpochSampler", "NuscenesDataset"]
+
+NEUTRAL_EPOCH = 0
+"""Epoch of a sample asked for without one; at test time every epoch is the same."""
+
+
+class NuscenesDataset(Dataset[Batch]):
+    """Key frames of an index as a `DataConfig` wants them.
+
+    Annotations are given at test time too (there may be none); what is scored is read from the index.
+    """
+
+    def __init__(
+        self,
+        index: NuscenesIndex,
+        config: DataConfig,
+        positions: Int[np.ndarray, "samples"],
+        *,
+        training: bool,
+        seed: int,
+    ):
+        """Data set of some samples.
+
+        Args:
+            positions: Samples of the index, see `splits.samples_of_split`.
+            training: Whether to augment, to draw, and to resample by class where the config says so.
+            seed: Of everything that is drawn.
+
+        Raises:
+            UserError: if one of the samples lacks a sensor that is needed.
+        """
+        self.index, self.config, self.training, self.seed = index, config, training, seed
+        _require_sensors(index, config, positions)
+        self.positions = positions
+        if training and config.class_balanced:
+            self.positions = class_balanced(index, positions, seed)
+        self.objects: ObjectSampler | None = None
+        if training and config.object_sampling is not None:
+            database = ObjectDatabase.open(index, positions, config.num_sweeps)
+            self.objects = ObjectSampler(database, config.object_sampling)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, key: Item | int) -> Batch:
+        """Sample of an (epoch, item) pair, as `EpochSampler` gives them; a bare item is one of epoch 0."""
+        epoch, item = key if isinstance(key, tuple) else (NEUTRAL_EPOCH, key)
+        return self.sample(item, epoch)
+
+    def sample(self, item: int, epoch: int = NEUTRAL_EPOCH) -> Batch:
+        """Sample number `item` as a batch of one.
+
+        Raises:
+            UserError: for a sensor file that is missing or broken.
+        """
+        position = int(self.positions[item])
+        generator = np.random.default_rng([self.seed, epoch, item]) if self.training else None
+        meta = self._meta(position)
+        # Drawn first, so that it is the same whatever else the sample holds.
+        augmented_from_bev = torch.eye(4, dtype=torch.float64)
+        if generator is not None:
+            augmented_from_bev = draw_bev(self.config.bev_augmentation, generator)
+        augmented_from_global = augmented_from_bev @ torch.linalg.inv(meta.global_from_bev)
+        boxes = sample_boxes(self.index, position, torch.linalg.inv(meta.global_from_bev))
+
+        key_row = int(self.index.sample_lidar[position])
+        wants_depth = self.config.cameras and self.config.depth
+        key_points = read_points(self.index.path(key_row)) if self.config.points or wants_depth else None
+        points = None
+        if self.config.points:
+            sweeps = generator if self.config.random_sweeps else None
+            rows = choose_sweeps(self.index, key_row, self.config.num_sweeps, sweeps)
+            features = accumulate(self.index, key_row, rows, key_points)
+            if self.objects is not None and generator is not None and self._pastes(epoch):
+                features, boxes = self.objects(features, boxes, generator)
+            augmented_from_lidar = augmented_from_global @ self._pose(key_row)
+            points = self._points(features, augmented_from_lidar)
+        cameras, depth = None, None
+        if self.config.cameras:
+            views = self._views(position, generator)
+            cameras = self._cameras(
+                position, views, augmented_from_global, augmented_from_bev, meta, generator
+            )
+            if key_points is not None and wants_depth:
+                depth = self._depth(position, views, key_points)
+        return Batch(
+            boxes=(within_reach(transform_boxes(augmented_from_bev, boxes), self.config.box_reach),),
+            augmented_from_bev=augmented_from_bev[None].float(),
+            meta=(meta,),
+            cameras=cameras,
+            points=points,
+            depth=depth,
+        )
+
+    def _pastes(self, epoch: int) -> bool:
+        last = self.config.object_sampling.last_epoch if self.config.object_sampling else None
+        return last is None or epoch <= last
+
+    def _pose(self, row: int) -> Float[Tensor, "4 4"]:
+        """`global_from_sensor` of a record; float64."""
+        return torch.from_numpy(self.index.global_from_sensor(row))
+
+    def _meta(self, position: int) -> SampleMeta:
+        row = int(self.index.sample_lidar[position])
+        ego_from_bev = torch.eye(4, dtype=torch.float64)
+        if self.config.bev_frame == "lidar":
+            ego_from_bev = torch.from_numpy(self.index.ego_from_sensor[row].copy())
+        return SampleMeta(
+            token=self.index.sample_token[position],
+            timestamp_us=int(self.index.sample_timestamp_us[position]),
+            global_from_bev=torch.from_numpy(self.index.global_from_ego[row].copy()) @ ego_from_bev,
+            ego_from_bev=ego_from_bev,
+        )
+
+    def _points(
+        self, features: Float[Tensor, "points 5"], augmented_from_lidar: Float[Tensor, "4 4"]
+    ) -> Points:
+        xyz = transform(augmented_from_lidar.float(), features[:, :3])
+        low, high = xyz.new_tensor(self.config.point_range).view(2, 3)
+        kept = ((xyz > low) & (xyz < high)).all(dim=1)
+        features = torch.cat([xyz, features[:, 3:]], dim=1)[kept]
+        return Points(features=features, sample=torch.zeros(len(features), dtype=torch.long))
+
+    def _views(self, position: int, generator: np.random.Generator | None) -> list[ImageView]:
+        """One view per camera, shared by both frames."""
+        ranges, size = self.config.image_augmentation, self.config.image_size
+        stored = [self._stored_size(int(row)) for row in self.index.sample_cameras[position]]
+        return [draw_view(ranges, size, stored_size, generator) for stored_size in stored]
+
+    def _stored_size(self, row: int) -> tuple[int, int]:
+        height, width = self.index.data_size[row]
+        return int(height), int(width)
+
+    def _cameras(
+        self,
+        position: int,
+        views: list[ImageView],
+        augmented_from_global: Float[Tensor, "4 4"],
+        augmented_from_bev: Float[Tensor, "4 4"],
+        meta: SampleMeta,
+        generator: np.random.Generator | None,
+    ) -> Cameras:
+        """Images and matrices of one or two frames."""
+        frames = [tuple(int(row) for row in self.index.sample_cameras[position])]
+        previous_from_current, gap = torch.eye(4), STAND_IN_GAP
+        if self.config.num_frames == 2:
+            earlier = earlier_frame(self.index, position, self.config, generator)
+            frames.append(frames[0] if earlier is None else earlier.cameras)
+            if earlier is not None:
+                previous_from_current = self._motion(earlier, augmented_from_bev, meta)
+                gap = earlier.gap
+        images = [[self._image(row, view) for row, view in zip(rows, views, strict=True)] for rows in frames]
+        if len(frames) == 2 and frames[1] == frames[0]:
+            images[1] = images[0]
+        rows = torch.tensor(frames)
+        poses = torch.stack([augmented_from_global @ self._pose(int(row)) for row in rows.flatten()])
+        intrinsics = torch.from_numpy(self.index.intrinsics[rows.numpy()]).float()
+        matrices = torch.stack([view.matrix() for view in views])
+        return Cameras(
+            images=torch.stack([torch.stack(frame) for frame in images])[None],
+            intrinsics=intrinsics[None],
+            augmented_from_image=matrices.expand(len(frames), -1, -1, -1)[None].contiguous(),
+            bev_from_camera=poses.view(len(frames), len(CAMERAS), 4, 4)[None].float(),
+            previous_from_current=previous_from_current[None],
+            frame_gap=torch.tensor([gap]),
+        )
+
+    def _image(self, row: int, view: ImageView) -> Tensor:
+        return load_image(
+            self.index.path(row), view, self._stored_size(row), draft=self.config.draft_decoding
+        )
+
+    def _motion(
+        self, earlier: EarlierFrame, augmented_from_bev: Float[Tensor, "4 4"], meta: SampleMeta
+    ) -> Float[Tensor, "4 4"]:
+        """`previous_from_current`: the BEV frame then hangs on the ego pose of the earlier frame's reference."""
+        global_from_previous = (
+            torch.from_numpy(self.index.global_from_ego[earlier.reference].copy()) @ meta.ego_from_bev
+        )
+        previous_from_current = torch.linalg.inv(global_from_previous) @ meta.global_from_bev
+        return (augmented_from_bev @ previous_from_current @ torch.linalg.inv(augmented_from_bev)).float()
+
+    def _depth(
+        self, position: int, views: list[ImageView], key_points: Float[Tensor, "points 5"]
+    ) -> Float[Tensor, "1 cam h w"]:
+        rows = self.index.sample_cameras[position]
+        global_from_lidar = self._pose(int(self.index.sample_lidar[position]))
+        camera_from_lidar = torch.stack(
+            [torch.linalg.inv(self._pose(int(row))) @ global_from_lidar for row in rows]
+        )
+        return depth_labels(
+            key_points[:, :3],
+            camera_from_lidar,
+            torch.from_numpy(self.index.intrinsics[rows]),
+            torch.stack([view.matrix() for view in views]),
+            stored_size=self._stored_size(int(rows[0])),
+            image_size=self.config.image_size,
+            stride=self.config.depth_stride,
+            depth_range=self.config.depth_range,
+            variant=self.config.depth_variant,
+        )[None]
+
+
+def _require_sensors(index: NuscenesIndex, config: DataConfig, positions: Int[np.ndarray, "samples"]) -> None:
+    """See that every sample has what the config reads.
+
+    Raises:
+        UserError: naming the first sample that has not.
+    """
+    missing = {"LIDAR_TOP": index.sample_lidar[positions] < 0}
+    if config.cameras:
+        missing |= {name: index.sample_cameras[positions, i] < 0 for i, name in enumerate(CAMERAS)}
+    for sensor, lacking in missing.items():
+        if lacking.any():
+            token = index.sample_token[int(positions[np.flatnonzero(lacking)[0]])]
+            raise UserError(
+                f"{int(lacking.sum())} of {len(positions)} samples of {index.root} have no key frame of {sensor} "
+                f"(the first: {token}): complete sample_data.json or leave their scenes out of the split"
+            )
+    if config.cameras:
+        sizes = np.unique(index.data_size[index.sample_cameras[positions].ravel()], axis=0)
+        if len(sizes) > 1 or not sizes.all():
+            raise UserError(
+                f"images of one size (height, width) were expected, sample_data.json of {index.root} has {sizes.tolist()}"
+            )

@@ -1,0 +1,115 @@
+"""Depth labels of the cameras from one LiDAR sweep (spec bevdepth 5.1 and 5.2).
+
+Two ways of gathering points into the cells of a feature map, metres along the optical axis, 0 where no point fell:
+
+- nearest: the pixel coordinate over the stride is *rounded*; the nearest point in range of each cell counts
+  (DistillBEV, DualDistill);
+- official: points are drawn into a map of the network image, the last one of a pixel wins; the smallest depth of each
+  block of pixels counts, and a cell whose nearest point is out of range stays empty (the official BEVDepth).
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dualdistill.geometry.cameras import project
+from dualdistill.geometry.transforms import transform
+
+BORDER = 1.0
+"""The official code drops points less than a pixel inside the stored image."""
+
+
+def depth_labels(
+    points: Float[Tensor, "points 3"],
+    camera_from_points: Float[Tensor, "cam 4 4"],
+    intrinsics: Float[Tensor, "cam 3 3"],
+    augmented_from_image: Float[Tensor, "cam 4 4"],
+    *,
+    stored_size: tuple[int, int],
+    image_size: tuple[int, int],
+    stride: int,
+    depth_range: tuple[float, float],
+    variant: Literal["nearest", "official"],
+) -> Float[Tensor, "cam h w"]:
+    """Depth of the LiDAR points seen in each cell of each camera's feature map.
+
+    Args:
+        camera_from_points: Through the world, ego motion between the exposures included.
+        stored_size: Height and width the intrinsics refer to.
+        image_size: Height and width of the network image.
+        stride: Pixels of the network image per cell.
+        depth_range: Nearest (included) and farthest (excluded) depth of a label, metres.
+    """
+    dtype = camera_from_points.dtype
+    pixels = project(transform(camera_from_points, points.to(dtype)), intrinsics.to(dtype))
+    seen = pixels[..., 2] > 0
+    if variant == "official":
+        height, width = stored_size
+        u, v = pixels[..., 0], pixels[..., 1]
+        seen &= (u > BORDER) & (u < width - BORDER) & (v > BORDER) & (v < height - BORDER)
+    augmented = transform(augmented_from_image.to(dtype), pixels)
+    if variant == "nearest":
+        return nearest_in_cells(augmented, seen, image_size, stride, depth_range).float()
+    smallest = smallest_in_blocks(last_in_pixels(augmented, seen, image_size), stride)
+    in_range = (smallest >= depth_range[0]) & (smallest < depth_range[1])
+    return torch.where(in_range, smallest, 0.0).float()
+
+
+def nearest_in_cells(
+    pixels: Float[Tensor, "cam points 3"],
+    seen: Bool[Tensor, "cam points"],
+    image_size: tuple[int, int],
+    stride: int,
+    depth_range: tuple[float, float],
+) -> Float[Tensor, "cam h w"]:
+    """Smallest depth in range of the points (u, v, depth) whose rounded coordinate is each cell; halves go to even."""
+    shape = (len(pixels), image_size[0] // stride, image_size[1] // stride)
+    depth = pixels[..., 2]
+    cells = (pixels[..., :2] / stride).round()
+    kept = seen & (depth >= depth_range[0]) & (depth < depth_range[1]) & _inside(cells, shape)
+    nearest = depth.new_full((shape[0] * shape[1] * shape[2],), torch.inf)
+    nearest = nearest.scatter_reduce(0, _flat(cells, shape, kept), depth[kept], "amin").view(shape)
+    return torch.where(nearest.isinf(), 0.0, nearest)
+
+
+def last_in_pixels(
+    pixels: Float[Tensor, "cam points 3"], seen: Bool[Tensor, "cam points"], image_size: tuple[int, int]
+) -> Float[Tensor, "cam h w"]:
+    """Depth of the last point (u, v, depth) that falls on each pixel, coordinates truncated towards zero."""
+    shape = (len(pixels), *image_size)
+    places = pixels[..., :2].trunc()
+    kept = seen & _inside(places, shape)
+    # Which of several writes to one place survives is undefined in torch, so the largest number is asked for.
+    number = torch.arange(pixels.shape[1], device=pixels.device).expand(kept.shape)
+    last = number.new_full((shape[0] * shape[1] * shape[2],), -1)
+    last = last.scatter_reduce(0, _flat(places, shape, kept), number[kept], "amax").view(shape)
+    camera = torch.arange(shape[0], device=pixels.device)[:, None, None]
+    if not pixels.shape[1]:
+        return pixels.new_zeros(shape)
+    return torch.where(last >= 0, pixels[camera, last.clamp(min=0), 2], 0.0)
+
+
+def smallest_in_blocks(depth: Float[Tensor, "cam h w"], stride: int) -> Float[Tensor, "cam h_cells w_cells"]:
+    """Smallest depth above zero in each block of `stride` x `stride` pixels, 0 where there is none."""
+    cams, height, width = depth.shape
+    blocks = torch.where(depth > 0, depth, torch.inf).view(
+        cams, height // stride, stride, width // stride, stride
+    )
+    smallest = blocks.amin(dim=(2, 4))
+    return torch.where(smallest.isinf(), 0.0, smallest)
+
+
+def _inside(places: Float[Tensor, "cam points 2"], shape: tuple[int, int, int]) -> Bool[Tensor, "cam points"]:
+    """Whether (column, row) lies in a map; coordinates that are not finite do not."""
+    return ((places >= 0) & (places < places.new_tensor([shape[2], shape[1]]))).all(dim=-1)
+
+
+def _flat(
+    places: Float[Tensor, "cam points 2"], shape: tuple[int, int, int], kept: Bool[Tensor, "cam points"]
+) -> Tensor:
+    """Position of the kept places in the flattened maps of all cameras."""
+    camera, point = kept.nonzero(as_tuple=True)
+    column, row = places[camera, point].long().unbind(dim=-1)
+    return (camera * shape[1] + row) * shape[2] + column

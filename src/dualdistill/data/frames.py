@@ -1,0 +1,88 @@
+"""Which earlier images go with a key frame (spec bevdepth 7.1 and 7.2, dualdistill 5.3)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dualdistill.data.config import DataConfig
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.structures import CAMERAS
+
+FRONT = CAMERAS.index("CAM_FRONT")
+
+STAND_IN_GAP = 1 / 12
+"""Seconds between two frames where the current one stands in for an earlier one: a camera period."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierFrame:
+    """Six images taken before the key frame."""
+
+    cameras: tuple[int, ...]
+    """Rows in sensor data, in the order of `structures.CAMERAS`."""
+    reference: int
+    """Row whose ego pose stands for the frame as a whole."""
+    gap: float
+    """Seconds before the key frame."""
+
+
+def earlier_frame(
+    index: NuscenesIndex, sample: int, config: DataConfig, generator: np.random.Generator | None
+) -> EarlierFrame | None:
+    """The earlier frame of a sample; None where its scene has none.
+
+    Args:
+        generator: None at test time: the configured candidate, no draw.
+    """
+    if config.previous_frame == "key":
+        return _previous_key_frame(index, sample)
+    front = int(index.sample_cameras[sample, FRONT])
+    most = max(config.train_candidates[1], config.test_candidate) + 1
+    candidates = count_candidates(index, front, config.frame_step, most)
+    if not candidates:
+        return None
+    if generator is None:
+        candidate = min(config.test_candidate, candidates - 1)
+    else:
+        first, last = config.train_candidates
+        candidate = int(generator.integers(min(first, candidates - 1), min(last, candidates - 1) + 1))
+    wanted_us = int(index.data_timestamp_us[front]) - round((candidate + 1) * config.frame_step * 1e6)
+    reference = nearest_in_time(index, int(index.data_prev[front]), wanted_us)
+    then_us = int(index.data_timestamp_us[reference])
+    cameras = tuple(
+        reference if camera == FRONT else nearest_in_time(index, int(row), then_us)
+        for camera, row in enumerate(index.sample_cameras[sample])
+    )
+    gap = (int(index.sample_timestamp_us[sample]) - then_us) * 1e-6
+    return EarlierFrame(cameras=cameras, reference=reference, gap=gap)
+
+
+def _previous_key_frame(index: NuscenesIndex, sample: int) -> EarlierFrame | None:
+    previous = int(index.sample_prev[sample])
+    if previous < 0 or (index.sample_cameras[previous] < 0).any():
+        return None
+    gap = int(index.sample_timestamp_us[sample]) - int(index.sample_timestamp_us[previous])
+    cameras = tuple(int(row) for row in index.sample_cameras[previous])
+    return EarlierFrame(cameras=cameras, reference=int(index.sample_lidar[previous]), gap=gap * 1e-6)
+
+
+def count_candidates(index: NuscenesIndex, front: int, step: float, most: int) -> int:
+    """How many multiples of `step` seconds the CAM_FRONT records before `front` reach back, `most` at most.
+
+    The released code takes every third record of a 12 Hz camera; times make the same of it there, and something
+    sensible of other rates. Half a camera period is forgiven.
+    """
+    now_us, span, row = int(index.data_timestamp_us[front]), 0.0, front
+    while span < most * step and (row := int(index.data_prev[row])) >= 0:
+        span = (now_us - int(index.data_timestamp_us[row])) * 1e-6
+    return min(most, int((span + STAND_IN_GAP / 2) / step))
+
+
+def nearest_in_time(index: NuscenesIndex, row: int, wanted_us: int) -> int:
+    """The record nearest to a time, of those from `row` back along its chain."""
+    while (before := int(index.data_prev[row])) >= 0:
+        here = abs(int(index.data_timestamp_us[row]) - wanted_us)
+        if abs(int(index.data_timestamp_us[before]) - wanted_us) > here:
+            break
+        row = before
+    return row

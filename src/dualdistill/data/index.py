@@ -1,0 +1,173 @@
+"""A nuScenes root as memory-mapped columns, without the devkit."""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from dualdistill.data.build import build_columns
+from dualdistill.data.cache import cache_root, store_folder
+from dualdistill.data.columns import Texts, read_columns, write_columns
+from dualdistill.data.tables import TABLES, find_version, require_tables
+
+LAYOUT = 1
+"""Of the cached columns; a change makes every root be indexed anew."""
+
+FILES = ("scenes", "samples", "sensor_data", "annotations", "categories", "attributes")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NuscenesIndex:
+    """Everything the 13 tables of one nuScenes version say, as columns that refer to each other by position.
+
+    `-1` is "none" in every column of positions. Sizes are (length, width, height). Opened by `NuscenesIndex.open`;
+    a copy sent to a worker process maps the same files.
+    """
+
+    root: Path
+    version: str
+    folder: Path
+    """Where the cached columns lie; other artefacts derived from the same tables may be kept here."""
+
+    scene_name: Texts
+    scene_token: Texts
+    scene_first_sample: Int[np.ndarray, "scenes"]
+    scene_last_sample: Int[np.ndarray, "scenes"]
+
+    sample_token: Texts
+    """Key frames, scene after scene, in time order within one."""
+    sample_timestamp_us: Int[np.ndarray, "samples"]
+    sample_scene: Int[np.ndarray, "samples"]
+    sample_prev: Int[np.ndarray, "samples"]
+    sample_next: Int[np.ndarray, "samples"]
+    sample_lidar: Int[np.ndarray, "samples"]
+    """Row in sensor data."""
+    sample_cameras: Int[np.ndarray, "samples cam"]
+    """Rows in sensor data, in the order of `structures.CAMERAS`."""
+    annotation_offset: Int[np.ndarray, "samples_and_one"]
+    """Annotations of sample `i` are rows `annotation_offset[i]` up to `annotation_offset[i + 1]`."""
+
+    data_filename: Texts
+    """Relative to the root. Rows: records of LIDAR_TOP and the six cameras, sweeps included."""
+    data_channel: Int[np.ndarray, "data"]
+    """Index into `build.CHANNELS`: the cameras, then LIDAR_TOP."""
+    data_sample: Int[np.ndarray, "data"]
+    data_timestamp_us: Int[np.ndarray, "data"]
+    data_prev: Int[np.ndarray, "data"]
+    data_next: Int[np.ndarray, "data"]
+    data_is_key: Bool[np.ndarray, "data"]
+    data_size: Int[np.ndarray, "data 2"]
+    """Height and width of images, pixels; zeros for the LiDAR."""
+    ego_from_sensor: Float[np.ndarray, "data 4 4"]
+    global_from_ego: Float[np.ndarray, "data 4 4"]
+    """At the record's own timestamp."""
+    intrinsics: Float[np.ndarray, "data 3 3"]
+    """Of the stored image; identity for the LiDAR."""
+
+    annotation_token: Texts
+    annotation_instance: Int[np.ndarray, "boxes"]
+    annotation_center: Float[np.ndarray, "boxes 3"]
+    """Gravity centre, global frame."""
+    annotation_size: Float[np.ndarray, "boxes 3"]
+    annotation_rotation: Float[np.ndarray, "boxes 4"]
+    """Quaternion (w, x, y, z), global frame."""
+    annotation_velocity: Float[np.ndarray, "boxes 2"]
+    """Global x and y, m/s; NaN where unknown."""
+    annotation_category: Int[np.ndarray, "boxes"]
+    """Index into `categories`."""
+    annotation_class: Int[np.ndarray, "boxes"]
+    """Index into `structures.CLASSES`; -1 for categories that are not detected."""
+    annotation_attribute: Int[np.ndarray, "boxes"]
+    """Index into `attributes`."""
+    annotation_visibility: Int[np.ndarray, "boxes"]
+    """1 (least visible quarter) to 4; 0 where not said."""
+    annotation_lidar_points: Int[np.ndarray, "boxes"]
+    annotation_radar_points: Int[np.ndarray, "boxes"]
+
+    categories: Texts
+    attributes: Texts
+
+    def __len__(self) -> int:
+        """Number of samples (key frames)."""
+        return len(self.sample_token)
+
+    @property
+    def num_annotations(self) -> int:
+        return len(self.annotation_class)
+
+    def annotations(self, sample: int) -> slice:
+        """Rows of the annotations of one sample."""
+        return slice(int(self.annotation_offset[sample]), int(self.annotation_offset[sample + 1]))
+
+    def path(self, row: int) -> Path:
+        """File of one sensor record."""
+        return self.root / self.data_filename[row]
+
+    def global_from_sensor(self, row: int) -> Float[np.ndarray, "4 4"]:
+        """Pose of a sensor in the world at the moment of the record."""
+        return self.global_from_ego[row] @ self.ego_from_sensor[row]
+
+    def __reduce__(self) -> tuple[Callable[..., "NuscenesIndex"], tuple[Path, str, Path]]:
+        return type(self).load, (self.root, self.version, self.folder)
+
+    @classmethod
+    def open(cls, root: Path | str, version: str | None = None) -> Self:
+        """Index a nuScenes root: any version, or a cut of one.
+
+        The columns are cached under `$DUALDISTILL_CACHE`, else `~/.cache/dualdistill`, in `index/<root>`, and made
+        again when a table changed. The root itself is only read.
+
+        Args:
+            root: Folder with `samples/` and `v1.0-*/`.
+            version: Such as `v1.0-mini`; may be left out where there is only one.
+
+        Raises:
+            UserError: for a root that is missing, incomplete or inconsistent.
+        """
+        root = Path(root).expanduser().absolute()
+        version = find_version(root, version)
+        require_tables(root / version)
+        folder = _cache_folder(root, version)
+        if not folder.is_dir():
+            store_folder(folder, lambda target: _write(root / version, target))
+            for stale in folder.parent.iterdir():
+                if stale != folder:
+                    shutil.rmtree(stale, ignore_errors=True)
+        return cls.load(root, version, folder)
+
+    @classmethod
+    def load(cls, root: Path, version: str, folder: Path) -> Self:
+        """Map the columns that `open` has written to `folder`."""
+        columns: dict[str, Any] = {}
+        for name in FILES:
+            columns |= read_columns(folder / f"{name}.arrow")
+        count = columns.pop("annotation_count")
+        columns["annotation_offset"] = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
+        known = {field.name for field in fields(cls)}
+        return cls(
+            root=root, version=version, folder=folder, **{k: v for k, v in columns.items() if k in known}
+        )
+
+
+def _cache_folder(root: Path, version: str) -> Path:
+    """One folder per root and version, in it one per state of the tables."""
+    where = hashlib.sha256(f"{root}\n{version}".encode()).hexdigest()[:16]
+    stats = {name: (root / version / f"{name}.json") for name in TABLES}
+    state = [
+        (name, s.st_size, s.st_mtime_ns)
+        for name, path in stats.items()
+        if path.exists()
+        for s in [path.stat()]
+    ]
+    what = hashlib.sha256(repr((LAYOUT, state)).encode()).hexdigest()[:16]
+    return cache_root() / "index" / f"{root.name}-{where}" / what
+
+
+def _write(version_folder: Path, target: Path) -> None:
+    for name, columns in build_columns(version_folder).items():
+        write_columns(target / f"{name}.arrow", columns)

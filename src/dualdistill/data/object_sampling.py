@@ -1,0 +1,190 @@
+"""Copy-paste of objects between LiDAR scenes ("GT sampling"), for teachers (spec centerpoint 5).
+
+Differs from the released code: which objects are pasted is drawn anew for each sample instead of taken from a ring
+that every worker shuffles for itself, so a sample depends on seed, epoch and item alone.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dualdistill.data.annotations import sample_boxes
+from dualdistill.data.cache import store_folder
+from dualdistill.data.columns import read_columns, write_columns
+from dualdistill.data.config import ObjectSampling
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.sweeps import accumulate, choose_sweeps
+from dualdistill.geometry.boxes import footprints, points_in_boxes
+from dualdistill.ops.rotated_iou import rotated_iou
+from dualdistill.structures import CLASSES, Boxes
+
+CHANNELS = 5
+
+Progress = Callable[[Iterable[int]], Iterable[int]]
+"""Wraps the loop over samples, to show how far it is."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ObjectDatabase:
+    """Annotated objects with the LiDAR points inside them, each in the LIDAR_TOP frame of its key frame."""
+
+    label: Int[np.ndarray, "objects"]
+    center: Float[np.ndarray, "objects 3"]
+    size: Float[np.ndarray, "objects 3"]
+    yaw: Float[np.ndarray, "objects"]
+    velocity: Float[np.ndarray, "objects 2"]
+    offset: Int[np.ndarray, "objects_and_one"]
+    """Points of object `i` are rows `offset[i]` up to `offset[i + 1]`."""
+    points: Float[np.ndarray, "points 5"]
+    """x, y, z relative to the box centre, intensity, time lag."""
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @classmethod
+    def open(
+        cls,
+        index: NuscenesIndex,
+        positions: Int[np.ndarray, "samples"],
+        num_sweeps: int,
+        progress: Progress = iter,
+    ) -> "ObjectDatabase":
+        """The objects of some samples, kept beside the index; gathered first if that was never done.
+
+        Gathering reads every sweep of these samples: seconds for a few, an hour or more for the full train split.
+
+        Args:
+            positions: Training samples; repetitions count once.
+            num_sweeps: Sweeps accumulated, the key frame's included.
+        """
+        positions = np.unique(positions)
+        what = hashlib.sha256(repr((num_sweeps, CHANNELS)).encode() + positions.astype("<i8").tobytes())
+        folder = index.folder / f"objects-{what.hexdigest()[:16]}"
+        if not folder.is_dir():
+            store_folder(folder, lambda target: _gather(index, progress(positions), num_sweeps, target))
+        columns = read_columns(folder / "objects.arrow")
+        count = np.asarray(columns.pop("count"))
+        offset = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
+        points = np.empty((0, CHANNELS), np.float32)
+        if offset[-1]:  # an empty file cannot be mapped
+            points = np.memmap(folder / "points.f32", dtype=np.float32, mode="r").reshape(-1, CHANNELS)
+        return cls(offset=offset, points=points, **columns)  # type: ignore[arg-type]
+
+    def boxes(self, rows: Int[np.ndarray, "chosen"]) -> Boxes:
+        return Boxes(
+            center=torch.from_numpy(self.center[rows]),
+            size=torch.from_numpy(self.size[rows]),
+            yaw=torch.from_numpy(self.yaw[rows]),
+            velocity=torch.from_numpy(self.velocity[rows]),
+            label=torch.from_numpy(self.label[rows]),
+        )
+
+    def points_of(self, row: int) -> Float[Tensor, "points 5"]:
+        """Points of one object where they were in its own scene."""
+        points = torch.from_numpy(np.array(self.points[self.offset[row] : self.offset[row + 1]]))
+        points[:, :3] += torch.from_numpy(self.center[row]).float()
+        return points
+
+
+def _gather(index: NuscenesIndex, positions: Iterable[int], num_sweeps: int, folder: Path) -> None:
+    """Cut the objects of some samples out of their point clouds; those without a point are left out."""
+    gathered: list[Boxes] = []
+    counts: list[Tensor] = []
+    with (folder / "points.f32").open("wb") as file:
+        for position in positions:
+            key_row = int(index.sample_lidar[position])
+            lidar_from_global = np.linalg.inv(index.global_from_sensor(key_row))
+            boxes = sample_boxes(index, int(position), torch.from_numpy(lidar_from_global))
+            points = accumulate(index, key_row, choose_sweeps(index, key_row, num_sweeps))
+            held = points_in_boxes(points[:, :3], boxes)
+            filled = held.any(dim=1)
+            gathered.append(boxes.select(filled))
+            counts.append(held[filled].sum(dim=1))
+            for center, mask in zip(boxes.center[filled], held[filled], strict=True):
+                cut = points[mask]
+                cut[:, :3] -= center.float()
+                file.write(cut.numpy().tobytes())
+    write_columns(
+        folder / "objects.arrow",
+        {
+            "label": _joined([boxes.label for boxes in gathered]),
+            "center": _joined([boxes.center for boxes in gathered]),
+            "size": _joined([boxes.size for boxes in gathered]),
+            "yaw": _joined([boxes.yaw for boxes in gathered]),
+            "velocity": _joined([boxes.velocity for boxes in gathered]),
+            "count": _joined(counts),
+        },
+    )
+
+
+def _joined(parts: list[Tensor]) -> np.ndarray:
+    return torch.cat(parts).numpy()
+
+
+class ObjectSampler:
+    """Fills a frame up with objects of other frames until each class has its number."""
+
+    def __init__(self, database: ObjectDatabase, config: ObjectSampling):
+        self.database = database
+        self.config = config
+        enough = np.diff(database.offset) >= config.min_points
+        self.rows_of_class = [
+            np.flatnonzero(enough & (database.label == label)) for label in range(len(CLASSES))
+        ]
+
+    def __call__(
+        self, points: Float[Tensor, "points 5"], boxes: Boxes, generator: np.random.Generator
+    ) -> tuple[Float[Tensor, "more_points 5"], Boxes]:
+        """Points and boxes (LIDAR_TOP frame) with objects pasted where nothing stands, the new points first."""
+        rows = self._draw(boxes, generator)
+        if not len(rows):
+            return points, boxes
+        pasted = self.database.boxes(rows)
+        if self.config.clear_inside:
+            points = points[~points_in_boxes(points[:, :3], pasted).any(dim=0)]
+        clouds = [self.database.points_of(int(row)) for row in rows]
+        return torch.cat([*clouds, points]), _concatenate(boxes, pasted)
+
+    def _draw(self, boxes: Boxes, generator: np.random.Generator) -> Int[np.ndarray, "chosen"]:
+        """Objects that collide neither with the frame nor with each other."""
+        present = np.bincount(boxes.label.numpy(), minlength=len(CLASSES))
+        standing, chosen = boxes, np.empty(0, dtype=np.int64)
+        for label, rows in enumerate(self.rows_of_class):
+            missing = min(self.config.counts[label] - int(present[label]), len(rows))
+            if missing <= 0:
+                continue
+            candidates = generator.choice(rows, missing, replace=False)
+            fitting = candidates[without_collisions(standing, self.database.boxes(candidates)).numpy()]
+            standing = _concatenate(standing, self.database.boxes(fitting))
+            chosen = np.concatenate([chosen, fitting])
+        return chosen
+
+
+def without_collisions(standing: Boxes, candidates: Boxes) -> Bool[Tensor, "candidates"]:
+    """Which candidates may stay: in their order, one goes if it overlaps anything still there, later ones included."""
+    rectangles = torch.cat([footprints(standing), footprints(candidates)])
+    overlap = rotated_iou(footprints(candidates), rectangles) > 0
+    alive = torch.ones(len(rectangles), dtype=torch.bool)
+    first = len(standing)
+    for candidate in range(len(candidates)):
+        others = alive.clone()
+        others[first + candidate] = False
+        alive[first + candidate] = not bool((overlap[candidate] & others).any())
+    return alive[first:]
+
+
+def _concatenate(first: Boxes, second: Boxes) -> Boxes:
+    return replace(
+        first,
+        center=torch.cat([first.center, second.center]),
+        size=torch.cat([first.size, second.size]),
+        yaw=torch.cat([first.yaw, second.yaw]),
+        velocity=torch.cat([first.velocity, second.velocity]),
+        label=torch.cat([first.label, second.label]),
+    )

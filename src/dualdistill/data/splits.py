@@ -1,0 +1,79 @@
+"""Which scenes make up a split.
+
+The official lists are facts of the data set, taken from nuscenes-devkit 1.2.0 (Apache-2.0, `nuscenes/utils/splits.py`)
+and stored as ranges of scene numbers in `official_splits.json`.
+"""
+
+import json
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+from jaxtyping import Int
+
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.errors import UserError
+
+
+@cache
+def official_splits() -> dict[str, tuple[str, ...]]:
+    """Scene names of the official splits: train, val, test, mini_train, mini_val, train_detect, train_track."""
+    ranges = json.loads(files("dualdistill.data").joinpath("official_splits.json").read_text())
+    return {split: tuple(_scene_names(text)) for split, text in ranges.items()}
+
+
+def _scene_names(ranges: str) -> list[str]:
+    """`"1-2 41"` is scene-0001, scene-0002, scene-0041."""
+    names: list[str] = []
+    for text in ranges.split():
+        first, _, last = text.partition("-")
+        names += [f"scene-{number:04d}" for number in range(int(first), int(last or first) + 1)]
+    return names
+
+
+def custom_splits(index: NuscenesIndex) -> dict[str, tuple[str, ...]]:
+    """Splits of a root's own `splits.json` (in the version folder, as the devkit reads it): {split: [scene names]}.
+
+    Raises:
+        UserError: if the file is not of that form.
+    """
+    path = index.root / index.version / "splits.json"
+    if not path.is_file():
+        return {}
+    try:
+        splits = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); expected {{split: [scene names]}}") from error
+    if not isinstance(splits, dict) or not all(_is_list_of_names(names) for names in splits.values()):
+        raise UserError(f"{path} must hold {{split: [scene names]}}")
+    return {split: tuple(names) for split, names in splits.items()}
+
+
+def _is_list_of_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def samples_of_split(index: NuscenesIndex, split: str) -> Int[np.ndarray, "samples"]:
+    """Positions of the samples whose scene belongs to a split; of a cut root, whatever is there.
+
+    A root's own `splits.json` goes before the official lists; `all` means every sample.
+
+    Raises:
+        UserError: for a split that is unknown or has no scene in this root.
+    """
+    splits = official_splits() | custom_splits(index)
+    if split == "all" and "all" not in splits:
+        return np.arange(len(index))
+    present = list(index.scene_name)
+    if split in splits:
+        wanted = set(splits[split])
+        scenes = [position for position, name in enumerate(present) if name in wanted]
+        if scenes:
+            return np.flatnonzero(np.isin(index.sample_scene, scenes))
+    here = [name for name, names in splits.items() if not set(names).isdisjoint(present)]
+    shown = ", ".join(present[:8]) + (f", … ({len(present)} in all)" if len(present) > 8 else "")
+    problem = "has no scene in" if split in splits else "is not a split of"
+    raise UserError(
+        f"{split!r} {problem} {index.root} ({index.version}). "
+        f"Splits with scenes there: {', '.join([*here, 'all'])}. Scenes there: {shown}"
+    )

@@ -1,0 +1,110 @@
+"""LiDAR files, and several sweeps gathered in the frame of the last one (spec centerpoint 3)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.errors import UserError
+from dualdistill.geometry.transforms import transform
+
+VALUES_PER_POINT = 5
+"""x, y, z (metres), intensity (0 to 255), ring index: float32 each."""
+
+BYTES_PER_POINT = VALUES_PER_POINT * 4
+
+CLOSE = 1.0
+"""Points of earlier sweeps with |x| and |y| below this many metres are returns from the car itself."""
+
+
+def read_points(path: Path) -> Float[Tensor, "points 5"]:
+    """Points of one LIDAR_TOP file, in the sensor frame: x, y, z, intensity, ring.
+
+    Raises:
+        UserError: if the file is missing or cut off.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read LiDAR file {path} ({error.strerror}); restore it from the archive"
+        ) from error
+    if len(content) % BYTES_PER_POINT:
+        raise UserError(
+            f"LiDAR file {path} is cut off: {len(content)} bytes are not a multiple of {BYTES_PER_POINT} "
+            "(five float32 a point); restore it from the archive"
+        )
+    values = np.frombuffer(content, dtype=np.float32).reshape(-1, VALUES_PER_POINT)
+    return torch.from_numpy(values.copy())
+
+
+def earlier_records(index: NuscenesIndex, row: int, count: int) -> list[int]:
+    """Up to `count` records before `row` of the same sensor and scene, latest first."""
+    rows: list[int] = []
+    while len(rows) < count and (row := int(index.data_prev[row])) >= 0:
+        rows.append(row)
+    return rows
+
+
+def choose_sweeps(
+    index: NuscenesIndex, key_row: int, num_sweeps: int, generator: np.random.Generator | None = None
+) -> list[int]:
+    """Rows of the sweeps accumulated with the key frame: at most `num_sweeps - 1`, fewer where a scene starts.
+
+    Args:
+        num_sweeps: The key frame's included.
+        generator: If given, one of the `num_sweeps` latest sweeps is left out at random, as in mmdet3d;
+            otherwise the oldest of them is.
+    """
+    rows = earlier_records(index, key_row, num_sweeps)
+    if len(rows) < num_sweeps:
+        return rows
+    if generator is None or num_sweeps == 1:
+        return rows[: num_sweeps - 1]
+    left_out = int(generator.integers(num_sweeps))
+    return rows[:left_out] + rows[left_out + 1 :]
+
+
+def without_close_points(points: Float[Tensor, "points chan"]) -> Float[Tensor, "points chan"]:
+    """Points not on the car itself; in the sensor's own frame."""
+    return points[(points[:, :2].abs() >= CLOSE).any(dim=1)]
+
+
+def key_from_sweep(index: NuscenesIndex, key_row: int, row: int) -> Float[Tensor, "4 4"]:
+    """Sensor frame of one record to the sensor frame of another, through the world; float64."""
+    key_from_global = np.linalg.inv(index.global_from_sensor(key_row))
+    return torch.from_numpy(key_from_global @ index.global_from_sensor(row))
+
+
+def accumulate(
+    index: NuscenesIndex,
+    key_row: int,
+    rows: Sequence[int],
+    key_points: Float[Tensor, "points 5"] | None = None,
+) -> Float[Tensor, "all_points 5"]:
+    """Points of a key sweep and of earlier ones in the key frame's sensor frame.
+
+    Channels: x, y, z (metres), intensity, time lag (seconds, 0 for the key frame). Of the earlier sweeps the points
+    on the car itself are left out; of the key frame none, as in both CenterPoint code bases. A scene's start has
+    fewer points: nothing is repeated to fill up.
+
+    Args:
+        rows: Records of the earlier sweeps.
+        key_points: What `read_points` says of the key record, if it has been read already.
+
+    Raises:
+        UserError: if a file is missing or cut off.
+    """
+    points = (read_points(index.path(key_row)) if key_points is None else key_points).clone()
+    points[:, 4] = 0.0
+    clouds = [points]
+    for row in rows:
+        cloud = without_close_points(read_points(index.path(row)))
+        cloud[:, :3] = transform(key_from_sweep(index, key_row, row).float(), cloud[:, :3])
+        cloud[:, 4] = (int(index.data_timestamp_us[key_row]) - int(index.data_timestamp_us[row])) * 1e-6
+        clouds.append(cloud)
+    return torch.cat(clouds)

@@ -1,0 +1,162 @@
+"""Triangle soups with a colour and a material on every face, and the few solids everything is built of."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Self
+
+import numpy as np
+from jaxtyping import Float, Int
+
+Rgb = tuple[float, float, float]
+"""Linear albedo, 0 to 1."""
+Vector = tuple[float, float, float]
+
+
+class Material(IntEnum):
+    """What a face is made of: decides LiDAR reflectivity and how it is textured."""
+
+    GROUND = 0
+    PAINT = 1
+    GLASS = 2
+    RUBBER = 3
+    CLOTH = 4
+    FACADE = 5
+    MASONRY = 6
+    LEAF = 7
+    WOOD = 8
+    METAL = 9
+    PLASTIC = 10
+    REFLECTOR = 11
+
+
+REFLECTIVITY = np.array([0.14, 0.45, 0.04, 0.06, 0.3, 0.3, 0.35, 0.35, 0.25, 0.3, 0.4, 1.0])
+"""Share of the LiDAR pulse that a face at right angles sends back, by `Material`."""
+GRAIN = np.array([0.0, 0.03, 0.02, 0.1, 0.22, 0.1, 0.2, 0.45, 0.25, 0.06, 0.06, 0.0])
+"""Relative brightness variation of the texture, by `Material`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mesh:
+    """Triangles in one frame, metres."""
+
+    triangles: Float[np.ndarray, "faces 3 3"]
+    color: Float[np.ndarray, "faces 3"]
+    material: Int[np.ndarray, "faces"]
+
+    def __len__(self) -> int:
+        return len(self.material)
+
+    @classmethod
+    def join(cls, parts: Iterable[Self]) -> Self:
+        listed = list(parts)
+        return cls(
+            triangles=np.concatenate([part.triangles for part in listed]),
+            color=np.concatenate([part.color for part in listed]),
+            material=np.concatenate([part.material for part in listed]),
+        )
+
+    def fitted(self, size: Vector, slack: float) -> Self:
+        """Stretched so that it fills the centred box of `size` up to `slack` metres on every side."""
+        corners = self.triangles.reshape(-1, 3)
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        scale = (np.asarray(size) - 2 * slack) / (high - low)
+        return replace(self, triangles=(self.triangles - (low + high) / 2) * scale)
+
+    def turned(self, angle: float, axis: int) -> Self:
+        """Rotated about a coordinate axis through the origin, radians."""
+        cos, sin = np.cos(angle), np.sin(angle)
+        i, j = (axis + 1) % 3, (axis + 2) % 3
+        rotation = np.eye(3)
+        rotation[i, i], rotation[i, j], rotation[j, i], rotation[j, j] = cos, -sin, sin, cos
+        return replace(self, triangles=self.triangles @ rotation.T)
+
+    def moved(self, offset: Vector) -> Self:
+        return replace(self, triangles=self.triangles + np.asarray(offset))
+
+
+def _soup(vertices: np.ndarray, faces: np.ndarray, color: Rgb, material: Material) -> Mesh:
+    return Mesh(
+        triangles=vertices[faces].astype(np.float64),
+        color=np.tile(np.asarray(color, dtype=np.float64), (len(faces), 1)),
+        material=np.full(len(faces), int(material)),
+    )
+
+
+_BOX_FACES = np.array(
+    [[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7], [0, 1, 5], [0, 5, 4]]
+    + [[1, 2, 6], [1, 6, 5], [2, 3, 7], [2, 7, 6], [3, 0, 4], [3, 4, 7]]
+)
+
+
+def box(
+    low: Vector,
+    high: Vector,
+    color: Rgb,
+    material: Material = Material.PAINT,
+    taper: tuple[float, float] = (1.0, 1.0),
+    lean: float = 0.0,
+) -> Mesh:
+    """A box between two corners; its top may be scaled by `taper` along x and y and shifted by `lean` along x."""
+    (x0, y0, z0), (x1, y1, z1) = low, high
+    square = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+    middle = square.mean(axis=0)
+    top = middle + (square - middle) * np.asarray(taper) + np.array([lean, 0.0])
+    vertices = np.concatenate([np.c_[square, np.full(4, z0)], np.c_[top, np.full(4, z1)]])
+    return _soup(vertices, _BOX_FACES, color, material)
+
+
+def cylinder(
+    radius: float,
+    height: float,
+    color: Rgb,
+    material: Material,
+    *,
+    sides: int = 8,
+    top: float = 1.0,
+) -> Mesh:
+    """An upright prism on the plane z = 0 around the origin; `top` scales its upper end (a cone is nearly 0)."""
+    angle = np.arange(sides) * (2 * np.pi / sides)
+    ring = radius * np.c_[np.cos(angle), np.sin(angle)]
+    vertices = np.concatenate(
+        [np.c_[ring, np.zeros(sides)], np.c_[ring * top, np.full(sides, height)], [[0, 0, 0], [0, 0, height]]]
+    )
+    here, there = np.arange(sides), (np.arange(sides) + 1) % sides
+    faces = np.concatenate(
+        [
+            np.c_[here, there, there + sides],
+            np.c_[here, there + sides, here + sides],
+            np.c_[there, here, np.full(sides, 2 * sides)],
+            np.c_[here + sides, there + sides, np.full(sides, 2 * sides + 1)],
+        ]
+    )
+    return _soup(vertices, faces, color, material)
+
+
+def wheel(center: Vector, radius: float, width: float, color: Rgb = (0.03, 0.03, 0.03)) -> Mesh:
+    """A disc that stands upright and rolls along x."""
+    lying = cylinder(radius, width, color, Material.RUBBER).moved((0.0, 0.0, -width / 2))
+    return lying.turned(np.pi / 2, axis=0).moved(center)
+
+
+def blob(
+    center: Vector, radii: Vector, color: Rgb, material: Material, *, rings: int = 4, sides: int = 7
+) -> Mesh:
+    """A coarse ellipsoid."""
+    polar = np.pi * np.arange(rings + 1) / rings
+    angle = np.arange(sides) * (2 * np.pi / sides)
+    unit = np.stack(
+        [
+            np.sin(polar)[:, None] * np.cos(angle + 0.4 * np.arange(rings + 1)[:, None]),
+            np.sin(polar)[:, None] * np.sin(angle + 0.4 * np.arange(rings + 1)[:, None]),
+            np.broadcast_to(np.cos(polar)[:, None], (rings + 1, sides)),
+        ],
+        axis=-1,
+    ).reshape(-1, 3)
+    ring, side = (grid.ravel() for grid in np.meshgrid(np.arange(rings), np.arange(sides), indexing="ij"))
+    here, there = ring * sides + side, ring * sides + (side + 1) % sides
+    faces = np.concatenate([np.c_[here, there, there + sides], np.c_[here, there + sides, here + sides]])
+    # The caps of the poles have no area.
+    corners = unit[faces]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    return _soup(unit * np.asarray(radii) + np.asarray(center), faces[area > 1e-9], color, material)

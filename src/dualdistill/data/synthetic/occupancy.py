@@ -1,0 +1,47 @@
+"""Who is where: keeps things from standing in each other, now and while they move."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from dualdistill.data.synthetic.plan import Track
+
+Footprints = Float[np.ndarray, "times 5"]
+"""x, y, yaw, half length, half width at each of the checked times."""
+
+
+def footprints(track: Track, length: float, width: float, times: Sequence[float]) -> Footprints:
+    return np.array([[*track.at(time), length / 2, width / 2] for time in times])
+
+
+class Occupancy:
+    """Rectangles of everything placed so far, at a few times of the scene."""
+
+    def __init__(self, times: Sequence[float]):
+        self.times = tuple(times)
+        self._placed: list[Footprints] = []
+
+    def take(self, track: Track, length: float, width: float, gap: float = 0.3) -> bool:
+        """Occupies the place if nothing comes closer than `gap` metres to it, else says False."""
+        wanted = footprints(track, length + 2 * gap, width + 2 * gap, self.times)
+        if self._placed and _overlap(wanted, np.stack(self._placed)).any():
+            return False
+        self._placed.append(footprints(track, length, width, self.times))
+        return True
+
+
+def _overlap(one: Footprints, many: Float[np.ndarray, "others times 5"]) -> np.ndarray:
+    """Whether rectangles meet at any time, by separating axes."""
+    between = many[..., :2] - one[:, :2]  # others times 2
+    apart = np.zeros(many.shape[:2], dtype=bool)
+    for angles in (one[:, 2], one[:, 2] + np.pi / 2, many[..., 2], many[..., 2] + np.pi / 2):
+        distance = np.abs(between[..., 0] * np.cos(angles) + between[..., 1] * np.sin(angles))
+        apart |= distance > _reach(one, angles) + _reach(many, angles)
+    return (~apart).any(axis=1)
+
+
+def _reach(rectangle: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Half the extent of rectangles along a direction."""
+    relative = rectangle[..., 2] - angle
+    return rectangle[..., 3] * np.abs(np.cos(relative)) + rectangle[..., 4] * np.abs(np.sin(relative))

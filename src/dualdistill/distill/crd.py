@@ -1,0 +1,79 @@
+"""Cross-head response distillation (CRD): what would the teacher's own head say of the student's map?
+
+Spec dualdistill, section 4. The frozen teacher head reads the aligned student map and must find the boxes
+that the teacher found in its own; the student's head is not involved.
+
+Differs from the released code in that pseudo boxes are decoded in float32 and ranked by untempered scores:
+there the sharpened scores saturate and tie, so that suppression among confident boxes is arbitrary (spec
+dualdistill 4.1).
+"""
+
+from dataclasses import replace
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dualdistill.structures import BevOutput, Boxes, HeadOutput, Losses, Targets
+
+CrdLabels = Literal["teacher", "ground_truth"]
+"""Boxes to be found: the teacher's confident detections, or (ablation) the annotations."""
+
+RESPONSES = ("heatmap", "box/xy", "box/z", "box/size", "box/yaw", "box/velocity")
+"""Names of the losses a judge returns."""
+
+
+@runtime_checkable
+class ResponseJudge(Protocol):
+    """The teacher's side of detection, as plain functions under its own head settings; the teacher detector
+    provides it.
+
+    Not a module, and holding none: a distiller that owned the teacher would train and save it.
+    """
+
+    def pseudo_boxes(self, predictions: HeadOutput, temperature: float) -> tuple[Boxes, ...]:
+        """Detections of each sample after suppression, velocities in m/s, no gradient.
+
+        Args:
+            temperature: Divides the logits for the score threshold only; below 1, fewer and surer boxes pass.
+        """
+
+    def losses(self, predictions: HeadOutput, boxes: tuple[Boxes, ...]) -> Losses:
+        """The unweighted losses `RESPONSES` of predictions that should have been `boxes` (velocities in
+        m/s, NaN where unknown; no box at all is legal)."""
+
+
+def cross_head_losses(
+    teacher: BevOutput,
+    aligned_neck: Float[Tensor, "batch chan y x"],
+    targets: Targets,
+    judge: ResponseJudge,
+    *,
+    labels: CrdLabels = "teacher",
+    temperature: float = 0.1,
+) -> Losses:
+    """Losses `RESPONSES` of the teacher's head on the student's aligned map (float32).
+
+    The gradient goes through the frozen head into the map. Pseudo boxes lose their scores: all count alike.
+    """
+    boxes = (
+        targets.boxes
+        if labels == "ground_truth"
+        else confident_boxes(teacher.predictions, judge, temperature)
+    )
+    return judge.losses(teacher.head(aligned_neck), boxes)
+
+
+@torch.no_grad()
+def confident_boxes(predictions: HeadOutput, judge: ResponseJudge, temperature: float) -> tuple[Boxes, ...]:
+    """The teacher's detections that pass the sharpened threshold, as if they were annotations."""
+    float32 = HeadOutput(heatmap=predictions.heatmap.float(), regression=predictions.regression.float())
+    return tuple(replace(boxes, score=None) for boxes in judge.pseudo_boxes(float32, temperature))
+
+
+def response_weights(*, heatmap: float, box: float, velocity: float) -> dict[str, float]:
+    """Weights of `RESPONSES`; `velocity` comes on top of `box`."""
+    return {"heatmap": heatmap} | {
+        name: box * velocity if name == "box/velocity" else box for name in RESPONSES if name != "heatmap"
+    }

@@ -1,0 +1,78 @@
+"""What is annotated in the samples of a split, from the index of a nuScenes root."""
+
+import numpy as np
+from jaxtyping import Int
+
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.splits import samples_of_split
+from dualdistill.errors import UserError
+from dualdistill.evaluate.protocol import ATTRIBUTES, RACK_CATEGORY
+from dualdistill.evaluate.records import GlobalBoxes, GroundTruth, Racks
+
+
+def ground_truth_of_split(index: NuscenesIndex, split: str) -> GroundTruth:
+    """Everything annotated in the samples of `split`.
+
+    Raises:
+        UserError: for an unknown split, and for one without annotations (such as the official test split).
+    """
+    ground_truth = ground_truth_of_samples(index, samples_of_split(index, split))
+    if len(ground_truth.boxes) == 0:
+        raise UserError(
+            f"split {split!r} of {index.root} ({index.version}) has no annotation to evaluate against: "
+            f"choose another split, or submit the result file to the benchmark's server"
+        )
+    return ground_truth
+
+
+def ground_truth_of_samples(index: NuscenesIndex, samples: Int[np.ndarray, "samples"]) -> GroundTruth:
+    """Everything annotated in the samples at these positions of the index."""
+    first, last = index.annotation_offset[samples], index.annotation_offset[samples + 1]
+    rows = np.concatenate(
+        [np.zeros(0, np.int64), *(np.arange(a, b) for a, b in zip(first, last, strict=True))]
+    )
+    sample = np.repeat(np.arange(len(samples)), last - first)
+    is_rack = np.array([name == RACK_CATEGORY for name in index.categories], dtype=bool)
+    racks = is_rack[index.annotation_category[rows]]
+    detected = index.annotation_class[rows] >= 0
+    return GroundTruth(
+        sample_tokens=tuple(index.sample_token[position] for position in samples),
+        ego_position=np.array(index.global_from_ego[index.sample_lidar[samples], :3, 3], dtype=np.float64),
+        scene=index.sample_scene[samples].astype(np.int64),
+        boxes=_boxes(index, rows[detected], sample[detected]),
+        racks=Racks(
+            sample=sample[racks],
+            center=index.annotation_center[rows[racks]],
+            size=index.annotation_size[rows[racks]],
+            rotation=index.annotation_rotation[rows[racks]],
+        ),
+    )
+
+
+def _boxes(index: NuscenesIndex, rows: np.ndarray, sample: np.ndarray) -> GlobalBoxes:
+    lidar, radar = index.annotation_lidar_points[rows], index.annotation_radar_points[rows]
+    return GlobalBoxes(
+        sample=sample,
+        label=index.annotation_class[rows].astype(np.int64),
+        center=index.annotation_center[rows],
+        size=index.annotation_size[rows],
+        rotation=index.annotation_rotation[rows],
+        velocity=index.annotation_velocity[rows],
+        attribute=_benchmark_attributes(index)[index.annotation_attribute[rows]],
+        num_points=(lidar + radar).astype(np.int64),
+    )
+
+
+def _benchmark_attributes(index: NuscenesIndex) -> np.ndarray:
+    """Id in `protocol.ATTRIBUTES` of each attribute of the root; the last entry (-1) is for "none".
+
+    Raises:
+        UserError: for an attribute the benchmark does not know.
+    """
+    unknown = set(index.attributes) - set(ATTRIBUTES)
+    if unknown:
+        raise UserError(
+            f"{index.root / index.version / 'attribute.json'} has the attribute {min(unknown)!r}, which the "
+            f"benchmark does not know: it knows {', '.join(ATTRIBUTES)}"
+        )
+    return np.array([*(ATTRIBUTES.index(name) for name in index.attributes), -1])

@@ -1,0 +1,250 @@
+"""The nuScenes detection metrics on arrays: AP, true-positive errors, NDS.
+
+Equal to nuscenes-devkit 1.2.0 (`tests/parity/test_nuscenes_eval.py`), ties and empty classes included. The work is
+done in two steps: `match_evaluated` decides once which detection found which object, and `average_matches` counts,
+with every sample taken once or, for a bootstrap, any number of times.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from dualdistill.evaluate.filters import is_evaluated
+from dualdistill.evaluate.matching import match
+from dualdistill.evaluate.protocol import DETECTION_CVPR_2019, TP_ERRORS, UNDEFINED_ERRORS, DetectionConfig
+from dualdistill.evaluate.records import Detections, GlobalBoxes, GroundTruth
+from dualdistill.structures import CLASSES
+
+RECALLS = np.linspace(0, 1, 101)
+"""Where curves are sampled: the `recall` axis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """What a detector does as its score threshold falls, sampled at `RECALLS`; zero past the highest recall."""
+
+    precision: Float64[np.ndarray, "klass threshold recall"]
+    confidence: Float64[np.ndarray, "klass threshold recall"]
+    """The score at which each recall is reached."""
+    error: Float64[np.ndarray, "klass threshold recall error"]
+    """Mean over the true positives so far; errors in the order of `TP_ERRORS`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionMetrics:
+    """The benchmark's verdict; classes in the order of `structures.CLASSES`."""
+
+    config: DetectionConfig
+    ap: Float64[np.ndarray, "klass threshold"]
+    """Average precision at each of `config.distances`."""
+    error: Float64[np.ndarray, "klass error"]
+    """True-positive errors in the order of `TP_ERRORS`; NaN where undefined for the class."""
+    curves: Curves
+
+    @property
+    def class_ap(self) -> Float64[np.ndarray, "klass"]:
+        return self.ap.mean(axis=1)
+
+    @property
+    def mean_ap(self) -> float:
+        return float(self.class_ap.mean())
+
+    @property
+    def tp_errors(self) -> dict[str, float]:
+        """mATE, mASE, mAOE, mAVE, mAAE."""
+        return dict(zip(TP_ERRORS, np.nanmean(self.error, axis=0).tolist(), strict=True))
+
+    @property
+    def tp_scores(self) -> dict[str, float]:
+        return {name: max(0.0, 1.0 - error) for name, error in self.tp_errors.items()}
+
+    @property
+    def nd_score(self) -> float:
+        """The nuScenes detection score."""
+        weight = self.config.mean_ap_weight
+        return (weight * self.mean_ap + sum(self.tp_scores.values())) / (weight + len(TP_ERRORS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matches:
+    """Which detection found which object, and how well: all that the metrics depend on."""
+
+    detections: Detections
+    """Best first."""
+    objects: GlobalBoxes
+    matched: Int64[np.ndarray, "threshold detections"]
+    """Row of the object found at each distance threshold; -1 for a false positive."""
+    error: Float64[np.ndarray, "threshold objects error"]
+    """Of the detection that found each object; NaN where none did, or where the annotation does not say."""
+
+
+def detection_metrics(
+    ground_truth: GroundTruth, detections: Detections, config: DetectionConfig = DETECTION_CVPR_2019
+) -> DetectionMetrics:
+    """Metrics of all detections of the samples of `ground_truth`, after the filters of the benchmark."""
+    return average_matches(match_evaluated(ground_truth, detections, config), config)
+
+
+def match_evaluated(
+    ground_truth: GroundTruth, detections: Detections, config: DetectionConfig = DETECTION_CVPR_2019
+) -> Matches:
+    """Matches between the boxes that the benchmark looks at."""
+    return match_all(
+        ground_truth.boxes.select(is_evaluated(ground_truth.boxes, ground_truth, config)),
+        detections.select(is_evaluated(detections.boxes, ground_truth, config)),
+        config,
+    )
+
+
+def match_all(
+    objects: GlobalBoxes, detections: Detections, config: DetectionConfig = DETECTION_CVPR_2019
+) -> Matches:
+    """Matches between the boxes as they are, without any filter."""
+    best_first = np.argsort(detections.score, kind="stable")[
+        ::-1
+    ]  # of equal scores the later row, as in the devkit
+    detections = detections.select(best_first)
+    matched = match(objects, detections.boxes, config.distances)
+    error = np.full((len(config.distances), len(objects), len(TP_ERRORS)), np.nan)
+    for t, found in enumerate(matched):
+        hits = np.flatnonzero(found >= 0)
+        error[t, found[hits]] = _errors(objects.select(found[hits]), detections.boxes.select(hits))
+    return Matches(detections=detections, objects=objects, matched=matched, error=error)
+
+
+def average_matches(
+    matches: Matches,
+    config: DetectionConfig = DETECTION_CVPR_2019,
+    times: Int64[np.ndarray, "samples"] | None = None,
+) -> DetectionMetrics:
+    """Metrics of `matches`.
+
+    Args:
+        times: How often each sample counts; None is once. Twice is the same as two samples with equal content.
+    """
+    detection_times = None if times is None else times[matches.detections.boxes.sample]
+    object_times = None if times is None else times[matches.objects.sample]
+    num_objects = np.bincount(matches.objects.label, object_times, minlength=len(CLASSES)).astype(float)
+
+    shape = (len(CLASSES), len(config.distances), len(RECALLS))
+    curves = Curves(
+        precision=np.zeros(shape), confidence=np.zeros(shape), error=np.ones((*shape, len(TP_ERRORS)))
+    )
+    for k in range(len(CLASSES)):
+        rows = np.flatnonzero(matches.detections.boxes.label == k)
+        if detection_times is not None:
+            rows = np.repeat(rows, detection_times[rows])
+        score = matches.detections.score[rows]
+        for t, found in enumerate(matches.matched[:, rows]):
+            hits = found >= 0
+            if not hits.any():
+                continue  # nothing found, or nothing there
+            precision, confidence = _precision_and_confidence(hits, score, num_objects[k])
+            curves.precision[k, t], curves.confidence[k, t] = precision, confidence
+            curves.error[k, t] = _mean_errors(confidence, score[hits], matches.error[t, found[hits]])
+    return DetectionMetrics(
+        config=config,
+        ap=_average_precision(curves, config),
+        error=_average_errors(curves, config),
+        curves=curves,
+    )
+
+
+def _errors(objects: GlobalBoxes, detections: GlobalBoxes) -> Float64[np.ndarray, "pairs error"]:
+    """The errors of `TP_ERRORS` of each object and the detection in the same row."""
+    translation = np.linalg.norm(detections.center[:, :2] - objects.center[:, :2], axis=1)
+    common = np.minimum(objects.size, detections.size).prod(axis=1)
+    scale = 1 - common / (objects.size.prod(axis=1) + detections.size.prod(axis=1) - common)
+    # A barrier has no front: its heading is known up to half a turn.
+    period = np.where(objects.label == CLASSES.index("barrier"), np.pi, 2 * np.pi)
+    orientation = np.abs((objects.yaw - detections.yaw + period / 2) % period - period / 2)
+    velocity = np.linalg.norm(detections.velocity - objects.velocity, axis=1)
+    attribute = np.where(objects.attribute < 0, np.nan, objects.attribute != detections.attribute)
+    return np.stack([translation, scale, orientation, velocity, attribute], axis=1)
+
+
+def _precision_and_confidence(
+    hits: Bool[np.ndarray, "detections"], score: Float64[np.ndarray, "detections"], num_objects: float
+) -> tuple[Float64[np.ndarray, "recall"], Float64[np.ndarray, "recall"]]:
+    """Precision and score at `RECALLS`, from the detections of one class, best first."""
+    found = np.cumsum(hits).astype(float)
+    recall, precision = found / num_objects, found / np.arange(1, len(hits) + 1)
+    return np.interp(RECALLS, recall, precision, right=0), np.interp(RECALLS, recall, score, right=0)
+
+
+def _mean_errors(
+    confidence: Float64[np.ndarray, "recall"],
+    score: Float64[np.ndarray, "hits"],
+    error: Float64[np.ndarray, "hits error"],
+) -> Float64[np.ndarray, "recall error"]:
+    """Mean error of the true positives down to each confidence; unknown errors do not count, and all unknown is 1."""
+    known = ~np.isnan(error)
+    count = known.cumsum(axis=0)
+    mean = np.nancumsum(error, axis=0) / np.maximum(
+        count, 1
+    )  # zero before the first known one, as in the devkit
+    mean[:, ~known.any(axis=0)] = 1.0
+    # np.interp wants ascending positions.
+    curves = [np.interp(confidence[::-1], score[::-1], column[::-1])[::-1] for column in mean.T]
+    return np.stack(curves, axis=1)
+
+
+def _first_recall(config: DetectionConfig) -> int:
+    """Index into `RECALLS` of the first one that counts."""
+    return round((len(RECALLS) - 1) * config.min_recall) + 1
+
+
+def _average_precision(curves: Curves, config: DetectionConfig) -> Float64[np.ndarray, "klass threshold"]:
+    precision = curves.precision[:, :, _first_recall(config) :] - config.min_precision
+    return np.maximum(precision, 0).mean(axis=2) / (1 - config.min_precision)
+
+
+def _average_errors(curves: Curves, config: DetectionConfig) -> Float64[np.ndarray, "klass error"]:
+    """Mean error from the first recall that counts to the highest one reached; 1 where that is not reached."""
+    t, first = config.distances.index(config.tp_distance), _first_recall(config)
+    result = np.ones((len(CLASSES), len(TP_ERRORS)))
+    for k, name in enumerate(CLASSES):
+        reached = np.flatnonzero(curves.confidence[k, t])
+        if len(reached) and reached[-1] >= first:
+            result[k] = curves.error[k, t, first : reached[-1] + 1].mean(axis=0)
+        for error in UNDEFINED_ERRORS.get(name, ()):
+            result[k, TP_ERRORS.index(error)] = np.nan
+    return result
+
+
+def metrics_summary(
+    metrics: DetectionMetrics, *, eval_time: float = 0.0, meta: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The content of the devkit's `metrics_summary.json`; undefined errors are NaN, as there.
+
+    Args:
+        eval_time: Seconds the evaluation took.
+        meta: Of the evaluated submission.
+    """
+    config = metrics.config
+    at = {name: CLASSES.index(name) for name in config.class_names}
+    ap, error = metrics.ap.tolist(), metrics.error.tolist()
+    distances = [str(float(distance)) for distance in config.distances]
+    return {
+        "label_aps": {name: dict(zip(distances, ap[k], strict=True)) for name, k in at.items()},
+        "mean_dist_aps": {name: float(metrics.class_ap[k]) for name, k in at.items()},
+        "mean_ap": metrics.mean_ap,
+        "label_tp_errors": {name: dict(zip(TP_ERRORS, error[k], strict=True)) for name, k in at.items()},
+        "tp_errors": metrics.tp_errors,
+        "tp_scores": metrics.tp_scores,
+        "nd_score": metrics.nd_score,
+        "eval_time": eval_time,
+        "cfg": {
+            "class_range": dict(config.class_range),
+            "dist_fcn": "center_distance",
+            "dist_ths": list(config.distances),
+            "dist_th_tp": config.tp_distance,
+            "min_recall": config.min_recall,
+            "min_precision": config.min_precision,
+            "max_boxes_per_sample": config.max_boxes,
+            "mean_ap_weight": config.mean_ap_weight,
+        },
+        "meta": dict(meta or {}),
+    }

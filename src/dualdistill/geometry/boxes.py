@@ -1,0 +1,159 @@
+"""Upright boxes: corners, transforms, containment, and the border to legacy conventions.
+
+Angles and containment are computed in float64 whatever the boxes' type: a box edge must not move with
+autocast, nor with the thousand metres of a global coordinate.
+"""
+
+import math
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dualdistill.geometry.grid import BevGrid
+from dualdistill.structures import Boxes
+
+_BEV_SIGNS = ((1, 1), (1, -1), (-1, -1), (-1, 1))
+"""Along the heading, and to its left: front left, front right, rear right, rear left."""
+
+_PAIRS_AT_ONCE = 1 << 21
+"""Pairs of box and point (or cell) tested in one go: bounds the float64 temporaries to tens of megabytes."""
+
+
+def wrap_angle(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """The same direction in [-pi, pi), radians."""
+    wrapped = torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
+    # just below -pi the remainder rounds up to a full turn
+    return torch.where(wrapped >= math.pi, wrapped - 2 * math.pi, wrapped).clamp(min=-math.pi)
+
+
+def footprints(boxes: Boxes) -> Float[Tensor, "boxes 5"]:
+    """What the bird sees: x, y, length, width (metres), yaw (radians, counter-clockwise)."""
+    return torch.cat([boxes.center[:, :2], boxes.size[:, :2], boxes.yaw[:, None]], dim=1)
+
+
+def bev_corners(boxes: Boxes) -> Float[Tensor, "boxes 4 2"]:
+    """Corners of the footprints, metres, clockwise: front left, front right, rear right, rear left.
+
+    The edge from corner 0 to corner 1 is the front: the box heads from its centre to the middle of that edge.
+    """
+    signs = boxes.size.new_tensor(_BEV_SIGNS)
+    along, left = (signs * boxes.size[:, None, :2] / 2).unbind(dim=-1)  # boxes 4
+    cos, sin = boxes.yaw.cos()[:, None], boxes.yaw.sin()[:, None]
+    turned = torch.stack([along * cos - left * sin, along * sin + left * cos], dim=-1)
+    return boxes.center[:, None, :2] + turned
+
+
+def corners(boxes: Boxes) -> Float[Tensor, "boxes 8 3"]:
+    """Corners in space, metres: the four of `bev_corners` at the bottom, then the four at the top.
+
+    Corners 0, 1, 5, 4 are the front face.
+    """
+    xy = bev_corners(boxes).repeat(1, 2, 1)
+    half = boxes.size[:, 2] / 2
+    z = boxes.center[:, 2, None] + torch.stack([-half] * 4 + [half] * 4, dim=1)
+    return torch.cat([xy, z[..., None]], dim=-1)
+
+
+def transform_boxes(b_from_a: Float[Tensor, "4 4"], boxes: Boxes) -> Boxes:
+    """The same boxes seen from frame `b`: sizes and velocities scale along, yaw follows the heading vector.
+
+    `b_from_a` is a rotation about z, uniform scale, axis flips and translation, in any combination, or a
+    rotation that leaves boxes nearly upright (LiDAR to global): then yaw and velocity are those of the
+    vectors as seen from above. Yaw comes back in [-pi, pi), an unknown (NaN) velocity stays unknown. The
+    result has the wider of the types of the matrix and the boxes.
+    """
+    dtype = torch.promote_types(b_from_a.dtype, boxes.center.dtype)
+    linear, translation = b_from_a[:3, :3].double(), b_from_a[:3, 3].double()
+    scale = torch.linalg.det(linear).abs().pow(1 / 3)
+    yaw = boxes.yaw.double()
+    heading = torch.stack([yaw.cos(), yaw.sin()], dim=-1) @ linear[:2, :2].mT
+    return replace(
+        boxes,
+        center=(boxes.center.double() @ linear.mT + translation).to(dtype),
+        size=(boxes.size.double() * scale).to(dtype),
+        yaw=wrap_angle(torch.atan2(heading[:, 1], heading[:, 0]).to(dtype)),
+        velocity=(boxes.velocity.double() @ linear[:2, :2].mT).to(dtype),
+    )
+
+
+def points_in_boxes(points: Float[Tensor, "points 3"], boxes: Boxes) -> Bool[Tensor, "boxes points"]:
+    """Whether each box holds each point; faces belong to the box.
+
+    In a frame where the boxes are truly upright (global), the counts are nuScenes' `num_lidar_pts`; a
+    LIDAR_TOP frame is tilted against it by a degree or so, which costs or wins points at the faces.
+    """
+    if not len(boxes) or not len(points):
+        return torch.zeros(len(boxes), len(points), dtype=torch.bool, device=points.device)
+    # relative to one of the boxes, so that float64 has its digits where the boxes are
+    origin = boxes.center[0].double()
+    center = (boxes.center.double() - origin).T[..., None]  # 3 boxes 1
+    half = boxes.size.double().T[..., None] / 2
+    yaw = boxes.yaw.double()[:, None]
+    cos, sin = yaw.cos(), yaw.sin()
+    at_once = max(1, _PAIRS_AT_ONCE // len(boxes))
+
+    def held(some: Tensor) -> Tensor:
+        x, y, z = (some.double() - origin).T[:, None] - center  # boxes points, each
+        inside = (x * cos + y * sin).abs() <= half[0]
+        inside &= (y * cos - x * sin).abs() <= half[1]
+        return inside & (z.abs() <= half[2])
+
+    return torch.cat([held(some) for some in points.split(at_once)], dim=1)
+
+
+def owner_of_cells(
+    grid: BevGrid, boxes: Boxes, test_point: Literal["center", "corner"] = "center"
+) -> Int[Tensor, "y x"]:
+    """Index of the first box whose footprint holds each cell's test point, -1 where none does.
+
+    Height plays no part; edges belong to the footprint.
+
+    Args:
+        test_point: The centre of a cell, or its lower corner as in the released code, which moves every mask
+            by half a cell (spec dualdistill 3.1 and 9.6).
+    """
+    device, shift = boxes.center.device, 0.5 if test_point == "center" else 0.0
+    nobody = len(boxes)
+    owner = torch.full(grid.shape, nobody, device=device)
+    x = grid.x_min + (torch.arange(grid.width, device=device, dtype=torch.float64) + shift) * grid.cell
+    y = (
+        grid.y_min
+        + (torch.arange(grid.height, device=device, dtype=torch.float64)[:, None] + shift) * grid.cell
+    )
+    rectangles = footprints(boxes).double().T[..., None, None]
+    at_once = max(1, _PAIRS_AT_ONCE // (grid.width * grid.height))
+    for first in range(0, nobody, at_once):
+        center_x, center_y, length, width, yaw = rectangles[:, first : first + at_once]  # boxes 1 1, each
+        dx, dy = x - center_x, y - center_y
+        inside = (dx * yaw.cos() + dy * yaw.sin()).abs() <= length / 2  # boxes y x
+        inside &= (dy * yaw.cos() - dx * yaw.sin()).abs() <= width / 2
+        index = torch.arange(first, first + len(yaw), device=device)[:, None, None]
+        owner = torch.minimum(owner, torch.where(inside, index, nobody).amin(dim=0))
+    return torch.where(owner == nobody, -1, owner)
+
+
+def boxes_from_legacy(legacy: Float[Tensor, "boxes 9"], label: Int[Tensor, "boxes"]) -> Boxes:
+    """From mmdet3d 0.x: x, y, z of the bottom, width, length, height, theta, vx, vy (spec centerpoint 2).
+
+    Legacy theta is clockwise and zero where the box heads along -y: yaw = -theta - pi/2.
+    """
+    x, y, bottom, width, length, height, theta, vx, vy = legacy.unbind(dim=1)
+    return Boxes(
+        center=torch.stack([x, y, bottom + height / 2], dim=1),
+        size=torch.stack([length, width, height], dim=1),
+        yaw=wrap_angle(-theta - math.pi / 2),
+        velocity=torch.stack([vx, vy], dim=1),
+        label=label,
+    )
+
+
+def legacy_from_boxes(boxes: Boxes) -> Float[Tensor, "boxes 9"]:
+    """The inverse of `boxes_from_legacy`, theta in [-pi, pi)."""
+    x, y, z = boxes.center.unbind(dim=1)
+    length, width, height = boxes.size.unbind(dim=1)
+    theta = wrap_angle(-boxes.yaw - math.pi / 2)
+    vx, vy = boxes.velocity.unbind(dim=1)
+    return torch.stack([x, y, z - height / 2, width, length, height, theta, vx, vy], dim=1)

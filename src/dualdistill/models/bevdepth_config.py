@@ -1,0 +1,209 @@
+"""Knobs of the camera student, and the two published students that go by the name BEVDepth.
+
+Source: BEVDepth (Li et al., AAAI 2023); spec bevdepth, section 0 lists how the two differ, row by row. The
+defaults are the DualDistill student (tag DB-4D there), but for two switches that only published weights need:
+cells are found by floor, and an earlier map is warped by cell centres.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dualdistill.geometry.grid import BevGrid
+from dualdistill.models.center_head import CenterHeadConfig
+from dualdistill.models.image_backbone import ImageConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiftConfig:
+    """From image features to a BEV map: depth network, its supervision, pooling."""
+
+    depth_range: tuple[float, float] = (1.0, 60.0)
+    """Lower edge of the first bin, end of the last, metres along the optical axis."""
+    depth_step: float = 1.0
+    """Metres a bin."""
+    context_channels: int = 64
+    """Of the lifted features."""
+    hidden_channels: int = 256
+    """Of the depth network."""
+    net: Literal["gated", "squeeze"] = "gated"
+    """What the camera steers. "gated": depth gated by a camera vector of 33 numbers (BEVDet); "squeeze":
+    depth and context gated by one of 27 (official)."""
+    blocks: int = 3
+    """Residual blocks of the depth network."""
+    deformable: bool = True
+    """End the depth network in a deformable convolution; off, in an ordinary one of that shape."""
+    refine: bool = False
+    """Convolutions over depth and image column before pooling (official, "DA"). They need the whole lifted
+    volume."""
+    loss: Literal["sigmoid", "softmax"] = "sigmoid"
+    """What the supervision makes of the logits. Lifting always takes their softmax."""
+    loss_weight: float = 100.0
+    """Of the depth loss; the two losses are normalised differently, see `depth_loss`."""
+    z_range: tuple[float, float] = (-10.0, 10.0)
+    """Heights that are pooled, metres in the BEV frame."""
+    index: Literal["floor", "truncate"] = "floor"
+    """How pooling finds a point's cell; published weights were trained with "truncate"."""
+
+    def __post_init__(self) -> None:
+        low, high = self.depth_range
+        if not 0 < low < high or self.depth_step <= 0:
+            raise ValueError(
+                f"depths need 0 < first < last and a positive step, got {self.depth_range}, {self.depth_step}"
+            )
+        if self.z_range[0] >= self.z_range[1]:
+            raise ValueError(f"z_range must be a lower, then an upper bound, got {self.z_range}")
+        for name in ("context_channels", "hidden_channels", "blocks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.net == "squeeze" and self.hidden_channels % 4:
+            raise ValueError(
+                f"net 'squeeze' has a convolution of four groups: hidden_channels must be a multiple of 4, "
+                f"got {self.hidden_channels}"
+            )
+
+    @property
+    def bins(self) -> int:
+        low, high = self.depth_range
+        return math.ceil((high - low) / self.depth_step - 1e-6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemporalConfig:
+    """How many key frames are seen, and how the earlier one joins. It is never trained through."""
+
+    frames: Literal[1, 2] = 2
+    fusion: Literal["warp", "lift"] = "warp"
+    """How they meet. "warp": the earlier map is made as if nothing had moved, then sampled where the car was
+    (BEVDet4D), and velocities are learnt as displacements between the frames; "lift": it is lifted straight
+    into the current frame (official)."""
+    blocks: int = 2
+    """Of "warp" with two frames: residual blocks on each frame's map before it is warped."""
+    anchor: Literal["center", "lower_edge"] = "center"
+    """Of "warp": the point of a cell that is followed; published weights were trained with "lower_edge"."""
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1:
+            raise ValueError(f"blocks must be at least 1, got {self.blocks}")
+
+    @property
+    def warps(self) -> bool:
+        return self.frames == 2 and self.fusion == "warp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BevConfig:
+    """The BEV map and its encoder."""
+
+    reach: float = 51.2
+    """The map covers [-reach, reach)² metres."""
+    cell: float = 0.8
+    """Side of a cell, metres."""
+    encoder: Literal["residual", "resnet"] = "residual"
+    """Which network. "residual": three strided stages, finest and coarsest merged (BEVDet); "resnet": stem
+    and stages of a ResNet-18, all merged with the map itself (official)."""
+    widths: tuple[int, int, int] = (128, 256, 512)
+    """Channels of the stages at 1/2, 1/4 and 1/8 of the map."""
+    blocks: int = 2
+    """Residual blocks a stage."""
+    neck_channels: int = 256
+    """Of the head's input."""
+    final_norm: bool = True
+    """Of "residual": end in norm and ReLU, as LiDAR teachers do (DistillBEV)."""
+
+    def __post_init__(self) -> None:
+        if self.grid.width % 8:
+            raise ValueError(
+                f"the encoder halves the map three times: {self.grid.width} cells are no multiple of 8"
+            )
+        if self.encoder == "resnet" and self.neck_channels % 4:
+            raise ValueError(
+                f"encoder 'resnet' stacks four levels: {self.neck_channels} neck channels do not divide"
+            )
+        if self.encoder == "resnet" and self.final_norm:
+            raise ValueError("final_norm has no effect on encoder 'resnet': set it to False")
+        if min(*self.widths, self.blocks, self.neck_channels) < 1:
+            raise ValueError(f"widths, blocks and neck_channels must be at least 1, got {self}")
+
+    @property
+    def grid(self) -> BevGrid:
+        return BevGrid.around(self.reach, self.cell)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BevDepthConfig:
+    """A camera student. The size of the images is the batch's affair."""
+
+    image: ImageConfig = field(default_factory=ImageConfig)
+    lift: LiftConfig = field(default_factory=LiftConfig)
+    temporal: TemporalConfig = field(default_factory=TemporalConfig)
+    bev: BevConfig = field(default_factory=BevConfig)
+    head: CenterHeadConfig = field(default_factory=lambda: CenterHeadConfig(velocity_weight=1.0, nms="scale"))
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of the losses that `BevDepth.losses` names."""
+        return self.head.weights | {"depth": self.lift.loss_weight}
+
+
+def distill_bevdepth(
+    *,
+    backbone: str = "resnet50",
+    pretrained: str = "none",
+    frames: Literal[1, 2] = 2,
+    final_norm: bool = True,
+    released: bool = False,
+) -> BevDepthConfig:
+    """The student of DistillBEV and DualDistill, in the LiDAR frame (DB-4D; BD-4D without `final_norm`; one
+    frame: BD-1).
+
+    Args:
+        released: As published weights were trained: truncated cells, warped by lower edges, activations
+            recomputed.
+    """
+    return BevDepthConfig(
+        image=ImageConfig(backbone=backbone, pretrained=pretrained, checkpointing=released),
+        lift=LiftConfig(index="truncate" if released else "floor"),
+        temporal=TemporalConfig(frames=frames, anchor="lower_edge" if released else "center"),
+        bev=BevConfig(final_norm=final_norm),
+        head=CenterHeadConfig(velocity_weight=1.0 if frames == 2 else 0.2, nms="scale"),
+    )
+
+
+def official_bevdepth(
+    *,
+    backbone: str = "resnet50",
+    pretrained: str = "none",
+    frames: Literal[1, 2] = 2,
+    refine: bool = False,
+    released: bool = False,
+) -> BevDepthConfig:
+    """The paper's detector, in the ego frame (OFF-1 and OFF-2; with `refine` OFF-2-DA).
+
+    Args:
+        released: As published weights were trained: truncated cells, blue-green-red images.
+    """
+    return BevDepthConfig(
+        image=ImageConfig(
+            backbone=backbone,
+            pretrained=pretrained,
+            neck="second",
+            frozen_stem=True,
+            channel_order="bgr" if released else "rgb",
+        ),
+        lift=LiftConfig(
+            depth_range=(2.0, 58.0),
+            depth_step=0.5,
+            context_channels=80,
+            hidden_channels=512,
+            net="squeeze",
+            refine=refine,
+            loss="softmax",
+            loss_weight=3.0,
+            z_range=(-5.0, 3.0),
+            index="truncate" if released else "floor",
+        ),
+        temporal=TemporalConfig(frames=frames, fusion="lift"),
+        bev=BevConfig(encoder="resnet", widths=(160, 320, 640), final_norm=False),
+        head=CenterHeadConfig(velocity_weight=1.0 if frames == 2 else 0.5, nms="circle"),
+    )

@@ -1,0 +1,30 @@
+"""What a detector's head would say of someone else's map, and how far off that is: plain functions of its settings."""
+
+from dataclasses import dataclass
+
+import torch
+
+from dualdistill.geometry.grid import BevGrid
+from dualdistill.models.center_decode import decode
+from dualdistill.models.center_head import CenterHeadConfig
+from dualdistill.models.center_losses import center_losses
+from dualdistill.models.center_targets import center_targets
+from dualdistill.structures import Boxes, HeadOutput, Losses
+
+
+@dataclass(frozen=True, slots=True)
+class CenterJudge:
+    """Decoding, target assignment and losses of a CenterPoint head, without its weights (spec dualdistill 4)."""
+
+    grid: BevGrid
+    config: CenterHeadConfig
+
+    def pseudo_boxes(self, predictions: HeadOutput, temperature: float) -> tuple[Boxes, ...]:
+        """Detections that serve as labels: decoded in float32, no gradient; `temperature` moves the score threshold."""
+        with torch.no_grad():
+            exact = HeadOutput(heatmap=predictions.heatmap.float(), regression=predictions.regression.float())
+            return decode(exact, self.grid, self.config, temperature=temperature)
+
+    def losses(self, predictions: HeadOutput, boxes: tuple[Boxes, ...]) -> Losses:
+        """The head's own detection losses, had `boxes` been the truth; unweighted."""
+        return center_losses(predictions, center_targets(boxes, self.grid, self.config))

@@ -1,0 +1,52 @@
+"""Training losses of a CenterPoint head. Source: spec centerpoint 13, bevdepth 9.3 (the mmdetection3d
+variant)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dualdistill.models.center_targets import TASK_OF_CLASS, CenterTargets
+from dualdistill.structures import HeadOutput, Losses
+
+GROUPS = {"box/xy": 2, "box/z": 1, "box/size": 3, "box/yaw": 2, "box/velocity": 2}
+"""Losses of the regressed codes and how many codes each covers; in code order."""
+
+
+def center_losses(output: HeadOutput, targets: CenterTargets) -> Losses:
+    """Unweighted losses, each the sum over the six tasks, in float32.
+
+    "heatmap": Gaussian focal loss of a task over all its cells, divided by its number of peaks in the batch
+    (at least 1). "box/...": absolute errors of a group of codes, summed and divided by the task's number of
+    boxes in the batch (plus 1e-4). Velocities not known (NaN) do not count; their boxes still do in the
+    divisor.
+    """
+    batch, tasks, codes, *_ = output.regression.shape
+    task_of_class = torch.tensor(TASK_OF_CLASS, device=output.heatmap.device)
+    focal = gaussian_focal(output.heatmap.float(), targets.heatmap).sum(dim=(0, 2, 3))  # klass
+    peaks = (targets.heatmap == 1).sum(dim=(0, 2, 3)).float()
+    per_task = focal.new_zeros(2, tasks).index_add(1, task_of_class, torch.stack([focal, peaks]))
+    losses = {"heatmap": (per_task[0] / per_task[1].clamp(min=1)).sum()}
+
+    index = targets.index[:, :, None, :].expand(batch, tasks, codes, -1)
+    predicted = output.regression.flatten(3).gather(3, index).mT.float()  # batch task slot code
+    known = targets.mask[..., None] & ~targets.vector.isnan()
+    # Chosen before the difference: a NaN that is only masked afterwards still poisons the gradient.
+    error = (
+        torch.where(known, predicted - targets.vector.where(known, 0.0), 0.0).abs().sum(dim=(0, 2))
+    )  # task code
+    error = error / (targets.mask.sum(dim=(0, 2)) + 1e-4)[:, None]
+    groups = error.sum(dim=0).split(tuple(GROUPS.values()))
+    return losses | {name: group.sum() for name, group in zip(GROUPS, groups, strict=True)}
+
+
+def gaussian_focal(
+    logits: Float[Tensor, "batch klass y x"], target: Float[Tensor, "batch klass y x"]
+) -> Float[Tensor, "batch klass y x"]:
+    """CornerNet's focal loss of each cell: peaks are positives, the flanks of a peak lesser negatives.
+
+    Probabilities are kept 1e-4 off 0 and 1, so no gradient comes from a cell as sure as that.
+    """
+    probability = logits.sigmoid().clamp(1e-4, 1 - 1e-4)
+    positive = -probability.log() * (1 - probability) ** 2
+    negative = -(1 - probability).log() * probability**2 * (1 - target) ** 4
+    return torch.where(target == 1, positive, negative)

@@ -1,0 +1,156 @@
+"""What a CenterPoint head should have answered: Gaussian heat maps, and ten numbers for the cell of each
+centre.
+
+Source: spec centerpoint 13, bevdepth 9.2. Differs from the released code in one place: the cell of a centre
+is found by `floor`. There it is truncated toward zero, so that a box whose centre lies up to one cell below
+the lower edge of the map is pulled into its first row or column.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dualdistill.geometry.grid import BevGrid
+from dualdistill.models.center_head import CenterHeadConfig
+from dualdistill.structures import CLASSES, TASKS, Boxes, _Movable
+
+
+@dataclass(frozen=True, kw_only=True)
+class CenterTargets(_Movable):
+    """Targets of all tasks, packed as `HeadOutput` is. A `slot` is room for one box of a task and sample."""
+
+    heatmap: Float[Tensor, "batch klass y x"]
+    index: Int[Tensor, "batch task slot"]
+    """Cell of the centre, row * width + column; 0 in slots not used."""
+    mask: Bool[Tensor, "batch task slot"]
+    """Which slots are used."""
+    vector: Float[Tensor, "batch task slot code"]
+    """Codes as in `HeadOutput.regression`; NaN where the velocity is not known."""
+
+
+@torch.no_grad()
+def center_targets(
+    boxes: tuple[Boxes, ...],
+    grid: BevGrid,
+    config: CenterHeadConfig,
+    *,
+    velocity_scale: Float[Tensor, "batch"] | None = None,
+) -> CenterTargets:
+    """Targets of a batch.
+
+    Boxes of a task fill its slots in the order of its classes, then of the annotations. Boxes centred outside
+    the map, without extent, or past `max_objects` leave no trace.
+
+    Args:
+        boxes: Of each sample, in the frame of the maps.
+        grid: Of the head's maps.
+        velocity_scale: Times this, per sample, velocities are learnt (the frame gap, for displacements).
+    """
+    device = boxes[0].center.device if boxes else torch.device("cpu")
+    counts = torch.tensor([len(each) for each in boxes], device=device)
+    sample = torch.repeat_interleave(
+        torch.arange(len(boxes), device=device), counts, output_size=sum(map(len, boxes))
+    )
+    label = _joined([each.label for each in boxes], device).long()
+    order = torch.argsort(sample * len(CLASSES) + label, stable=True)
+    sample, label = sample[order], label[order]
+    center = _joined([each.center for each in boxes], device, 3)[order].float()
+    size = _joined([each.size for each in boxes], device, 3)[order].float()
+    yaw = _joined([each.yaw for each in boxes], device)[order].float()
+    velocity = _joined([each.velocity for each in boxes], device, 2)[order].float()
+    if velocity_scale is not None:
+        velocity = velocity * velocity_scale[sample, None]
+
+    # Sorted by sample and class, so also by sample and task: a box's slot is its distance from its group's
+    # first box.
+    group = sample * len(TASKS) + torch.tensor(TASK_OF_CLASS, device=device)[label]
+    slot = torch.arange(len(group), device=device) - torch.searchsorted(group, group)
+    coordinates = grid.coordinates(center[:, :2])
+    cell = grid.cells(center[:, :2])
+    used = grid.inside(cell) & (size > 0).all(dim=1) & (slot < config.max_objects)
+
+    vector = torch.cat(
+        [coordinates - cell, center[:, 2:], size.log(), yaw.sin()[:, None], yaw.cos()[:, None], velocity],
+        dim=1,
+    )
+    slots = min(config.max_objects, max(map(len, boxes), default=0))
+    shape = (len(boxes), len(TASKS), slots)
+    # Boxes not used go to one slot past the end, which is cut off: no boolean indexing, no wait for the
+    # device.
+    place = torch.where(used, group * slots + slot, len(boxes) * len(TASKS) * slots)
+
+    def packed(values: Tensor) -> Tensor:
+        room = values.new_zeros(len(boxes) * len(TASKS) * slots + 1, *values.shape[1:])
+        return room.index_copy(0, place, values)[:-1].unflatten(0, shape)
+
+    radius = gaussian_radius(size[:, 0] / grid.cell, size[:, 1] / grid.cell, config.gaussian_overlap)
+    radius = radius.nan_to_num().int().clamp(min=config.min_radius)
+    maps = torch.zeros(len(boxes), len(CLASSES), *grid.shape, device=device)
+    heatmap = draw_gaussians(
+        maps.flatten(0, 1), sample * len(CLASSES) + label, cell, torch.where(used, radius, -1)
+    )
+    return CenterTargets(
+        heatmap=heatmap.view_as(maps),
+        index=packed(cell[:, 1] * grid.width + cell[:, 0]),
+        mask=packed(used),
+        vector=packed(vector),
+    )
+
+
+def gaussian_radius(
+    length_cells: Float[Tensor, "boxes"], width_cells: Float[Tensor, "boxes"], overlap: float
+) -> Float[Tensor, "boxes"]:
+    """CornerNet's radius, cells, as all CenterPoint code computes it.
+
+    The three cases are roots of quadratics, each missing its division by 2a. Kept, since every published
+    weight was trained so; the third is the smallest in practice.
+    """
+    total, area = length_cells + width_cells, length_cells * width_cells
+    corner_each_way = (total + (total**2 - 4 * area * (1 - overlap) / (1 + overlap)).sqrt()) / 2
+    inside = (2 * total + (4 * total**2 - 16 * (1 - overlap) * area).sqrt()) / 2
+    outside = (
+        -2 * overlap * total + (4 * overlap**2 * total**2 + 16 * overlap * (1 - overlap) * area).sqrt()
+    ) / 2
+    return torch.stack([corner_each_way, inside, outside]).amin(dim=0)
+
+
+def draw_gaussians(
+    maps: Float[Tensor, "maps y x"],
+    map_index: Int[Tensor, "boxes"],
+    cell: Int[Tensor, "boxes 2"],
+    radius: Int[Tensor, "boxes"],
+) -> Float[Tensor, "maps y x"]:
+    """`maps` raised to a Gaussian patch of each box: (2 radius + 1)² cells, sigma a sixth of that side, peak
+    1.
+
+    Args:
+        cell: (column, row) of each peak.
+        radius: Negative for a box that is not drawn.
+    """
+    count, height, width = maps.shape
+    reach = int(radius.max()) if len(radius) else -1
+    if reach < 0:
+        return maps.clone()
+    offset = torch.arange(-reach, reach + 1, device=maps.device)
+    x = cell[:, 0, None] + offset  # boxes window
+    y = cell[:, 1, None] + offset
+    near = offset.abs() <= radius[:, None]
+    column = near & (x >= 0) & (x < width)
+    row = near & (y >= 0) & (y < height)
+    spread = 2 * ((2 * radius[:, None] + 1) / 6) ** 2
+    profile = torch.exp(-(offset**2) / spread)
+    patch = (profile * row)[:, :, None] * (profile * column)[:, None, :]
+    index = (map_index[:, None, None] * height + y[:, :, None]) * width + x[:, None, :]
+    index = torch.where(row[:, :, None] & column[:, None, :], index, 0)  # the patch is zero there: no trace
+    flat = maps.flatten().scatter_reduce(0, index.flatten(), patch.flatten(), "amax")
+    return flat.view(count, height, width)
+
+
+TASK_OF_CLASS = tuple(task for task, names in enumerate(TASKS) for _ in names)
+"""Index into `TASKS` of each of `CLASSES`."""
+
+
+def _joined(parts: list[Tensor], device: torch.device, *shape: int) -> Tensor:
+    return torch.cat(parts) if parts else torch.zeros(0, *shape, device=device)

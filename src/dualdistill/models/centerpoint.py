@@ -1,0 +1,139 @@
+"""CenterPoint with pillars: the LiDAR teacher, and with virtual points in its batches the MVP teacher.
+
+Source: CenterPoint (Yin et al., CVPR 2021), MVP (Yin et al., NeurIPS 2021); spec centerpoint 1
+(`pillar02_dyn`), 7 to 14.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from dualdistill.geometry.grid import BevGrid
+from dualdistill.models.center_decode import decode
+from dualdistill.models.center_head import CenterHeadConfig
+from dualdistill.models.center_judge import CenterJudge
+from dualdistill.models.center_losses import center_losses
+from dualdistill.models.center_targets import center_targets
+from dualdistill.models.layers.second import Second, SecondFpn
+from dualdistill.models.pillars import PillarEncoder
+from dualdistill.structures import Batch, BevOutput, Boxes, Losses, Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class CenterPointConfig:
+    """A pillar CenterPoint; the defaults are the 0.2 m teacher of DistillBEV and DualDistill."""
+
+    point_channels: int = 5
+    """Of a point: 5 for LiDAR (x, y, z, intensity, time lag), 17 with virtual points."""
+    reach: float = 51.2
+    """The map covers [-reach, reach) along x and y, metres."""
+    z_range: tuple[float, float] = (-5.0, 3.0)
+    """Heights of points, metres."""
+    pillar: float = 0.2
+    """Side of a pillar, metres."""
+    pillar_channels: tuple[int, ...] = (64,)
+    """Width of each point layer; the last is the canvas'. (32, 64) is the original CenterPoint's."""
+    stage_channels: tuple[int, ...] = (64, 128, 256)
+    stage_layers: tuple[int, ...] = (3, 5, 5)
+    """Convolutions of each stage after its strided one."""
+    stage_strides: tuple[int, ...] = (2, 2, 2)
+    neck_channels: int = 128
+    """Of each stage's part of the neck."""
+    neck_stage: int = 1
+    """The neck, and with it the head, has the resolution of this stage."""
+    head: CenterHeadConfig = field(default_factory=CenterHeadConfig)
+
+    def __post_init__(self) -> None:
+        lengths = [len(self.stage_channels), len(self.stage_layers), len(self.stage_strides)]
+        if len(set(lengths)) != 1 or not lengths[0]:
+            raise ValueError(f"each stage needs channels, layers and a stride, got {lengths} of them")
+        if not 0 <= self.neck_stage < lengths[0]:
+            raise ValueError(f"neck_stage must be one of {lengths[0]} stages, got {self.neck_stage}")
+        if self.point_channels < 3 or not self.pillar_channels:
+            raise ValueError("points need x, y, z and at least one layer")
+        if self.z_range[0] >= self.z_range[1]:
+            raise ValueError(f"z_range must rise, got {self.z_range}")
+        self.pillars.coarser(math.prod(self.stage_strides))  # raises where a map would not fit
+
+    @property
+    def pillars(self) -> BevGrid:
+        return BevGrid.around(self.reach, self.pillar)
+
+    @property
+    def head_grid(self) -> BevGrid:
+        """The grid of the neck and of the predictions."""
+        return self.pillars.coarser(math.prod(self.stage_strides[: self.neck_stage + 1]))
+
+    def build(self) -> "CenterPoint":
+        return CenterPoint(self)
+
+
+class CenterPoint(nn.Module):
+    """LiDAR points to boxes, through a BEV canvas."""
+
+    def __init__(self, config: CenterPointConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = PillarEncoder(
+            config.point_channels, config.pillar_channels, config.pillars, config.z_range
+        )
+        self.backbone = Second(
+            config.pillar_channels[-1], config.stage_channels, config.stage_layers, config.stage_strides
+        )
+        at_neck = math.prod(config.stage_strides[: config.neck_stage + 1])
+        scales = [
+            math.prod(config.stage_strides[: stage + 1]) / at_neck
+            for stage in range(len(config.stage_channels))
+        ]
+        widths = [config.neck_channels] * len(scales)
+        self.neck = SecondFpn(config.stage_channels, widths, scales)
+        self.head = config.head.build(in_channels=sum(widths))
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of the losses."""
+        return self.config.head.weights
+
+    def forward(self, batch: Batch) -> BevOutput:
+        """
+        Raises:
+            ValueError: if the batch has no points, or points of another number of channels.
+        """
+        if batch.points is None:
+            raise ValueError(
+                "CenterPoint needs LiDAR points, this batch has none: set points in its data config"
+            )
+        channels = batch.points.features.shape[1]
+        if channels != self.config.point_channels:
+            raise ValueError(
+                f"this CenterPoint takes points of {self.config.point_channels} channels, got {channels}"
+            )
+        canvas = self.encoder(batch.points, len(batch))
+        stages = self.backbone(canvas)
+        neck = self.neck(stages)
+        return BevOutput(
+            extent=self.config.pillars.extent,
+            canvas=canvas,
+            stages=stages,
+            neck=neck,
+            predictions=self.head(neck),
+            head=self.head,
+        )
+
+    def targets(self, batch: Batch) -> Targets:
+        found = center_targets(batch.boxes, self.config.head_grid, self.config.head)
+        return Targets(boxes=batch.boxes, heatmap=found.heatmap, depth=batch.depth)
+
+    def losses(self, output: BevOutput, batch: Batch) -> Losses:
+        """Unweighted; see `center_losses`."""
+        targets = center_targets(batch.boxes, self.config.head_grid, self.config.head)
+        return center_losses(output.predictions, targets)
+
+    def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]:
+        """Boxes of each sample in the augmented BEV frame, with scores."""
+        return decode(output.predictions, self.config.head_grid, self.config.head)
+
+    def judge(self) -> CenterJudge:
+        """Decoding and losses of this detector's head, for response distillation; holds no weights."""
+        return CenterJudge(self.config.head_grid, self.config.head)

@@ -1,0 +1,85 @@
+"""Weights on disk: safetensors that carry their own description, loaded strictly, never unpickled."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dualdistill.errors import UserError
+
+_KEY = "dualdistill"
+
+
+def save_weights(path: Path, module: nn.Module, facts: dict[str, Any]) -> None:
+    """Write the state dict of `module` with `facts` (plain JSON: experiment, step, role) in the metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    temporary = path.with_name(f".{path.name}.new")
+    save_file(state, temporary, metadata={_KEY: json.dumps(facts)})
+    temporary.replace(path)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a weights file says about itself.
+
+    Raises:
+        UserError: if it is missing, damaged, or not one of ours.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no weights file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is not a readable safetensors file ({error}). Was it copied completely?"
+        ) from None
+    if _KEY not in metadata:
+        raise UserError(
+            f"{path} does not say which experiment it belongs to: it was not written by dualdistill. Expected the "
+            "student.safetensors or teacher.safetensors of a run's checkpoint."
+        )
+    return json.loads(metadata[_KEY])
+
+
+def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
+    """Load a weights file into `module`, every key accounted for; returns its facts.
+
+    Raises:
+        UserError: as `read_facts`, and with a list of differences if the weights are of another model.
+    """
+    facts = read_facts(path)
+    state = load_file(path)
+    problems = differences(module.state_dict(), state)
+    if problems:
+        shown = "\n  ".join(problems[:12]) + (
+            f"\n  … and {len(problems) - 12} more" if len(problems) > 12 else ""
+        )
+        raise UserError(
+            f"{path} holds the weights of another model ({facts.get('recipe', 'unknown recipe')}, "
+            f"{facts.get('role', 'unknown role')}); nothing was loaded. It differs in:\n  {shown}"
+        )
+    module.load_state_dict(state)
+    return facts
+
+
+def differences(expected: dict[str, Tensor], came: dict[str, Tensor]) -> list[str]:
+    """A line for each key that is missing, unexpected, or of another shape."""
+    lines = [f"missing: {name} {tuple(expected[name].shape)}" for name in expected if name not in came]
+    lines += [f"unexpected: {name} {tuple(came[name].shape)}" for name in came if name not in expected]
+    lines += [
+        f"shape of {name}: expected {tuple(expected[name].shape)}, came {tuple(came[name].shape)}"
+        for name in expected
+        if name in came and expected[name].shape != came[name].shape
+    ]
+    return lines
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file: which weights exactly."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,36 @@
+"""Deformable convolution on torchvision's operator (spec bevdepth 4.3)."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
+
+
+class DeformableConv(nn.Module):
+    """3x3 convolution that looks where it wants to; it starts as an ordinary one.
+
+    Version 2 (`modulated`) also weighs each of the nine taps. Runs in float32, also under autocast: offsets
+    in bfloat16 would be rounded to whole cells on wide maps.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, modulated: bool, groups: int = 1, bias: bool = True
+    ):
+        super().__init__()
+        self.modulated = modulated
+        self.offset = nn.Conv2d(in_channels, 27 if modulated else 18, 3, padding=1)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def forward(self, x: Float[Tensor, "images _ h w"]) -> Float[Tensor, "images _ h w"]:
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            # 18 offsets, (dy, dx) a tap in row-major order, then nine mask logits
+            offset = self.offset(x)
+            mask = offset[:, 18:].sigmoid() if self.modulated else None
+            return deform_conv2d(x, offset[:, :18], self.weight, self.bias, padding=1, mask=mask)

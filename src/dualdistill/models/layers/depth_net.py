@@ -1,0 +1,152 @@
+"""Camera-aware depth networks: image features and a camera vector in, depth logits and context out.
+
+Two designs that go by the same name: the gate of the BEVDet code base, which DualDistill trains (spec
+bevdepth 4.2), and the official squeeze-and-excitation one (spec bevdepth 4.1).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dualdistill.models.layers.deformable import DeformableConv
+from dualdistill.models.layers.residual import conv_norm_relu, residual_stage
+
+DepthAndContext = tuple[Float[Tensor, "images depth h w"], Float[Tensor, "images chan h w"]]
+
+
+class GatedDepthNet(nn.Module):
+    """Depth gated by the camera, context blind to it."""
+
+    vector_length = 33
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden: int,
+        context: int,
+        depths: int,
+        *,
+        blocks: int = 3,
+        deformable: bool = True,
+    ):
+        super().__init__()
+        self.context = nn.Conv2d(in_channels, context, 1)
+        self.reduce = nn.Conv2d(in_channels, hidden, 1)
+        self.vector_norm = nn.BatchNorm1d(self.vector_length)
+        self.gate = nn.Linear(self.vector_length, hidden)
+        self.trunk = residual_stage(hidden, hidden, blocks=blocks)
+        self.mix = (
+            DeformableConv(hidden, hidden, modulated=True)
+            if deformable
+            else nn.Conv2d(hidden, hidden, 3, padding=1)
+        )
+        self.norm = nn.BatchNorm2d(hidden)
+        self.depth = nn.Conv2d(hidden, depths, 1)
+
+    def forward(
+        self, x: Float[Tensor, "images _ h w"], camera: Float[Tensor, "images vector"]
+    ) -> DepthAndContext:
+        gate = self.gate(self.vector_norm(camera)).sigmoid()[..., None, None]
+        depth = self.trunk(self.reduce(x) * gate)
+        return self.depth(self.norm(self.mix(depth))), self.context(x)
+
+
+class SqueezeDepthNet(nn.Module):
+    """Depth and context both gated by the camera; the depth trunk sees the whole image, in its pyramid."""
+
+    vector_length = 27
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden: int,
+        context: int,
+        depths: int,
+        *,
+        blocks: int = 3,
+        deformable: bool = True,
+    ):
+        super().__init__()
+        self.reduce = conv_norm_relu(in_channels, hidden, bias=True)
+        self.vector_norm = nn.BatchNorm1d(self.vector_length)
+        self.context_gate = CameraGate(self.vector_length, hidden)
+        self.context = nn.Conv2d(hidden, context, 1)
+        self.depth_gate = CameraGate(self.vector_length, hidden)
+        self.trunk = residual_stage(hidden, hidden, blocks=blocks, shortcut="projection")
+        self.pyramid = AtrousPyramid(hidden)
+        self.mix = (
+            DeformableConv(hidden, hidden, modulated=False, groups=4, bias=False)
+            if deformable
+            else nn.Conv2d(hidden, hidden, 3, padding=1, groups=4, bias=False)
+        )
+        self.depth = nn.Conv2d(hidden, depths, 1)
+
+    def forward(
+        self, x: Float[Tensor, "images _ h w"], camera: Float[Tensor, "images vector"]
+    ) -> DepthAndContext:
+        camera = self.vector_norm(camera)
+        x = self.reduce(x)
+        context = self.context(x * self.context_gate(camera))
+        depth = self.trunk(x * self.depth_gate(camera))
+        return self.depth(self.mix(self.pyramid(depth))), context
+
+
+class CameraGate(nn.Module):
+    """One factor in (0, 1) a channel, from the camera alone; officially an MLP and an SE layer."""
+
+    def __init__(self, vector_length: int, channels: int):
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(vector_length, channels), nn.ReLU(inplace=True), nn.Linear(channels, channels)
+        )
+        self.excite = nn.Sequential(
+            nn.Conv2d(channels, channels, 1), nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 1)
+        )
+
+    def forward(self, camera: Float[Tensor, "images vector"]) -> Float[Tensor, "images chan 1 1"]:
+        return self.excite(self.mlp(camera)[..., None, None]).sigmoid()
+
+
+class AtrousPyramid(nn.Module):
+    """Atrous spatial pyramid pooling: four dilations and the global mean, side by side (DeepLabv3)."""
+
+    def __init__(self, channels: int, dropout: float = 0.5):
+        super().__init__()
+        self.branches = nn.ModuleList(
+            [
+                conv_norm_relu(channels, channels, kernel=1),
+                *(conv_norm_relu(channels, channels, dilation=dilation) for dilation in (6, 12, 18)),
+            ]
+        )
+        self.overview = conv_norm_relu(channels, channels, kernel=1)
+        self.merge = conv_norm_relu(5 * channels, channels, kernel=1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "images chan h w"]) -> Float[Tensor, "images chan h w"]:
+        overview = self.overview(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
+        return self.dropout(
+            self.merge(torch.cat([*(branch(x) for branch in self.branches), overview], dim=1))
+        )
+
+
+class DepthRefinement(nn.Module):
+    """Residual convolutions over the plane of image column and depth, row by row (spec bevdepth 6.6).
+
+    Runs in float32.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.reduce = conv_norm_relu(channels, channels)
+        self.body = nn.Sequential(*conv_norm_relu(channels, channels), *conv_norm_relu(channels, channels))
+        self.output = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(
+        self, volume: Float[Tensor, "images chan depth h w"]
+    ) -> Float[Tensor, "images chan depth h w"]:
+        images, chan, depth, h, w = volume.shape
+        with torch.autocast(volume.device.type, enabled=False):
+            rows = volume.float().permute(0, 3, 1, 4, 2).reshape(images * h, chan, w, depth)
+            rows = self.reduce(rows)
+            rows = self.output(rows + self.body(rows))
+        return rows.view(images, h, chan, w, depth).permute(0, 2, 4, 1, 3)

@@ -1,0 +1,110 @@
+"""SECOND's BEV backbone and its pyramid neck.
+
+Source: SECOND (Yan et al., 2018) in the sizes of CenterPoint (spec centerpoint 10). Module names follow the
+published checkpoints: `blocks.{stage}.{3j}` and `deblocks.{level}.0` are convolutions, the next index is
+their batch norm.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def convolution_block(
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    padding: int = 1,
+    eps: float = 1e-3,
+    momentum: float = 0.01,
+) -> nn.Sequential:
+    """Convolution without bias, batch norm (by default with SECOND's eps and momentum), ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False),
+        nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Second(nn.Module):
+    """Stages of 3x3 convolutions, the first of each strided."""
+
+    def __init__(
+        self, in_channels: int, channels: Sequence[int], extra_layers: Sequence[int], strides: Sequence[int]
+    ):
+        """
+        Args:
+            channels: Of each stage.
+            extra_layers: Convolutions of each stage after its strided one.
+            strides: Of each stage, relative to the one before.
+        """
+        super().__init__()
+        stages = []
+        for before, width, extra, stride in zip(
+            (in_channels, *channels[:-1]), channels, extra_layers, strides, strict=True
+        ):
+            layers = [*convolution_block(before, width, stride=stride)]
+            for _ in range(extra):
+                layers += [*convolution_block(width, width)]
+            stages.append(nn.Sequential(*layers))
+        self.blocks = nn.ModuleList(stages)
+        initialise_convolutions(self)
+
+    def forward(self, canvas: Float[Tensor, "batch chan y x"]) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
+        """The output of each stage, fine to coarse."""
+        outputs = []
+        for block in self.blocks:
+            canvas = block(canvas)
+            outputs.append(canvas)
+        return tuple(outputs)
+
+
+class SecondFpn(nn.Module):
+    """Bring every stage to one resolution with one convolution each, and stack them."""
+
+    def __init__(self, in_channels: Sequence[int], out_channels: Sequence[int], scales: Sequence[float]):
+        """
+        Args:
+            in_channels: Of each stage.
+            out_channels: Of each stage's part of the output.
+            scales: How many output cells stand along the side of a cell of each stage: 0.5 is a 2x2
+                convolution with stride 2, 1 a 1x1 convolution, 2 a 2x2 transposed convolution with stride 2,
+                and so on. (Some code bases write a 1x1 transposed convolution for 1: the same map, its weight
+                transposed.)
+        """
+        super().__init__()
+        self.deblocks = nn.ModuleList(
+            nn.Sequential(
+                _resize(before, width, scale),
+                nn.BatchNorm2d(width, eps=1e-3, momentum=0.01),
+                nn.ReLU(inplace=True),
+            )
+            for before, width, scale in zip(in_channels, out_channels, scales, strict=True)
+        )
+        initialise_convolutions(self)
+
+    def forward(self, stages: Sequence[Float[Tensor, "batch _ _ _"]]) -> Float[Tensor, "batch chan y x"]:
+        levels = [block(stage) for block, stage in zip(self.deblocks, stages, strict=True)]
+        return torch.cat(levels, dim=1)
+
+
+def initialise_convolutions(module: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out") -> None:
+    """Kaiming's normal initialisation of every convolution, transposed ones too; biases start at zero."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def _resize(in_channels: int, out_channels: int, scale: float) -> nn.Conv2d | nn.ConvTranspose2d:
+    size = round(max(scale, 1 / scale))
+    if size not in (scale, 1 / scale):
+        raise ValueError(f"a scale of the neck must be a whole number or the inverse of one, got {scale}")
+    kind = nn.ConvTranspose2d if scale > 1 else nn.Conv2d
+    return kind(in_channels, out_channels, kernel_size=size, stride=size, bias=False)

@@ -1,0 +1,68 @@
+"""Points to pillars, and reductions over the points of a pillar (spec centerpoint 7 and 8, dynamic form)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dualdistill.geometry.grid import BevGrid
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pillars:
+    """Which points share a cell. Points outside the range are in no pillar."""
+
+    kept: Int[Tensor, "kept"]
+    """Indices of the points inside the range, ascending."""
+    pillar: Int[Tensor, "kept"]
+    """Pillar of each kept point."""
+    cells: Int[Tensor, "pillars 3"]
+    """(sample, y, x) of each pillar, ascending, each once."""
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+
+def dynamic_voxelize(
+    xyz: Float[Tensor, "points 3"], sample: Int[Tensor, "points"], grid: BevGrid, z_range: tuple[float, float]
+) -> Pillars:
+    """Group points by BEV cell, no caps: floor, and half-open ranges along all three axes.
+
+    Args:
+        xyz: Metres, BEV frame.
+        sample: Which sample of the batch each point belongs to, from 0.
+        z_range: Lowest and highest z, metres, the latter excluded.
+    """
+    cells = grid.cells(xyz[:, :2])
+    inside = grid.inside(cells) & (xyz[:, 2] >= z_range[0]) & (xyz[:, 2] < z_range[1])
+    kept = inside.nonzero().squeeze(1)
+    x, y = cells.index_select(0, kept).unbind(dim=1)
+    flat = (sample.index_select(0, kept) * grid.height + y) * grid.width + x
+    occupied, pillar = torch.unique(flat, return_inverse=True)
+    row = occupied // grid.width
+    return Pillars(
+        kept=kept,
+        pillar=pillar,
+        cells=torch.stack([row // grid.height, row % grid.height, occupied % grid.width], dim=1),
+    )
+
+
+def scatter_mean(
+    values: Float[Tensor, "points chan"], group: Int[Tensor, "points"], groups: int
+) -> Float[Tensor, "groups chan"]:
+    """Mean of the values in each group; zero for a group without any."""
+    count = torch.bincount(group, minlength=groups).clamp(min=1)
+    return values.new_zeros(groups, values.shape[1]).index_add(0, group, values) / count[:, None]
+
+
+def scatter_max(
+    values: Float[Tensor, "points chan"], group: Int[Tensor, "points"], groups: int
+) -> Float[Tensor, "groups chan"]:
+    """Largest of the values in each group, channel by channel; zero for a group without any.
+
+    The gradient goes to the largest value, in equal parts if there are several.
+    """
+    index = group[:, None].expand_as(values)
+    zeros = values.new_zeros(groups, values.shape[1])
+    return zeros.scatter_reduce(0, index, values, reduce="amax", include_self=False)

@@ -1,0 +1,47 @@
+"""All recipes by name, each with the published result of its row."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dualdistill.errors import UserError
+from dualdistill.recipes import nuscenes, synthetic
+from dualdistill.recipes.experiment import Experiment
+from dualdistill.recipes.published import PUBLISHED, Published
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """A name, what it is in a line, and the function that builds the experiment."""
+
+    name: str
+    summary: str
+    build: Callable[[], Experiment]
+    published: Published | None = None
+    """What the literature reports for this row on nuScenes val; never for the synthetic family."""
+
+
+def _family(name: str, builders: dict[str, tuple[str, Callable[[], Experiment]]]) -> dict[str, Recipe]:
+    published = PUBLISHED if name == "nuscenes" else {}
+    return {
+        f"{name}/{short}": Recipe(
+            name=f"{name}/{short}", summary=summary, build=build, published=published.get(short)
+        )
+        for short, (summary, build) in builders.items()
+    }
+
+
+RECIPES: dict[str, Recipe] = _family("nuscenes", nuscenes.BUILDERS) | _family("synthetic", synthetic.BUILDERS)
+
+
+def find(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        UserError: if there is none; names the nearest ones.
+    """
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.4)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "`dualdistill recipes list` shows all."
+        raise UserError(f"There is no recipe {name!r}. {hint}")
+    return RECIPES[name]

@@ -1,0 +1,215 @@
+"""An experiment: everything that decides a result, as one frozen record; to JSON and back."""
+
+import dataclasses
+import difflib
+import json
+import types
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from dualdistill.data.config import DataConfig
+from dualdistill.distill.dualdistill import DualDistillConfig
+from dualdistill.errors import UserError
+from dualdistill.models.bevdepth_config import BevDepthConfig
+from dualdistill.models.centerpoint import CenterPointConfig
+from dualdistill.train.module import TrainingConfig
+
+DistillerConfig = DualDistillConfig
+"""Any distiller's configuration."""
+
+METHODS: dict[str, type[DistillerConfig]] = {"dualdistill": DualDistillConfig}
+"""Name of each method in an experiment file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A teacher (no student), a student alone (no teacher), or a student that learns from a teacher."""
+
+    data: DataConfig
+    training: TrainingConfig
+    teacher: CenterPointConfig | None = None
+    student: BevDepthConfig | None = None
+    distiller: DistillerConfig | None = None
+    teacher_recipe: str | None = None
+    """Recipe whose trained weights the teacher takes; None where the experiment has no teacher or trains one."""
+    inherit_head: bool = False
+    """Start the student's task heads from the teacher's (spec bevdepth 0, DB-4D item 9)."""
+
+    def __post_init__(self) -> None:
+        if self.teacher is None and self.student is None:
+            raise ValueError("an experiment needs a teacher, a student, or both")
+        distils = self.teacher is not None and self.student is not None
+        if distils != (self.distiller is not None) or distils != (self.teacher_recipe is not None):
+            raise ValueError(
+                "teacher and student together need a distiller and a teacher_recipe; one alone takes neither"
+            )
+        if self.inherit_head and not distils:
+            raise ValueError("inherit_head has no effect without a teacher: set it to false")
+        self._check_data()
+
+    def _check_data(self) -> None:
+        """What the data gives must be what the networks take."""
+        data, agreements = self.data, []
+        if self.student is not None:
+            lift, frames = self.student.lift, self.student.temporal.frames
+            agreements += [
+                ("data.cameras", data.cameras, True, "a camera student"),
+                ("data.depth", data.depth, True, "a camera student"),
+                ("data.num_frames", data.num_frames, frames, "student.temporal.frames"),
+                ("data.depth_stride", data.depth_stride, self.student.image.stride, "student.image.stride"),
+                ("data.depth_range", tuple(data.depth_range), tuple(lift.depth_range), "student.lift.depth_range"),
+            ]
+        if self.teacher is not None:
+            agreements += [("data.points", data.points, True, "a LiDAR teacher")]
+        if self.teacher is not None and self.student is not None:
+            agreements += [
+                ("data.object_sampling", data.object_sampling, None, "distillation: no image shows a pasted object"),
+                ("student.bev.reach", self.student.bev.reach, self.teacher.reach, "teacher.reach"),
+                ("data.bev_frame", data.bev_frame, "lidar", "a LiDAR teacher"),
+            ]
+        for key, value, wanted, why in agreements:
+            if value != wanted:
+                raise ValueError(f"{key} is {value}, but {why} wants {wanted}")
+
+    @property
+    def role(self) -> Literal["teacher", "student"]:
+        """Who learns."""
+        return "teacher" if self.student is None else "student"
+
+
+def to_plain(experiment: Experiment) -> dict[str, Any]:
+    """As JSON values; a distiller carries the name of its method."""
+    plain = dataclasses.asdict(experiment)
+    if experiment.distiller is not None:
+        plain["distiller"] = {"method": method_of(experiment), **plain["distiller"]}
+    return json.loads(json.dumps(plain))
+
+
+def from_plain(plain: dict[str, Any]) -> Experiment:
+    """The experiment `to_plain` made.
+
+    Raises:
+        UserError: for a key or value that this version does not know.
+    """
+    values: dict[str, Any] = {}
+    hints = get_type_hints(Experiment)
+    try:
+        for name, value in plain.items():
+            if name == "distiller" and value is not None:
+                value = dict(value)
+                values[name] = _convert(value, METHODS[value.pop("method")])
+            else:
+                values[name] = _convert(value, hints[name])
+        return Experiment(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"This experiment was not written by this version of dualdistill: {error}. "
+            "Use the version named in the run's environment.json."
+        ) from None
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    """JSON value to the field's type; unknown keys of a record are errors."""
+    kind = next((k for k in _alternatives(hint) if dataclasses.is_dataclass(k)), None)
+    if kind is None or value is None:
+        return msgspec.convert(value, hint, strict=False)
+    hints = get_type_hints(kind)
+    return kind(**{name: _convert(item, hints[name]) for name, item in value.items()})
+
+
+def method_of(experiment: Experiment) -> str | None:
+    """Name of the distillation method, None without one."""
+    return next((name for name, kind in METHODS.items() if type(experiment.distiller) is kind), None)
+
+
+def override(experiment: Experiment, assignments: list[str]) -> Experiment:
+    """The experiment with `a.b=c` assignments applied all at once, typed and checked.
+
+    Raises:
+        UserError: for an unknown key (with the nearest ones), a value of the wrong type, or one the record refuses.
+    """
+    parsed = []
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"--set takes key=value, for example --set training.batch_size=4; got {assignment!r}.")
+        parsed.append((key.strip(), key.strip().split("."), text.strip()))
+    return _assign(experiment, parsed) if parsed else experiment
+
+
+def _assign(record: Any, assignments: list[tuple[str, list[str], str]]) -> Any:
+    """`record` with the assignments (whole key, rest of its path, text) applied, then checked as one."""
+    names = [f.name for f in dataclasses.fields(record)]
+    hints = get_type_hints(type(record))
+    changes: dict[str, Any] = {}
+    inner: dict[str, list[tuple[str, list[str], str]]] = {}
+    for key, (name, *rest), text in assignments:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"Known here: {', '.join(names)}."
+            raise UserError(f"--set {key}: {type(record).__name__} has no {name!r}. {hint}")
+        if not rest:
+            changes[name] = _parse(text, hints[name], key)
+            continue
+        if not dataclasses.is_dataclass(getattr(record, name)):
+            what = "none in this recipe" if getattr(record, name) is None else "a single value"
+            raise UserError(f"--set {key}: {name!r} is {what}, it has no {rest[0]!r}.")
+        inner.setdefault(name, []).append((key, rest, text))
+    changes |= {name: _assign(getattr(record, name), deeper) for name, deeper in inner.items()}
+    try:
+        return replace(record, **changes)
+    except ValueError as error:
+        said = ", ".join(f"{key}={text}" for key, _, text in assignments)
+        raise UserError(f"--set {said}: {error}.") from None
+
+
+def _parse(text: str, hint: Any, key: str) -> Any:
+    if text.lower() == "none":
+        raw: Any = None
+    else:
+        is_tuple = any(get_origin(kind) is tuple for kind in _alternatives(hint))
+        literal = f"[{text.strip('()[]')}]" if is_tuple else text
+        try:
+            raw = json.loads(literal)
+        except json.JSONDecodeError:
+            raw = text
+    try:
+        return msgspec.convert(raw, hint, strict=False)
+    except (msgspec.ValidationError, TypeError):
+        raise UserError(f"--set {key}={text}: expected {_describe(hint)}.") from None
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _describe(hint: Any) -> str:
+    words = []
+    for kind in _alternatives(hint):
+        if get_origin(kind) is Literal:
+            words += [str(choice) for choice in get_args(kind)]
+        elif kind is types.NoneType:
+            words.append("none")
+        elif get_origin(kind) is tuple:
+            words.append(
+                f"values separated by commas ({', '.join(getattr(a, '__name__', '…') for a in get_args(kind))})"
+            )
+        else:
+            words.append(
+                {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, str(kind))
+            )
+    return " or ".join(words)
+
+
+def differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Where two plain experiments differ: (key, value in a, value in b), keys joined by dots."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = [*a, *(key for key in b if key not in a)]
+        return [
+            row
+            for key in keys
+            for row in differences(a.get(key), b.get(key), f"{prefix}.{key}" if prefix else key)
+        ]
+    return [] if a == b else [(prefix, a, b)]

@@ -1,0 +1,63 @@
+"""Which samples a training sees, and in which order: a pure function of (seed, step)."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class StepSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) pairs for all the steps of a training that are still to come.
+
+    Each epoch is a permutation drawn from (seed, epoch); epochs follow each other without a gap, so a batch may hold
+    the end of one and the beginning of the next. With several processes, each takes every `world`-th batch.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, *, first: int, last: int, seed: int, rank: int = 0, world: int = 1
+    ):
+        """Args: `first` and `last` number the batches of one process (`last` excluded)."""
+        self.length, self.batch_size = length, batch_size
+        self.first, self.last = first, last
+        self.seed, self.rank, self.world = seed, rank, world
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, np.empty(0, dtype=np.int64)
+        for number in range(self.first, self.last):
+            start = (number * self.world + self.rank) * self.batch_size
+            batch = []
+            for place in range(start, start + self.batch_size):
+                if place // self.length != epoch:
+                    epoch = place // self.length
+                    order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
+                batch.append((epoch, int(order[place % self.length])))
+            yield batch
+
+
+def training_loader(
+    dataset: Dataset[Any],
+    collate: Callable[[list[Any]], Any],
+    *,
+    length: int,
+    batch_size: int,
+    first: int,
+    last: int,
+    seed: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+) -> DataLoader[Any]:
+    """The batches `first` to `last` of a training, each the same however many workers load it."""
+    sampler = StepSampler(length, batch_size, first=first, last=last, seed=seed, rank=rank, world=world)
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        persistent_workers=False,
+    )

@@ -1,0 +1,155 @@
+"""The LightningModule: one detector learning, alone or distilled."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dualdistill.structures import Batch, weighted_sum
+from dualdistill.train.schedule import OptimiserConfig, learning_rate, momentum, parameter_groups
+from dualdistill.train.step import Distillation, training_losses
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """How long, how fast, in what precision."""
+
+    optimiser: OptimiserConfig = OptimiserConfig()
+    batch_size: int = 8
+    """Samples of one process and step, before accumulation."""
+    accumulate: int = 1
+    """Batches whose gradients make one step."""
+    epochs: float | None = 24
+    """Length of training in passes over the (class-balanced) training split; None where `steps` says it."""
+    steps: int | None = None
+    """Length of training in optimiser steps; None where `epochs` says it."""
+    precision: Literal["32", "bf16"] = "32"
+    ema_decay: float = 0.0
+    """Exponential moving average of the weights, evaluated and saved instead of them; 0 = none."""
+    save_every: int = 1000
+    """Steps between checkpoints."""
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(
+                "give the length of training either in epochs or in steps (set the other to none)"
+            )
+        if min(self.batch_size, self.accumulate, self.save_every, self.log_every) < 1:
+            raise ValueError("batch_size, accumulate, save_every and log_every must be at least 1")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+
+    def total_steps(self, samples: int, processes: int = 1) -> int:
+        """Optimiser steps of a whole training over a split of `samples`."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * samples / (self.batch_size * self.accumulate * processes)))
+
+
+class TrainingModule(pl.LightningModule):
+    """One detector and, if it is distilled, its distiller. Step numbers are those of the whole training: a resumed
+    run begins at `start_step`, whatever Lightning's own counter says."""
+
+    def __init__(
+        self,
+        detector: nn.Module,
+        distillation: Distillation | None,
+        config: TrainingConfig,
+        *,
+        total_steps: int,
+        start_step: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.detector = detector
+        self.distillation = distillation
+        self.config = config
+        self.total_steps = total_steps
+        self.start_step = start_step
+        self.seed = seed
+        self.weights = detector.weights | (distillation.weights if distillation else {})
+        self.average = (
+            AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
+            if config.ema_decay
+            else None
+        )
+        self.latest: dict[str, Tensor | float] = {}
+        self.optimiser_state: dict[str, Any] | None = None
+        self._data_seconds = 0.0
+        self._step_seconds = 0.0
+        self._batch_ended = time.perf_counter()
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done since training began."""
+        return self.start_step + self.global_step
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights a checkpoint keeps: the average where there is one."""
+        return self.average.module if self.average is not None else self.detector
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        learners = [self.detector] + ([self.distillation] if self.distillation is not None else [])
+        options = self.config.optimiser
+        groups = parameter_groups(learners, options.weight_decay)
+        optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
+        if self.optimiser_state is not None:
+            optimiser.load_state_dict(self.optimiser_state)
+        return optimiser
+
+    def on_fit_start(self) -> None:
+        if self.distillation is not None:
+            self.distillation.teacher.to(self.device)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        now = time.perf_counter()
+        self._data_seconds += now - self._batch_ended
+        self._step_began = now
+        # Random layers depend on seed and step alone, so that a resumed run goes on as an unbroken one would.
+        torch.manual_seed(hash((self.seed, self.step, batch_idx % self.config.accumulate)) & 0x7FFFFFFF)
+        for group in self.optimizers().param_groups:
+            group["lr"] = learning_rate(self.config.optimiser, self.step, self.total_steps)
+            group["betas"] = (momentum(self.config.optimiser, self.step, self.total_steps), 0.999)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = training_losses(self.detector, self.distillation, batch)
+        total = weighted_sum(losses, self.weights)
+        self.latest = {f"loss/{name}": value.detach() for name, value in losses.items()} | {
+            "loss": total.detach()
+        }
+        return total
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        limit = self.config.optimiser.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else float("inf"))
+        self.latest["gradient_norm"] = norm.detach()
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self.average is not None and (batch_idx + 1) % self.config.accumulate == 0:
+            self.average.update_parameters(self.detector)
+        self._batch_ended = time.perf_counter()
+        self._step_seconds += self._batch_ended - self._step_began
+
+    def record(self) -> dict[str, float]:
+        """What is logged of the last step, with the share of time spent waiting for data since the last record."""
+        total = self._data_seconds + self._step_seconds
+        record = {name: float(value) for name, value in self.latest.items()}
+        record["learning_rate"] = self.optimizers().param_groups[0]["lr"]
+        record["data_share"] = self._data_seconds / total if total else 0.0
+        if self.distillation is not None and hasattr(self.distillation.distiller, "health"):
+            record |= {
+                f"health/{name}": value for name, value in self.distillation.distiller.health().items()
+            }
+        self._data_seconds = self._step_seconds = 0.0
+        return record

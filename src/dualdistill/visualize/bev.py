@@ -1,0 +1,194 @@
+"""Drawings from above: LiDAR points, range rings, and boxes with their headings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, Polygon
+from torch import Tensor
+
+from dualdistill.geometry.boxes import bev_corners
+from dualdistill.structures import Boxes
+from dualdistill.visualize.layers import BoxLayer
+from dualdistill.visualize.palette import LIGHT, Theme
+
+Forward = Literal["y", "x"]
+"""Axis of the BEV frame that points ahead, up in the picture: y in a LiDAR frame, x in an ego frame."""
+
+Extent = tuple[float, float, float, float]
+"""x_min, y_min, x_max, y_max, metres."""
+
+EGO_LENGTH, EGO_WIDTH = 4.084, 1.73
+"""The car that carried the sensors (a Renault Zoe), metres."""
+
+
+def draw_bev(
+    points: Float[Tensor, "points chan"] | None,
+    layers: Sequence[BoxLayer],
+    *,
+    extent: Extent = (-51.2, -51.2, 51.2, 51.2),
+    title: str = "",
+    theme: Theme = LIGHT,
+    forward: Forward = "y",
+) -> Figure:
+    """One view from above with all layers on top of each other.
+
+    Args:
+        points: x, y, z (metres) and whatever else, in the frame of the boxes; None draws none.
+        layers: First at the bottom.
+        extent: What is shown.
+    """
+    return draw_bev_panels(
+        points, {title: layers}, extent=extent, theme=theme, forward=forward, panel_inches=7.0
+    )
+
+
+def draw_bev_panels(
+    points: Float[Tensor, "points chan"] | None,
+    panels: Mapping[str, Sequence[BoxLayer]],
+    *,
+    extent: Extent = (-51.2, -51.2, 51.2, 51.2),
+    theme: Theme = LIGHT,
+    forward: Forward = "y",
+    panel_inches: float = 4.4,
+) -> Figure:
+    """Views of one scene from above, side by side under their titles, for example one panel a detector."""
+    if not panels:
+        raise ValueError("a BEV drawing needs at least one panel")
+    left, bottom, right, top = _picture_extent(extent, forward)
+    height = panel_inches * (top - bottom) / (right - left)
+    legend = dict(entry for layers in panels.values() for layer in layers for entry in layer.legend(theme))
+    titled = 0.35 if any(panels) else 0.0
+    figure = Figure(
+        figsize=(panel_inches * len(panels), height + titled + 0.35 * bool(legend)),
+        facecolor=theme.paper,
+        layout=ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, wspace=0.02),
+    )
+    for axes, (title, layers) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        _prepare(axes, extent, forward, theme, title)
+        if points is not None:
+            _draw_points(axes, points, extent, forward, theme, dot=panel_inches / 10)
+        _draw_ego(axes, forward, theme)
+        for order, layer in enumerate(layers):
+            draw_layer(axes, layer, theme=theme, forward=forward, width=panel_inches / 5, order=3 + order)
+    if legend:
+        _draw_legend(figure, [layer for layers in panels.values() for layer in layers], legend, theme)
+    return figure
+
+
+def draw_layer(
+    axes: Axes, layer: BoxLayer, *, theme: Theme, forward: Forward = "y", width: float = 1.2, order: float = 3
+) -> None:
+    """The outlines of a layer, with a tick from each centre through the front face."""
+    boxes = layer.shown
+    if not len(boxes):
+        return
+    outlines, ticks = _on_picture(bev_corners(boxes), forward), heading_ticks(boxes, forward)
+    rgba = np.array([to_rgba(c, a) for c, a in zip(layer.colours(theme), layer.opacities(), strict=True)])
+    closed = np.concatenate([outlines, outlines[:, :1]], axis=1)
+    if layer.filled:
+        tints = rgba * [1, 1, 1, 0.22]
+        axes.add_collection(PolyCollection(list(outlines), facecolors=tints, edgecolors="none", zorder=order))
+    dashes: Any = (0, (3, 1.6)) if layer.dashed else "solid"
+    axes.add_collection(
+        LineCollection(list(closed), colors=rgba, linewidths=width, linestyles=dashes, zorder=order)
+    )
+    axes.add_collection(LineCollection(list(ticks), colors=rgba, linewidths=width, zorder=order))
+
+
+def heading_ticks(boxes: Boxes, forward: Forward = "y") -> Float[np.ndarray, "boxes 2 2"]:
+    """Segments in picture coordinates, from each centre to a quarter length past the front face."""
+    heading = torch.stack([boxes.yaw.cos(), boxes.yaw.sin()], dim=-1)
+    start = boxes.center[:, :2]
+    segments = torch.stack([start, start + 0.75 * boxes.size[:, :1] * heading], dim=1)
+    return _on_picture(segments, forward)
+
+
+def _on_picture(xy: Float[Tensor, "*batch 2"], forward: Forward) -> Float[np.ndarray, "*batch 2"]:
+    """BEV coordinates turned so that ahead is up."""
+    xy = xy.detach().cpu()
+    if forward == "x":
+        xy = torch.stack([-xy[..., 1], xy[..., 0]], dim=-1)
+    return xy.double().numpy()
+
+
+def _picture_extent(extent: Extent, forward: Forward) -> Extent:
+    x_min, y_min, x_max, y_max = extent
+    return (-y_max, x_min, -y_min, x_max) if forward == "x" else extent
+
+
+def _prepare(axes: Axes, extent: Extent, forward: Forward, theme: Theme, title: str) -> None:
+    left, bottom, right, top = _picture_extent(extent, forward)
+    axes.set(
+        xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[], facecolor=theme.paper
+    )
+    axes.spines[:].set(color=theme.rule, linewidth=0.8)
+    if title:
+        axes.set_title(title, color=theme.ink, fontsize=11, loc="left", pad=6)
+    reach = max(-left, right, -bottom, top)
+    step = next((step for step in (5, 10, 20, 50) if reach / step <= 5.5), 100)
+    for radius in range(step, int(1.5 * reach) + 1, step):
+        axes.add_patch(Circle((0, 0), radius, fill=False, edgecolor=theme.rule, linewidth=0.7, zorder=0))
+        if radius < 0.97 * right:
+            text = f"{radius} m" if radius == step else str(radius)
+            axes.annotate(
+                text,
+                (radius, 0),
+                color=theme.muted,
+                fontsize=7,
+                ha="center",
+                va="center",
+                zorder=20,
+                bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 0.8, "alpha": 0.75},
+            )
+
+
+def _draw_points(
+    axes: Axes, points: Tensor, extent: Extent, forward: Forward, theme: Theme, dot: float
+) -> None:
+    """Dots from `point_low` at the ground to `point_high` two metres above it."""
+    x_min, y_min, x_max, y_max = extent
+    x, y = points[:, 0], points[:, 1]
+    inside = points[(x >= x_min) & (x < x_max) & (y >= y_min) & (y < y_max), :3].detach().cpu()
+    if not len(inside):
+        return
+    height = inside[:, 2].double().numpy()
+    ground = np.quantile(height, 0.1)
+    shade = np.clip((height - ground) / 2.0, 0, 1)
+    xy = _on_picture(inside[:, :2], forward)
+    colours = LinearSegmentedColormap.from_list("height", [theme.point_low, theme.point_high])(shade)
+    axes.scatter(xy[:, 0], xy[:, 1], s=dot, c=colours, linewidths=0, zorder=1, rasterized=True)
+
+
+def _draw_ego(axes: Axes, forward: Forward, theme: Theme) -> None:
+    """The ego car as an arrow head; the sensor is 0.94 m ahead of the rear axle, so about its middle."""
+    length, width = EGO_LENGTH / 2, EGO_WIDTH / 2
+    shape = [(0, length), (width, -length), (0, -0.6 * length), (-width, -length)]
+    axes.add_patch(Polygon(shape, closed=True, facecolor=theme.muted, edgecolor="none", zorder=2))
+
+
+def _draw_legend(figure: Figure, layers: Sequence[BoxLayer], entries: dict[str, str], theme: Theme) -> None:
+    dashed = {layer.name for layer in layers if layer.dashed}
+    handles = [
+        Line2D([], [], color=colour, linewidth=1.8, linestyle="--" if name in dashed else "-", label=name)
+        for name, colour in entries.items()
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(len(handles), 6),
+        frameon=False,
+        fontsize=9,
+        labelcolor=theme.ink,
+        handlelength=1.6,
+    )
