@@ -154,6 +154,7 @@ def train(
         ),
     ] = None,
     version: Version = None,
+    split: Annotated[str | None, typer.Option(help="Trained on; default: train, or mini_train for v1.0-mini.")] = None,
     workers: Workers = None,
     devices: Annotated[int, typer.Option(help="Processes; more than one trains distributed.")] = 1,
 ) -> None:
@@ -169,6 +170,7 @@ def train(
         seed=seed,
         teacher=teacher,
         version=version,
+        split=split,
         workers=workers,
         devices=devices,
     )

@@ -64,8 +64,10 @@ def test_a_legacy_box_and_a_new_box_become_the_same_box(golden, boxes):
 
 
 def test_the_way_back_to_legacy_boxes_is_the_way_we_came(golden, boxes):
-    back = legacy_from_boxes(boxes)
-    assert_close(back, golden["legacy.limit_yaw"], **close)
+    back, theta = legacy_from_boxes(boxes), golden["legacy.boxes"][:, 6]
+    others = [0, 1, 2, 3, 4, 5, 7, 8]
+    assert_close(back[:, others], golden["legacy.boxes"][:, others], **close)
+    assert_close(wrap_angle(back[:, 6] - theta), torch.zeros_like(theta), **close)
 
 
 def test_corners_are_those_of_both_conventions(golden, boxes):
@@ -86,7 +88,6 @@ def test_points_in_boxes_are_those_of_the_official_kernel(golden, boxes):
     inside = points_in_boxes(golden["points"], boxes)
     assert inside.any()
     assert torch.equal(inside.T, golden["legacy.point_in_box"].bool())
-    assert torch.equal(inside.T, golden["new.point_in_box"].bool()) if "new.point_in_box" in golden else True
 
 
 def turn(angle: float) -> Tensor:
@@ -113,8 +114,6 @@ def test_rotating_counter_clockwise_is_the_new_rotation_and_the_legacy_one_backw
 )
 def test_flips_scale_and_translation_are_those_of_both_conventions(golden, boxes, step, matrix):
     moved = transform_boxes(matrix, boxes)
-    if step == "scale":  # the golden boxes are scaled about the bottom's origin: compare the whole box
-        assert_close(moved.size, boxes.size * FACTS["scale"])
     assert_same_boxes(moved, boxes_from_legacy(golden[f"legacy.aug.{step}"], golden["labels"]))
     assert_same_boxes(moved, from_new(golden[f"new.aug.{step}"], golden["labels"]))
 

@@ -1,6 +1,7 @@
 """CRD against recorded numbers of the released code (Gaeun-Kimm/DualDistill at e16e1678, CPU, float32).
 
 A teacher head with random weights in evaluation mode, a teacher map, a student map and its 1x1 convolution.
+The head speaks the legacy box convention: its codes become ours by a swap and two signs, exactly.
 """
 
 import json
@@ -18,7 +19,7 @@ from dualdistill.geometry.boxes import boxes_from_legacy, legacy_from_boxes
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHead, CenterHeadConfig, load_official_state_dict
 from dualdistill.models.center_judge import CenterJudge
-from dualdistill.structures import BevOutput, Losses, Targets, weighted_sum
+from dualdistill.structures import BevOutput, HeadOutput, Losses, Targets, weighted_sum
 
 GOLDEN = Path(__file__).parent / "golden" / "crd"
 CONFIG = CenterHeadConfig(shared_channels=8, head_channels=8)
@@ -40,13 +41,31 @@ def recorded(name: str) -> dict[str, torch.Tensor]:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 
 
+def ours_from_legacy(codes: torch.Tensor) -> torch.Tensor:
+    """Length before width, and yaw = -theta - pi/2, so sin yaw = -cos theta and cos yaw = -sin theta."""
+    x, y, z, width, length, height, sin, cos, vx, vy = codes.unbind(dim=2)
+    return torch.stack([x, y, z, length, width, height, -cos, -sin, vx, vy], dim=2)
+
+
 def teacher_output() -> BevOutput:
     head = CenterHead(CONFIG, in_channels=12).eval().requires_grad_(False)
     weights = {k.removeprefix("head."): v for k, v in recorded("crd_head_weights").items()}
     weights = {k: v.squeeze(0) if k.endswith("num_batches_tracked") else v for k, v in weights.items()}
     load_official_state_dict(head, weights)
+
+    def head_in_our_words(neck: torch.Tensor) -> HeadOutput:
+        legacy = head(neck)
+        return HeadOutput(heatmap=legacy.heatmap, regression=ours_from_legacy(legacy.regression))
+
     neck = recorded("crd_inputs")["teacher_feat"]
-    return BevOutput(extent=GRID.extent, canvas=neck, stages=(), neck=neck, predictions=head(neck), head=head)
+    return BevOutput(
+        extent=GRID.extent,
+        canvas=neck,
+        stages=(),
+        neck=neck,
+        predictions=head_in_our_words(neck),
+        head=head_in_our_words,
+    )
 
 
 def recorded_case(labels: CrdLabels, temperature: float) -> tuple[Losses, torch.Tensor, torch.nn.Conv2d]:

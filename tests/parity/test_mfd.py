@@ -1,7 +1,7 @@
 """MFD against recorded numbers of the released code (Gaeun-Kimm/DualDistill at e16e1678, CPU, float32).
 
-Three scenes: rotated boxes, boxes partly out of range, none. Everything at corner test points, as released; the
-centre's numbers come from the released function with its test points moved (spec dualdistill 11.12).
+Three scenes: rotated boxes, boxes partly out of range, none. Test points are corners, as released; the
+numbers with centres come from the released function with its test points moved (spec dualdistill 11.12).
 """
 
 import json

@@ -14,13 +14,13 @@ from dualdistill.structures import Boxes
 
 
 def usable(index: NuscenesIndex) -> Bool[np.ndarray, "boxes"]:
-    """Which annotations of an index may train: of a detection class, with at least one LiDAR or radar point."""
+    """Which annotations may train: of a detection class, with at least one LiDAR or radar point."""
     points = index.annotation_lidar_points + index.annotation_radar_points
     return (index.annotation_class >= 0) & (points > 0)
 
 
 def sample_boxes(index: NuscenesIndex, sample: int, bev_from_global: Float[Tensor, "4 4"]) -> Boxes:
-    """Usable annotations of a sample, seen from a BEV frame; float64, velocity over the ground, NaN where unknown.
+    """Usable annotations of a sample, seen from a BEV frame; float64, velocities over the ground.
 
     Args:
         bev_from_global: Rigid; may be near enough to upright only (LIDAR_TOP), see `transform_boxes`.

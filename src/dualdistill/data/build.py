@@ -1,4 +1,4 @@
-"""From the JSON tables of nuScenes to columns: links become positions, quaternions matrices, classes numbers."""
+"""From JSON tables to columns: links become positions, quaternions matrices, classes numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,36 +8,16 @@ import torch
 from jaxtyping import Float, Int
 
 from dualdistill.data import tables
-from dualdistill.data.tables import Positions, read_table
+from dualdistill.data.build_annotations import annotation_columns
+from dualdistill.data.tables import Positions, read_table, require_all
 from dualdistill.errors import UserError
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
-from dualdistill.structures import CAMERAS, CLASSES
+from dualdistill.structures import CAMERAS
 
 CHANNELS = (*CAMERAS, "LIDAR_TOP")
 """Sensors an index keeps; `data_channel` counts in this order."""
 
 LIDAR = CHANNELS.index("LIDAR_TOP")
-
-CLASS_OF_CATEGORY = {
-    "human.pedestrian.adult": "pedestrian",
-    "human.pedestrian.child": "pedestrian",
-    "human.pedestrian.construction_worker": "pedestrian",
-    "human.pedestrian.police_officer": "pedestrian",
-    "movable_object.barrier": "barrier",
-    "movable_object.trafficcone": "traffic_cone",
-    "vehicle.bicycle": "bicycle",
-    "vehicle.bus.bendy": "bus",
-    "vehicle.bus.rigid": "bus",
-    "vehicle.car": "car",
-    "vehicle.construction": "construction_vehicle",
-    "vehicle.motorcycle": "motorcycle",
-    "vehicle.trailer": "trailer",
-    "vehicle.truck": "truck",
-}
-"""Detection class of each nuScenes category; every other category is ignored (spec bevdepth 10.3)."""
-
-MAX_SECONDS_BETWEEN_BOXES = 1.5
-"""Boxes of an instance further apart give no velocity (devkit `box_velocity`; twice that for a central difference)."""
 
 Columns = dict[str, dict[str, np.ndarray | list[str]]]
 
@@ -55,7 +35,7 @@ def build_columns(folder: Path) -> Columns:
     _end_chains_with_scenes(samples["sample_scene"], sensor_data)
     categories = read_table(folder, "category", tables.Named)
     attributes = read_table(folder, "attribute", tables.Named)
-    annotations = _annotations(
+    annotations = annotation_columns(
         folder, sample_positions, samples["sample_timestamp_us"], categories, attributes
     )
     samples["annotation_count"] = np.bincount(
@@ -98,8 +78,12 @@ def _scenes_and_samples(folder: Path) -> tuple[dict, dict, Positions]:
             "sample_token": tokens,
             "sample_timestamp_us": np.array([sample.timestamp for sample in samples], dtype=np.int64),
             "sample_scene": scene.astype(np.int64),
-            "sample_prev": np.array(positions.of([s.prev for s in samples], tokens, "sample.prev")),
-            "sample_next": np.array(positions.of([s.next for s in samples], tokens, "sample.next")),
+            "sample_prev": np.array(
+                positions.of([s.prev for s in samples], tokens, "sample.prev", may_be_empty=True)
+            ),
+            "sample_next": np.array(
+                positions.of([s.next for s in samples], tokens, "sample.next", may_be_empty=True)
+            ),
         },
         positions,
     )
@@ -129,8 +113,8 @@ def _sensor_data(folder: Path, sample_positions: Positions) -> dict:
     pose_positions = Positions(folder, "ego_pose", [pose.token for pose in poses])
     pose = pose_positions.of([r.ego_pose_token for r in records], tokens, "sample_data.ego_pose_token")
     sample = sample_positions.of([r.sample_token for r in records], tokens, "sample_data.sample_token")
-    previous = rows.of([r.prev for r in records], tokens, "sample_data.prev")
-    following = rows.of([r.next for r in records], tokens, "sample_data.next")
+    previous = rows.of([r.prev for r in records], tokens, "sample_data.prev", may_be_empty=True)
+    following = rows.of([r.next for r in records], tokens, "sample_data.next", may_be_empty=True)
     return {
         "data_filename": [record.filename for record in records],
         "data_channel": channel[order],
@@ -182,17 +166,8 @@ def _matrices(
     """
     rotation = np.array([r.rotation for r in records], dtype=np.float64).reshape(-1, 4)
     translation = np.array([r.translation for r in records], dtype=np.float64).reshape(-1, 3)
-    _require(np.linalg.norm(rotation, axis=1) > 0, folder, name, records, "a rotation of length zero")
+    require_all(np.linalg.norm(rotation, axis=1) > 0, folder, name, records, "a rotation of length zero")
     return rigid(rotation_from_quaternion(torch.from_numpy(rotation)), torch.from_numpy(translation)).numpy()
-
-
-def _require(good: np.ndarray, folder: Path, name: str, records: Sequence, what: str) -> None:
-    """Raise a UserError that names the first record which is not good."""
-    if not good.all():
-        position = int(np.flatnonzero(~good)[0])
-        raise UserError(
-            f"{folder / f'{name}.json'}: record {records[position].token!r} has {what}; correct or remove the record"
-        )
 
 
 def _attach_key_frames(samples: dict, sensor_data: dict) -> None:
@@ -209,114 +184,3 @@ def _end_chains_with_scenes(sample_scene: Int[np.ndarray, "samples"], sensor_dat
     for name in ("data_prev", "data_next"):
         link = sensor_data[name]
         sensor_data[name] = np.where(scene[link] == scene, link, -1)
-
-
-def _annotations(
-    folder: Path,
-    sample_positions: Positions,
-    sample_timestamp_us: Int[np.ndarray, "samples"],
-    categories: list[tables.Named],
-    attributes: list[tables.Named],
-) -> dict:
-    """Boxes by sample, in the order of the table within one."""
-    records = read_table(folder, "sample_annotation", tables.Annotation)
-    sample = sample_positions.of(
-        [r.sample_token for r in records], [r.token for r in records], "sample_annotation.sample_token"
-    )
-    order = np.argsort(np.array(sample, dtype=np.int64), kind="stable")
-    records = [records[i] for i in order]
-    sample = np.array(sample, dtype=np.int64)[order]
-    tokens = [record.token for record in records]
-
-    center = np.array([r.translation for r in records], dtype=np.float64).reshape(-1, 3)
-    width_length_height = np.array([r.size for r in records], dtype=np.float64).reshape(-1, 3)
-    rotation = np.array([r.rotation for r in records], dtype=np.float64).reshape(-1, 4)
-    numbers = np.concatenate([center, width_length_height, rotation], axis=1)
-    _require(
-        np.isfinite(numbers).all(axis=1), folder, "sample_annotation", records, "a number that is not finite"
-    )
-    _require(
-        (width_length_height > 0).all(axis=1),
-        folder,
-        "sample_annotation",
-        records,
-        "a size that is not positive",
-    )
-    _require(
-        np.linalg.norm(rotation, axis=1) > 0,
-        folder,
-        "sample_annotation",
-        records,
-        "a rotation of length zero",
-    )
-
-    def links(tokens_to: list[str], name: str, table: Sequence, field: str) -> np.ndarray:
-        positions = Positions(folder, name, [record.token for record in table])
-        return np.array(positions.of(tokens_to, tokens, f"sample_annotation.{field}"), dtype=np.int64)
-
-    instances = read_table(folder, "instance", tables.Instance)
-    instance = links([r.instance_token for r in records], "instance", instances, "instance_token")
-    category_positions = Positions(folder, "category", [category.token for category in categories])
-    category_of_instance = np.array(
-        category_positions.of(
-            [i.category_token for i in instances], [i.token for i in instances], "instance.category_token"
-        ),
-        dtype=np.int64,
-    )
-    category = category_of_instance[instance]
-    class_of_category = np.array([_class_index(c.name) for c in categories], dtype=np.int64)
-    visibilities = sorted(read_table(folder, "visibility", tables.Visibility), key=lambda v: v.level)
-    first_attribute = [r.attribute_tokens[0] if r.attribute_tokens else "" for r in records]
-    previous = links([r.prev for r in records], "sample_annotation", records, "prev")
-    following = links([r.next for r in records], "sample_annotation", records, "next")
-    return {
-        "annotation_sample": sample,
-        "annotation_token": tokens,
-        "annotation_instance": instance,
-        "annotation_center": center,
-        "annotation_size": width_length_height[:, [1, 0, 2]],
-        "annotation_rotation": rotation,
-        "annotation_velocity": box_velocities(
-            center, sample_timestamp_us[sample] * 1e-6, previous, following
-        ),
-        "annotation_category": category,
-        "annotation_class": class_of_category[category],
-        "annotation_attribute": links(first_attribute, "attribute", attributes, "attribute_tokens"),
-        "annotation_visibility": 1
-        + links([r.visibility_token for r in records], "visibility", visibilities, "visibility_token"),
-        "annotation_lidar_points": np.array([r.num_lidar_pts for r in records], dtype=np.int64),
-        "annotation_radar_points": np.array([r.num_radar_pts for r in records], dtype=np.int64),
-    }
-
-
-def _class_index(category: str) -> int:
-    name = CLASS_OF_CATEGORY.get(category)
-    return -1 if name is None else CLASSES.index(name)
-
-
-def box_velocities(
-    center: Float[np.ndarray, "boxes 3"],
-    seconds: Float[np.ndarray, "boxes"],
-    previous: Int[np.ndarray, "boxes"],
-    following: Int[np.ndarray, "boxes"],
-) -> Float[np.ndarray, "boxes 2"]:
-    """Velocity over the ground of each annotated box, metres a second, NaN where unknown.
-
-    Central difference where the instance has a box before and after, one-sided where it has one of them: the rule
-    of the devkit's `box_velocity`.
-
-    Args:
-        center: Global positions.
-        seconds: Time of each box's sample.
-        previous: Row of the instance's box before, -1 for none.
-        following: Row of the one after, -1 for none.
-    """
-    itself = np.arange(len(center))
-    first = np.where(previous >= 0, previous, itself)
-    last = np.where(following >= 0, following, itself)
-    gap = seconds[last] - seconds[first]
-    limit = MAX_SECONDS_BETWEEN_BOXES * np.where((previous >= 0) & (following >= 0), 2, 1)
-    known = (first != last) & (gap > 0) & (gap <= limit)
-    velocity = np.full((len(center), 2), np.nan)
-    velocity[known] = (center[last[known], :2] - center[first[known], :2]) / gap[known, None]
-    return velocity

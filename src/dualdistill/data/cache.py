@@ -10,13 +10,17 @@ from dualdistill.errors import UserError
 
 
 def cache_root() -> Path:
-    """Folder of everything this package may delete and make again: `$DUALDISTILL_CACHE` or `~/.cache/dualdistill`."""
+    """Folder of what may be deleted and made again: `$DUALDISTILL_CACHE` or `~/.cache/dualdistill`."""
     chosen = os.environ.get("DUALDISTILL_CACHE")
     return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".cache" / "dualdistill"
 
 
 def store_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill `folder` so that it is there completely or not at all, also with several processes at it."""
+    """Let `write` fill `folder`: it is there completely or not at all, also with several processes at it.
+
+    Raises:
+        UserError: if the cache cannot be written.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent.parent))

@@ -1,7 +1,7 @@
 """Tables of equal-length columns on disk: Arrow IPC files, memory-mapped, no pickles.
 
-A numeric column is a numpy array of any trailing shape; a text column is a `Texts`. Opening costs the reading of
-a header: pages come in as they are touched, and worker processes share them.
+A numeric column is a numpy array of any trailing shape; a text column is a `Texts`. Opening costs the reading
+of a header: pages come in as they are touched, and worker processes share them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 
+Position = int | np.integer
+
+
 class Texts(Sequence[str]):
     """A column of strings that stays where it is; single entries come out as `str`."""
 
@@ -19,10 +22,10 @@ class Texts(Sequence[str]):
         self._column = column
 
     @overload
-    def __getitem__(self, index: int) -> str: ...
+    def __getitem__(self, index: Position) -> str: ...
     @overload
     def __getitem__(self, index: slice) -> "Texts": ...
-    def __getitem__(self, index: int | slice) -> "str | Texts":
+    def __getitem__(self, index: Position | slice) -> "str | Texts":
         if isinstance(index, slice):
             return Texts(self._column[index])
         return self._column[int(index)].as_py()

@@ -18,7 +18,7 @@ def _check_probability(name: str, value: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageAugmentation:
-    """Ranges of the image augmentation of a training camera (spec bevdepth 10.5); the defaults are DualDistill's.
+    """Ranges of the image augmentation (spec bevdepth 10.5); the defaults are DualDistill's.
 
     The base scale brings the stored width to the network's; the offsets below are added to it.
     """
@@ -98,12 +98,12 @@ class DataConfig:
     """Height and width the network sees, pixels."""
     image_augmentation: ImageAugmentation = ImageAugmentation()
     draft_decoding: bool = True
-    """Decode JPEGs at half size where the network's size allows it: twice as fast, slightly different pixels."""
+    """Decode JPEGs at half size where the network's size allows: faster, slightly different pixels."""
 
     num_frames: int = 2
     """1: the key frame; 2: an earlier one too."""
     previous_frame: Literal["sweep", "key"] = "sweep"
-    """A camera sweep some gaps back (DistillBEV, DualDistill), or the previous key frame (official BEVDepth)."""
+    """A camera sweep some steps back (DualDistill), or the previous key frame (official BEVDepth)."""
     frame_step: float = 0.25
     """Seconds between candidates for the earlier frame: the first lies one step back, and so on."""
     train_candidates: tuple[int, int] = (2, 8)
@@ -114,7 +114,7 @@ class DataConfig:
     num_sweeps: int = 10
     """LiDAR sweeps accumulated, the key frame's included."""
     random_sweeps: bool = True
-    """While training, take all but one, at random, of one sweep more than needed, as mmdet3d does; else the nearest."""
+    """While training, leave out a random one of the `num_sweeps` earlier sweeps, not the oldest (mmdet3d)."""
     point_range: tuple[float, float, float, float, float, float] = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
     """x, y, z from, x, y, z to, metres, in the augmented BEV frame: points outside are dropped."""
 

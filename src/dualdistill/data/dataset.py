@@ -1,7 +1,7 @@
 """Samples of a nuScenes root, read and augmented, as batches of one.
 
-A training sample depends on seed, epoch and item alone, not on who loads it or when: a run that was stopped goes on
-with the data it would have seen.
+A training sample depends on seed, epoch and item alone, not on who loads it or when: a run that was stopped
+goes on with the data it would have seen.
 """
 
 import numpy as np
@@ -88,8 +88,8 @@ class NuscenesDataset(Dataset[Batch]):
         augmented_from_bev = torch.eye(4, dtype=torch.float64)
         if generator is not None:
             augmented_from_bev = draw_bev(self.config.bev_augmentation, generator)
-        augmented_from_global = augmented_from_bev @ torch.linalg.inv(meta.global_from_bev)
-        boxes = sample_boxes(self.index, position, torch.linalg.inv(meta.global_from_bev))
+        bev_from_global = torch.linalg.inv(meta.global_from_bev)
+        boxes = sample_boxes(self.index, position, bev_from_global)
 
         key_row = int(self.index.sample_lidar[position])
         wants_depth = self.config.cameras and self.config.depth
@@ -101,14 +101,11 @@ class NuscenesDataset(Dataset[Batch]):
             features = accumulate(self.index, key_row, rows, key_points)
             if self.objects is not None and generator is not None and self._pastes(epoch):
                 features, boxes = self.objects(features, boxes, generator)
-            augmented_from_lidar = augmented_from_global @ self._pose(key_row)
-            points = self._points(features, augmented_from_lidar)
+            points = self._points(features, augmented_from_bev @ bev_from_global @ self._pose(key_row))
         cameras, depth = None, None
         if self.config.cameras:
             views = self._views(position, generator)
-            cameras = self._cameras(
-                position, views, augmented_from_global, augmented_from_bev, meta, generator
-            )
+            cameras = self._cameras(position, views, augmented_from_bev, meta, generator)
             if key_points is not None and wants_depth:
                 depth = self._depth(position, views, key_points)
         return Batch(
@@ -163,12 +160,12 @@ class NuscenesDataset(Dataset[Batch]):
         self,
         position: int,
         views: list[ImageView],
-        augmented_from_global: Float[Tensor, "4 4"],
         augmented_from_bev: Float[Tensor, "4 4"],
         meta: SampleMeta,
         generator: np.random.Generator | None,
     ) -> Cameras:
         """Images and matrices of one or two frames."""
+        augmented_from_global = augmented_from_bev @ torch.linalg.inv(meta.global_from_bev)
         frames = [tuple(int(row) for row in self.index.sample_cameras[position])]
         previous_from_current, gap = torch.eye(4), STAND_IN_GAP
         if self.config.num_frames == 2:
@@ -201,10 +198,9 @@ class NuscenesDataset(Dataset[Batch]):
     def _motion(
         self, earlier: EarlierFrame, augmented_from_bev: Float[Tensor, "4 4"], meta: SampleMeta
     ) -> Float[Tensor, "4 4"]:
-        """`previous_from_current`: the BEV frame then hangs on the ego pose of the earlier frame's reference."""
-        global_from_previous = (
-            torch.from_numpy(self.index.global_from_ego[earlier.reference].copy()) @ meta.ego_from_bev
-        )
+        """`previous_from_current`; the ego pose of the earlier frame's reference fixes the BEV frame then."""
+        global_from_ego = torch.from_numpy(self.index.global_from_ego[earlier.reference].copy())
+        global_from_previous = global_from_ego @ meta.ego_from_bev
         previous_from_current = torch.linalg.inv(global_from_previous) @ meta.global_from_bev
         return (augmented_from_bev @ previous_from_current @ torch.linalg.inv(augmented_from_bev)).float()
 
@@ -213,9 +209,8 @@ class NuscenesDataset(Dataset[Batch]):
     ) -> Float[Tensor, "1 cam h w"]:
         rows = self.index.sample_cameras[position]
         global_from_lidar = self._pose(int(self.index.sample_lidar[position]))
-        camera_from_lidar = torch.stack(
-            [torch.linalg.inv(self._pose(int(row))) @ global_from_lidar for row in rows]
-        )
+        global_from_camera = torch.stack([self._pose(int(row)) for row in rows])
+        camera_from_lidar = torch.linalg.inv(global_from_camera) @ global_from_lidar
         return depth_labels(
             key_points[:, :3],
             camera_from_lidar,
@@ -242,12 +237,13 @@ def _require_sensors(index: NuscenesIndex, config: DataConfig, positions: Int[np
         if lacking.any():
             token = index.sample_token[int(positions[np.flatnonzero(lacking)[0]])]
             raise UserError(
-                f"{int(lacking.sum())} of {len(positions)} samples of {index.root} have no key frame of {sensor} "
-                f"(the first: {token}): complete sample_data.json or leave their scenes out of the split"
+                f"{int(lacking.sum())} of {len(positions)} samples of {index.root} have no key frame of "
+                f"{sensor} (the first: {token}): complete the table or leave their scenes out of the split"
             )
     if config.cameras:
         sizes = np.unique(index.data_size[index.sample_cameras[positions].ravel()], axis=0)
         if len(sizes) > 1 or not sizes.all():
             raise UserError(
-                f"images of one size (height, width) were expected, sample_data.json of {index.root} has {sizes.tolist()}"
+                f"images of one size (height, width) were expected, sample_data.json of {index.root} "
+                f"has {sizes.tolist()}: correct the records, or leave their scenes out of the split"
             )

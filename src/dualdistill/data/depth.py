@@ -1,10 +1,12 @@
 """Depth labels of the cameras from one LiDAR sweep (spec bevdepth 5.1 and 5.2).
 
-Two ways of gathering points into the cells of a feature map, metres along the optical axis, 0 where no point fell:
+Two ways of gathering points into the cells of a feature map, metres along the optical axis, 0 where no point
+fell:
 
 - nearest: the pixel coordinate over the stride is *rounded*; the nearest point in range of each cell counts
   (DistillBEV, DualDistill);
-- official: points are drawn into a map of the network image, the last one of a pixel wins; the smallest depth of each
+- official: points are drawn into a map of the network image, the last one of a pixel wins; the smallest depth
+  of each
   block of pixels counts, and a cell whose nearest point is out of range stays empty (the official BEVDepth).
 """
 
@@ -64,7 +66,7 @@ def nearest_in_cells(
     stride: int,
     depth_range: tuple[float, float],
 ) -> Float[Tensor, "cam h w"]:
-    """Smallest depth in range of the points (u, v, depth) whose rounded coordinate is each cell; halves go to even."""
+    """Smallest depth in range of the points (u, v, depth) that round to each cell; halves go to even."""
     shape = (len(pixels), image_size[0] // stride, image_size[1] // stride)
     depth = pixels[..., 2]
     cells = (pixels[..., :2] / stride).round()

@@ -69,8 +69,8 @@ def _previous_key_frame(index: NuscenesIndex, sample: int) -> EarlierFrame | Non
 def count_candidates(index: NuscenesIndex, front: int, step: float, most: int) -> int:
     """How many multiples of `step` seconds the CAM_FRONT records before `front` reach back, `most` at most.
 
-    The released code takes every third record of a 12 Hz camera; times make the same of it there, and something
-    sensible of other rates. Half a camera period is forgiven.
+    The released code takes every third record of a 12 Hz camera; times make the same of it there, and
+    something sensible of other rates. Half a camera period is forgiven.
     """
     now_us, span, row = int(index.data_timestamp_us[front]), 0.0, front
     while span < most * step and (row := int(index.data_prev[row])) >= 0:
@@ -86,3 +86,23 @@ def nearest_in_time(index: NuscenesIndex, row: int, wanted_us: int) -> int:
             break
         row = before
     return row
+
+
+def reachable_records(index: NuscenesIndex, sample: int, camera: int, config: DataConfig) -> list[int]:
+    """Records of one camera that a sample may show: the key frame's, and those it draws from."""
+    key = int(index.sample_cameras[sample, camera])
+    if key < 0:
+        return []
+    if config.num_frames == 1:
+        return [key]
+    if config.previous_frame == "key":
+        previous = int(index.sample_prev[sample])
+        row = int(index.sample_cameras[previous, camera]) if previous >= 0 else -1
+        return [key] if row < 0 else [key, row]
+    most = max(config.train_candidates[1], config.test_candidate) + 1
+    farthest_us = int(index.data_timestamp_us[key]) - round(most * config.frame_step * 1e6)
+    rows, row = [key], key
+    # One record beyond the farthest candidate may still be the nearest to it.
+    while index.data_timestamp_us[row] > farthest_us and (row := int(index.data_prev[row])) >= 0:
+        rows.append(row)
+    return rows

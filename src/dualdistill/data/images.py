@@ -1,7 +1,7 @@
 """Camera files, and the pixel side of the image augmentation (spec bevdepth 10.5).
 
-`ImageView` holds the numbers of one augmentation: `load_image` moves the pixels by them, `ImageView.matrix` says
-where each of them went.
+`ImageView` holds the numbers of one augmentation: `load_image` moves the pixels by them, `ImageView.matrix`
+says where each of them went.
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def load_image(
         with Image.open(path) as image:
             if image.size != stored_size[::-1]:
                 raise UserError(
-                    f"image {path} has {image.size[0]}x{image.size[1]} pixels, its record in sample_data.json says "
+                    f"image {path} has {image.size[0]}x{image.size[1]} pixels, sample_data.json says "
                     f"{stored_size[1]}x{stored_size[0]}: file and calibration do not belong together"
                 )
             if draft:
@@ -87,7 +87,7 @@ def _decode_smaller(image: Image.Image, target: tuple[int, int]) -> None:
 
 
 def apply_view(image: Image.Image, view: ImageView, stored_size: tuple[int, int]) -> Image.Image:
-    """The pixel operations of a view; bicubic resizing, nearest neighbour for the rotation, as in the released code.
+    """The pixel operations of a view: bicubic resizing, nearest neighbour for the rotation.
 
     Args:
         image: Of the stored size, or decoded smaller: the result has the same geometry.

@@ -5,14 +5,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dualdistill.data.build import build_columns
 from dualdistill.data.cache import cache_root, store_folder
-from dualdistill.data.columns import Texts, read_columns, write_columns
+from dualdistill.data.columns import Position, Texts, read_columns, write_columns
 from dualdistill.data.tables import TABLES, find_version, require_tables
 
 LAYOUT = 1
@@ -25,8 +25,8 @@ FILES = ("scenes", "samples", "sensor_data", "annotations", "categories", "attri
 class NuscenesIndex:
     """Everything the 13 tables of one nuScenes version say, as columns that refer to each other by position.
 
-    `-1` is "none" in every column of positions. Sizes are (length, width, height). Opened by `NuscenesIndex.open`;
-    a copy sent to a worker process maps the same files.
+    `-1` is "none" in every column of positions. Sizes are (length, width, height). Opened by
+    `NuscenesIndex.open`; a copy sent to a worker process maps the same files.
     """
 
     root: Path
@@ -100,15 +100,15 @@ class NuscenesIndex:
     def num_annotations(self) -> int:
         return len(self.annotation_class)
 
-    def annotations(self, sample: int) -> slice:
+    def annotations(self, sample: Position) -> slice:
         """Rows of the annotations of one sample."""
         return slice(int(self.annotation_offset[sample]), int(self.annotation_offset[sample + 1]))
 
-    def path(self, row: int) -> Path:
+    def path(self, row: Position) -> Path:
         """File of one sensor record."""
         return self.root / self.data_filename[row]
 
-    def global_from_sensor(self, row: int) -> Float[np.ndarray, "4 4"]:
+    def global_from_sensor(self, row: Position) -> Float[np.ndarray, "4 4"]:
         """Pose of a sensor in the world at the moment of the record."""
         return self.global_from_ego[row] @ self.ego_from_sensor[row]
 
@@ -116,11 +116,11 @@ class NuscenesIndex:
         return type(self).load, (self.root, self.version, self.folder)
 
     @classmethod
-    def open(cls, root: Path | str, version: str | None = None) -> Self:
+    def open(cls, root: Path | str, version: str | None = None) -> "NuscenesIndex":
         """Index a nuScenes root: any version, or a cut of one.
 
-        The columns are cached under `$DUALDISTILL_CACHE`, else `~/.cache/dualdistill`, in `index/<root>`, and made
-        again when a table changed. The root itself is only read.
+        The columns are cached under `$DUALDISTILL_CACHE`, else `~/.cache/dualdistill`, in `index/<root>`, and
+        made again when a table changed. The root itself is only read.
 
         Args:
             root: Folder with `samples/` and `v1.0-*/`.
@@ -141,7 +141,7 @@ class NuscenesIndex:
         return cls.load(root, version, folder)
 
     @classmethod
-    def load(cls, root: Path, version: str, folder: Path) -> Self:
+    def load(cls, root: Path, version: str, folder: Path) -> "NuscenesIndex":
         """Map the columns that `open` has written to `folder`."""
         columns: dict[str, Any] = {}
         for name in FILES:

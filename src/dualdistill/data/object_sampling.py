@@ -1,7 +1,7 @@
 """Copy-paste of objects between LiDAR scenes ("GT sampling"), for teachers (spec centerpoint 5).
 
-Differs from the released code: which objects are pasted is drawn anew for each sample instead of taken from a ring
-that every worker shuffles for itself, so a sample depends on seed, epoch and item alone.
+Differs from the released code: which objects are pasted is drawn anew for each sample instead of taken from a
+ring that every worker shuffles for itself, so a sample depends on seed, epoch and item alone.
 """
 
 import hashlib
@@ -57,7 +57,8 @@ class ObjectDatabase:
     ) -> "ObjectDatabase":
         """The objects of some samples, kept beside the index; gathered first if that was never done.
 
-        Gathering reads every sweep of these samples: seconds for a few, an hour or more for the full train split.
+        Gathering reads every sweep of these samples: seconds for a few, an hour or more for the full train
+        split.
 
         Args:
             positions: Training samples; repetitions count once.
@@ -141,7 +142,7 @@ class ObjectSampler:
     def __call__(
         self, points: Float[Tensor, "points 5"], boxes: Boxes, generator: np.random.Generator
     ) -> tuple[Float[Tensor, "more_points 5"], Boxes]:
-        """Points and boxes (LIDAR_TOP frame) with objects pasted where nothing stands, the new points first."""
+        """Points and boxes (LIDAR_TOP frame) with objects pasted where nothing stands, new points first."""
         rows = self._draw(boxes, generator)
         if not len(rows):
             return points, boxes
@@ -167,7 +168,10 @@ class ObjectSampler:
 
 
 def without_collisions(standing: Boxes, candidates: Boxes) -> Bool[Tensor, "candidates"]:
-    """Which candidates may stay: in their order, one goes if it overlaps anything still there, later ones included."""
+    """Which candidates may stay: one after the other, each goes that overlaps anything still there.
+
+    Later candidates count as there.
+    """
     rectangles = torch.cat([footprints(standing), footprints(candidates)])
     overlap = rotated_iou(footprints(candidates), rectangles) > 0
     alive = torch.ones(len(rectangles), dtype=torch.bool)

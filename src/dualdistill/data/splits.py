@@ -1,7 +1,7 @@
 """Which scenes make up a split.
 
-The official lists are facts of the data set, taken from nuscenes-devkit 1.2.0 (Apache-2.0, `nuscenes/utils/splits.py`)
-and stored as ranges of scene numbers in `official_splits.json`.
+The official lists are facts of the data set, taken from nuscenes-devkit 1.2.0 (Apache-2.0,
+`nuscenes/utils/splits.py`) and stored as ranges of scene numbers in `official_splits.json`.
 """
 
 import json
@@ -17,7 +17,7 @@ from dualdistill.errors import UserError
 
 @cache
 def official_splits() -> dict[str, tuple[str, ...]]:
-    """Scene names of the official splits: train, val, test, mini_train, mini_val, train_detect, train_track."""
+    """Scene names of the official splits: train, val, test, mini_*, train_detect and train_track."""
     ranges = json.loads(files("dualdistill.data").joinpath("official_splits.json").read_text())
     return {split: tuple(_scene_names(text)) for split, text in ranges.items()}
 
@@ -32,7 +32,7 @@ def _scene_names(ranges: str) -> list[str]:
 
 
 def custom_splits(index: NuscenesIndex) -> dict[str, tuple[str, ...]]:
-    """Splits of a root's own `splits.json` (in the version folder, as the devkit reads it): {split: [scene names]}.
+    """Splits of a root's own `splits.json`, {split: [scene names]}, in the version folder.
 
     Raises:
         UserError: if the file is not of that form.

@@ -53,7 +53,7 @@ def earlier_records(index: NuscenesIndex, row: int, count: int) -> list[int]:
 def choose_sweeps(
     index: NuscenesIndex, key_row: int, num_sweeps: int, generator: np.random.Generator | None = None
 ) -> list[int]:
-    """Rows of the sweeps accumulated with the key frame: at most `num_sweeps - 1`, fewer where a scene starts.
+    """Rows of the sweeps that go with the key frame: `num_sweeps - 1`, fewer where a scene starts.
 
     Args:
         num_sweeps: The key frame's included.
@@ -88,9 +88,9 @@ def accumulate(
 ) -> Float[Tensor, "all_points 5"]:
     """Points of a key sweep and of earlier ones in the key frame's sensor frame.
 
-    Channels: x, y, z (metres), intensity, time lag (seconds, 0 for the key frame). Of the earlier sweeps the points
-    on the car itself are left out; of the key frame none, as in both CenterPoint code bases. A scene's start has
-    fewer points: nothing is repeated to fill up.
+    Channels: x, y, z (metres), intensity, time lag (seconds, 0 for the key frame). Of the earlier sweeps the
+    points on the car itself are left out; of the key frame none, as in both CenterPoint code bases. A scene's
+    start has fewer points: nothing is repeated to fill up.
 
     Args:
         rows: Records of the earlier sweeps.

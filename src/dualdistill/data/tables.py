@@ -2,10 +2,13 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
+from jaxtyping import Bool
 
 from dualdistill.errors import UserError
 
@@ -125,7 +128,7 @@ def find_version(root: Path, version: str | None) -> str:
         return version
     if not found:
         raise UserError(
-            f"{root} has no v1.0-* folder: not a nuScenes root, or its metadata archive was not unpacked there"
+            f"{root} has no v1.0-* folder: it is no nuScenes root, or its metadata was not unpacked there"
         )
     if len(found) > 1:
         raise UserError(f"{root} has several versions ({', '.join(found)}): name one with --version")
@@ -197,24 +200,41 @@ class Positions:
             twice = next(token for token in tokens if token in seen or seen.add(token))  # type: ignore[func-returns-value]
             raise UserError(f"{self.path}: token {twice!r} occurs twice; every record needs its own")
 
-    def of(self, tokens: list[str], referrers: list[str], field: str) -> list[int]:
-        """Position of each token, -1 for the empty one.
+    def of(
+        self, tokens: list[str], referrers: list[str], field: str, *, may_be_empty: bool = False
+    ) -> list[int]:
+        """Position of each token.
 
         Args:
             tokens: What `field` says in each record that refers to this table.
             referrers: Token of each of those records, for the error.
             field: `<table>.<field>`, for the error.
+            may_be_empty: Whether an empty token means "none": its position is -1.
 
         Raises:
             UserError: for a token that is not in the table.
         """
         by_token = self.by_token
-        found = [by_token.get(token, -1 if token == "" else None) for token in tokens]
+        found = [by_token.get(token, -1 if may_be_empty and token == "" else None) for token in tokens]
         if None in found:
             position = found.index(None)
             raise UserError(
-                f"{field} of record {referrers[position]!r} is {tokens[position]!r}, which is not in {self.path}; "
-                "the tables do not belong together, or a cut left links to what it removed: "
+                f"{field} of record {referrers[position]!r} is {tokens[position]!r}, which is not in "
+                f"{self.path}; the tables do not belong together, or a cut left links to what it removed: "
                 "restore the record or clear the link"
             )
         return found  # type: ignore[return-value]
+
+
+def require_all(
+    good: Bool[np.ndarray, "records"], folder: Path, name: str, records: Sequence[Any], what: str
+) -> None:
+    """See that every record of a table is good.
+
+    Raises:
+        UserError: naming the first that is not, which has `what`.
+    """
+    if not good.all():
+        token = records[int(np.flatnonzero(~good)[0])].token
+        path = folder / f"{name}.json"
+        raise UserError(f"{path}: record {token!r} has {what}; correct or remove the record")

@@ -33,7 +33,7 @@ class ResponseJudge(Protocol):
     """
 
     def pseudo_boxes(self, predictions: HeadOutput, temperature: float) -> tuple[Boxes, ...]:
-        """Detections of each sample after suppression, velocities in m/s, no gradient.
+        """Detections of each sample after suppression, decoded in float32; velocities in m/s.
 
         Args:
             temperature: Divides the logits for the score threshold only; below 1, fewer and surer boxes pass.
@@ -57,19 +57,13 @@ def cross_head_losses(
 
     The gradient goes through the frozen head into the map. Pseudo boxes lose their scores: all count alike.
     """
-    boxes = (
-        targets.boxes
-        if labels == "ground_truth"
-        else confident_boxes(teacher.predictions, judge, temperature)
-    )
+    if labels == "ground_truth":
+        boxes = targets.boxes
+    else:
+        with torch.no_grad():
+            found = judge.pseudo_boxes(teacher.predictions, temperature)
+        boxes = tuple(replace(each, score=None) for each in found)
     return judge.losses(teacher.head(aligned_neck), boxes)
-
-
-@torch.no_grad()
-def confident_boxes(predictions: HeadOutput, judge: ResponseJudge, temperature: float) -> tuple[Boxes, ...]:
-    """The teacher's detections that pass the sharpened threshold, as if they were annotations."""
-    float32 = HeadOutput(heatmap=predictions.heatmap.float(), regression=predictions.regression.float())
-    return tuple(replace(boxes, score=None) for boxes in judge.pseudo_boxes(float32, temperature))
 
 
 def response_weights(*, heatmap: float, box: float, velocity: float) -> dict[str, float]:

@@ -21,9 +21,9 @@ def evaluate_submission(
     out_dir: Path,
     config: DetectionConfig = DETECTION_CVPR_2019,
 ) -> dict[str, Any]:
-    """Evaluate a result file; write `out_dir/metrics.json`, with the keys of the devkit's `metrics_summary.json`.
+    """Evaluate a result file; write `out_dir/metrics.json`, keys as in the devkit's `metrics_summary.json`.
 
-    As in the devkit, a file for an official split holds exactly its samples; for another one it may hold more.
+    As in the devkit, a file for an official split holds exactly its samples; for another it may hold more.
 
     Raises:
         UserError: for a file, or a split, that cannot be evaluated.

@@ -27,7 +27,7 @@ _MOVING_AND_RESTING = {
     "bicycle": _CYCLE,
     "pedestrian": ("pedestrian.moving", "pedestrian.standing"),
 }
-"""No detector here predicts attributes: the likelier one is told by class and speed. Other classes have none."""
+"""No detector here predicts attributes: class and speed tell the likelier one. Other classes have none."""
 
 _ATTRIBUTE_IDS = np.array(
     [[ATTRIBUTES.index(name) for name in _MOVING_AND_RESTING.get(klass, ())] or [-1, -1] for klass in CLASSES]

@@ -27,11 +27,10 @@ def ground_truth_of_split(index: NuscenesIndex, split: str) -> GroundTruth:
 
 def ground_truth_of_samples(index: NuscenesIndex, samples: Int[np.ndarray, "samples"]) -> GroundTruth:
     """Everything annotated in the samples at these positions of the index."""
-    first, last = index.annotation_offset[samples], index.annotation_offset[samples + 1]
-    rows = np.concatenate(
-        [np.zeros(0, np.int64), *(np.arange(a, b) for a, b in zip(first, last, strict=True))]
-    )
-    sample = np.repeat(np.arange(len(samples)), last - first)
+    first = index.annotation_offset[samples]
+    count = index.annotation_offset[samples + 1] - first
+    sample = np.repeat(np.arange(len(samples)), count)
+    rows = np.arange(len(sample)) + np.repeat(first - (np.cumsum(count) - count), count)
     is_rack = np.array([name == RACK_CATEGORY for name in index.categories], dtype=bool)
     racks = is_rack[index.annotation_category[rows]]
     detected = index.annotation_class[rows] >= 0

@@ -1,12 +1,13 @@
 """Which detection finds which object: the greedy matching of the nuScenes benchmark, all samples at once.
 
-The rule: the detections of a class go in order of their score; each looks at the objects of its class in its sample
-that are still free, takes the nearest (the first of equally near ones) if it is nearer than the threshold, and is
-a false positive otherwise.
+The rule: the detections of a class go in order of their score; each looks at the objects of its class in its
+sample that are still free, takes the nearest (the first of equally near ones) if it is nearer than the
+threshold, and is a false positive otherwise.
 
-Two observations make it a handful of array operations. An object farther away than the largest threshold changes
-nothing, so a short list of candidate pairs says everything. And matches in different (sample, class) groups do not
-interact: the k-th detections of all groups can choose in the same round, at all thresholds together.
+Two observations make it a handful of array operations. An object farther away than the largest threshold
+changes nothing, so a short list of candidate pairs says everything. And matches in different (sample, class)
+groups do not interact: the k-th detections of all groups can choose in the same round, at all thresholds
+together.
 """
 
 from itertools import pairwise
@@ -21,10 +22,11 @@ from dualdistill.structures import CLASSES
 def match(
     objects: GlobalBoxes, detections: GlobalBoxes, distances: tuple[float, ...]
 ) -> Int64[np.ndarray, "threshold detections"]:
-    """Row of the object that each detection takes at each threshold of `distances` (metres); -1 for a false positive.
+    """Row of the object that each detection takes at each threshold; -1 for a false positive.
 
     Args:
         detections: Best first.
+        distances: The thresholds, metres in the ground plane.
     """
     thresholds = np.array(distances)
     detection, obj, distance = _candidate_pairs(objects, detections, thresholds.max())

@@ -1,8 +1,8 @@
 """The nuScenes detection metrics on arrays: AP, true-positive errors, NDS.
 
-Equal to nuscenes-devkit 1.2.0 (`tests/parity/test_nuscenes_eval.py`), ties and empty classes included. The work is
-done in two steps: `match_evaluated` decides once which detection found which object, and `average_matches` counts,
-with every sample taken once or, for a bootstrap, any number of times.
+Equal to nuscenes-devkit 1.2.0 (`tests/parity/test_nuscenes_eval.py`), ties and empty classes included. The
+work is done in two steps: `match_evaluated` decides once which detection found which object, and
+`average_matches` counts, with every sample taken once or, for a bootstrap, any number of times.
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,12 @@ RECALLS = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """What a detector does as its score threshold falls, sampled at `RECALLS`; zero past the highest recall."""
+    """What a detector does as its score threshold falls, sampled at `RECALLS`."""
 
     precision: Float64[np.ndarray, "klass threshold recall"]
+    """Zero past the highest recall."""
     confidence: Float64[np.ndarray, "klass threshold recall"]
-    """The score at which each recall is reached."""
+    """The score at which each recall is reached; zero past the highest one."""
     error: Float64[np.ndarray, "klass threshold recall error"]
     """Mean over the true positives so far; errors in the order of `TP_ERRORS`."""
 
@@ -122,7 +123,7 @@ def average_matches(
     """Metrics of `matches`.
 
     Args:
-        times: How often each sample counts; None is once. Twice is the same as two samples with equal content.
+        times: How often each sample counts; None is once. Twice is as good as two equal samples.
     """
     detection_times = None if times is None else times[matches.detections.boxes.sample]
     object_times = None if times is None else times[matches.objects.sample]
@@ -179,7 +180,10 @@ def _mean_errors(
     score: Float64[np.ndarray, "hits"],
     error: Float64[np.ndarray, "hits error"],
 ) -> Float64[np.ndarray, "recall error"]:
-    """Mean error of the true positives down to each confidence; unknown errors do not count, and all unknown is 1."""
+    """Mean error of the true positives down to each confidence.
+
+    Unknown errors do not count; an error that is never known is 1.
+    """
     known = ~np.isnan(error)
     count = known.cumsum(axis=0)
     mean = np.nancumsum(error, axis=0) / np.maximum(
@@ -202,7 +206,7 @@ def _average_precision(curves: Curves, config: DetectionConfig) -> Float64[np.nd
 
 
 def _average_errors(curves: Curves, config: DetectionConfig) -> Float64[np.ndarray, "klass error"]:
-    """Mean error from the first recall that counts to the highest one reached; 1 where that is not reached."""
+    """Mean error from the first recall that counts to the highest one reached; 1 if none that counts is."""
     t, first = config.distances.index(config.tp_distance), _first_recall(config)
     result = np.ones((len(CLASSES), len(TP_ERRORS)))
     for k, name in enumerate(CLASSES):

@@ -1,5 +1,6 @@
-"""The official devkit's own verdict, where it is installed (it needs numpy < 2, so seldom beside this package)."""
+"""The official devkit's own verdict, where it is installed (it wants numpy < 2, so seldom beside this)."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,19 +8,19 @@ from dualdistill.errors import UserError
 
 
 def official_metrics(path: Path, root: Path, version: str, split: str, out_dir: Path) -> dict[str, Any]:
-    """Evaluate a result file with nuscenes-devkit; writes its `metrics_summary.json` and `metrics_details.json`.
+    """Evaluate a result file with nuscenes-devkit: its files, and `metrics.json`, go to `out_dir`.
 
     Raises:
         UserError: if the devkit is not installed, or refuses the file.
     """
     try:
-        from nuscenes import NuScenes
-        from nuscenes.eval.common.config import config_factory
-        from nuscenes.eval.detection.evaluate import DetectionEval
+        from nuscenes import NuScenes  # type: ignore[import-not-found]
+        from nuscenes.eval.common.config import config_factory  # type: ignore[import-not-found]
+        from nuscenes.eval.detection.evaluate import DetectionEval  # type: ignore[import-not-found]
     except ImportError as error:
         raise UserError(
-            f"the official evaluation needs nuscenes-devkit 1.2.0, which cannot be imported here ({error}): install it "
-            f"in an environment with numpy < 2, or evaluate without it (the numbers are the same)"
+            f"the official evaluation needs nuscenes-devkit 1.2.0, which cannot be imported here ({error}):"
+            f" install it in an environment with numpy < 2, or evaluate without it (the numbers are the same)"
         ) from error
     dataset = NuScenes(version=version, dataroot=str(root), verbose=False)
     config = config_factory("detection_cvpr_2019")
@@ -34,4 +35,6 @@ def official_metrics(path: Path, root: Path, version: str, split: str, out_dir: 
         )
     except (AssertionError, KeyError, ValueError) as error:
         raise UserError(f"nuscenes-devkit refuses {path}: {error}") from error
-    return evaluation.main(render_curves=False)
+    summary = evaluation.main(render_curves=False)
+    (out_dir / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary

@@ -30,7 +30,7 @@ UNDEFINED_ERRORS = {
 
 RACK_CATEGORY = "static_object.bicycle_rack"
 RACKED_CLASSES = ("bicycle", "motorcycle")
-"""Boxes of these classes are not evaluated inside a bicycle rack: the annotators did not separate the bikes."""
+"""Boxes of these classes are not evaluated inside a bicycle rack: bikes there are not annotated singly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,9 @@ class DetectionConfig:
         ("traffic_cone", 30),
         ("barrier", 30),
     )
-    """Each class in the order reports print them, and how far from the ego vehicle it is evaluated, metres."""
+    """Each class in the order of reports, and how far from the ego vehicle it is evaluated, metres."""
     distances: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    """The `threshold` axis: a match has to be nearer than this, metres between centres in the ground plane."""
+    """The `threshold` axis: a match is nearer than this, metres between centres in the ground plane."""
     tp_distance: float = 2.0
     """The one of `distances` at which the true-positive errors are taken."""
     min_recall: float = 0.1

@@ -1,9 +1,10 @@
-"""The result file of the nuScenes detection benchmark (`results_nusc.json`): written, and read with suspicion."""
+"""The result file of the nuScenes detection benchmark (`results_nusc.json`), written and read."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +42,7 @@ class _Box(msgspec.Struct, gc=False):
 
 
 class _Boxes(msgspec.Struct, gc=False):
-    """A file whose boxes are still text: they are decoded one sample at a time, to keep few of them in memory."""
+    """A file whose boxes are still text: decoded one sample at a time, they never fill the memory."""
 
     results: dict[str, msgspec.Raw]
     meta: dict[str, Any]
@@ -78,14 +79,14 @@ class Submission:
         missing = position.keys() - set(self.sample_tokens)
         if missing:
             raise UserError(
-                f"{self.path} has no entry for {len(missing)} of the {len(position)} evaluated samples, such as "
-                f"{min(missing)}: every sample needs one, an empty list where nothing was detected"
+                f"{self.path} has no entry for {len(missing)} of the {len(position)} evaluated samples, such"
+                f" as {min(missing)}: every sample needs one, an empty list where nothing was detected"
             )
         foreign = [token for token in self.sample_tokens if token not in position]
         if foreign and others == "refuse":
             raise UserError(
-                f"{self.path} holds {len(foreign)} samples that are not evaluated, such as {foreign[0]}: "
-                f"choose the split it was made for, or leave them out"
+                f"{self.path} holds {len(foreign)} samples that are not evaluated, such as {foreign[0]}:"
+                f" choose the split it was made for, or leave them out"
             )
         renumbered = np.array([position.get(token, -1) for token in self.sample_tokens], dtype=np.int64)
         boxes = self.detections.boxes
@@ -103,23 +104,23 @@ def write_submission(
     """Write a result file with one entry for each of `sample_tokens`.
 
     Args:
+        detections: `sample` counts in `sample_tokens`.
         sources: What the method uses at inference (a distilled camera student: the camera alone).
 
     Raises:
         ValueError: for numbers that are not finite, and for more boxes of a sample than the benchmark takes.
     """
-    boxes = detections.boxes
-    for name, values in (("center", boxes.center), ("size", boxes.size), ("rotation", boxes.rotation)):
-        _require_finite(name, values)
-    _require_finite("velocity", boxes.velocity)
-    _require_finite("score", detections.score)
-    order = np.argsort(boxes.sample, kind="stable")
-    counts = np.bincount(boxes.sample, minlength=len(sample_tokens))
+    _require_finite(detections)
+    sample = detections.boxes.sample
+    order = np.argsort(sample, kind="stable")
+    counts = np.bincount(sample, minlength=len(sample_tokens))
     if len(counts) > len(sample_tokens):
-        raise ValueError(f"detections of {len(counts)} samples, but only {len(sample_tokens)} sample tokens")
-    if len(counts) and counts.max() > DETECTION_CVPR_2019.max_boxes:
         raise ValueError(
-            f"at most {DETECTION_CVPR_2019.max_boxes} boxes a sample can be submitted, got {counts.max()}"
+            f"expected detections of {len(sample_tokens)} samples, got some of sample {sample.max()}"
+        )
+    if counts.max(initial=0) > DETECTION_CVPR_2019.max_boxes:
+        raise ValueError(
+            f"expected at most {DETECTION_CVPR_2019.max_boxes} boxes a sample, got {counts.max()}"
         )
 
     meta = {f"use_{source}": source in sources for source in SOURCES}
@@ -127,43 +128,38 @@ def write_submission(
     encode = msgspec.json.Encoder().encode
     with path.open("wb") as file:  # sample by sample: a whole file as objects would need gigabytes
         file.write(b'{"meta":' + encode(meta) + b',"results":{')
-        for i, (token, rows) in enumerate(
-            zip(sample_tokens, np.split(order, np.cumsum(counts)[:-1]), strict=True)
-        ):
-            file.write(
-                (b"," if i else b"")
-                + encode(token)
-                + b":"
-                + encode(_as_written(token, detections.select(rows)))
-            )
+        for i, (token, end) in enumerate(zip(sample_tokens, np.cumsum(counts), strict=True)):
+            boxes = _as_written(token, detections.select(order[end - counts[i] : end]))
+            file.write((b"," if i else b"") + encode(token) + b":" + encode(boxes))
         file.write(b"}}")
 
 
-def _require_finite(name: str, values: np.ndarray) -> None:
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"a submission needs finite numbers, got a {name} of {values[~np.isfinite(values)][0]}"
-        )
+def _require_finite(detections: Detections) -> None:
+    columns = {name: getattr(detections.boxes, name) for name in ("center", "size", "rotation", "velocity")}
+    for name, values in (columns | {"score": detections.score}).items():
+        if not np.isfinite(values).all():
+            bad = values[~np.isfinite(values)][0]
+            raise ValueError(f"a submission needs finite numbers, got {bad} in a {name}")
 
 
 def _as_written(token: str, detections: Detections) -> list[_Box]:
     boxes = detections.boxes
-    columns = (boxes.center, boxes.size[:, _LENGTH_WIDTH_HEIGHT], boxes.rotation, boxes.velocity, boxes.label)
-    rows = zip(
-        *(column.tolist() for column in columns), boxes.attribute, detections.score.tolist(), strict=True
-    )
+    numbers = (boxes.center, boxes.size[:, _LENGTH_WIDTH_HEIGHT], boxes.rotation, boxes.velocity)
+    columns = (*numbers, boxes.label, boxes.attribute, detections.score)
     return [
         _Box(
             sample_token=token,
-            translation=tuple(translation),
-            size=tuple(size),
-            rotation=tuple(rotation),
-            velocity=tuple(velocity),
+            translation=translation,
+            size=size,
+            rotation=rotation,
+            velocity=velocity,
             detection_name=CLASSES[label],
             detection_score=score,
             attribute_name="" if attribute < 0 else ATTRIBUTES[attribute],
         )
-        for translation, size, rotation, velocity, label, attribute, score in rows
+        for translation, size, rotation, velocity, label, attribute, score in zip(
+            *(column.tolist() for column in columns), strict=True
+        )
     ]
 
 
@@ -173,103 +169,86 @@ def read_submission(path: Path) -> Submission:
     Velocities may be NaN (the benchmark then leaves them out of the velocity error), nothing else.
 
     Raises:
-        UserError: for whatever the devkit would refuse too, and for boxes without volume or filed under another
-            sample; says which sample, and what to do.
+        UserError: for whatever the devkit would refuse too, and for boxes without volume or of another sample
+            than the one they are filed under; says which sample, and what to do.
     """
     results, meta, decode = _entries(path)
-    parts = []
-    for i, (token, entry) in enumerate(results.items()):
-        try:
-            boxes = decode(entry)
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
-            raise UserError(
-                f"{path}: the boxes of sample {token} are not of the benchmark's form: {error}"
-            ) from error
-        parts.append(_checked(path, token, i, boxes))
+    parts = [_sample(path, i, token, entry, decode) for i, (token, entry) in enumerate(results.items())]
     return Submission(
-        path=path, sample_tokens=tuple(results), detections=Detections.concatenate(parts), meta=dict(meta)
+        path=path, sample_tokens=tuple(results), detections=Detections.concatenate(parts), meta=meta
     )
 
 
-def _entries(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any], Callable[[Any], list[_Box]]]:
-    """The undecoded boxes by sample, the meta entry, and what decodes the boxes of a sample."""
-    form = 'expected {"meta": {...}, "results": {sample token: [boxes]}}'
+def _entries(path: Path) -> tuple[dict[str, Any], dict[str, Any], Callable[[Any], list[_Box]]]:
+    """The undecoded boxes by sample, the meta entry, and what decodes the boxes of one sample."""
+    form = 'a result file is {"meta": {...}, "results": {sample token: [boxes]}}'
     try:
         text = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the result file {path}: {error.strerror}") from error
     try:
-        strict = msgspec.json.decode(text, type=_Boxes)
-        return strict.results, strict.meta, msgspec.json.Decoder(list[_Box]).decode
+        try:
+            strict = msgspec.json.decode(text, type=_Boxes)
+            return strict.results, strict.meta, msgspec.json.Decoder(list[_Box]).decode
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:  # perhaps only for a NaN, which is no JSON but what many libraries write
+            loose = msgspec.convert(json.loads(text), _LooseBoxes)
+            return loose.results, loose.meta, lambda entry: msgspec.convert(entry, list[_Box])
     except msgspec.ValidationError as error:
-        raise UserError(
-            f"{path} is not a result file of the detection benchmark ({error}): {form}"
-        ) from error
-    except msgspec.DecodeError:
-        pass  # perhaps only for a NaN, which JSON does not know but everybody writes
-    try:
-        loose = msgspec.convert(json.loads(text), _LooseBoxes)
-    except msgspec.ValidationError as error:
-        raise UserError(
-            f"{path} is not a result file of the detection benchmark ({error}): {form}"
-        ) from error
+        raise UserError(f"{path} cannot be evaluated ({error}): {form}") from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}): {form}") from error
-    return loose.results, loose.meta, lambda entry: msgspec.convert(entry, list[_Box])
 
 
-def _checked(path: Path, token: str, sample: int, boxes: list[_Box]) -> Detections:
-    """The boxes of one sample as columns.
+def _sample(path: Path, i: int, token: str, entry: Any, decode: Callable[[Any], list[_Box]]) -> Detections:
+    """The boxes of the `i`-th sample of a file.
 
     Raises:
         UserError: for boxes that cannot be evaluated.
     """
-
-    def refuse(problem: str) -> UserError:
-        return UserError(f"{path}: sample {token}: {problem}")
-
-    if len(boxes) > DETECTION_CVPR_2019.max_boxes:
-        raise refuse(
-            f"{len(boxes)} boxes, but the benchmark takes {DETECTION_CVPR_2019.max_boxes}: keep the best ones"
-        )
-    for box in boxes:
-        if box.sample_token != token:
-            raise refuse(f"holds a box of sample {box.sample_token!r}: file it under its own sample")
-        if box.detection_name not in _LABELS:
-            raise refuse(f"unknown class {box.detection_name!r}: use one of {', '.join(CLASSES)}")
-        if box.attribute_name not in _ATTRIBUTE_IDS:
-            raise refuse(
-                f'unknown attribute {box.attribute_name!r}: use one of {", ".join(ATTRIBUTES)}, or ""'
-            )
+    try:
+        boxes = decode(entry)
+        problem = _problem(token, boxes)
+    except msgspec.ValidationError as error:
+        problem = f"{error}: the benchmark's form is {', '.join(_Box.__struct_fields__)}"
+    if problem:
+        raise UserError(f"{path}: sample {token}: {problem}")
 
     def floats(name: str, width: int) -> np.ndarray:
         values = chain.from_iterable(getattr(box, name) for box in boxes)
         return np.fromiter(values, np.float64, len(boxes) * width).reshape(-1, width)
 
-    def integers(values: Sequence[int]) -> np.ndarray:
+    def integers(values: list[int]) -> np.ndarray:
         return np.array(values, dtype=np.int64)
 
-    score = np.array([box.detection_score for box in boxes], dtype=np.float64)
-    center, size, rotation = floats("translation", 3), floats("size", 3), floats("rotation", 4)
-    for name, values in (("translation", center), ("size", size), ("rotation", rotation), ("score", score)):
-        bad = np.flatnonzero(~np.isfinite(values.reshape(len(boxes), -1)).all(axis=1)) if len(boxes) else ()
-        if len(bad):
-            raise refuse(
-                f"the {name} of box {bad[0]} is {values[bad[0]].tolist()}: leave out what is not finite"
-            )
-    if not (size > 0).all():
-        at = int(np.flatnonzero(~(size > 0).all(axis=1))[0])
-        raise refuse(
-            f"the size of box {at} is {size[at].tolist()}: width, length and height must be positive"
-        )
     columns = GlobalBoxes(
-        sample=np.full(len(boxes), sample, dtype=np.int64),
+        sample=np.full(len(boxes), i),
         label=integers([_LABELS[box.detection_name] for box in boxes]),
-        center=center,
-        size=size[:, _LENGTH_WIDTH_HEIGHT],
-        rotation=rotation,
+        center=floats("translation", 3),
+        size=floats("size", 3)[:, _LENGTH_WIDTH_HEIGHT],
+        rotation=floats("rotation", 4),
         velocity=floats("velocity", 2),
         attribute=integers([_ATTRIBUTE_IDS[box.attribute_name] for box in boxes]),
         num_points=integers([box.num_pts for box in boxes]),
     )
-    return Detections(boxes=columns, score=score)
+    return Detections(boxes=columns, score=np.array([box.detection_score for box in boxes], dtype=np.float64))
+
+
+def _problem(token: str, boxes: list[_Box]) -> str | None:
+    """Why these boxes of one sample cannot be evaluated, and what to do; None if they can."""
+    if len(boxes) > DETECTION_CVPR_2019.max_boxes:
+        return f"{len(boxes)} boxes: keep the best {DETECTION_CVPR_2019.max_boxes}, the benchmark's limit"
+    for i, box in enumerate(boxes):
+        if box.sample_token != token:
+            return f"box {i} is of sample {box.sample_token!r}: file it under its own sample"
+        if box.detection_name not in _LABELS:
+            return f"box {i} has the unknown class {box.detection_name!r}: use one of {', '.join(CLASSES)}"
+        if box.attribute_name not in _ATTRIBUTE_IDS:
+            known = ", ".join(ATTRIBUTES)
+            return f'box {i} has the unknown attribute {box.attribute_name!r}: use "" or one of {known}'
+        if not all(map(isfinite, (*box.translation, *box.size, *box.rotation, box.detection_score))):
+            return f"box {i} has a number that is not finite: leave such boxes out, they cannot be right"
+        if min(box.size) <= 0:
+            return f"box {i} has the size {box.size}: width, length and height must be positive"
+    return None

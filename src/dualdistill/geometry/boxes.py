@@ -89,17 +89,30 @@ def points_in_boxes(points: Float[Tensor, "points 3"], boxes: Boxes) -> Bool[Ten
         return torch.zeros(len(boxes), len(points), dtype=torch.bool, device=points.device)
     # relative to one of the boxes, so that float64 has its digits where the boxes are
     origin = boxes.center[0].double()
-    center = (boxes.center.double() - origin).T[..., None]  # 3 boxes 1
-    half = boxes.size.double().T[..., None] / 2
-    yaw = boxes.yaw.double()[:, None]
+    center, half, yaw = boxes.center.double() - origin, boxes.size.double() / 2, boxes.yaw.double()
     cos, sin = yaw.cos(), yaw.sin()
+    reach = half[:, :2].norm(dim=1) + 1e-6
     at_once = max(1, _PAIRS_AT_ONCE // len(boxes))
 
     def held(some: Tensor) -> Tensor:
-        x, y, z = (some.double() - origin).T[:, None] - center  # boxes points, each
-        inside = (x * cos + y * sin).abs() <= half[0]
-        inside &= (y * cos - x * sin).abs() <= half[1]
-        return inside & (z.abs() <= half[2])
+        # only points whose x is near a box's are worth a look: sorted by x, they stand in a row
+        some = some.double() - origin
+        x, order = some[:, 0].contiguous().sort()
+        first = torch.searchsorted(x, center[:, 0] - reach)
+        count = torch.searchsorted(x, center[:, 0] + reach, right=True) - first
+        box = torch.arange(len(yaw), device=x.device).repeat_interleave(count)
+        rank = torch.arange(len(box), device=x.device) - (count.cumsum(0) - count - first).index_select(
+            0, box
+        )
+        point = order.index_select(0, rank)
+
+        dx, dy, dz = (some.index_select(0, point) - center.index_select(0, box)).unbind(dim=1)
+        c, s, (length, width, height) = cos[box], sin[box], half.index_select(0, box).unbind(dim=1)
+        along, left = dx * c + dy * s, dy * c - dx * s
+        inside = (along.abs() <= length) & (left.abs() <= width) & (dz.abs() <= height)
+        mask = torch.zeros(len(yaw), len(some), dtype=torch.bool, device=x.device)
+        mask[box[inside], point[inside]] = True
+        return mask
 
     return torch.cat([held(some) for some in points.split(at_once)], dim=1)
 

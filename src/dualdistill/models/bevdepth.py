@@ -70,14 +70,17 @@ class BevDepth(nn.Module):
 
     def forward(self, batch: Batch) -> BevOutput:
         cameras = self._cameras(batch)
-        vector = self._camera_vector(batch, cameras)
-        features, logits, plan, current = self._look(cameras, 0, vector)
+        features, logits, current = self._look(batch, cameras, 0)
         maps = [current]
         if self.config.temporal.frames == 2:
-            # Second, also for autocast: it keeps the low-precision copies of weights, and ones first made
+            # Second, also for autocast: it keeps the low-precision copies of weights, and copies first made
             # without gradient would cut the current frame off, too.
             with torch.no_grad():
-                maps.append(self._previous(cameras, vector, plan))
+                *_, previous = self._look(batch, cameras, 1)
+                if self.config.temporal.warps:
+                    motion = cameras.previous_from_current
+                    previous = warp_previous(previous, motion, self.grid, self.config.temporal.anchor)
+            maps.append(previous)
         canvas = torch.cat(maps, dim=1)
         stages, neck = self.encoder(canvas)
         images = cameras.images.shape[:1] + cameras.images.shape[2:3]
@@ -117,51 +120,45 @@ class BevDepth(nn.Module):
             for boxes, seconds in zip(detections, gap, strict=True)
         )
 
-    def _look(
-        self, cameras: Cameras, frame: int, vector: Tensor, plan: PoolPlan | None = None
-    ) -> tuple[Tensor, Tensor, PoolPlan, Tensor]:
-        """Image features, depth logits, pooling plan (made, unless given) and BEV map of one frame."""
-        images = cameras.images[:, frame].flatten(0, 1)
-        features = self.image(images)
-        logits, context = self.depth_net(features, vector)
-        if plan is None:
-            plan = self._plan(cameras, frame, features.shape[-2:])
+    def _look(self, batch: Batch, cameras: Cameras, frame: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Image features, depth logits and BEV map of one frame (as if the car rested, if it is warped)."""
+        features = self.image(cameras.images[:, frame].flatten(0, 1))
+        logits, context = self.depth_net(features, self._camera_vector(batch, cameras, frame))
         depth = logits.float().softmax(dim=1)
         if self.refinement is not None:
             volume = self.refinement(depth.unsqueeze(1) * context.unsqueeze(2))
             context = volume.movedim(1, 2).flatten(0, 1)  # every bin a camera of its own, with one bin
             depth = context.new_ones(len(context), 1, *context.shape[-2:])
-        pooled = lift_splat_pool(depth, context, plan)
-        return features, logits, plan, pooled if self.preprocess is None else self.preprocess(pooled)
-
-    def _previous(self, cameras: Cameras, vector: Tensor, plan: PoolPlan) -> Float[Tensor, "batch chan y x"]:
-        """The earlier frame's map in the current BEV frame; `vector` is the current frame's, as published."""
-        if not self.config.temporal.warps:
-            return self._look(cameras, 1, vector)[-1]
-        # One calibration a scene, one image augmentation a sample: the plan of now is the plan of then.
-        previous = self._look(cameras, 1, vector, plan)[-1]
-        return warp_previous(previous, cameras.previous_from_current, self.grid, self.config.temporal.anchor)
+        pooled = lift_splat_pool(depth, context, self._plan(cameras, frame, features.shape[-2:]))
+        return features, logits, pooled if self.preprocess is None else self.preprocess(pooled)
 
     @torch.no_grad()
     def _plan(self, cameras: Cameras, frame: int, feature_size: tuple[int, int]) -> PoolPlan:
         height, width = cameras.images.shape[-2:]
+        rows, columns = feature_size
         points = lift(
-            frustum((height, width), (feature_size[0], feature_size[1]), self.depths),
+            frustum((height, width), (rows, columns), self.depths),
             cameras.intrinsics[:, frame],
             cameras.augmented_from_image[:, frame],
-            cameras.bev_from_camera[:, frame],
+            cameras.bev_from_camera[:, 0 if self.config.temporal.warps else frame],
         )
         if self.refinement is not None:
             points = points.flatten(1, 2).unsqueeze(2)
         return make_pool_plan(points, self.grid, self.config.lift.z_range, self.config.lift.index)
 
     @torch.no_grad()
-    def _camera_vector(self, batch: Batch, cameras: Cameras) -> Float[Tensor, "images vector"]:
-        now = (cameras.intrinsics[:, 0], cameras.augmented_from_image[:, 0], cameras.bev_from_camera[:, 0])
+    def _camera_vector(self, batch: Batch, cameras: Cameras, frame: int) -> Float[Tensor, "images vector"]:
+        """As published, the pose of now stands for both frames; officially, so does the rest."""
+        own = frame if self.config.lift.net == "gated" else 0
+        calibration = (
+            cameras.intrinsics[:, own],
+            cameras.augmented_from_image[:, own],
+            cameras.bev_from_camera[:, 0],
+        )
         with torch.autocast(cameras.images.device.type, enabled=False):
             if self.config.lift.net == "gated":
-                return pose_vector(*now)
-            return calibration_vector(*now, batch.augmented_from_bev)
+                return pose_vector(*calibration)
+            return calibration_vector(*calibration, batch.augmented_from_bev)
 
     def _center_targets(self, batch: Batch) -> CenterTargets:
         return center_targets(

@@ -8,8 +8,8 @@ wider convolutions: the hidden layers of all branches read the same map and are 
 layers of the six tasks are one grouped convolution for each output. `official_state_dict` shows the 36
 branches by their published names.
 
-Differs from the released code in that the last layers are initialised too, heat map bias -2.19: there the
-initialiser never reaches the task heads (bevdepth 9.1), and the heat map loss starts far higher.
+Differs from the released code in that the heat map bias does start at -2.19: there the initialiser never reaches the
+task heads (bevdepth 9.1), and the heat map loss starts far higher.
 """
 
 from collections.abc import Iterator
@@ -144,8 +144,10 @@ class CenterHead(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         # Branch by branch: the fan of a fused convolution is 36 times that of the branches it stands for.
+        # The last layers keep PyTorch's default: scaled to their few outputs, as Kaiming's fan-out has it, they would
+        # start with logits in the tens.
         for name, tensor in _official_views(self):
-            if name.endswith("weight") and tensor.ndim == 4:
+            if name.endswith("conv.weight"):
                 nn.init.kaiming_normal_(tensor, mode="fan_out", nonlinearity="relu")
             elif name.endswith("1.bias"):
                 tensor.fill_(self.config.heatmap_bias if ".heatmap." in name else 0.0)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import timm
 import torch
@@ -90,13 +90,25 @@ class ImageEncoder(nn.Module):
             self.backbone.bn1.requires_grad_(False)
             self.train(self.training)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "ImageEncoder":
         super().train(mode)
         if self.config.frozen_stem:
             self.backbone.bn1.eval()
         return self
 
     def forward(self, images: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images chan h w"]:
+        """Features at the config's stride.
+
+        Raises:
+            UserError: if the sides of the images are no multiples of the strides that must meet.
+        """
+        step = 32 if self.config.neck == "second" else self.config.stride
+        height, width = images.shape[-2:]
+        if height % step or width % step:
+            raise UserError(
+                f"images of {height}x{width} pixels do not fit this student: with neck {self.config.neck!r} and "
+                f"stride {self.config.stride}, both sides must be multiples of {step}"
+            )
         return self.neck(self.backbone(self.normalised(images)))
 
     def normalised(

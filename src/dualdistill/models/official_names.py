@@ -95,11 +95,7 @@ def recognise(state: dict[str, Tensor]) -> BevDepthConfig:
     Raises:
         ValueError: if it is of neither family.
     """
-    backbone = (
-        "resnet101"
-        if any(".layer3.22." in name or name.startswith("layer3.22.") for name in state)
-        else "resnet50"
-    )
+    backbone = "resnet101" if any("layer3.22." in name for name in state) else "resnet50"
     if "img_view_transformer.se.fc.1.weight" in state:
         return distill_bevdepth(
             backbone=backbone,
@@ -119,8 +115,7 @@ def recognise(state: dict[str, Tensor]) -> BevDepthConfig:
 
 
 def our_name(name: str) -> str | None:
-    """Our name of a published tensor (those of the head keep their own after "head."); None if it is not a
-    weight."""
+    """Our name of a published tensor (the head's keep theirs after "head."); None if it is not a weight."""
     for table in (_BEVDET, _OFFICIAL):
         for pattern, replacement in table.items():
             if match := re.match(pattern, name):
@@ -178,11 +173,24 @@ def load_official_student(model: BevDepth, state: dict[str, Tensor]) -> dict[str
             f"not the state of this student: missing {sorted(missing)}, not part of it {sorted(left_over)}, "
             f"of another shape {sorted(wrong)}"
         )
-    load_official_state_dict(model.head, head)
+    official = "head.trunk.conv1.weight" in state
+    load_official_state_dict(model.head, head if official else from_legacy_codes(head))
     with torch.no_grad():
         for name, tensor in rest.items():
             own[name].copy_(tensor)
     return account
+
+
+def from_legacy_codes(head: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a head that predicts legacy boxes (width before length, theta = -yaw - pi/2), changed so
+    that it predicts ours."""
+    changed = dict(head)
+    for name, tensor in head.items():
+        if re.search(r"\.dim\.1\.(weight|bias)$", name):
+            changed[name] = tensor[[1, 0, 2]]
+        elif re.search(r"\.rot\.1\.(weight|bias)$", name):
+            changed[name] = -tensor[[1, 0]]  # sin yaw = -cos theta, cos yaw = -sin theta
+    return changed
 
 
 def _check_geometry(model: BevDepth, kind: str, found: Tensor) -> None:

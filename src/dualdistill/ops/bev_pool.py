@@ -99,25 +99,31 @@ def make_pool_plan(
     batch, cameras, depths, height, width, _ = points_bev.shape
     pixels, cells = batch * cameras * height * width, batch * grid.height * grid.width
     b, y, x = pool_cells(points_bev, grid, z_range, index).movedim(2, 4).reshape(-1, 3).unbind(dim=1)
-    point = (x >= 0).nonzero().squeeze(1)
-    cell = ((b * grid.height + y) * grid.width + x).index_select(0, point)
-    pixel = point // depths
+    kept = x >= 0
+    point = kept.nonzero().squeeze(1)
+    cell = ((b * grid.height + y) * grid.width + x).index_select(0, point).int()
+    points_of_pixel, points_of_cell = (
+        kept.view(pixels, depths).sum(dim=1),
+        torch.bincount(cell, minlength=cells),
+    )
+    pixel = torch.arange(pixels, device=point.device).repeat_interleave(
+        points_of_pixel, output_size=len(point)
+    )
     order = cell.argsort(stable=True)
     return PoolPlan(
         shape=(batch, grid.height, grid.width),
         frustum_shape=(batch * cameras, depths, height, width),
         point=point.int(),
-        cell=cell.int(),
-        pixel_start=_starts(pixel, pixels),
+        cell=cell,
+        pixel_start=_starts(points_of_pixel),
         point_by_cell=point.index_select(0, order).int(),
         pixel_by_cell=pixel.index_select(0, order).int(),
-        cell_start=_starts(cell, cells),
+        cell_start=_starts(points_of_cell),
     )
 
 
-def _starts(bag: Int[Tensor, "kept"], bags: int) -> Int[Tensor, "bags"]:
-    """Where each bag begins once its members stand in a row."""
-    count = torch.bincount(bag, minlength=bags)
+def _starts(count: Int[Tensor, "bags"]) -> Int[Tensor, "bags"]:
+    """Where each bag begins if bags of so many members stand in a row."""
     return (count.cumsum(0) - count).int()
 
 
@@ -159,9 +165,9 @@ class _LiftSplat(torch.autograd.Function):
     def backward(ctx: Any, grad_map: Tensor) -> tuple[Tensor, Tensor, None]:
         """One bag sum serves both gradients.
 
-        Let s(pixel) = Σ over its points of depth[point] · grad[cell]. That is the gradient of the context; the
-        gradient of a depth, context[pixel] · grad[cell], is the derivative of Σ s · context by that depth, the
-        fast gradient of a bag's weights. The slow one, of a bag's table, is never asked for.
+        Let s(pixel) = Σ over its points of depth[point] · grad[cell]. That is the gradient of the context.
+        The gradient of a depth, context[pixel] · grad[cell], is the derivative of Σ s · context by it, the
+        fast gradient of a bag's weights; the slow one, of a bag's table, is never asked for.
         """
         depth, context = ctx.saved_tensors
         plan: PoolPlan = ctx.plan

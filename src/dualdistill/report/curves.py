@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,7 @@ def draw_curves(
     names = loss_names(runs) if names is None else list(names)
     if not names:
         raise ValueError("no losses to draw: the runs have recorded none")
-    chosen = {run: palette.series[index % len(palette.series)] for index, run in enumerate(runs)} | dict(
-        colours or {}
-    )
+    chosen = dict(zip(runs, cycle(palette.series), strict=False)) | dict(colours or {})
     columns = min(len(names), 4 if len(names) in (4, 7, 8) or len(names) > 9 else 3)
     rows = math.ceil(len(names) / columns)
     figure = Figure(
@@ -135,11 +134,11 @@ def _draw_run(axes: Axes, steps: Series, values: Series, half_life: float, colou
 
 
 def _scale(axes: Axes) -> None:
-    """Logarithmic where the smoothed lines span more than a factor of twenty; else from zero where that costs little.
+    """Logarithmic where the smoothed lines span a factor of twenty; else from zero where that costs little.
 
     Raw outliers may leave the picture.
     """
-    smooth = [line.get_ydata() for line in axes.lines[1::2]]
+    smooth = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines[1::2]]
     known = np.concatenate([line[np.isfinite(line)] for line in smooth]) if smooth else np.array([])
     if not len(known):
         axes.set_yticks([])

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,7 +24,8 @@ _PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <link rel="icon" href="data:,">
@@ -43,9 +44,9 @@ _PAGE = """<!doctype html>
 
 
 class ReportPage:
-    """Builds a page from top to bottom; every text given is escaped. Methods return the page, so calls can be chained.
+    """Builds a page from top to bottom; every text given is escaped, a blank line in it starts a paragraph.
 
-    A blank line in a text starts a paragraph. Figures are drawn in light and, if a second one is given, in dark.
+    Methods return the page, so calls can be chained.
     """
 
     def __init__(self, title: str, lead: str = "", *, byline: str = "", footer: str = ""):
@@ -63,12 +64,12 @@ class ReportPage:
         self._figures = 0
         self._tables = 0
 
-    def highlight(self, value: str, label: str) -> Self:
+    def highlight(self, value: str, label: str) -> "ReportPage":
         """A number set large under the lead, with what it is."""
         self._highlights.append((value, label))
         return self
 
-    def section(self, title: str, text: str = "") -> Self:
+    def section(self, title: str, text: str = "") -> "ReportPage":
         """Starts a section; what follows belongs to it."""
         anchors = {anchor for _, anchor, _ in self._sections}
         stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
@@ -80,14 +81,14 @@ class ReportPage:
         self._sections.append((title, anchor, []))
         return self.text(text)
 
-    def heading(self, title: str) -> Self:
+    def heading(self, title: str) -> "ReportPage":
         """A heading within the section."""
         return self._add(f"<h3>{html.escape(title)}</h3>")
 
-    def text(self, text: str) -> Self:
+    def text(self, text: str) -> "ReportPage":
         return self._add(_paragraphs(text)) if text.strip() else self
 
-    def table(self, table: Table, caption: str = "") -> Self:
+    def table(self, table: Table, caption: str = "") -> "ReportPage":
         """A table under its numbered caption."""
         self._tables += 1
         caption = caption or table.title
@@ -107,7 +108,7 @@ class ReportPage:
         dark: Figure | None = None,
         encoding: Encoding = "png",
         dpi: int = 150,
-    ) -> Self:
+    ) -> "ReportPage":
         """A drawing over its numbered caption.
 
         Args:
@@ -133,7 +134,7 @@ class ReportPage:
             f"<figcaption><b>Figure {self._figures}.</b> {html.escape(caption)}</figcaption></figure>"
         )
 
-    def facts(self, facts: Mapping[str, object]) -> Self:
+    def facts(self, facts: Mapping[str, object]) -> "ReportPage":
         """A list of names and what they stand for: settings, versions."""
         items = "\n".join(
             f"<dt>{html.escape(name)}</dt><dd>{html.escape(_said(value))}</dd>"
@@ -144,9 +145,8 @@ class ReportPage:
     def html(self) -> str:
         """The page."""
         sections = "\n".join(
-            f'<section id="{anchor}" aria-labelledby="{anchor}-title">\n<h2 id="{anchor}-title">{html.escape(title)}</h2>\n'
-            + "\n".join(parts)
-            + "\n</section>"
+            f'<section id="{anchor}" aria-labelledby="{anchor}-title">\n'
+            f'<h2 id="{anchor}-title">{html.escape(title)}</h2>\n' + "\n".join(parts) + "\n</section>"
             for title, anchor, parts in self._sections
         )
         links = "".join(
@@ -177,7 +177,7 @@ class ReportPage:
         temporary.replace(path)
         return path
 
-    def _add(self, fragment: str) -> Self:
+    def _add(self, fragment: str) -> "ReportPage":
         if not self._sections:
             raise ValueError("start a section before adding to the page")
         self._sections[-1][2].append(fragment)

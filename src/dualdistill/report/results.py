@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any
 
 TP_ERRORS = {
     "trans_err": "mATE",
@@ -57,7 +57,7 @@ class ResultRow:
     note: str = ""
 
     @classmethod
-    def from_metrics(cls, name: str, metrics: Mapping[str, Any], **known: Any) -> Self:
+    def from_metrics(cls, name: str, metrics: Mapping[str, Any], **known: Any) -> "ResultRow":
         """A row from the metrics of an evaluation (keys of the devkit's `metrics_summary.json`).
 
         Args:
@@ -66,11 +66,12 @@ class ResultRow:
         errors = metrics.get("tp_errors", {})
         scores = {"mean_ap": metrics["mean_ap"], "nd_score": metrics["nd_score"]}
         scores |= {key: errors.get(key) for key in TP_ERRORS}
-        return cls(name=name, **{key: _known(value) for key, value in scores.items()}, **known)
+        known |= {key: _known(value) for key, value in scores.items()}
+        return cls(name=name, **known)
 
     @classmethod
-    def mean_of(cls, rows: Sequence[Self]) -> Self:
-        """One row for several seeds of one experiment: means, with the sample standard deviation from two runs on.
+    def mean_of(cls, rows: Sequence["ResultRow"]) -> "ResultRow":
+        """One row for several seeds of one experiment: means, and the sample standard deviations.
 
         Name, teacher and all that is not a score are the first row's.
         """
@@ -78,14 +79,12 @@ class ResultRow:
             raise ValueError("the mean of no rows is not a row")
         fields = (*SCORES, "gain_mean_ap", "gain_nd_score")
         values = {key: [v for row in rows if (v := getattr(row, key)) is not None] for key in fields}
-        return replace(
-            rows[0],
-            **{key: statistics.fmean(known) if known else None for key, known in values.items()},
-            spread={key: statistics.stdev(known) for key, known in values.items() if len(known) > 1},
-            seeds=len(rows),
-        )
+        known = {key: some for key, some in values.items() if some}
+        means: dict[str, Any] = {key: statistics.fmean(some) for key, some in known.items()}
+        spread = {key: statistics.stdev(some) for key, some in known.items() if len(some) > 1}
+        return replace(rows[0], **means, spread=spread, seeds=len(rows))
 
-    def gaining_over(self, baseline: Self) -> Self:
+    def gaining_over(self, baseline: "ResultRow") -> "ResultRow":
         """This row with its gain in mAP and NDS over `baseline`."""
         return replace(
             self,

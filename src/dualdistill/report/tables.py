@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -32,6 +34,9 @@ class Column:
     better: Literal["up", "down"] | None = None
     """Which direction is better, if any: shown as an arrow, and the best value of the column stands out."""
 
+    side: bool = False
+    """Whether a narrow terminal may do without it."""
+
     @property
     def heading(self) -> str:
         return self.title + {"up": " ↑", "down": " ↓", None: ""}[self.better]
@@ -52,11 +57,9 @@ class Table:
     """Whether the last row sums up the others, and is set apart."""
 
     def __post_init__(self) -> None:
-        for name in ("spreads", "ranked"):
-            if getattr(self, name) and len(getattr(self, name)) != len(self.rows):
-                raise ValueError(
-                    f"{name} needs one entry a row: {len(self.rows)}, got {len(getattr(self, name))}"
-                )
+        for entries in (self.spreads, self.ranked):
+            if entries and len(entries) != len(self.rows):
+                raise ValueError(f"{len(self.rows)} rows need as many spreads and ranks, got {len(entries)}")
 
     def cell(self, row: int, column: Column) -> str:
         """A value as it is read, the same in every form but JSON; a dash where there is none."""
@@ -89,20 +92,33 @@ class Table:
         winners = {index for index, value in written.items() if value == winner}
         return winners if len(winners) < len(written) else set()
 
-    def to_rich(self) -> RichTable:
-        """For a terminal."""
+    def to_rich(self, width: int | None = None) -> RichTable:
+        """For a terminal of `width` characters: side columns that do not fit are left out, the last first."""
+        columns = list(self.columns)
+        while True:
+            table = self._rich(columns)
+            side = [column for column in columns if column.side]
+            if not side or width is None or Console(width=10_000).measure(table).maximum <= width:
+                return table
+            columns.remove(side[-1])
+
+    def _rich(self, columns: Sequence[Column]) -> RichTable:
         table = RichTable(
-            title=self.title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+            title=self.title or None,
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            padding=(0, 1, 0, 0),
         )
-        for column in self.columns:
+        for column in columns:
             right = self.numeric(column)
-            table.add_column(Text(column.heading), justify="right" if right else "left", no_wrap=right)
+            table.add_column(Text(column.title), justify="right" if right else "left", no_wrap=right)
         for index in range(len(self.rows)):
-            cells = [
+            texts = [
                 Text(self.cell(index, column), style="bold" if index in self.best(column) else "")
-                for column in self.columns
+                for column in columns
             ]
-            table.add_row(*cells)
+            table.add_row(*texts, end_section=self.summary and index == len(self.rows) - 2)
         return table
 
     def to_markdown(self) -> str:
@@ -138,22 +154,25 @@ class Table:
     def to_html(self) -> str:
         """A `<table>` without styles: numbers carry class "number", best ones sit in `<strong>`."""
 
+        number = ' class="number"'
+
         def cell(index: int, column: Column) -> str:
             text = html.escape(self.cell(index, column))
             text = f"<strong>{text}</strong>" if index in self.best(column) else text
             if column is self.columns[0]:
                 return f'<th scope="row">{text}</th>'
-            return f'<td class="number">{text}</td>' if self.numeric(column) else f"<td>{text}</td>"
+            return f"<td{number if self.numeric(column) else ''}>{text}</td>"
 
         heads = "".join(
-            f'<th scope="col"{" class=number" if self.numeric(column) else ""}>{_html_heading(column)}</th>'
+            f'<th scope="col"{number if self.numeric(column) else ""}>{_html_heading(column)}</th>'
             for column in self.columns
         )
-        rows = "\n".join(
-            f"<tr>{''.join(cell(index, column) for column in self.columns)}</tr>"
-            for index in range(len(self.rows))
-        )
-        return f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+        lines = [[cell(index, column) for column in self.columns] for index in range(len(self.rows))]
+        rows = [f"<tr>{''.join(line)}</tr>" for line in lines]
+        if self.summary:
+            rows[-1] = rows[-1].replace("<tr>", '<tr class="summary">', 1)
+        body = "\n".join(rows)
+        return f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
     def to_latex(self) -> str:
         """A `tabular` for the booktabs package."""
@@ -168,6 +187,8 @@ class Table:
         alignment = "".join("r" if self.numeric(column) else "l" for column in self.columns)
         heads = [_latex(column.heading) for column in self.columns]
         body = [line([cell(index, column) for column in self.columns]) for index in range(len(self.rows))]
+        if self.summary:
+            body.insert(-1, r"  \midrule")
         return "\n".join([
             rf"\begin{{tabular}}{{{alignment}}}", r"  \toprule", line(heads), r"  \midrule", *body,
             r"  \bottomrule", r"\end{tabular}", "",
@@ -187,26 +208,26 @@ class Table:
 def results_table(rows: Sequence[ResultRow], title: str = "") -> Table:
     """The main table: a row a model; columns nobody has a value for are left out.
 
-    mAP, NDS and gains in percent and percentage points; errors in their own units (metres, 1 - IoU, radians, m/s,
-    1 - accuracy). Teachers do not compete for the best value.
+    mAP, NDS and gains in percent and percentage points; errors in their own units (metres, 1 - IoU, radians,
+    m/s, 1 - accuracy). Teachers do not compete for the best value.
     """
     if not rows:
         raise ValueError("a results table needs at least one row")
     percent: dict[str, Any] = {"digits": 1, "scale": 100.0}
     columns = [
         Column(key="name", title="Model"),
-        Column(key="teacher", title="Teacher"),
+        Column(key="teacher", title="Teacher", side=True),
         Column(key="mean_ap", title="mAP", better="up", **percent),
         Column(key="nd_score", title="NDS", better="up", **percent),
         *(Column(key=key, title=title_, digits=3, better="down") for key, title_ in TP_ERRORS.items()),
         Column(key="gain_mean_ap", title="Δ mAP", signed=True, **percent),
         Column(key="gain_nd_score", title="Δ NDS", signed=True, **percent),
-        Column(key="published_mean_ap", title="mAP publ.", **percent),
-        Column(key="published_nd_score", title="NDS publ.", **percent),
-        Column(key="steps", title="Steps"),
-        Column(key="parameters", title="Params (M)", digits=1, scale=1e-6),
-        Column(key="seeds", title="Seeds"),
-        Column(key="note", title="Note"),
+        Column(key="published_mean_ap", title="mAP publ.", **percent, side=True),
+        Column(key="published_nd_score", title="NDS publ.", **percent, side=True),
+        Column(key="steps", title="Steps", side=True),
+        Column(key="parameters", title="Params (M)", digits=1, scale=1e-6, side=True),
+        Column(key="seeds", title="Seeds", side=True),
+        Column(key="note", title="Note", side=True),
     ]
     values = [row.values() for row in rows]
     asked = [column for column in columns if any(value.get(column.key) is not None for value in values)]
@@ -268,9 +289,9 @@ def _html_heading(column: Column) -> str:
 
 
 _LATEX: dict[str, str] = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "Δ": r"$\Delta$",
-    "±": r"$\pm$", "−": "$-$", "–": "--", "\n": " ",
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$", "Δ": r"$\Delta$", "±": r"$\pm$", "−": "$-$", "–": "--", "\n": " ",
 }  # fmt: skip
 
 

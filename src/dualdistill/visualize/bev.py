@@ -97,7 +97,8 @@ def draw_layer(
     rgba = np.array([to_rgba(c, a) for c, a in zip(layer.colours(theme), layer.opacities(), strict=True)])
     closed = np.concatenate([outlines, outlines[:, :1]], axis=1)
     if layer.filled:
-        tints = rgba * [1, 1, 1, 0.22]
+        width *= 0.6
+        tints = rgba * [1, 1, 1, 0.3]
         axes.add_collection(PolyCollection(list(outlines), facecolors=tints, edgecolors="none", zorder=order))
     dashes: Any = (0, (3, 1.6)) if layer.dashed else "solid"
     axes.add_collection(

@@ -1,4 +1,4 @@
-"""Camera images with the boxes in them: projection with edges cut at the near plane, and the six-image figure."""
+"""Camera images with boxes in them: projection with edges cut at the near plane, and the six-image figure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,13 +63,14 @@ def visible_edges(
 
 
 def front_faces(boxes: Boxes, view: View, near: float = NEAR) -> list[Float[Tensor, "_ 2"]]:
-    """Outline, in pixels, of the part of each front face beyond the near plane; no points where there is none."""
+    """Outline, in pixels, of the part of each front face beyond the near plane; empty where there is none."""
     faces = _corners_camera(boxes, view)[:, torch.tensor(FRONT_FACE)]
     return [view.project(_beyond(face, near)) for face in faces]
 
 
 def _corners_camera(boxes: Boxes, view: View) -> Float[Tensor, "boxes 8 3"]:
-    return transform(view.camera_from_bev, corners(boxes).to(view.camera_from_bev.dtype))
+    points = corners(boxes).to(view.camera_from_bev.dtype).flatten(0, 1)
+    return transform(view.camera_from_bev, points).unflatten(0, (-1, 8))
 
 
 def _beyond(polygon: Float[Tensor, "_ 3"], near: float) -> Float[Tensor, "_ 3"]:
@@ -92,13 +93,13 @@ def draw_cameras(
     *,
     image_width: int | None = None,
 ) -> Figure:
-    """The images of one sample, front row above back row, with the boxes of all layers; heading faces are tinted.
+    """The images of one sample, front row above back row, with the boxes of all layers, front faces tinted.
 
-    Arguments are one sample and frame of `structures.Cameras`; boxes are in the frame `bev_from_camera` leads to.
+    The tensors are one sample and frame of `structures.Cameras`; boxes are where `bev_from_camera` leads.
 
     Args:
         layers: First at the bottom.
-        image_width: Of each image in the figure, in pixels at 100 dpi; None takes the images' own, within 420 to 640.
+        image_width: Of each image in the figure, pixels at 100 dpi; None is their own, within 420 to 640.
     """
     count, _, height, width = images.shape
     if count != len(CAMERAS):

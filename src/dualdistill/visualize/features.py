@@ -1,4 +1,4 @@
-"""BEV feature maps side by side: where a network is active, and whether the student is where its teacher is."""
+"""BEV feature maps side by side: where a network is active, and whether a student is where its teacher is."""
 
 from collections.abc import Mapping
 
@@ -54,14 +54,14 @@ def draw_features(
     ratio = (y_max - y_min) / (x_max - x_min)
     height = panel_inches * (ratio if forward == "y" else 1 / ratio)
     figure = Figure(
-        figsize=(panel_inches * len(maps), height + 0.75),
+        figsize=(panel_inches * len(maps), height + 0.6),
         facecolor=theme.paper,
         layout=ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, wspace=0.02),
     )
     all_axes = figure.subplots(1, len(maps), squeeze=False)[0]
     for axes, (name, map_) in zip(all_axes, active.items(), strict=True):
         image = _show(axes, map_.numpy(), extent, forward, ceilings[name])
-        _finish(figure, axes, image, name, theme)
+        _finish(figure, axes, image, name, ceilings[name], theme)
         if boxes is not None:
             layer = BoxLayer(name="boxes", boxes=boxes, colour="white", fade=False)
             draw_bev_layer(axes, layer, theme=theme, forward=forward, width=0.7)
@@ -82,21 +82,15 @@ def _show(
     return image
 
 
-def _finish(figure: Figure, axes: Axes, image: AxesImage, name: str, theme: Theme) -> None:
+def _finish(figure: Figure, axes: Axes, image: AxesImage, name: str, ceiling: float, theme: Theme) -> None:
     axes.spines[:].set_visible(False)
     axes.set_title(name, color=theme.ink, fontsize=11, loc="left", pad=6)
-    axes.plot(
-        0,
-        0,
-        marker="+",
-        color="white",
-        markersize=7,
-        path_effects=[withStroke(linewidth=2, foreground="black")],
-    )
+    outlined = [withStroke(linewidth=2, foreground="black")]
+    axes.plot(0, 0, marker="+", color="white", markersize=7, path_effects=outlined)
     bar = figure.colorbar(image, ax=axes, orientation="horizontal", fraction=0.03, pad=0.015, aspect=40)
     bar.outline.set_visible(False)
-    bar.set_ticks([0, image.norm.vmax])
-    bar.set_ticklabels(["0", f"{image.norm.vmax:.3g}"])
+    bar.set_ticks([0, ceiling])
+    bar.set_ticklabels(["0", f"{ceiling:.3g}"])
     bar.ax.tick_params(colors=theme.muted, labelsize=7.5, length=0)
     low, high = bar.ax.get_xticklabels()
     low.set_horizontalalignment("left")

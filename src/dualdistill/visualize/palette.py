@@ -1,4 +1,4 @@
-"""The colours of every drawing, on light and on dark paper; colour-blind eyes can tell the kinds of boxes apart."""
+"""The colours of every drawing, on light and dark paper; colour-blind eyes can tell the kinds apart."""
 
 from dataclasses import dataclass, field
 

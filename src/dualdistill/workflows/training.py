@@ -66,6 +66,7 @@ def start_training(
     seed: int,
     teacher: Path | None = None,
     version: str | None = None,
+    split: str | None = None,
     workers: int | None = None,
     devices: int = 1,
 ) -> Path:
@@ -82,7 +83,7 @@ def start_training(
         seed=seed,
         data=data.resolve(),
         version=index.version,
-        split=split_names(index.version)[0],
+        split=split or split_names(index.version)[0],
         teacher=weights,
     )
     run = RunFolder.create(out, recipe, seed)

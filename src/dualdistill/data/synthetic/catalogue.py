@@ -32,7 +32,9 @@ class Kind:
         common = rng.normal()
         steps = np.clip(0.7 * common + 0.7 * rng.normal(size=3), -2.2, 2.2)
         low = 0.55 * np.asarray(self.size)
-        length, width, height = np.maximum(np.asarray(self.size) + steps * np.asarray(self.spread), low).round(3)
+        length, width, height = np.maximum(
+            np.asarray(self.size) + steps * np.asarray(self.spread), low
+        ).round(3)
         size = (float(length), float(width), float(height))
         return size, self.shape(rng, size, moves).fitted(size, SLACK)
 
@@ -40,22 +42,57 @@ class Kind:
 CAR = Kind(category="vehicle.car", size=(4.6, 1.95, 1.72), spread=(0.45, 0.17, 0.22), shape=shapes.car)
 TRUCK = Kind(category="vehicle.truck", size=(7.0, 2.5, 2.85), spread=(1.9, 0.35, 0.7), shape=shapes.truck)
 BUS = Kind(category="vehicle.bus.rigid", size=(11.0, 2.9, 3.4), spread=(1.5, 0.2, 0.3), shape=shapes.bus)
-TRAILER = Kind(category="vehicle.trailer", size=(11.0, 2.85, 3.8), spread=(2.6, 0.25, 0.5), shape=shapes.trailer)
+TRAILER = Kind(
+    category="vehicle.trailer", size=(11.0, 2.85, 3.8), spread=(2.6, 0.25, 0.5), shape=shapes.trailer
+)
 CONSTRUCTION = Kind(
-    category="vehicle.construction", size=(6.4, 2.8, 3.2), spread=(1.3, 0.4, 0.6), shape=shapes.construction_vehicle
+    category="vehicle.construction",
+    size=(6.4, 2.8, 3.2),
+    spread=(1.3, 0.4, 0.6),
+    shape=shapes.construction_vehicle,
 )
-BARRIER = Kind(category="movable_object.barrier", size=(0.5, 2.4, 1.0), spread=(0.12, 0.45, 0.12), shape=shapes.barrier)
-MOTORCYCLE = Kind(category="vehicle.motorcycle", size=(2.1, 0.78, 1.3), spread=(0.2, 0.1, 0.12), shape=shapes.motorcycle)
-MOTORCYCLIST = Kind(category="vehicle.motorcycle", size=(2.1, 0.8, 1.65), spread=(0.2, 0.1, 0.1), shape=shapes.motorcycle)
-BICYCLE = Kind(category="vehicle.bicycle", size=(1.7, 0.58, 1.05), spread=(0.14, 0.08, 0.08), shape=shapes.bicycle)
-CYCLIST = Kind(category="vehicle.bicycle", size=(1.75, 0.62, 1.72), spread=(0.14, 0.08, 0.12), shape=shapes.bicycle)
-ADULT = Kind(category="human.pedestrian.adult", size=(0.72, 0.66, 1.75), spread=(0.14, 0.09, 0.12), shape=shapes.pedestrian)
-CHILD = Kind(category="human.pedestrian.child", size=(0.5, 0.5, 1.25), spread=(0.08, 0.06, 0.14), shape=shapes.pedestrian)
+BARRIER = Kind(
+    category="movable_object.barrier", size=(0.5, 2.4, 1.0), spread=(0.12, 0.45, 0.12), shape=shapes.barrier
+)
+MOTORCYCLE = Kind(
+    category="vehicle.motorcycle", size=(2.1, 0.78, 1.3), spread=(0.2, 0.1, 0.12), shape=shapes.motorcycle
+)
+MOTORCYCLIST = Kind(
+    category="vehicle.motorcycle", size=(2.1, 0.8, 1.65), spread=(0.2, 0.1, 0.1), shape=shapes.motorcycle
+)
+BICYCLE = Kind(
+    category="vehicle.bicycle", size=(1.7, 0.58, 1.05), spread=(0.14, 0.08, 0.08), shape=shapes.bicycle
+)
+CYCLIST = Kind(
+    category="vehicle.bicycle", size=(1.75, 0.62, 1.72), spread=(0.14, 0.08, 0.12), shape=shapes.bicycle
+)
+ADULT = Kind(
+    category="human.pedestrian.adult",
+    size=(0.72, 0.66, 1.75),
+    spread=(0.14, 0.09, 0.12),
+    shape=shapes.pedestrian,
+)
+CHILD = Kind(
+    category="human.pedestrian.child",
+    size=(0.5, 0.5, 1.25),
+    spread=(0.08, 0.06, 0.14),
+    shape=shapes.pedestrian,
+)
 WORKER = Kind(
-    category="human.pedestrian.construction_worker", size=(0.74, 0.7, 1.78), spread=(0.12, 0.08, 0.08), shape=shapes.worker
+    category="human.pedestrian.construction_worker",
+    size=(0.74, 0.7, 1.78),
+    spread=(0.12, 0.08, 0.08),
+    shape=shapes.worker,
 )
-CONE = Kind(category="movable_object.trafficcone", size=(0.42, 0.42, 0.95), spread=(0.09, 0.09, 0.2), shape=shapes.traffic_cone)
-DEBRIS = Kind(category="movable_object.debris", size=(0.7, 0.6, 0.5), spread=(0.2, 0.15, 0.15), shape=shapes.debris)
+CONE = Kind(
+    category="movable_object.trafficcone",
+    size=(0.42, 0.42, 0.95),
+    spread=(0.09, 0.09, 0.2),
+    shape=shapes.traffic_cone,
+)
+DEBRIS = Kind(
+    category="movable_object.debris", size=(0.7, 0.6, 0.5), spread=(0.2, 0.15, 0.15), shape=shapes.debris
+)
 
 
 def attribute(category: str, speed: float, *, parked: bool) -> str | None:

@@ -26,12 +26,29 @@ def house(rng: np.random.Generator, length: float, depth: float) -> Mesh:
     x, y, wall = length / 2, depth / 2, pick(rng, WALLS)
     parts = [box((-x, -y, 0), (x, y, height), wall, Material.FACADE)]
     if rng.random() < 0.4:
-        parts.append(box((-x - 0.15, -y - 0.15, 0), (x + 0.15, y + 0.15, rng.uniform(0.6, 3.2)), pick(rng, WALLS), Material.MASONRY))
+        parts.append(
+            box(
+                (-x - 0.15, -y - 0.15, 0),
+                (x + 0.15, y + 0.15, rng.uniform(0.6, 3.2)),
+                pick(rng, WALLS),
+                Material.MASONRY,
+            )
+        )
     if height < 10 and rng.random() < 0.6:
         roof = pick(rng, ((0.3, 0.1, 0.06), (0.12, 0.12, 0.13)))
-        parts.append(box((-x - 0.4, -y - 0.4, height), (x + 0.4, y + 0.4, height + 0.3 * depth), roof, Material.MASONRY, (0.9, 0.05)))
+        parts.append(
+            box(
+                (-x - 0.4, -y - 0.4, height),
+                (x + 0.4, y + 0.4, height + 0.3 * depth),
+                roof,
+                Material.MASONRY,
+                (0.9, 0.05),
+            )
+        )
     if rng.random() < 0.4:
-        parts.append(box((-0.3 * x, -y - 1.4, 2.7), (0.3 * x, y + 1.4, 3.0), pick(rng, SIGNS), Material.CLOTH))
+        parts.append(
+            box((-0.3 * x, -y - 1.4, 2.7), (0.3 * x, y + 1.4, 3.0), pick(rng, SIGNS), Material.CLOTH)
+        )
     return Mesh.join(parts)
 
 
@@ -90,7 +107,12 @@ def sign(rng: np.random.Generator) -> Mesh:
     return Mesh.join(
         [
             cylinder(0.04, height, STEEL, Material.METAL, sides=5),
-            box((-0.03, -width, height - 2 * width), (0.03, width, height), pick(rng, SIGNS), Material.REFLECTOR),
+            box(
+                (-0.03, -width, height - 2 * width),
+                (0.03, width, height),
+                pick(rng, SIGNS),
+                Material.REFLECTOR,
+            ),
         ]
     )
 
@@ -120,10 +142,21 @@ def wall(rng: np.random.Generator, length: float) -> Mesh:
     if kind == 0:
         return box((-x, -0.15, 0), (x, 0.15, rng.uniform(0.7, 2.2)), pick(rng, WALLS), Material.MASONRY)
     if kind == 1:
-        return box((-x, -0.4, 0), (x, 0.4, rng.uniform(0.8, 1.8)), pick(rng, LEAVES), Material.LEAF, taper=(0.98, 0.7))
+        return box(
+            (-x, -0.4, 0),
+            (x, 0.4, rng.uniform(0.8, 1.8)),
+            pick(rng, LEAVES),
+            Material.LEAF,
+            taper=(0.98, 0.7),
+        )
     height, color = rng.uniform(0.9, 1.8), pick(rng, (STEEL, DARK, WHITE, BARK))
-    rails = [box((-x, -0.03, z * height), (x, 0.03, z * height + 0.08), color, Material.METAL) for z in (0.2, 0.9)]
-    pales = [box((p - 0.04, -0.02, 0), (p + 0.04, 0.02, height), color, Material.METAL) for p in np.arange(-x, x, 0.5)]
+    rails = [
+        box((-x, -0.03, z * height), (x, 0.03, z * height + 0.08), color, Material.METAL) for z in (0.2, 0.9)
+    ]
+    pales = [
+        box((p - 0.04, -0.02, 0), (p + 0.04, 0.02, height), color, Material.METAL)
+        for p in np.arange(-x, x, 0.5)
+    ]
     return Mesh.join(rails + pales)
 
 

@@ -58,9 +58,15 @@ def draw_daylight(rng: np.random.Generator) -> Daylight:
     weather = rng.choice(3, p=[0.5, 0.35, 0.15])
     altitude = np.radians((rng.uniform(30, 65), 80.0, rng.uniform(12, 25))[weather])
     direction = rng.uniform(-np.pi, np.pi)
-    sun = np.array([np.cos(altitude) * np.cos(direction), np.cos(altitude) * np.sin(direction), np.sin(altitude)])
-    sun_color = np.array([(1.0, 0.95, 0.86), (0.45, 0.46, 0.47), (1.0, 0.75, 0.5)][weather]) * rng.uniform(0.85, 1.15)
-    sky = np.array([(0.28, 0.42, 0.68), (0.5, 0.53, 0.57), (0.26, 0.33, 0.5)][weather]) * rng.uniform(0.8, 1.2)
+    sun = np.array(
+        [np.cos(altitude) * np.cos(direction), np.cos(altitude) * np.sin(direction), np.sin(altitude)]
+    )
+    sun_color = np.array([(1.0, 0.95, 0.86), (0.45, 0.46, 0.47), (1.0, 0.75, 0.5)][weather]) * rng.uniform(
+        0.85, 1.15
+    )
+    sky = np.array([(0.28, 0.42, 0.68), (0.5, 0.53, 0.57), (0.26, 0.33, 0.5)][weather]) * rng.uniform(
+        0.8, 1.2
+    )
     horizon = np.array([(0.6, 0.68, 0.78), (0.62, 0.64, 0.66), (0.75, 0.6, 0.48)][weather])
     return Daylight(
         sun=sun,
@@ -79,7 +85,15 @@ class _Roadside:
         self._street, self._occupancy, self._rng = street, occupancy, rng
         self.placed: list[Prop] = []
 
-    def _put(self, mesh: Mesh, place: float, offset: float, turn: float = 0.0, gap: float = 0.1, cross: bool = False) -> bool:
+    def _put(
+        self,
+        mesh: Mesh,
+        place: float,
+        offset: float,
+        turn: float = 0.0,
+        gap: float = 0.1,
+        cross: bool = False,
+    ) -> bool:
         curve = self._street.cross if cross and self._street.cross is not None else self._street.main
         track = Track(curve=curve, length=place, offset=offset, turn=turn)
         low, high = mesh.triangles.reshape(-1, 3).min(axis=0), mesh.triangles.reshape(-1, 3).max(axis=0)
@@ -106,14 +120,21 @@ class _Roadside:
                         offset = edge + setback + abs(rng.normal(0, 0.8)) + depth / 2 + length**2 / 480
                         self._put(clutter.house(rng, length - 0.4, depth), middle, side * offset)
                     elif rng.random() < 0.7:
-                        self._put(clutter.wall(rng, length - 1.0), middle, side * (edge + rng.uniform(0.6, 1.5)))
+                        self._put(
+                            clutter.wall(rng, length - 1.0), middle, side * (edge + rng.uniform(0.6, 1.5))
+                        )
                 place += length + (rng.uniform(1, 8) if rng.random() < 0.25 else 0.0)
             if street.cross is not None:
                 for place in np.arange(edge + 14, 90, 15.0):
                     depth = rng.uniform(7, 12)
                     offset = street.cross_half + street.pavement + 1.5 + depth / 2
                     for flank in (-1, 1):
-                        self._put(clutter.house(rng, rng.uniform(8, 14), depth), side * place, flank * offset, cross=True)
+                        self._put(
+                            clutter.house(rng, rng.uniform(8, 14), depth),
+                            side * place,
+                            flank * offset,
+                            cross=True,
+                        )
         for direction in np.arange(0, 2 * np.pi, 2 * np.pi / 26):
             mesh, reach = clutter.tower(rng), rng.uniform(125, 170)
             x, y, turn = reach * np.cos(direction), reach * np.sin(direction), rng.uniform(0, 2)
@@ -145,7 +166,12 @@ class _Roadside:
                 self._put(clutter.shelter(rng), rng.uniform(-20, 40), side * (edge - 1.0), towards_road)
 
     def _scatter(
-        self, build: Callable[[np.random.Generator], Mesh], mean: float, side: int, offset: float, spread: float
+        self,
+        build: Callable[[np.random.Generator], Mesh],
+        mean: float,
+        side: int,
+        offset: float,
+        spread: float,
     ) -> None:
         """A random number of things around some offset."""
         rng = self._rng

@@ -44,6 +44,13 @@ class Mesh:
     color: Float[np.ndarray, "faces 3"]
     material: Int[np.ndarray, "faces"]
 
+    @property
+    def normals(self) -> Float[np.ndarray, "faces 3"]:
+        """Unit vectors that point out of the solids."""
+        first, second, third = (self.triangles[:, corner] for corner in range(3))
+        normal = np.cross(second - first, third - first)
+        return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+
     def __len__(self) -> int:
         return len(self.material)
 
@@ -76,9 +83,14 @@ class Mesh:
 
 
 def _soup(vertices: np.ndarray, faces: np.ndarray, color: Rgb, material: Material) -> Mesh:
+    """A convex solid: its faces are wound so that their normals point outwards."""
+    triangles = vertices[faces].astype(np.float64)
+    normal = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    inward = np.einsum("fd,fd->f", normal, triangles[:, 0] - vertices.mean(axis=0)) < 0
+    triangles[inward] = triangles[inward, ::-1]
     return Mesh(
-        triangles=vertices[faces].astype(np.float64),
-        color=np.tile(np.asarray(color, dtype=np.float64), (len(faces), 1)),
+        triangles=triangles,
+        color=np.full((len(faces), 3), color, dtype=np.float64),
         material=np.full(len(faces), int(material)),
     )
 
@@ -102,7 +114,9 @@ def box(
     square = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
     middle = square.mean(axis=0)
     top = middle + (square - middle) * np.asarray(taper) + np.array([lean, 0.0])
-    vertices = np.concatenate([np.c_[square, np.full(4, z0)], np.c_[top, np.full(4, z1)]])
+    vertices = np.concatenate(
+        [np.column_stack([square, np.full(4, z0)]), np.column_stack([top, np.full(4, z1)])]
+    )
     return _soup(vertices, _BOX_FACES, color, material)
 
 
@@ -117,17 +131,21 @@ def cylinder(
 ) -> Mesh:
     """An upright prism on the plane z = 0 around the origin; `top` scales its upper end (a cone is nearly 0)."""
     angle = np.arange(sides) * (2 * np.pi / sides)
-    ring = radius * np.c_[np.cos(angle), np.sin(angle)]
+    ring = radius * np.column_stack([np.cos(angle), np.sin(angle)])
     vertices = np.concatenate(
-        [np.c_[ring, np.zeros(sides)], np.c_[ring * top, np.full(sides, height)], [[0, 0, 0], [0, 0, height]]]
+        [
+            np.column_stack([ring, np.zeros(sides)]),
+            np.column_stack([ring * top, np.full(sides, height)]),
+            [[0, 0, 0], [0, 0, height]],
+        ]
     )
     here, there = np.arange(sides), (np.arange(sides) + 1) % sides
     faces = np.concatenate(
         [
-            np.c_[here, there, there + sides],
-            np.c_[here, there + sides, here + sides],
-            np.c_[there, here, np.full(sides, 2 * sides)],
-            np.c_[here + sides, there + sides, np.full(sides, 2 * sides + 1)],
+            np.column_stack([here, there, there + sides]),
+            np.column_stack([here, there + sides, here + sides]),
+            np.column_stack([there, here, np.full(sides, 2 * sides)]),
+            np.column_stack([here + sides, there + sides, np.full(sides, 2 * sides + 1)]),
         ]
     )
     return _soup(vertices, faces, color, material)
@@ -155,7 +173,9 @@ def blob(
     ).reshape(-1, 3)
     ring, side = (grid.ravel() for grid in np.meshgrid(np.arange(rings), np.arange(sides), indexing="ij"))
     here, there = ring * sides + side, ring * sides + (side + 1) % sides
-    faces = np.concatenate([np.c_[here, there, there + sides], np.c_[here, there + sides, here + sides]])
+    faces = np.concatenate(
+        [np.column_stack([here, there, there + sides]), np.column_stack([here, there + sides, here + sides])]
+    )
     # The caps of the poles have no area.
     corners = unit[faces]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)

@@ -11,15 +11,16 @@ Footprints = Float[np.ndarray, "times 5"]
 """x, y, yaw, half length, half width at each of the checked times."""
 
 
-def footprints(track: Track, length: float, width: float, times: Sequence[float]) -> Footprints:
-    return np.array([[*track.at(time), length / 2, width / 2] for time in times])
+def footprints(track: Track, length: float, width: float, times: Float[np.ndarray, "times"]) -> Footprints:
+    sides = np.broadcast_to([length / 2, width / 2], (len(times), 2))
+    return np.concatenate([track.poses(times), sides], axis=1)
 
 
 class Occupancy:
     """Rectangles of everything placed so far, at a few times of the scene."""
 
     def __init__(self, times: Sequence[float]):
-        self.times = tuple(times)
+        self.times = np.asarray(times, dtype=np.float64)
         self._placed: list[Footprints] = []
 
     def take(self, track: Track, length: float, width: float, gap: float = 0.3) -> bool:

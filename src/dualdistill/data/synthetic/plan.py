@@ -29,8 +29,13 @@ class Track:
 
     def at(self, time: float) -> tuple[float, float, float]:
         """x, y (metres) and yaw (radians) in the street frame."""
-        x, y, heading = self.curve.at(self.length + self.speed * time, self.offset + self.drift * time)
-        return float(x), float(y), float(heading) + self.turn
+        x, y, yaw = self.poses(np.asarray(time)).tolist()
+        return x, y, yaw
+
+    def poses(self, times: Float[np.ndarray, "*times"]) -> Float[np.ndarray, "*times 3"]:
+        """The same at several times."""
+        x, y, heading = self.curve.at(self.length + self.speed * times, self.offset + self.drift * times)
+        return np.stack([x, y, heading + self.turn], axis=-1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,10 @@ named `target_from_source`.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from dualdistill.data.synthetic.config import SyntheticConfig
 from dualdistill.structures import CAMERAS
@@ -29,7 +30,9 @@ _EGO_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0
 """Axes of a camera that looks straight ahead: z forward, x right, y down."""
 
 
-def pose(translation: tuple[float, float, float], *, yaw: float, pitch: float = 0.0, roll: float = 0.0) -> Matrix:
+def pose(
+    translation: tuple[float, float, float], *, yaw: float, pitch: float = 0.0, roll: float = 0.0
+) -> Matrix:
     """Roll about x, then pitch about y, then yaw about z (radians), then the translation."""
     matrix = np.eye(4)
     matrix[:3, :3] = rotation(yaw, pitch, roll)
@@ -74,13 +77,15 @@ class Camera:
     delay: float
     """Seconds from the LiDAR revolution to the exposure; negative."""
 
-    def rays(self) -> Float[np.ndarray, "pixels 3"]:
+    @cached_property
+    def rays(self) -> Float32[np.ndarray, "pixels 3"]:
         """Unit directions through the pixel centres, row by row, camera frame."""
         u, v = np.meshgrid(np.arange(self.width) + 0.5, np.arange(self.height) + 0.5)
         x = (u - self.intrinsics[0, 2]) / self.intrinsics[0, 0]
         y = (v - self.intrinsics[1, 2]) / self.intrinsics[1, 1]
         directions = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
-        return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        return directions.astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,5 +131,10 @@ def draw_rig(config: SyntheticConfig, rng: np.random.Generator) -> Rig:
         )
     ego_from_lidar = pose(_LIDAR_MOUNT, yaw=-np.pi / 2) @ pose((0.0, 0.0, 0.0), **tilt(0.3))
     ego_from_lidar[:3, 3] += rng.normal(0.0, 0.01, 3)
-    elevations = np.radians(np.linspace(-30.0, 10.0, config.lidar_beams) + rng.normal(0.0, 0.05, config.lidar_beams))
-    return Rig(cameras=tuple(cameras), lidar=Lidar(channel="LIDAR_TOP", ego_from_lidar=ego_from_lidar, elevations=elevations))
+    elevations = np.radians(
+        np.linspace(-30.0, 10.0, config.lidar_beams) + rng.normal(0.0, 0.05, config.lidar_beams)
+    )
+    return Rig(
+        cameras=tuple(cameras),
+        lidar=Lidar(channel="LIDAR_TOP", ego_from_lidar=ego_from_lidar, elevations=elevations),
+    )

@@ -19,7 +19,13 @@ GROUND_REFLECTIVITY = np.array([0.3, 0.13, 0.1, 0.6, 0.5, 0.25, 0.3, 0.25])
 class Curve:
     """A line in the plane, by arc length, with a left-hand offset; beyond its ends it goes straight on."""
 
-    def __init__(self, start: tuple[float, float, float], first: float, curvature: Float[np.ndarray, "steps"], step: float):
+    def __init__(
+        self,
+        start: tuple[float, float, float],
+        first: float,
+        curvature: Float[np.ndarray, "steps"],
+        step: float,
+    ):
         """`start` is (x, y, heading) at arc length 0; `curvature` (1/m) begins at arc length `first`, every `step` m."""
         self._length = first + step * np.arange(len(curvature) + 1)
         heading = np.concatenate([[0.0], np.cumsum(curvature * step)])
@@ -131,13 +137,20 @@ def paint_ground(street: Street, rng: np.random.Generator) -> GroundPicture:
     draw = ImageDraw.Draw(image)
 
     def fill(outline: list[tuple[float, float]], code: int) -> None:
-        draw.polygon([((x + REACH) * PIXELS_PER_METRE, (y + REACH) * PIXELS_PER_METRE) for x, y in outline], fill=code)
+        draw.polygon(
+            [((x + REACH) * PIXELS_PER_METRE, (y + REACH) * PIXELS_PER_METRE) for x, y in outline], fill=code
+        )
 
     main, half, first, last = street.main, street.half, -130.0, 170.0
     for _ in range(rng.poisson(6)):
         start, offset = rng.uniform(-60, 100), rng.choice([-1, 1]) * (half + street.pavement)
         depth = np.sign(offset) * rng.uniform(5, 25)
-        fill(main.ribbon(start, start + rng.uniform(8, 40), min(offset, offset + depth), max(offset, offset + depth)), PLAZA)
+        fill(
+            main.ribbon(
+                start, start + rng.uniform(8, 40), min(offset, offset + depth), max(offset, offset + depth)
+            ),
+            PLAZA,
+        )
     roads = [(main, half)] if street.cross is None else [(main, half), (street.cross, street.cross_half)]
     for extra, code in ((street.pavement, PAVEMENT), (0.25, KERB), (0.0, ASPHALT)):
         for curve, reach in roads:
@@ -147,7 +160,9 @@ def paint_ground(street: Street, rng: np.random.Generator) -> GroundPicture:
         fill(main.ribbon(start, start + rng.uniform(1, 9), offset, offset + rng.uniform(0.5, 2.0)), PATCH)
 
     lines = [(0.0, YELLOW if rng.random() < 0.5 else WHITE, bool(rng.random() < 0.6))]
-    lines += [(side * lane * street.lane_width, WHITE, True) for lane in range(1, street.lanes) for side in (-1, 1)]
+    lines += [
+        (side * lane * street.lane_width, WHITE, True) for lane in range(1, street.lanes) for side in (-1, 1)
+    ]
     lines += [(side * street.lanes * street.lane_width, WHITE, False) for side in (-1, 1)]
     for offset, code, dashed in lines:
         for start in np.arange(first, last, 9.0 if dashed else 3.0):
@@ -159,7 +174,11 @@ def paint_ground(street: Street, rng: np.random.Generator) -> GroundPicture:
             if street.clear_of_crossing(start, 3.0):
                 for low in (-half, half - street.parking):
                     fill(main.ribbon(start, start + 0.12, low, low + street.parking), WHITE)
-    zebras = [rng.uniform(-20, 60)] if street.cross is None else [street.cross_at + side * (street.cross_half + 3) for side in (-1, 1)]
+    zebras = (
+        [rng.uniform(-20, 60)]
+        if street.cross is None
+        else [street.cross_at + side * (street.cross_half + 3) for side in (-1, 1)]
+    )
     for start in zebras:
         for offset in np.arange(-half + 0.4, half - 0.5, 1.0):
             fill(main.ribbon(start - 1.3, start + 1.3, offset, offset + 0.5), WHITE)

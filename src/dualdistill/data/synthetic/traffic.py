@@ -11,8 +11,18 @@ from dualdistill.data.synthetic.street import Curve, Street
 AHEAD, BEHIND = 55.0, -45.0
 """Metres along the road, from the ego car, between which objects are placed."""
 
-_DRIVEN = ((catalogue.CAR, 0.7), (catalogue.TRUCK, 0.11), (catalogue.BUS, 0.09), (catalogue.MOTORCYCLIST, 0.1))
-_PARKED = ((catalogue.CAR, 0.8), (catalogue.TRUCK, 0.1), (catalogue.TRAILER, 0.06), (catalogue.MOTORCYCLE, 0.04))
+_DRIVEN = (
+    (catalogue.CAR, 0.7),
+    (catalogue.TRUCK, 0.11),
+    (catalogue.BUS, 0.09),
+    (catalogue.MOTORCYCLIST, 0.1),
+)
+_PARKED = (
+    (catalogue.CAR, 0.8),
+    (catalogue.TRUCK, 0.1),
+    (catalogue.TRAILER, 0.06),
+    (catalogue.MOTORCYCLE, 0.04),
+)
 
 
 class Traffic:
@@ -39,7 +49,10 @@ class Traffic:
             self._crossing_pedestrian()
         for _ in range(rng.poisson(0.6)):
             offset = rng.uniform(-self._street.half, self._street.half)
-            self._place(catalogue.DEBRIS, Track(curve=self._street.main, length=self._along(), offset=offset, turn=rng.uniform(0, 3)))
+            self._place(
+                catalogue.DEBRIS,
+                Track(curve=self._street.main, length=self._along(), offset=offset, turn=rng.uniform(0, 3)),
+            )
         return tuple(self.actors)
 
     def _along(self) -> float:
@@ -83,7 +96,9 @@ class Traffic:
             actor = self._place(kind, track, gap=0.8)
             if actor is not None and actor.category == "vehicle.truck" and rng.random() < 0.25:
                 self._tow(actor, direction)
-            place += (actor.size[0] if actor else 2.0) + rng.exponential(sparse) + (1.5 if speed == 0 else 5.0)
+            place += (
+                (actor.size[0] if actor else 2.0) + rng.exponential(sparse) + (1.5 if speed == 0 else 5.0)
+            )
 
     def _tow(self, tractor: Actor, direction: int) -> None:
         """A trailer behind a truck."""
@@ -91,7 +106,13 @@ class Traffic:
         back = tractor.size[0] / 2 + catalogue.TRAILER.size[0] / 2 + 2.5
         self._place(
             catalogue.TRAILER,
-            Track(curve=track.curve, length=track.length - direction * back, offset=track.offset, speed=track.speed, turn=track.turn),
+            Track(
+                curve=track.curve,
+                length=track.length - direction * back,
+                offset=track.offset,
+                speed=track.speed,
+                turn=track.turn,
+            ),
             parked=tractor.parked,
         )
 
@@ -115,17 +136,23 @@ class Traffic:
         rng, street = self._rng, self._street
         direction = -side if rng.random() < 0.9 else side
         on_strip = street.parking > 0
-        offset = side * (street.half - street.parking / 2 if on_strip else street.half + street.pavement + 3.5)
+        offset = side * (
+            street.half - street.parking / 2 if on_strip else street.half + street.pavement + 3.5
+        )
         across = not on_strip and rng.random() < 0.5
         filled = rng.uniform(0.15, 0.75) if on_strip else rng.uniform(0.0, 0.4)
         place = self._ego.length + BEHIND + rng.uniform(0, 6)
         while place < self._ego.length + AHEAD:
             step = 3.0 if across else 6.5
             if rng.random() < filled and street.clear_of_crossing(place, 8.0):
-                turn = (0.0 if direction > 0 else np.pi) + rng.normal(0, 0.03) + (np.pi / 2 if across else 0.0)
+                turn = (
+                    (0.0 if direction > 0 else np.pi) + rng.normal(0, 0.03) + (np.pi / 2 if across else 0.0)
+                )
                 kind = catalogue.CAR if across else self._choose(_PARKED)
                 actor = self._place(
-                    kind, Track(curve=street.main, length=place, offset=offset + rng.normal(0, 0.1), turn=turn), parked=True
+                    kind,
+                    Track(curve=street.main, length=place, offset=offset + rng.normal(0, 0.1), turn=turn),
+                    parked=True,
                 )
                 step = max(step, actor.size[0] + 1.5) if actor and not across else step
             place += step
@@ -138,7 +165,11 @@ class Traffic:
             place, lateral = self._along(), street.half + rng.uniform(0.5, street.pavement - 0.3)
             speed = 0.0 if rng.random() < 0.3 else rng.choice([-1, 1]) * rng.uniform(0.7, 1.7)
             for _ in range(1 + rng.poisson(0.35)):
-                heading = rng.uniform(-np.pi, np.pi) if speed == 0 else (0.0 if speed > 0 else np.pi) + rng.normal(0, 0.1)
+                heading = (
+                    rng.uniform(-np.pi, np.pi)
+                    if speed == 0
+                    else (0.0 if speed > 0 else np.pi) + rng.normal(0, 0.1)
+                )
                 track = Track(
                     curve=street.main,
                     length=place + rng.normal(0, 0.9),
@@ -152,7 +183,10 @@ class Traffic:
             kind = catalogue.BICYCLE if rng.random() < 0.65 else catalogue.MOTORCYCLE
             for number in range(rng.integers(1, 4)):
                 track = Track(
-                    curve=street.main, length=row + 1.2 * number, offset=side * (street.half + 0.9), turn=turn + rng.normal(0, 0.1)
+                    curve=street.main,
+                    length=row + 1.2 * number,
+                    offset=side * (street.half + 0.9),
+                    turn=turn + rng.normal(0, 0.1),
                 )
                 self._place(kind, track, parked=True, gap=0.1)
         for _ in range(rng.poisson(0.5)):
@@ -186,7 +220,9 @@ class Traffic:
         edge = street.half - (street.parking or 1.0)
         deep = street.half + rng.uniform(0.5, 2.0)
 
-        def put(kind: Kind, place: float, offset: float, turn: float, speed: float = 0.0, parked: bool = False) -> None:
+        def put(
+            kind: Kind, place: float, offset: float, turn: float, speed: float = 0.0, parked: bool = False
+        ) -> None:
             track = Track(curve=street.main, length=place, offset=side * offset, speed=speed, turn=turn)
             self._place(kind, track, parked=parked, gap=0.05)
 
@@ -202,7 +238,12 @@ class Traffic:
         if rng.random() < 0.75:
             count = rng.integers(3, 8)
             for share in np.linspace(0, 1, count):
-                put(catalogue.CONE, start - 1.5 - 9 * share, edge + (deep - edge) * share, rng.uniform(0, np.pi))
+                put(
+                    catalogue.CONE,
+                    start - 1.5 - 9 * share,
+                    edge + (deep - edge) * share,
+                    rng.uniform(0, np.pi),
+                )
             for place in np.arange(start, start + length, rng.uniform(2.5, 5.0)):
                 put(catalogue.CONE, place, edge - 0.6, rng.uniform(0, np.pi))
         for _ in range(rng.poisson(1.3)):

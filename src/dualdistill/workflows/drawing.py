@@ -1,0 +1,167 @@
+"""Pages and pictures of runs: what `visualize` writes, and the report of the demo."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from dualdistill.data.dataset import NuscenesDataset
+from dualdistill.errors import UserError
+from dualdistill.report.curves import draw_curves, read_records
+from dualdistill.report.page import ReportPage
+from dualdistill.report.results import ResultRow
+from dualdistill.report.tables import class_table, results_table
+from dualdistill.structures import Batch, BevOutput, Boxes
+from dualdistill.train.run_folder import RunFolder
+from dualdistill.visualize.bev import draw_bev_panels
+from dualdistill.visualize.cameras import draw_cameras
+from dualdistill.visualize.features import draw_features
+from dualdistill.visualize.layers import BoxLayer
+from dualdistill.visualize.palette import DARK, LIGHT, Theme
+from dualdistill.workflows.build import open_dataset, split_names
+from dualdistill.workflows.evaluation import Trained, evaluate_anything, weights_of
+
+SHOWN_SCORE = 0.2
+"""Detections that score less are not drawn: a detector offers hundreds."""
+
+Colour = str
+"""Name of a field of `Theme`: "teacher", "student" or "distilled"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exhibit:
+    """A trained detector in a report."""
+
+    name: str
+    colour: Colour
+    trained: Trained
+    run: RunFolder
+    metrics: dict[str, Any]
+
+
+def visualize_run(
+    console: Console, path: Path, *, data: Path | None, samples: int, checkpoint: str, split: str | None
+) -> Path:
+    """Write report.html beside the evaluation of a checkpoint (evaluated first, if it was not)."""
+    run = RunFolder.open(path)
+    weights = weights_of(path, checkpoint)
+    trained = Trained.load(weights)
+    metrics = evaluate_anything(console, weights, data=data, split=split)
+    colour = "teacher" if trained.experiment.role == "teacher" else "distilled" if trained.experiment.distiller else "student"
+    exhibit = Exhibit(name=trained.facts["recipe"], colour=colour, trained=trained, run=run, metrics=metrics)
+    page = ReportPage(exhibit.name, f"Step {trained.facts['step']}, evaluated on {split or 'the validation split'}.")
+    page.section("Result").table(results_table([ResultRow.from_metrics(exhibit.name, metrics)]))
+    add_training(page, [exhibit])
+    add_scenes(page, [exhibit], viewing_dataset(exhibit.trained, data, split), samples)
+    add_facts(page, [exhibit])
+    written = page.write(run.evaluation(weights.parent.name) / "report.html")
+    console.print(f"wrote {written}")
+    return written
+
+
+def viewing_dataset(trained: Trained, data: Path | None = None, split: str | None = None) -> NuscenesDataset:
+    """The samples of a split with images and points, whatever the detector itself looks at."""
+    index = trained.index(data, None)
+    seen = replace(trained.experiment.data, cameras=True, points=True, object_sampling=None)
+    experiment = replace(trained.experiment, data=seen)
+    return open_dataset(experiment, index, split=split or split_names(index.version)[1], training=False, seed=0)
+
+
+def add_training(page: ReportPage, exhibits: list[Exhibit]) -> None:
+    """Loss curves of all runs on the same axes."""
+    records = {exhibit.name: read_records(exhibit.run.metrics) for exhibit in exhibits}
+    page.section("Training", "Unweighted losses of each step, smoothed; raw values faint behind.")
+    page.figure(draw_curves(records), "How the losses went.", alt="Loss curves of all runs", dpi=110)
+
+
+def add_scenes(page: ReportPage, exhibits: list[Exhibit], dataset: NuscenesDataset, samples: int) -> None:
+    """BEV, camera images and feature maps of samples spread evenly over the split."""
+    if samples < 1:
+        raise UserError(f"--samples must be at least 1, got {samples}.")
+    count = min(samples, len(dataset))
+    chosen = [round(i * (len(dataset) - 1) / max(1, count - 1)) for i in range(count)]
+    page.section(
+        "Scenes",
+        f"Samples spread evenly over the split, none picked by hand. Detections that score at least {SHOWN_SCORE}; "
+        "annotations filled. Ahead is up.",
+    )
+    for item in chosen:
+        batch = dataset[item]
+        outputs = {exhibit.name: look(exhibit.trained, batch) for exhibit in exhibits}
+        found = {e.name: e.trained.detector.detect(outputs[e.name], batch)[0] for e in exhibits}
+        page.heading(f"Sample {batch.meta[0].token[:8]}")
+        _add_bev(page, exhibits, batch, found)
+        _add_cameras(page, exhibits, batch, found)
+        maps = {f"{e.name}, before the head": outputs[e.name].neck[0] for e in exhibits}
+        _add_features(page, maps, batch.boxes[0], outputs[exhibits[0].name].extent)
+
+
+def look(trained: Trained, batch: Batch) -> BevOutput:
+    with torch.no_grad():
+        return trained.detector.to("cpu").eval()(batch)
+
+
+def _add_bev(page: ReportPage, exhibits: list[Exhibit], batch: Batch, found: Mapping[str, Boxes]) -> None:
+    points = batch.points.features if batch.points is not None else None
+
+    def drawn(theme: Theme) -> Any:
+        truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=theme.truth, filled=True)
+        panels = {e.name: [truth, _layer(e, found[e.name], theme)] for e in exhibits}
+        return draw_bev_panels(points, panels, theme=theme)
+
+    caption = "From above: LiDAR points, annotations, detections."
+    page.figure(drawn(LIGHT), caption, alt="Boxes from above", dark=drawn(DARK), dpi=100)
+
+
+def _add_cameras(page: ReportPage, exhibits: list[Exhibit], batch: Batch, found: Mapping[str, Boxes]) -> None:
+    cameras, shown = batch.cameras, exhibits[-1]
+    assert cameras is not None
+    truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=DARK.truth)
+    figure = draw_cameras(
+        cameras.images[0, 0],
+        cameras.intrinsics[0, 0],
+        cameras.augmented_from_image[0, 0],
+        cameras.bev_from_camera[0, 0],
+        [truth, _layer(shown, found[shown.name], DARK)],
+    )
+    caption = f"What the cameras see, as the network sees it, with annotations and the boxes of {shown.name}."
+    page.figure(figure, caption, alt="Six camera images with boxes", encoding="jpeg", dpi=100)
+
+
+def _add_features(
+    page: ReportPage, maps: Mapping[str, Tensor], boxes: Boxes, extent: tuple[float, float, float, float]
+) -> None:
+    figure = draw_features(maps, boxes, extent=extent)
+    page.figure(figure, "Mean magnitude of the BEV features.", alt="BEV feature maps side by side", dpi=90)
+
+
+def _layer(exhibit: Exhibit, boxes: Boxes, theme: Theme) -> BoxLayer:
+    return BoxLayer(name=exhibit.name, boxes=boxes, colour=getattr(theme, exhibit.colour), min_score=SHOWN_SCORE)
+
+
+def add_classes(page: ReportPage, exhibits: list[Exhibit]) -> None:
+    """AP of each class, averaged over the distance thresholds."""
+    page.table(class_table({e.name: e.metrics["mean_dist_aps"] for e in exhibits}), "Average precision by class, percent.")
+
+
+def add_facts(page: ReportPage, exhibits: list[Exhibit]) -> None:
+    """What was run where, so that it can be repeated."""
+    page.section("How it was made")
+    for exhibit in exhibits:
+        facts, record = exhibit.trained.facts, exhibit.run.experiment
+        page.heading(exhibit.name)
+        page.facts(
+            {
+                "recipe": facts["recipe"],
+                "changed": ", ".join(record["overrides"]) or "nothing",
+                "seed": facts["seed"],
+                "steps": facts["step"],
+                "parameters": f"{sum(p.numel() for p in exhibit.trained.detector.parameters()):,}",
+                "data": f"{record['data']['version']}, trained on {record['data']['split']}",
+                "weights": str(exhibit.trained.path),
+            }
+        )

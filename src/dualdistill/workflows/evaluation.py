@@ -1,0 +1,136 @@
+"""`evaluate`: a run, a weights file or a result file, scored with the nuScenes detection metrics."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from dualdistill.data.dataset import NuscenesDataset
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.errors import UserError
+from dualdistill.evaluate.evaluation import evaluate_submission
+from dualdistill.evaluate.export import detections_to_global
+from dualdistill.evaluate.predict import predict
+from dualdistill.evaluate.records import Detections
+from dualdistill.evaluate.submission import write_submission
+from dualdistill.models.checkpoints import load_weights, read_facts
+from dualdistill.recipes.experiment import Experiment
+from dualdistill.report.results import ResultRow
+from dualdistill.report.tables import results_table
+from dualdistill.train.run_folder import RunFolder
+from dualdistill.workflows.build import build_detector, evaluation_loader, experiment_of, open_dataset, split_names
+from dualdistill.workflows.progress import progress
+
+EVALUATION_BATCH = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A detector as its weights file describes it."""
+
+    path: Path
+    facts: dict[str, Any]
+    experiment: Experiment
+    detector: nn.Module
+
+    @classmethod
+    def load(cls, path: Path) -> "Trained":
+        """Raises UserError for a file that is not ours or does not fit its own description."""
+        facts = read_facts(path)
+        if facts["role"] not in ("student", "teacher"):
+            raise UserError(f"{path} holds a {facts['role']}; expected student.safetensors or teacher.safetensors.")
+        experiment = experiment_of(facts)
+        detector = build_detector(experiment)
+        load_weights(detector, path)
+        return cls(path=path, facts=facts, experiment=experiment, detector=detector.eval())
+
+    def index(self, data: Path | None, version: str | None) -> NuscenesIndex:
+        """The data root that was asked for, or else the one of the training."""
+        known = self.facts["data"]
+        return NuscenesIndex.open(data or Path(known["root"]), version or (None if data else known["version"]))
+
+    def dataset(self, index: NuscenesIndex, split: str | None) -> NuscenesDataset:
+        split = split or split_names(index.version)[1]
+        return open_dataset(self.experiment, index, split=split, training=False, seed=self.facts["seed"])
+
+
+def weights_of(path: Path, checkpoint: str) -> Path:
+    """The detector's weights in a run folder, or the file itself."""
+    if path.is_dir():
+        folder = RunFolder.open(path).checkpoint(checkpoint)
+        for role in ("student", "teacher"):
+            if (folder / f"{role}.safetensors").is_file():
+                return folder / f"{role}.safetensors"
+        raise UserError(f"{folder} holds neither student.safetensors nor teacher.safetensors.")
+    return path
+
+
+def evaluate_anything(
+    console: Console,
+    what: Path,
+    *,
+    data: Path | None = None,
+    version: str | None = None,
+    split: str | None = None,
+    out: Path | None = None,
+    checkpoint: str = "last",
+    workers: int | None = None,
+    official: bool = False,
+) -> dict[str, Any]:
+    """Score `what`, print the table, write metrics.json (and results_nusc.json); returns the metrics."""
+    if what.suffix == ".json":
+        if data is None:
+            raise UserError("A result file does not say which data it is about: give --data ROOT.")
+        if not what.is_file():
+            raise UserError(f"There is no result file {what}.")
+        index = NuscenesIndex.open(data, version)
+        results, name, folder = what, what.name, out or what.parent
+        split = split or split_names(index.version)[1]
+    else:
+        if not what.exists():
+            raise UserError(f"There is no run folder, weights file or result file {what}.")
+        weights = weights_of(what, checkpoint)
+        trained = Trained.load(weights)
+        index = trained.index(data, version)
+        split = split or split_names(index.version)[1]
+        name = trained.facts["recipe"]
+        folder = out or _beside(weights)
+        results = folder / "results_nusc.json"
+        write_detections(console, trained, trained.dataset(index, split), results, workers or 0)
+    if official:
+        from dualdistill.evaluate.official import official_metrics
+
+        metrics = official_metrics(results, index.root, index.version, split, folder)
+    else:
+        metrics = evaluate_submission(results, index, split, folder)
+    console.print(results_table([ResultRow.from_metrics(name, metrics)]).to_rich())
+    console.print(f"wrote {folder / 'metrics.json'}")
+    return metrics
+
+
+def write_detections(
+    console: Console, trained: Trained, dataset: NuscenesDataset, path: Path, workers: int = 0
+) -> None:
+    """Let a detector look at every sample and write its result file."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    trained.detector.to(device)
+    loader = evaluation_loader(dataset, EVALUATION_BATCH, workers)
+    with progress(console, f"detecting with {trained.facts['recipe']}") as say:
+        answers = predict(trained.detector, loader, device=device, say=lambda done: say(done, len(dataset)))
+    parts = [detections_to_global(boxes, meta, sample=i) for i, (meta, boxes) in enumerate(answers)]
+    source = "lidar" if trained.experiment.role == "teacher" else "camera"
+    write_submission(path, Detections.concatenate(parts), [meta.token for meta, _ in answers], sources=[source])
+
+
+def _beside(weights: Path) -> Path:
+    """Evaluation folder of a checkpoint in its run; next to the file for weights outside a run."""
+    checkpoint = weights.resolve().parent
+    run = checkpoint.parents[1] if len(checkpoint.parents) > 1 else checkpoint
+    if (run / "experiment.json").is_file():
+        return RunFolder(run).evaluation(checkpoint.name)
+    return checkpoint / "evaluation"
+
+

@@ -1,0 +1,96 @@
+"""A small teacher and student as every distiller meets them: records with gradients to watch, and targets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from dualdistill.distill.shapes import BevShapes
+from dualdistill.geometry.grid import BevGrid
+from dualdistill.models.center_head import CenterHead, CenterHeadConfig
+from dualdistill.models.center_judge import CenterJudge
+from dualdistill.models.center_targets import center_targets
+from dualdistill.structures import BevOutput, Boxes, CameraOutput, HeadOutput, Targets
+
+GRID = BevGrid.around(6.4, 0.8)
+HEAD = CenterHeadConfig(shared_channels=8, head_channels=4)
+TEACHER = {"canvas": (6, 64, 64), "stages": ((8, 32, 32), (8, 16, 16), (16, 8, 8)), "neck": (24, 16, 16)}
+STUDENT = {"canvas": (6, 16, 16), "stages": ((8, 8, 8), (16, 4, 4), (32, 2, 2)), "neck": (12, 16, 16)}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a distiller and its `build` take. Maps are leaves that keep a gradient, heads are frozen."""
+
+    teacher: BevOutput
+    student: BevOutput
+    targets: Targets
+    judge: CenterJudge
+
+    @property
+    def shapes(self) -> dict[str, BevShapes]:
+        return {"teacher": BevShapes.of(self.teacher), "student": BevShapes.of(self.student)}
+
+    def build(self, config):
+        return config.build(**self.shapes, judge=self.judge)
+
+
+def random_boxes(count: int, generator: torch.Generator) -> Boxes:
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(shape, generator=generator)
+
+    return Boxes(
+        center=uniform(-6, 6, count, 3),
+        size=uniform(1, 4, count, 3),
+        yaw=uniform(-3, 3, count),
+        velocity=uniform(-5, 5, count, 2),
+        label=torch.randint(0, 10, (count,), generator=generator),
+    )
+
+
+@pytest.fixture
+def make_pair() -> Callable[..., Pair]:
+    """`make_pair(batch, boxes, dtype, seed)`: the numbers of a seed are the same in each type."""
+
+    def make(batch: int = 2, boxes: int = 4, dtype: torch.dtype = torch.float32, seed: int = 0) -> Pair:
+        generator = torch.Generator().manual_seed(seed)
+
+        def leaf(*shape: int) -> Tensor:
+            # Rounded to bfloat16 first, so that the half precision pair holds the same numbers.
+            values = torch.randn(batch, *shape, generator=generator).relu().bfloat16()
+            return values.to(dtype).requires_grad_()
+
+        def output(shapes, camera: CameraOutput | None = None) -> BevOutput:
+            torch.manual_seed(seed)
+            head = CenterHead(HEAD, in_channels=shapes["neck"][0]).eval().requires_grad_(False)
+            for last in head.heatmap:
+                last.bias.fill_(-2.5)  # confident in some cells, not in most
+            neck = leaf(*shapes["neck"])
+            with torch.no_grad():
+                said = head(neck.float())
+            predictions = HeadOutput(
+                heatmap=said.heatmap.bfloat16().to(dtype).requires_grad_(),
+                regression=said.regression.bfloat16().to(dtype).requires_grad_(),
+            )
+            return BevOutput(
+                extent=GRID.extent,
+                canvas=leaf(*shapes["canvas"]),
+                stages=tuple(leaf(*shape) for shape in shapes["stages"]),
+                neck=neck,
+                predictions=predictions,
+                head=head,
+                camera=camera,
+            )
+
+        annotations = tuple(random_boxes(boxes, generator) for _ in range(batch))
+        camera = CameraOutput(features=leaf(6, 8, 4, 11), depth_logits=leaf(6, 16, 4, 11))
+        targets = Targets(
+            boxes=annotations,
+            heatmap=center_targets(annotations, GRID, HEAD).heatmap,
+            depth=60 * torch.rand(batch, 6, 4, 11, generator=generator),
+        )
+        return Pair(output(TEACHER), output(STUDENT, camera), targets, CenterJudge(GRID, HEAD))
+
+    return make

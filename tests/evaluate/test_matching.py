@@ -1,0 +1,66 @@
+"""The greedy matching, held against its own definition."""
+
+import numpy as np
+from evaluation_worlds import boxes_of, random_boxes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dualdistill.evaluate.matching import match
+from dualdistill.evaluate.records import GlobalBoxes
+
+DISTANCES = (0.5, 1.0, 2.0, 4.0)
+
+
+def match_with_loops(objects: GlobalBoxes, detections: GlobalBoxes, distance: float) -> list[int]:
+    """The definition: one detection after the other, all free objects of its class and sample looked at."""
+    matched, taken = [], set()
+    for d in range(len(detections)):
+        nearest, nearest_distance = -1, np.inf
+        for o in range(len(objects)):
+            same = objects.sample[o] == detections.sample[d] and objects.label[o] == detections.label[d]
+            if same and o not in taken:
+                apart = np.linalg.norm(detections.center[d, :2] - objects.center[o, :2])
+                if apart < nearest_distance:
+                    nearest, nearest_distance = o, apart
+        hit = nearest_distance < distance
+        matched.append(nearest if hit else -1)
+        taken |= {nearest} if hit else set()
+    return matched
+
+
+def crowd(random: np.random.Generator, count: int) -> GlobalBoxes:
+    """Boxes on a coarse lattice far from the origin: many are equally near, and near a border of the search."""
+    lattice = random.integers(-6, 7, (count, 3)) * 0.5
+    return boxes_of(
+        count,
+        sample=random.integers(2, size=count),
+        label=random.integers(2, size=count),
+        center=lattice + np.array([1000.0, -500.0, 0.0]),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), num_objects=st.integers(0, 40), num_detections=st.integers(0, 60))
+def test_matching_is_what_the_slow_loop_says(seed: int, num_objects: int, num_detections: int) -> None:
+    random = np.random.default_rng(seed)
+    objects, detections = crowd(random, num_objects), crowd(random, num_detections)
+    slow = [match_with_loops(objects, detections, distance) for distance in DISTANCES]
+    assert match(objects, detections, DISTANCES).tolist() == slow
+
+
+def test_of_two_equally_near_objects_the_first_is_taken() -> None:
+    objects = boxes_of(2, center=[[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
+    assert match(objects, boxes_of(2), (2.0,)).tolist() == [[0, 1]]
+
+
+def test_an_object_exactly_at_the_threshold_is_not_found() -> None:
+    assert match(boxes_of(1, center=[0.0, 2.0, 0.0]), boxes_of(1), (2.0, 4.0)).tolist() == [[-1], [0]]
+
+
+def test_height_does_not_matter() -> None:
+    assert match(boxes_of(1, center=[0.0, 0.0, 50.0]), boxes_of(1), (0.5,)).tolist() == [[0]]
+
+
+def test_every_object_finds_itself() -> None:
+    boxes = random_boxes(seed=0)
+    assert (match(boxes, boxes, DISTANCES) == np.arange(len(boxes))).all()
