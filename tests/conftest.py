@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# A busy machine is not a failing law.
+settings.register_profile("dualdistill", deadline=None)
+settings.load_profile("dualdistill")
 
 REPOSITORY = Path(__file__).parents[1]
 

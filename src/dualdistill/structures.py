@@ -9,7 +9,7 @@ Maps. A BEV map is `[..., y, x]`: rows grow with y, columns with x; cell (0, 0) 
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -35,10 +35,13 @@ Losses = dict[str, Float[Tensor, ""]]
 """Unweighted scalar losses by name."""
 
 
+RecordT = TypeVar("RecordT", bound="_Movable")
+
+
 class _Movable:
     """A record whose tensors move to a device together, nested records and tuples included."""
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self: RecordT, device: torch.device | str) -> RecordT:
         def moved(value: Any) -> Any:
             if isinstance(value, Tensor | _Movable):
                 return value.to(device)
@@ -46,7 +49,7 @@ class _Movable:
                 return tuple(moved(item) for item in value)
             return value
 
-        return replace(self, **{f.name: moved(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var]
+        return replace(self, **{f.name: moved(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var, arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +72,14 @@ class Boxes(_Movable):
     def __len__(self) -> int:
         return len(self.label)
 
-    def select(self, index: Tensor) -> Self:
+    def select(self, index: Tensor) -> "Boxes":
         """The boxes at `index` (integers in any order, or a boolean mask)."""
-        return replace(self, **{f.name: None if (v := getattr(self, f.name)) is None else v[index] for f in fields(self)})
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        chosen: dict[str, Any] = {name: None if column is None else column[index] for name, column in columns.items()}
+        return Boxes(**chosen)
 
     @classmethod
-    def empty(cls, device: torch.device | str = "cpu") -> Self:
+    def empty(cls, device: torch.device | str = "cpu") -> "Boxes":
         return cls(
             center=torch.zeros(0, 3, device=device),
             size=torch.zeros(0, 3, device=device),

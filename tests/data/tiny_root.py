@@ -68,12 +68,21 @@ class TinyRoot:
 
 
 def write_root(
-    path: Path, scenes: dict[str, int], *, version: str = "v1.0-mini", sweeps: bool = True, annotated: bool = True
+    path: Path,
+    scenes: dict[str, int],
+    *,
+    version: str = "v1.0-mini",
+    sweeps: bool = True,
+    annotated: bool = True,
 ) -> TinyRoot:
-    """Write scenes with the given numbers of key frames; without `sweeps`, chains lead from key frame to key frame."""
+    """Write scenes of so many key frames; without `sweeps`, chains lead from key frame to key frame."""
     generator = np.random.default_rng(7)
     world = generator.uniform([560, 1560, 0], [660, 1640, 3], (600, 3))
-    tables: RECORDS = {name: [] for name in ("sample", "sample_data", "ego_pose", "sample_annotation", "instance")}
+    road = (np.abs(world[:, 0] - 606) < 12) & (np.abs(world[:, 1] - 1598) < 6)
+    world = world[~road]
+    tables: RECORDS = {
+        name: [] for name in ("sample", "sample_data", "ego_pose", "sample_annotation", "instance")
+    }
     tables |= _fixed_tables(scenes)
     for number, (scene, count) in enumerate(scenes.items()):
         _add_scene(path, tables, number, scene, count, world, sweeps, annotated)
@@ -132,7 +141,14 @@ def _fixed_tables(scenes: dict[str, int]) -> RECORDS:
 
 
 def _add_scene(
-    path: Path, tables: RECORDS, number: int, scene: str, count: int, world: np.ndarray, sweeps: bool, annotated: bool
+    path: Path,
+    tables: RECORDS,
+    number: int,
+    scene: str,
+    count: int,
+    world: np.ndarray,
+    sweeps: bool,
+    annotated: bool,
 ) -> None:
     start_us = START_US + number * 100_000_000
     length_us = (count - 1) * KEY_US

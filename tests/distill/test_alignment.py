@@ -62,13 +62,11 @@ def test_keys_are_a_set():
 
 def test_attention_weights_sum_to_one():
     attention = CrossAttentionAligner(16, (4, 5))
-    token = torch.randn(1, 1, 16)
-    # All values alike: whatever the weights, what comes out is that value if and only if they sum to one.
     with torch.no_grad():
-        attention.to_key.weight.zero_()
         attention.to_value.weight.zero_()
+    # All values alike, the keys not: what comes out is that value if and only if the weights sum to one.
     expected = attention.to_out(attention.to_value.bias).expand(1, 20, -1)
-    assert_close(attention.attend(torch.randn(1, 20, 16) + token), expected, rtol=0, atol=1e-6)
+    assert_close(attention.attend(10 * torch.randn(1, 20, 16)), expected, rtol=0, atol=1e-6)
 
 
 def test_queries_that_match_no_key_all_attend_alike():
@@ -100,7 +98,7 @@ def test_released_positions_start_at_zero_and_the_remedies_elsewhere():
 def test_with_sine_positions_every_query_attends_to_its_own_cell_first():
     attention = CrossAttentionAligner(64, (8, 9), position_init="sine")
     tokens = attention.position.flatten(2).squeeze(0).mT
-    query = attention.to_query(attention.query_mlp(attention.query)).unflatten(-1, (8, 8))
+    query = attention.to_query(attention.query_linear(attention.query).relu()).unflatten(-1, (8, 8))
     key = attention.to_key(tokens).unflatten(-1, (8, 8))
     weights = torch.einsum("qhc,khc->hqk", query, key / 8**0.5).softmax(dim=-1).mean(dim=0)
     assert torch.equal(weights.argmax(dim=-1), torch.arange(72))
@@ -144,7 +142,7 @@ def test_norms_biases_tables_and_projector_are_spared_from_weight_decay_and_matr
     assert {"attention.norm.weight", "attention.keys.1.weight", "attention.to_out.bias"} <= spared
     assert decayed == {
         "attention.keys.0.weight",
-        "attention.query_mlp.0.weight",
+        "attention.query_linear.weight",
         "attention.to_query.weight",
         "attention.to_key.weight",
         "attention.to_value.weight",

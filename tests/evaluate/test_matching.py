@@ -28,8 +28,14 @@ def match_with_loops(objects: GlobalBoxes, detections: GlobalBoxes, distance: fl
     return matched
 
 
+def match_in_order(
+    objects: GlobalBoxes, detections: GlobalBoxes, distances: tuple[float, ...] = DISTANCES
+) -> np.ndarray:
+    return match(objects, detections, np.arange(len(detections)), distances)
+
+
 def crowd(random: np.random.Generator, count: int) -> GlobalBoxes:
-    """Boxes on a coarse lattice far from the origin: many are equally near, and near a border of the search."""
+    """Boxes on a coarse lattice far from the origin: many are equally near, or just at a limit."""
     lattice = random.integers(-6, 7, (count, 3)) * 0.5
     return boxes_of(
         count,
@@ -45,22 +51,33 @@ def test_matching_is_what_the_slow_loop_says(seed: int, num_objects: int, num_de
     random = np.random.default_rng(seed)
     objects, detections = crowd(random, num_objects), crowd(random, num_detections)
     slow = [match_with_loops(objects, detections, distance) for distance in DISTANCES]
-    assert match(objects, detections, DISTANCES).tolist() == slow
+    assert match_in_order(objects, detections).tolist() == slow
+
+
+def test_who_is_better_chooses_first_wherever_it_stands() -> None:
+    """The same as to sort the detections beforehand."""
+    random = np.random.default_rng(0)
+    objects, detections, best_first = crowd(random, 40), crowd(random, 60), random.permutation(60)
+    matched = match(objects, detections, best_first, DISTANCES)
+    assert (matched[:, best_first] == match_in_order(objects, detections.select(best_first))).all()
 
 
 def test_of_two_equally_near_objects_the_first_is_taken() -> None:
     objects = boxes_of(2, center=[[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
-    assert match(objects, boxes_of(2), (2.0,)).tolist() == [[0, 1]]
+    assert match_in_order(objects, boxes_of(2), (2.0,)).tolist() == [[0, 1]]
 
 
 def test_an_object_exactly_at_the_threshold_is_not_found() -> None:
-    assert match(boxes_of(1, center=[0.0, 2.0, 0.0]), boxes_of(1), (2.0, 4.0)).tolist() == [[-1], [0]]
+    assert match_in_order(boxes_of(1, center=[0.0, 2.0, 0.0]), boxes_of(1), (2.0, 4.0)).tolist() == [
+        [-1],
+        [0],
+    ]
 
 
 def test_height_does_not_matter() -> None:
-    assert match(boxes_of(1, center=[0.0, 0.0, 50.0]), boxes_of(1), (0.5,)).tolist() == [[0]]
+    assert match_in_order(boxes_of(1, center=[0.0, 0.0, 50.0]), boxes_of(1), (0.5,)).tolist() == [[0]]
 
 
 def test_every_object_finds_itself() -> None:
     boxes = random_boxes(seed=0)
-    assert (match(boxes, boxes, DISTANCES) == np.arange(len(boxes))).all()
+    assert (match_in_order(boxes, boxes) == np.arange(len(boxes))).all()

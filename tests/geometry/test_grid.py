@@ -1,11 +1,12 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from dualdistill.geometry.grid import BevGrid
 
+quick = settings(max_examples=20, deadline=None)
 grids = st.builds(
     BevGrid,
     x_min=st.floats(-60, 60),
@@ -16,6 +17,7 @@ grids = st.builds(
 )
 
 
+@quick
 @given(grids)
 def test_every_cell_holds_its_own_centre(grid):
     cells = grid.cells(grid.centers())
@@ -25,6 +27,7 @@ def test_every_cell_holds_its_own_centre(grid):
     assert grid.inside(cells).all()
 
 
+@quick
 @given(grids)
 def test_a_map_over_the_extent_of_a_grid_has_that_grid(grid):
     again = BevGrid.covering(grid.extent, grid.shape)
@@ -33,6 +36,7 @@ def test_a_map_over_the_extent_of_a_grid_has_that_grid(grid):
     assert (again.x_min, again.y_min) == (grid.x_min, grid.y_min)
 
 
+@quick
 @given(grids, st.integers(1, 3))
 def test_coarser_cells_are_blocks_of_fine_ones(grid, factor):
     fine = BevGrid(

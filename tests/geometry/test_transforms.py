@@ -1,7 +1,7 @@
 import math
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
@@ -14,6 +14,7 @@ from dualdistill.geometry.transforms import (
     transform,
 )
 
+quick = settings(max_examples=20, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
 angles = st.floats(-10, 10)
 
@@ -28,6 +29,7 @@ def random_points(generator: torch.Generator, *batch: int) -> Tensor:
     return 50 * torch.randn(*batch, 7, 3, generator=generator, dtype=torch.float64)
 
 
+@quick
 @given(seeds)
 def test_there_and_back_is_where_we_started(seed):
     generator = torch.Generator().manual_seed(seed)
@@ -35,6 +37,7 @@ def test_there_and_back_is_where_we_started(seed):
     assert_close(transform(invert_rigid(b_from_a), transform(b_from_a, points_a)), points_a)
 
 
+@quick
 @given(seeds)
 def test_two_steps_are_the_step_of_their_product(seed):
     generator = torch.Generator().manual_seed(seed)
@@ -42,6 +45,7 @@ def test_two_steps_are_the_step_of_their_product(seed):
     assert_close(transform(c_from_b @ b_from_a, points_a), transform(c_from_b, transform(b_from_a, points_a)))
 
 
+@quick
 @given(seeds)
 def test_a_transform_is_what_the_matrix_does_to_homogeneous_columns(seed):
     generator = torch.Generator().manual_seed(seed)
@@ -50,6 +54,7 @@ def test_a_transform_is_what_the_matrix_does_to_homogeneous_columns(seed):
     assert_close(transform(b_from_a, points_a), (b_from_a @ columns)[:3].T)
 
 
+@quick
 @given(seeds)
 def test_rotations_keep_lengths_and_handedness(seed):
     rotation = random_rigid(torch.Generator().manual_seed(seed), 3)[:, :3, :3]
@@ -58,12 +63,14 @@ def test_rotations_keep_lengths_and_handedness(seed):
     assert_close(torch.linalg.det(rotation), torch.ones(3, dtype=torch.float64))
 
 
+@quick
 @given(seeds)
 def test_rigid_inverse_is_the_inverse(seed):
     b_from_a = random_rigid(torch.Generator().manual_seed(seed), 4)
     assert_close(invert_rigid(b_from_a), b_from_a.inverse())
 
 
+@quick
 @given(angles)
 def test_a_quaternion_about_z_is_the_rotation_about_z(angle):
     quaternion = torch.tensor([math.cos(angle / 2), 0, 0, math.sin(angle / 2)], dtype=torch.float64)

@@ -26,9 +26,7 @@ def small(config: BevDepthConfig) -> BevDepthConfig:
             blocks=1,
         ),
         temporal=replace(config.temporal, blocks=1),
-        bev=replace(
-            config.bev, **{"cell": 3.2, "widths": (16, 24, 32), "blocks": 1, "neck_channels": 16, **bev}
-        ),
+        bev=replace(config.bev, cell=3.2, widths=(16, 24, 32), blocks=1, neck_channels=16),
         head=replace(config.head, shared_channels=8, head_channels=8),
     )
 
@@ -55,7 +53,7 @@ def rig() -> Tensor:
 
 
 def camera_batch(
-    *, batch: int = 2, frames: int = 2, same_frames: bool = False, stride: int = STRIDE
+    *, batch: int = 2, frames: int = 2, same_frames: bool = False, stride: int = STRIDE, width: int = WIDTH
 ) -> Batch:
     """A car that drives 3.2 m along x between the frames, past random images, among three boxes."""
     images = torch.randint(0, 256, (batch, frames, 6, 3, HEIGHT, width), dtype=torch.uint8)

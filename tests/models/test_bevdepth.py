@@ -132,6 +132,15 @@ def test_the_lifted_map_has_the_stride_asked_for(make, stride):
     assert model.losses(output, batch)["depth"].isfinite()
 
 
+def test_the_toy_configuration_of_the_official_code_has_its_shapes():
+    config = small(official_bevdepth())
+    lift = replace(config.lift, depth_range=(2.0, 22.0), depth_step=1.0, context_channels=10)
+    model = BevDepth(replace(config, lift=lift, bev=replace(config.bev, reach=10.0, cell=0.5))).eval()
+    output = model(camera_batch(width=64))
+    assert output.canvas.shape == (2, 20, 40, 40)
+    assert output.camera.depth_logits.shape == (2, 6, 20, 4, 4)
+
+
 def test_levels_of_odd_width_meet_in_the_pyramid():
     output = BevDepth(small(distill_bevdepth(frames=1))).eval()(camera_batch(frames=1, width=176))
     assert output.camera.features.shape[-2:] == (4, 11)  # and six columns at stride 32

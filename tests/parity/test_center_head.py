@@ -1,7 +1,8 @@
 """Targets, losses, decoding and forward pass of the CenterPoint head against numbers of the released code.
 
-Provenance: each golden .json names the repository and commit that made its numbers. They are in the legacy box
-convention (theta = -yaw - pi/2, width before length); its codes become ours by a swap and two signs, exactly.
+Provenance: each golden .json names the repository and commit that made its numbers. They are in the legacy
+box convention (theta = -yaw - pi/2, width before length); its codes become ours by a swap and two signs,
+exactly.
 """
 
 import json
@@ -55,7 +56,7 @@ def packed(arrays: dict[str, Tensor]) -> HeadOutput:
     return HeadOutput(heatmap=logits, regression=from_legacy_codes(codes, 2))
 
 
-# ---------------------------------------------------------------------------------------------------- targets
+# ------------------------------------------------------------------------------------ targets
 
 
 def test_the_gaussian_radius_is_the_released_one():
@@ -92,7 +93,8 @@ def test_targets_are_the_released_ones(prefix, max_objects):
     arrays = golden("centerhead/targets")
     boxes = samples(arrays)
     assert sum(int(below_the_edge(each).sum()) for each in boxes) == 2
-    # Put into the cell that truncation gives them, these two must draw and fill their slots as recorded there.
+    # Put into the cell that truncation gives them, these two must draw and fill their slots as recorded
+    # there.
     moved = tuple(pulled_in(each) for each in boxes)
     ours = center_targets(moved, LEGACY_GRID, CenterHeadConfig(max_objects=max_objects))
     mask = arrays[f"{prefix}mask"].bool()
@@ -121,7 +123,7 @@ def test_boxes_below_the_lower_edge_are_left_out_where_the_released_code_keeps_t
     assert int(arrays["mask"].sum()) - int(ours.mask.sum()) == 2
 
 
-# ----------------------------------------------------------------------------------------------------- losses
+# ------------------------------------------------------------------------------------ losses
 
 
 def test_the_focal_loss_and_its_gradient_are_the_released_ones():
@@ -168,7 +170,7 @@ def test_gradients_of_the_losses_are_the_released_ones():
                 assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
 
 
-# ----------------------------------------------------------------------------------------------------- decode
+# ------------------------------------------------------------------------------------ decode
 
 DECODE_GRID = BevGrid.around(9.6, 0.8)
 NEAR = (-8.64, -8.64, -4.0, 8.64, 8.64, 3.0)

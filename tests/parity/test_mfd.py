@@ -236,7 +236,7 @@ def test_the_released_function_gives_these_numbers_for_these_formulas(side, test
         mimic.levels[level].spatial.bias.zero_()
     teacher, student = formula_maps(side)
     heatmap, logits = formula_heatmaps()
-    predictions = HeadOutput(heatmap=logits, regression=torch.zeros(2, 6, 10, 1, 1))
+    predictions = HeadOutput(heatmap=logits, regression=torch.zeros(2, 6, 10, 128, 128))
     targets = Targets(boxes=formula_boxes(), heatmap=heatmap)
     losses = mimic({level: teacher}, {level: student}, predictions, targets)
     for term, value in expected.items():

@@ -14,7 +14,7 @@ from dualdistill.data.config import DataConfig
 from dualdistill.data.frames import reachable_records
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
-from dualdistill.data.sweeps import BYTES_PER_POINT, earlier_records
+from dualdistill.data.sweeps import BYTES_PER_POINT, sweep_candidates
 from dualdistill.structures import CAMERAS, CLASSES
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -112,7 +112,7 @@ def needed_records(index: NuscenesIndex, positions: np.ndarray, config: DataConf
     for position in positions:
         lidar = int(index.sample_lidar[position])
         if lidar >= 0 and (config.points or config.depth):
-            rows |= {lidar, *(earlier_records(index, lidar, config.num_sweeps) if config.points else [])}
+            rows |= {lidar, *(sweep_candidates(index, lidar, config.num_sweeps) if config.points else [])}
         if config.cameras:
             for camera in range(len(CAMERAS)):
                 rows.update(reachable_records(index, int(position), camera, config))

@@ -11,7 +11,6 @@ from typing import overload
 import numpy as np
 import pyarrow as pa
 
-
 Position = int | np.integer
 
 

@@ -45,7 +45,8 @@ def depth_labels(
         depth_range: Nearest (included) and farthest (excluded) depth of a label, metres.
     """
     dtype = camera_from_points.dtype
-    pixels = project(transform(camera_from_points, points.to(dtype)), intrinsics.to(dtype))
+    points_camera = transform(camera_from_points, points.to(dtype).expand(len(camera_from_points), -1, -1))
+    pixels = project(points_camera, intrinsics.to(dtype))
     seen = pixels[..., 2] > 0
     if variant == "official":
         height, width = stored_size

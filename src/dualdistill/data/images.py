@@ -93,10 +93,14 @@ def apply_view(image: Image.Image, view: ImageView, stored_size: tuple[int, int]
         image: Of the stored size, or decoded smaller: the result has the same geometry.
     """
     height, width = resized_size(stored_size, view.resize)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
     x, y = view.crop
-    image = image.crop((x, y, x + view.size[1], y + view.size[0]))
+    left, top = max(x, 0), max(y, 0)
+    right, bottom = min(x + view.size[1], width), min(y + view.size[0], height)
+    # Only what the crop shows is resized; the filter reaches beyond `box`, so edges are those of the whole.
+    per_x, per_y = image.width / width, image.height / height
+    box = (left * per_x, top * per_y, right * per_x, bottom * per_y)
+    image = image.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=box)
+    image = image.crop((x - left, y - top, x - left + view.size[1], y - top + view.size[0]))
     if view.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return image.rotate(view.rotate_deg) if view.rotate_deg else image

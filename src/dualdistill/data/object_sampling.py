@@ -34,6 +34,8 @@ Progress = Callable[[Iterable[int]], Iterable[int]]
 class ObjectDatabase:
     """Annotated objects with the LiDAR points inside them, each in the LIDAR_TOP frame of its key frame."""
 
+    folder: Path
+    """Its files; a copy sent to a worker process maps them again."""
     label: Int[np.ndarray, "objects"]
     center: Float[np.ndarray, "objects 3"]
     size: Float[np.ndarray, "objects 3"]
@@ -68,14 +70,24 @@ class ObjectDatabase:
         what = hashlib.sha256(repr((num_sweeps, CHANNELS)).encode() + positions.astype("<i8").tobytes())
         folder = index.folder / f"objects-{what.hexdigest()[:16]}"
         if not folder.is_dir():
-            store_folder(folder, lambda target: _gather(index, progress(positions), num_sweeps, target))
+            store_folder(
+                folder, lambda target: _gather(index, progress(positions.tolist()), num_sweeps, target)
+            )
+        return cls.load(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> "ObjectDatabase":
+        """Map what `open` has gathered in `folder`."""
         columns = read_columns(folder / "objects.arrow")
         count = np.asarray(columns.pop("count"))
         offset = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
         points = np.empty((0, CHANNELS), np.float32)
         if offset[-1]:  # an empty file cannot be mapped
             points = np.memmap(folder / "points.f32", dtype=np.float32, mode="r").reshape(-1, CHANNELS)
-        return cls(offset=offset, points=points, **columns)  # type: ignore[arg-type]
+        return cls(folder=folder, offset=offset, points=points, **columns)  # type: ignore[arg-type]
+
+    def __reduce__(self) -> tuple[Callable[[Path], "ObjectDatabase"], tuple[Path]]:
+        return type(self).load, (self.folder,)
 
     def boxes(self, rows: Int[np.ndarray, "chosen"]) -> Boxes:
         return Boxes(
@@ -89,7 +101,7 @@ class ObjectDatabase:
     def points_of(self, row: int) -> Float[Tensor, "points 5"]:
         """Points of one object where they were in its own scene."""
         points = torch.from_numpy(np.array(self.points[self.offset[row] : self.offset[row + 1]]))
-        points[:, :3] += torch.from_numpy(self.center[row]).float()
+        points[:, :3] += torch.from_numpy(self.center[row].copy()).float()
         return points
 
 

@@ -50,6 +50,11 @@ def earlier_records(index: NuscenesIndex, row: int, count: int) -> list[int]:
     return rows
 
 
+def sweep_candidates(index: NuscenesIndex, key_row: int, num_sweeps: int) -> list[int]:
+    """Rows from which `choose_sweeps` chooses, latest first: none where only the key frame is wanted."""
+    return earlier_records(index, key_row, num_sweeps) if num_sweeps > 1 else []
+
+
 def choose_sweeps(
     index: NuscenesIndex, key_row: int, num_sweeps: int, generator: np.random.Generator | None = None
 ) -> list[int]:
@@ -60,18 +65,17 @@ def choose_sweeps(
         generator: If given, one of the `num_sweeps` latest sweeps is left out at random, as in mmdet3d;
             otherwise the oldest of them is.
     """
-    rows = earlier_records(index, key_row, num_sweeps)
-    if len(rows) < num_sweeps:
-        return rows
-    if generator is None or num_sweeps == 1:
+    rows = sweep_candidates(index, key_row, num_sweeps)
+    if generator is None or len(rows) < num_sweeps:
         return rows[: num_sweeps - 1]
     left_out = int(generator.integers(num_sweeps))
     return rows[:left_out] + rows[left_out + 1 :]
 
 
-def without_close_points(points: Float[Tensor, "points chan"]) -> Float[Tensor, "points chan"]:
+def without_close_points(points: Float[Tensor, "points chan"]) -> Float[Tensor, "kept chan"]:
     """Points not on the car itself; in the sensor's own frame."""
-    return points[(points[:, :2].abs() >= CLOSE).any(dim=1)]
+    far = (points[:, 0].abs() >= CLOSE) | (points[:, 1].abs() >= CLOSE)
+    return points[far]
 
 
 def key_from_sweep(index: NuscenesIndex, key_row: int, row: int) -> Float[Tensor, "4 4"]:

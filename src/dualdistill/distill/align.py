@@ -81,7 +81,7 @@ class CrossAttentionAligner(nn.Module):
         self.position = nn.Parameter(torch.zeros(1, channels, *grid))
         self.query = nn.Parameter(torch.randn(out_grid[0] * out_grid[1], out_channels))
         # A 1x1 convolution of the query map, written as the linear layer of tokens that it is.
-        self.query_mlp = nn.Sequential(nn.Linear(out_channels, out_channels), nn.ReLU(inplace=True))
+        self.query_linear = nn.Linear(out_channels, out_channels)
         self.to_query = nn.Linear(out_channels, out_channels)
         self.to_key = nn.Linear(channels, out_channels)
         self.to_value = nn.Linear(channels, out_channels)
@@ -108,8 +108,8 @@ class CrossAttentionAligner(nn.Module):
         self.query.copy_(
             code.flatten(2).squeeze(0).mT + 1
         )  # + 1: the ReLU behind must let the code through …
-        nn.init.eye_(self.query_mlp[0].weight)
-        nn.init.zeros_(self.query_mlp[0].bias)
+        nn.init.eye_(self.query_linear.weight)
+        nn.init.zeros_(self.query_linear.bias)
         nn.init.orthogonal_(self.to_query.weight, gain=2.0)
         self.to_key.weight.copy_(self.to_query.weight)
         self.to_query.bias.copy_(-self.to_query.weight.sum(dim=1))  # … and - 1 again
@@ -121,7 +121,9 @@ class CrossAttentionAligner(nn.Module):
         def split(x: Float[Tensor, "batch tokens chan"]) -> Float[Tensor, "batch heads tokens code"]:
             return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-        query = split(self.to_query(self.query_mlp(self.query))[None]).expand(len(tokens), -1, -1, -1)
+        query = split(self.to_query(self.query_linear(self.query).relu())[None]).expand(
+            len(tokens), -1, -1, -1
+        )
         key, value = split(self.to_key(tokens)), split(self.to_value(tokens))
         attended = F.scaled_dot_product_attention(query, key, value)  # batch heads queries code
         return self.to_out(attended.transpose(1, 2).flatten(2))

@@ -208,7 +208,7 @@ class DualDistill(nn.Module):
         with torch.autocast(student.neck.device.type, enabled=False):
             learnt = self._maps(student, self.config.student_stages)
             aligned = {level: align(learnt[level]) for level, align in self.align.items()}
-            losses = {}
+            losses: Losses = {}
             if self.mimic is not None:
                 taught = {n: m.detach() for n, m in self._maps(teacher, self.config.teacher_stages).items()}
                 mfd = self.mimic(taught, aligned, teacher.predictions, targets)

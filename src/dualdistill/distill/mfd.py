@@ -120,7 +120,7 @@ class FeatureMimic(nn.Module):
         objects = {
             grid: foreground(targets.boxes, grid, self.config.test_point) for grid in {*self.grids.values()}
         }
-        losses = {}
+        losses: Losses = {}
         for name, mimic in self.levels.items():
             here = objects[self.grids[name]]
             unfounded = None

@@ -11,7 +11,7 @@ _NAMES = {
     "0.query.weight": "attention.query",
     "0.proj_student.0": "attention.keys.0",
     "0.proj_student.1": "attention.keys.1",
-    "0.proj_pos.0": "attention.query_mlp.0",
+    "0.proj_pos.0": "attention.query_linear",
     "0.pos_attention.q": "attention.to_query",
     "0.pos_attention.k": "attention.to_key",
     "0.pos_attention.v": "attention.to_value",

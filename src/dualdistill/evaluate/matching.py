@@ -20,17 +20,20 @@ from dualdistill.structures import CLASSES
 
 
 def match(
-    objects: GlobalBoxes, detections: GlobalBoxes, distances: tuple[float, ...]
+    objects: GlobalBoxes,
+    detections: GlobalBoxes,
+    best_first: Int64[np.ndarray, "detections"],
+    distances: tuple[float, ...],
 ) -> Int64[np.ndarray, "threshold detections"]:
     """Row of the object that each detection takes at each threshold; -1 for a false positive.
 
     Args:
-        detections: Best first.
+        best_first: Rows of `detections` in the order in which they choose.
         distances: The thresholds, metres in the ground plane.
     """
     thresholds = np.array(distances)
     detection, obj, distance = _candidate_pairs(objects, detections, thresholds.max())
-    turn = _turns(detections, detection)
+    turn = _turns(detections, best_first, detection)
     # By turn, so that a round is a slice; within it by detection; of one detection, the nearest object first.
     order = np.lexsort((obj, distance, detection, turn))
     detection, obj, turn = detection[order], obj[order], turn[order]
@@ -84,12 +87,15 @@ def _candidate_pairs(
     return detection[close], obj[close], distance[close]
 
 
-def _turns(detections: GlobalBoxes, chooser: Int64[np.ndarray, "pairs"]) -> Int64[np.ndarray, "pairs"]:
+def _turns(
+    detections: GlobalBoxes, best_first: Int64[np.ndarray, "detections"], chooser: Int64[np.ndarray, "pairs"]
+) -> Int64[np.ndarray, "pairs"]:
     """How many detections of the same group that have a choice at all come before that of each pair."""
-    choosing = np.unique(chooser)
-    group = _groups(detections)[choosing]
-    by_group = np.argsort(group, kind="stable")
-    sorted_group = group[by_group]
+    has_choice = np.zeros(len(detections), dtype=bool)
+    has_choice[chooser] = True
+    choosers = best_first[has_choice[best_first]]
+    choosers = choosers[np.argsort(_groups(detections)[choosers], kind="stable")]
+    group = _groups(detections)[choosers]
     turn_of = np.zeros(len(detections), np.int64)
-    turn_of[choosing[by_group]] = np.arange(len(group)) - np.searchsorted(sorted_group, sorted_group)
+    turn_of[choosers] = np.arange(len(group)) - np.searchsorted(group, group)
     return turn_of[chooser]

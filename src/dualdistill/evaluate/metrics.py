@@ -72,9 +72,10 @@ class DetectionMetrics:
 class Matches:
     """Which detection found which object, and how well: all that the metrics depend on."""
 
-    detections: Detections
-    """Best first."""
     objects: GlobalBoxes
+    detections: Detections
+    best_first: Int64[np.ndarray, "detections"]
+    """Rows of the detections by falling score."""
     matched: Int64[np.ndarray, "threshold detections"]
     """Row of the object found at each distance threshold; -1 for a false positive."""
     error: Float64[np.ndarray, "threshold objects error"]
@@ -103,16 +104,16 @@ def match_all(
     objects: GlobalBoxes, detections: Detections, config: DetectionConfig = DETECTION_CVPR_2019
 ) -> Matches:
     """Matches between the boxes as they are, without any filter."""
-    best_first = np.argsort(detections.score, kind="stable")[
-        ::-1
-    ]  # of equal scores the later row, as in the devkit
-    detections = detections.select(best_first)
-    matched = match(objects, detections.boxes, config.distances)
+    # Of equal scores the later row goes first, as in the devkit.
+    best_first = np.argsort(detections.score, kind="stable")[::-1]
+    matched = match(objects, detections.boxes, best_first, config.distances)
     error = np.full((len(config.distances), len(objects), len(TP_ERRORS)), np.nan)
     for t, found in enumerate(matched):
         hits = np.flatnonzero(found >= 0)
         error[t, found[hits]] = _errors(objects.select(found[hits]), detections.boxes.select(hits))
-    return Matches(detections=detections, objects=objects, matched=matched, error=error)
+    return Matches(
+        objects=objects, detections=detections, best_first=best_first, matched=matched, error=error
+    )
 
 
 def average_matches(
@@ -125,7 +126,11 @@ def average_matches(
     Args:
         times: How often each sample counts; None is once. Twice is as good as two equal samples.
     """
-    detection_times = None if times is None else times[matches.detections.boxes.sample]
+    rows = matches.best_first
+    if times is not None:
+        rows = np.repeat(rows, times[matches.detections.boxes.sample[rows]])
+    label, score = matches.detections.boxes.label[rows], matches.detections.score[rows]
+    matched = matches.matched[:, rows]
     object_times = None if times is None else times[matches.objects.sample]
     num_objects = np.bincount(matches.objects.label, object_times, minlength=len(CLASSES)).astype(float)
 
@@ -134,17 +139,15 @@ def average_matches(
         precision=np.zeros(shape), confidence=np.zeros(shape), error=np.ones((*shape, len(TP_ERRORS)))
     )
     for k in range(len(CLASSES)):
-        rows = np.flatnonzero(matches.detections.boxes.label == k)
-        if detection_times is not None:
-            rows = np.repeat(rows, detection_times[rows])
-        score = matches.detections.score[rows]
-        for t, found in enumerate(matches.matched[:, rows]):
+        of_class = label == k
+        class_score = score[of_class]
+        for t, found in enumerate(matched[:, of_class]):
             hits = found >= 0
             if not hits.any():
                 continue  # nothing found, or nothing there
-            precision, confidence = _precision_and_confidence(hits, score, num_objects[k])
+            precision, confidence = _precision_and_confidence(hits, class_score, num_objects[k])
             curves.precision[k, t], curves.confidence[k, t] = precision, confidence
-            curves.error[k, t] = _mean_errors(confidence, score[hits], matches.error[t, found[hits]])
+            curves.error[k, t] = _mean_errors(confidence, class_score[hits], matches.error[t, found[hits]])
     return DetectionMetrics(
         config=config,
         ap=_average_precision(curves, config),

@@ -1,13 +1,14 @@
 """Let a detector answer for every sample of a loader."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from dualdistill.structures import Batch, BevOutput, Boxes, SampleMeta
 
 
+@runtime_checkable
 class Detector(Protocol):
     """What prediction asks of a detector."""
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -209,10 +208,10 @@ def _sample(path: Path, i: int, token: str, entry: Any, decode: Callable[[Any], 
     """
     try:
         boxes = decode(entry)
-        problem = _problem(token, boxes)
     except msgspec.ValidationError as error:
-        problem = f"{error}: the benchmark's form is {', '.join(_Box.__struct_fields__)}"
-    if problem:
+        form = ", ".join(_Box.__struct_fields__)
+        raise UserError(f"{path}: sample {token}: {error}: a box is made of {form}") from error
+    if problem := _problem_with_names(token, boxes):
         raise UserError(f"{path}: sample {token}: {problem}")
 
     def floats(name: str, width: int) -> np.ndarray:
@@ -232,23 +231,34 @@ def _sample(path: Path, i: int, token: str, entry: Any, decode: Callable[[Any], 
         attribute=integers([_ATTRIBUTE_IDS[box.attribute_name] for box in boxes]),
         num_points=integers([box.num_pts for box in boxes]),
     )
-    return Detections(boxes=columns, score=np.array([box.detection_score for box in boxes], dtype=np.float64))
+    score = np.array([box.detection_score for box in boxes], dtype=np.float64)
+    detections = Detections(boxes=columns, score=score)
+    if problem := _problem_with_numbers(detections):
+        raise UserError(f"{path}: sample {token}: {problem}")
+    return detections
 
 
-def _problem(token: str, boxes: list[_Box]) -> str | None:
-    """Why these boxes of one sample cannot be evaluated, and what to do; None if they can."""
+def _problem_with_names(token: str, boxes: list[_Box]) -> str | None:
+    """Why these boxes of one sample cannot be evaluated, and what to do; None if all they name is known."""
     if len(boxes) > DETECTION_CVPR_2019.max_boxes:
         return f"{len(boxes)} boxes: keep the best {DETECTION_CVPR_2019.max_boxes}, the benchmark's limit"
-    for i, box in enumerate(boxes):
-        if box.sample_token != token:
-            return f"box {i} is of sample {box.sample_token!r}: file it under its own sample"
-        if box.detection_name not in _LABELS:
-            return f"box {i} has the unknown class {box.detection_name!r}: use one of {', '.join(CLASSES)}"
-        if box.attribute_name not in _ATTRIBUTE_IDS:
-            known = ", ".join(ATTRIBUTES)
-            return f'box {i} has the unknown attribute {box.attribute_name!r}: use "" or one of {known}'
-        if not all(map(isfinite, (*box.translation, *box.size, *box.rotation, box.detection_score))):
-            return f"box {i} has a number that is not finite: leave such boxes out, they cannot be right"
-        if min(box.size) <= 0:
-            return f"box {i} has the size {box.size}: width, length and height must be positive"
+    if foreign := {box.sample_token for box in boxes} - {token}:
+        return f"has a box of sample {min(foreign)!r}: file it under its own sample"
+    if unknown := {box.detection_name for box in boxes} - _LABELS.keys():
+        return f"unknown class {min(unknown)!r}: use one of {', '.join(CLASSES)}"
+    if unknown := {box.attribute_name for box in boxes} - _ATTRIBUTE_IDS.keys():
+        return f'unknown attribute {min(unknown)!r}: use "" or one of {", ".join(ATTRIBUTES)}'
+    return None
+
+
+def _problem_with_numbers(detections: Detections) -> str | None:
+    """The same, for the numbers."""
+    boxes = detections.boxes
+    numbers = np.concatenate([boxes.center, boxes.size, boxes.rotation, detections.score[:, None]], axis=1)
+    if not np.isfinite(numbers).all():
+        at = np.argwhere(~np.isfinite(numbers))[0, 0]
+        return f"box {at} has a number that is not finite: leave such boxes out, they cannot be right"
+    if not (boxes.size > 0).all():
+        at = np.argwhere(boxes.size <= 0)[0, 0]
+        return f"box {at} has no volume: width, length and height must be positive"
     return None

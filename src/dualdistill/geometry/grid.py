@@ -1,7 +1,6 @@
 """The BEV grid: the only place where metres become cells."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -26,7 +25,7 @@ class BevGrid:
             raise ValueError(f"a BEV grid needs positive cells, width and height, got {self}")
 
     @classmethod
-    def covering(cls, extent: tuple[float, float, float, float], shape: tuple[int, int]) -> Self:
+    def covering(cls, extent: tuple[float, float, float, float], shape: tuple[int, int]) -> "BevGrid":
         """The grid of a map of `shape` (height, width) over `extent` (x_min, y_min, x_max, y_max).
 
         Raises:
@@ -40,7 +39,7 @@ class BevGrid:
         return cls(x_min=x_min, y_min=y_min, cell=cell, width=width, height=height)
 
     @classmethod
-    def around(cls, reach: float, cell: float) -> Self:
+    def around(cls, reach: float, cell: float) -> "BevGrid":
         """The square grid over [-reach, reach)² metres.
 
         Raises:
@@ -80,7 +79,7 @@ class BevGrid:
         y = self.y_min + (torch.arange(self.height, device=device) + 0.5) * self.cell
         return torch.stack([x.expand(self.height, -1), y[:, None].expand(-1, self.width)], dim=-1)
 
-    def coarser(self, factor: int) -> Self:
+    def coarser(self, factor: int) -> "BevGrid":
         """The grid over the same rectangle with cells `factor` times as large.
 
         Raises:

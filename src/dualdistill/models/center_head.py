@@ -3,16 +3,14 @@
 Source: CenterPoint (Yin et al., CVPR 2021); spec centerpoint 12, bevdepth 9.1. Teachers and students
 share it.
 
-The paper draws 36 small branches (six tasks, six outputs each). Here they are the same numbers in fewer,
-wider convolutions: the hidden layers of all branches read the same map and are one convolution, and the last
-layers of the six tasks are one grouped convolution for each output. `official_state_dict` shows the 36
-branches by their published names.
+Its 36 branches (six tasks, six outputs each) are 36 modules on purpose. One wide convolution for all hidden
+layers and grouped ones for the last took up to 2.5 times as long to train on a CPU: its maps outgrow the
+caches.
 
-Differs from the released code in that the heat map bias does start at -2.19: there the initialiser never reaches the
-task heads (bevdepth 9.1), and the heat map loss starts far higher.
+Differs from the released code in that the heat map bias does start at -2.19: there the initialiser never
+reaches the task heads (bevdepth 9.1), and the heat map loss starts far higher.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,10 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dualdistill.models.layers.second import convolution_block
+from dualdistill.models.layers.second import convolution_block, initialise_convolutions
 from dualdistill.structures import CLASSES, TASKS, HeadOutput
 
-BRANCHES = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
+REGRESSION = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
 """Regression branches of a task by their published names, and how many codes each predicts; in code order."""
 
 
@@ -106,63 +104,40 @@ class CenterHeadConfig:
 
 
 class CenterHead(nn.Module):
-    """What is where, from a BEV map, for all six tasks.
-
-    Channels of the hidden layer: branch (in the order of `BRANCHES`, heat map last), task, hidden channel.
-    """
+    """What is where, from a BEV map, for all six tasks."""
 
     def __init__(self, config: CenterHeadConfig, in_channels: int):
         super().__init__()
-        tasks, width = len(TASKS), config.head_channels
         self.config = config
-        self.shared = convolution_block(in_channels, config.shared_channels, eps=1e-5, momentum=0.1)
-        hidden = (len(BRANCHES) + 1) * tasks * width
-        self.hidden = convolution_block(config.shared_channels, hidden, eps=1e-5, momentum=0.1)
-        self.regression = nn.ModuleDict(
-            {
-                name: nn.Conv2d(tasks * width, tasks * codes, kernel_size=3, padding=1, groups=tasks)
-                for name, codes in BRANCHES.items()
-            }
+        self.shared = _block(in_channels, config.shared_channels)
+        self.tasks = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    name: _branch(config.shared_channels, config.head_channels, outputs)
+                    for name, outputs in (REGRESSION | {"heatmap": len(names)}).items()
+                }
+            )
+            for names in TASKS
         )
-        self.heatmap = nn.ModuleList(
-            nn.Conv2d(width, len(names), kernel_size=3, padding=1) for names in TASKS
-        )
-        self._initialise()
+        initialise_convolutions(self)
+        for task in self.tasks:
+            nn.init.constant_(task.get_parameter("heatmap.1.bias"), config.heatmap_bias)
 
     def forward(self, neck: Float[Tensor, "batch chan y x"]) -> HeadOutput:
-        tasks = len(TASKS)
-        *regressing, classifying = self.hidden(self.shared(neck)).chunk(len(BRANCHES) + 1, dim=1)
-        codes = [
-            last(hidden).unflatten(1, (tasks, -1))  # batch task code y x
-            for last, hidden in zip(self.regression.values(), regressing, strict=True)
-        ]
-        maps = [
-            last(hidden) for last, hidden in zip(self.heatmap, classifying.chunk(tasks, dim=1), strict=True)
-        ]
-        return HeadOutput(heatmap=torch.cat(maps, dim=1), regression=torch.cat(codes, dim=2))
-
-    @torch.no_grad()
-    def _initialise(self) -> None:
-        # Branch by branch: the fan of a fused convolution is 36 times that of the branches it stands for.
-        # The last layers keep PyTorch's default: scaled to their few outputs, as Kaiming's fan-out has it, they would
-        # start with logits in the tens.
-        for name, tensor in _official_views(self):
-            if name.endswith("conv.weight"):
-                nn.init.kaiming_normal_(tensor, mode="fan_out", nonlinearity="relu")
-            elif name.endswith("1.bias"):
-                tensor.fill_(self.config.heatmap_bias if ".heatmap." in name else 0.0)
+        shared = self.shared(neck)
+        answers = [{name: branch(shared) for name, branch in task.named_children()} for task in self.tasks]
+        codes = [torch.cat([answer[name] for name in REGRESSION], dim=1) for answer in answers]
+        return HeadOutput(
+            heatmap=torch.cat([answer["heatmap"] for answer in answers], dim=1),
+            regression=torch.stack(codes, dim=1),  # batch task code y x
+        )
 
 
 def official_state_dict(head: CenterHead) -> dict[str, Tensor]:
-    """The head's parameters and statistics by the names of mmdetection3d (spec centerpoint 17.1), without its
-    prefix.
-
-    The tensors are views: no copies are made.
-    """
-    return dict(_official_views(head))
+    """The head's state by the names of mmdetection3d (spec centerpoint 17.1), without its prefix."""
+    return {_official_name(name): value for name, value in head.state_dict().items()}
 
 
-@torch.no_grad()
 def load_official_state_dict(head: CenterHead, state: dict[str, Tensor]) -> None:
     """Fill the head from tensors named as in `official_state_dict`.
 
@@ -170,26 +145,23 @@ def load_official_state_dict(head: CenterHead, state: dict[str, Tensor]) -> None
         ValueError: if a name is missing or left over, or a shape differs; `num_batches_tracked` may be
         missing.
     """
-    own = dict(_official_views(head))
-    missing = {name for name in own.keys() - state.keys() if not name.endswith("num_batches_tracked")}
-    unknown = state.keys() - own.keys()
-    if missing or unknown:
-        raise ValueError(
-            f"not the state of this head: missing {sorted(missing)}, not known {sorted(unknown)}"
-        )
-    for name, tensor in own.items():
-        if name not in state:
-            continue
-        if tensor.shape != state[name].shape:
-            raise ValueError(
-                f"{name} has shape {tuple(state[name].shape)}, this head needs {tuple(tensor.shape)}"
-            )
-        tensor.copy_(state[name])
+    own = head.state_dict()
+    wanted = {_official_name(name): name for name in own}
+    missing = {name for name in wanted.keys() - state.keys() if not name.endswith("num_batches_tracked")}
+    if missing or state.keys() - wanted.keys():
+        unknown = sorted(state.keys() - wanted.keys())
+        raise ValueError(f"not the state of this head: missing {sorted(missing)}, not known {unknown}")
+    for name, value in state.items():
+        if own[wanted[name]].shape != value.shape:
+            needed = tuple(own[wanted[name]].shape)
+            raise ValueError(f"{name} has shape {tuple(value.shape)}, this head needs {needed}")
+    head.load_state_dict(own | {wanted[name]: value for name, value in state.items()})
 
 
 def inherit_task_heads(student: CenterHead, teacher: CenterHead) -> None:
-    """Start the student's branches as copies of the teacher's; its shared convolution reads another map and
-    stays.
+    """Start the student's branches as copies of the teacher's.
+
+    Its shared convolution stays its own: it reads another map.
 
     Raises:
         ValueError: if their widths differ.
@@ -198,30 +170,21 @@ def inherit_task_heads(student: CenterHead, teacher: CenterHead) -> None:
         ours, theirs = getattr(student.config, name), getattr(teacher.config, name)
         if ours != theirs:
             raise ValueError(f"task heads can be inherited only with equal {name}, got {ours} and {theirs}")
-    for part in ("hidden", "regression", "heatmap"):
-        student.get_submodule(part).load_state_dict(teacher.get_submodule(part).state_dict())
+    student.tasks.load_state_dict(teacher.tasks.state_dict())
 
 
-def _official_views(head: CenterHead) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of the head, cut into the 36 branches."""
-    yield from _conv_and_norm("shared_conv", head.shared, slice(None))
-    width = head.config.head_channels
-    for task, names in enumerate(TASKS):
-        for position, branch in enumerate([*BRANCHES, "heatmap"]):
-            prefix = f"task_heads.{task}.{branch}"
-            start = (position * len(TASKS) + task) * width
-            yield from _conv_and_norm(f"{prefix}.0", head.hidden, slice(start, start + width))
-            if branch == "heatmap":
-                last, rows = head.heatmap[task], slice(0, len(names))
-            else:
-                codes = BRANCHES[branch]
-                last, rows = head.regression[branch], slice(task * codes, (task + 1) * codes)
-            yield f"{prefix}.1.weight", last.get_parameter("weight").detach()[rows]
-            yield f"{prefix}.1.bias", last.get_parameter("bias").detach()[rows]
+def _block(in_channels: int, out_channels: int) -> nn.Sequential:
+    return convolution_block(in_channels, out_channels, eps=1e-5, momentum=0.1)
 
 
-def _conv_and_norm(prefix: str, block: nn.Sequential, rows: slice) -> Iterator[tuple[str, Tensor]]:
-    """The convolution and batch norm of a block, by their published names, rows of them only."""
-    yield f"{prefix}.conv.weight", block.get_parameter("0.weight").detach()[rows]
-    for name, tensor in (*block[1].named_parameters(), *block[1].named_buffers()):
-        yield f"{prefix}.bn.{name}", tensor.detach()[rows] if tensor.ndim else tensor
+def _branch(in_channels: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(_block(in_channels, hidden), nn.Conv2d(hidden, outputs, kernel_size=3, padding=1))
+
+
+def _official_name(name: str) -> str:
+    """shared.0.weight -> shared_conv.conv.weight, tasks.0.reg.0.1.bias -> task_heads.0.reg.0.bn.bias, ..."""
+    *path, last = name.replace("shared.", "shared_conv.").replace("tasks.", "task_heads.").split(".")
+    layers = ("conv", "bn")
+    if len(path) != 4:  # not the last convolution of a branch, but part of a block
+        path[-1] = layers[int(path[-1])]
+    return ".".join([*path, last])

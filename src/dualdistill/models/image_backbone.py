@@ -93,6 +93,7 @@ class ImageEncoder(nn.Module):
     def train(self, mode: bool = True) -> "ImageEncoder":
         super().train(mode)
         if self.config.frozen_stem:
+            self.backbone.conv1.eval()  # a deep stem has norms of its own
             self.backbone.bn1.eval()
         return self
 
@@ -106,8 +107,8 @@ class ImageEncoder(nn.Module):
         height, width = images.shape[-2:]
         if height % step or width % step:
             raise UserError(
-                f"images of {height}x{width} pixels do not fit this student: with neck {self.config.neck!r} and "
-                f"stride {self.config.stride}, both sides must be multiples of {step}"
+                f"images of {height}x{width} pixels do not fit this student: with neck {self.config.neck!r} "
+                f"and stride {self.config.stride}, both sides must be multiples of {step}"
             )
         return self.neck(self.backbone(self.normalised(images)))
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_PAIRS_AT_ONCE = 1 << 16
-"""Overlap candidates worked on in one go; bounds memory where everything lies on everything."""
+_PAIRS_AT_ONCE = 1 << 13
+"""Overlap candidates worked on in one go; bounds memory, and stays in the cache."""
 
 
 def rotated_iou_plain(a: Float[Tensor, "a 5"], b: Float[Tensor, "b 5"]) -> Float[Tensor, "a b"]:

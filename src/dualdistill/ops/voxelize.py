@@ -1,10 +1,12 @@
 """Points to pillars, and reductions over the points of a pillar (spec centerpoint 7 and 8, dynamic form)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from dualdistill.geometry.grid import BevGrid
 
@@ -63,6 +65,28 @@ def scatter_max(
 
     The gradient goes to the largest value, in equal parts if there are several.
     """
-    index = group[:, None].expand_as(values)
-    zeros = values.new_zeros(groups, values.shape[1])
-    return zeros.scatter_reduce(0, index, values, reduce="amax", include_self=False)
+    return _GroupMax.apply(values, group, groups)
+
+
+class _GroupMax(torch.autograd.Function):
+    """`scatter_reduce` with "amax" and a gradient of its own.
+
+    PyTorch's takes several times as long on a CPU, and wherever the maximum is zero it shares the gradient
+    with the start, although the start is told not to count (`include_self=False`).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, group: Tensor, groups: int) -> Tensor:
+        zeros = values.new_zeros(groups, values.shape[1])
+        index = group[:, None].expand_as(values)
+        largest = zeros.scatter_reduce(0, index, values, reduce="amax", include_self=False)
+        ctx.save_for_backward(values, group, largest)
+        return largest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_largest: Tensor) -> tuple[Tensor, None, None]:
+        values, group, largest = ctx.saved_tensors
+        won = (values == largest.index_select(0, group)).to(values.dtype)
+        winners = torch.zeros_like(largest).index_add_(0, group, won)
+        return won.mul_((grad_largest / winners.clamp(min=1)).index_select(0, group)), None, None

@@ -59,7 +59,7 @@ def fit(
         # Advice of Lightning that does not hold here: workers are chosen by the caller, the log interval is ours.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of PyTorch
         trainer.fit(module, loader)
     return not keeper.interrupted
 

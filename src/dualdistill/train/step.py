@@ -1,6 +1,6 @@
 """What one training step minimises: the figure of the paper as a function."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -8,6 +8,7 @@ from torch import nn
 from dualdistill.structures import Batch, BevOutput, Boxes, Losses, Targets
 
 
+@runtime_checkable
 class Detector(Protocol):
     """A BEV detector, LiDAR or camera."""
 
@@ -19,6 +20,7 @@ class Detector(Protocol):
     def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]: ...
 
 
+@runtime_checkable
 class Distiller(Protocol):
     """Two outputs and the truth in, named unweighted losses out."""
 

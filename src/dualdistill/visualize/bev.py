@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Polygon
+from matplotlib.patches import Circle, Patch, Polygon
 from torch import Tensor
 
 from dualdistill.geometry.boxes import bev_corners
@@ -80,7 +80,9 @@ def draw_bev_panels(
             _draw_points(axes, points, extent, forward, theme, dot=panel_inches / 10)
         _draw_ego(axes, forward, theme)
         for order, layer in enumerate(layers):
-            draw_layer(axes, layer, theme=theme, forward=forward, width=panel_inches / 5, order=3 + order)
+            draw_layer(
+                axes, layer, theme=theme, forward=forward, width=0.6 + panel_inches / 14, order=3 + order
+            )
     if legend:
         _draw_legend(figure, [layer for layers in panels.values() for layer in layers], legend, theme)
     return figure
@@ -180,8 +182,13 @@ def _draw_ego(axes: Axes, forward: Forward, theme: Theme) -> None:
 
 def _draw_legend(figure: Figure, layers: Sequence[BoxLayer], entries: dict[str, str], theme: Theme) -> None:
     dashed = {layer.name for layer in layers if layer.dashed}
+    filled = {layer.name for layer in layers if layer.filled}
     handles = [
-        Line2D([], [], color=colour, linewidth=1.8, linestyle="--" if name in dashed else "-", label=name)
+        Patch(facecolor=to_rgba(colour, 0.3), edgecolor=colour, label=name)
+        if name in filled
+        else Line2D(
+            [], [], color=colour, linewidth=1.8, linestyle="--" if name in dashed else "-", label=name
+        )
         for name, colour in entries.items()
     ]
     figure.legend(

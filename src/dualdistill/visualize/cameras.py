@@ -119,7 +119,7 @@ def draw_cameras(
             drawn_width / total_width,
             drawn_height / total_height,
         ))  # fmt: skip
-        axes.imshow(images[index].permute(1, 2, 0).cpu().numpy(), interpolation="lanczos")
+        axes.imshow(images[index].permute(1, 2, 0).cpu().numpy(), interpolation="auto")
         axes.set_axis_off()
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         view = View(
@@ -161,7 +161,7 @@ def draw_layer(axes: Axes, layer: BoxLayer, view: View, *, line_width: float = 0
     axes.add_collection(
         PolyCollection(
             [face for face, _ in faces],
-            facecolors=[(*colour[:3], 0.28 * colour[3]) for _, colour in faces],
+            facecolors=[(*colour[:3], 0.2 * colour[3]) for _, colour in faces],
             edgecolors="none",
         ),
         autolim=False,

@@ -135,6 +135,10 @@ def _train(
     torch.manual_seed(job.seed)
     dataset = open_dataset(experiment, index, split=job.split, training=True, seed=job.seed)
     detector = build_detector(experiment)
+    last = run.checkpoints / "last"
+    start = step_of(last) if last.exists() else 0
+    if start == 0 and hasattr(detector, "load_pretrained"):
+        detector.load_pretrained()
     distillation = None
     if job.teacher is not None:
         example = collate([dataset[0, 0]])
@@ -142,8 +146,6 @@ def _train(
             experiment, detector, load_teacher(experiment, job.teacher), example
         )
     total = config.total_steps(len(dataset), devices)
-    last = run.checkpoints / "last"
-    start = step_of(last) if last.exists() else 0
     module = TrainingModule(
         detector, distillation, config, total_steps=total, start_step=start, seed=job.seed
     )

@@ -1,9 +1,9 @@
-"""What stands along a street and is never annotated: houses, trees, posts, walls; much of it looks like an object."""
+"""What stands along a street and is never annotated; much of it looks like something that is."""
 
 import numpy as np
 
 from dualdistill.data.synthetic.mesh import Material, Mesh, Rgb, blob, box, cylinder
-from dualdistill.data.synthetic.shapes import DARK, ORANGE, WHITE, pick
+from dualdistill.data.synthetic.palette import DARK, ORANGE, WHITE, pick
 
 WALLS: tuple[Rgb, ...] = (
     (0.45, 0.22, 0.15),

@@ -14,7 +14,7 @@ from dualdistill.data.synthetic.street import Street, draw_street, paint_ground
 from dualdistill.data.synthetic.traffic import Traffic
 
 EGO_LENGTH, EGO_WIDTH = 4.6, 1.9
-"""Metres. The ego frame lies at the rear axle; the check that nothing stands in the car ignores the difference."""
+"""Metres, centred on the ego frame: good enough to keep others out of the car."""
 
 _TERRAINS = ((0.12, 0.2, 0.06), (0.25, 0.22, 0.12), (0.2, 0.2, 0.2), (0.3, 0.27, 0.22))
 

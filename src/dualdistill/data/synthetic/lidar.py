@@ -27,7 +27,7 @@ def scan(
     azimuths: int,
     rng: np.random.Generator,
 ) -> tuple[Float32[np.ndarray, "points 5"], np.ndarray]:
-    """x, y, z (metres, sensor frame), intensity (0 to 255), ring; and the actor each return came from (-1: none)."""
+    """x, y, z (metres, sensor frame), intensity (0 to 255), ring; and the actor of each return (-1: none)."""
     around = rng.uniform(0, 2 * np.pi) + np.arange(azimuths) * (2 * np.pi / azimuths)
     elevation = lidar.elevations[:, None]
     directions = np.stack(

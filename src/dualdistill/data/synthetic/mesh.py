@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -55,7 +54,7 @@ class Mesh:
         return len(self.material)
 
     @classmethod
-    def join(cls, parts: Iterable[Self]) -> Self:
+    def join(cls, parts: Iterable["Mesh"]) -> "Mesh":
         listed = list(parts)
         return cls(
             triangles=np.concatenate([part.triangles for part in listed]),
@@ -63,14 +62,14 @@ class Mesh:
             material=np.concatenate([part.material for part in listed]),
         )
 
-    def fitted(self, size: Vector, slack: float) -> Self:
+    def fitted(self, size: Vector, slack: float) -> "Mesh":
         """Stretched so that it fills the centred box of `size` up to `slack` metres on every side."""
         corners = self.triangles.reshape(-1, 3)
         low, high = corners.min(axis=0), corners.max(axis=0)
         scale = (np.asarray(size) - 2 * slack) / (high - low)
         return replace(self, triangles=(self.triangles - (low + high) / 2) * scale)
 
-    def turned(self, angle: float, axis: int) -> Self:
+    def turned(self, angle: float, axis: int) -> "Mesh":
         """Rotated about a coordinate axis through the origin, radians."""
         cos, sin = np.cos(angle), np.sin(angle)
         i, j = (axis + 1) % 3, (axis + 2) % 3
@@ -78,26 +77,24 @@ class Mesh:
         rotation[i, i], rotation[i, j], rotation[j, i], rotation[j, j] = cos, -sin, sin, cos
         return replace(self, triangles=self.triangles @ rotation.T)
 
-    def moved(self, offset: Vector) -> Self:
+    def moved(self, offset: Vector) -> "Mesh":
         return replace(self, triangles=self.triangles + np.asarray(offset))
 
 
 def _soup(vertices: np.ndarray, faces: np.ndarray, color: Rgb, material: Material) -> Mesh:
-    """A convex solid: its faces are wound so that their normals point outwards."""
-    triangles = vertices[faces].astype(np.float64)
-    normal = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
-    inward = np.einsum("fd,fd->f", normal, triangles[:, 0] - vertices.mean(axis=0)) < 0
-    triangles[inward] = triangles[inward, ::-1]
     return Mesh(
-        triangles=triangles,
-        color=np.full((len(faces), 3), color, dtype=np.float64),
+        triangles=vertices[faces],
+        color=np.full((len(faces), 3), color),
         material=np.full(len(faces), int(material)),
     )
 
 
+# Here and below, faces are wound so that their normals point outwards.
 _BOX_FACES = np.array(
-    [[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7], [0, 1, 5], [0, 5, 4]]
-    + [[1, 2, 6], [1, 6, 5], [2, 3, 7], [2, 7, 6], [3, 0, 4], [3, 4, 7]]
+    [
+        *([0, 2, 1], [0, 3, 2], [4, 5, 6], [4, 6, 7], [0, 1, 5], [0, 5, 4]),
+        *([1, 2, 6], [1, 6, 5], [2, 3, 7], [2, 7, 6], [3, 0, 4], [3, 4, 7]),
+    ]
 )
 
 
@@ -109,13 +106,15 @@ def box(
     taper: tuple[float, float] = (1.0, 1.0),
     lean: float = 0.0,
 ) -> Mesh:
-    """A box between two corners; its top may be scaled by `taper` along x and y and shifted by `lean` along x."""
+    """A box between two corners, its top scaled by `taper` along x and y and shifted by `lean` along x."""
     (x0, y0, z0), (x1, y1, z1) = low, high
-    square = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
-    middle = square.mean(axis=0)
-    top = middle + (square - middle) * np.asarray(taper) + np.array([lean, 0.0])
-    vertices = np.concatenate(
-        [np.column_stack([square, np.full(4, z0)]), np.column_stack([top, np.full(4, z1)])]
+    x, y = (x0 + x1) / 2 + lean, (y0 + y1) / 2
+    dx, dy = (x1 - x0) / 2 * taper[0], (y1 - y0) / 2 * taper[1]
+    vertices = np.array(
+        [
+            *((x0, y0, z0), (x1, y0, z0), (x1, y1, z0), (x0, y1, z0)),
+            *((x - dx, y - dy, z1), (x + dx, y - dy, z1), (x + dx, y + dy, z1), (x - dx, y + dy, z1)),
+        ]
     )
     return _soup(vertices, _BOX_FACES, color, material)
 
@@ -129,7 +128,7 @@ def cylinder(
     sides: int = 8,
     top: float = 1.0,
 ) -> Mesh:
-    """An upright prism on the plane z = 0 around the origin; `top` scales its upper end (a cone is nearly 0)."""
+    """An upright prism on the plane z = 0; `top` scales its upper end (nearly 0 for a cone)."""
     angle = np.arange(sides) * (2 * np.pi / sides)
     ring = radius * np.column_stack([np.cos(angle), np.sin(angle)])
     vertices = np.concatenate(
@@ -173,10 +172,9 @@ def blob(
     ).reshape(-1, 3)
     ring, side = (grid.ravel() for grid in np.meshgrid(np.arange(rings), np.arange(sides), indexing="ij"))
     here, there = ring * sides + side, ring * sides + (side + 1) % sides
-    faces = np.concatenate(
-        [np.column_stack([here, there, there + sides]), np.column_stack([here, there + sides, here + sides])]
+    # At the poles a ring is a point, and one of the two triangles of each quad has no area.
+    upper = np.column_stack([here, there + sides, there])[ring > 0]
+    lower = np.column_stack([here, here + sides, there + sides])[ring < rings - 1]
+    return _soup(
+        unit * np.asarray(radii) + np.asarray(center), np.concatenate([upper, lower]), color, material
     )
-    # The caps of the poles have no area.
-    corners = unit[faces]
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    return _soup(unit * np.asarray(radii) + np.asarray(center), faces[area > 1e-9], color, material)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from dualdistill.data.synthetic.plan import Track
 
@@ -21,25 +21,31 @@ class Occupancy:
 
     def __init__(self, times: Sequence[float]):
         self.times = np.asarray(times, dtype=np.float64)
-        self._placed: list[Footprints] = []
+        self._placed = np.zeros((0, len(self.times), 5))
 
     def take(self, track: Track, length: float, width: float, gap: float = 0.3) -> bool:
         """Occupies the place if nothing comes closer than `gap` metres to it, else says False."""
         wanted = footprints(track, length + 2 * gap, width + 2 * gap, self.times)
-        if self._placed and _overlap(wanted, np.stack(self._placed)).any():
+        if _overlap(wanted, self._placed).any():
             return False
-        self._placed.append(footprints(track, length, width, self.times))
+        placed = footprints(track, length, width, self.times)
+        self._placed = np.concatenate([self._placed, placed[None]])
         return True
 
 
-def _overlap(one: Footprints, many: Float[np.ndarray, "others times 5"]) -> np.ndarray:
+def _overlap(one: Footprints, many: Float[np.ndarray, "others times 5"]) -> Bool[np.ndarray, "others"]:
     """Whether rectangles meet at any time, by separating axes."""
     between = many[..., :2] - one[:, :2]  # others times 2
+    reach = np.hypot(many[..., 3], many[..., 4]) + np.hypot(one[:, 3], one[:, 4])
+    near = (np.einsum("otd,otd->ot", between, between) < reach**2).any(axis=1)
+    meets = np.zeros(len(many), dtype=bool)
+    many, between = many[near], between[near]
     apart = np.zeros(many.shape[:2], dtype=bool)
     for angles in (one[:, 2], one[:, 2] + np.pi / 2, many[..., 2], many[..., 2] + np.pi / 2):
         distance = np.abs(between[..., 0] * np.cos(angles) + between[..., 1] * np.sin(angles))
         apart |= distance > _reach(one, angles) + _reach(many, angles)
-    return (~apart).any(axis=1)
+    meets[near] = (~apart).any(axis=1)
+    return meets
 
 
 def _reach(rectangle: np.ndarray, angle: np.ndarray) -> np.ndarray:

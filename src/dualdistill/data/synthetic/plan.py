@@ -1,4 +1,4 @@
-"""A scene before anything is rendered: the street, what stands on it, who moves where, the light of the day."""
+"""A scene before anything is rendered: street, things, who moves where, the light of the day."""
 
 from dataclasses import dataclass
 
@@ -9,6 +9,9 @@ from dualdistill.data.synthetic.config import SyntheticConfig
 from dualdistill.data.synthetic.mesh import Mesh, Vector
 from dualdistill.data.synthetic.rig import Matrix, pose
 from dualdistill.data.synthetic.street import Curve, GroundPicture, Street
+
+GROUND_CLEARANCE = 0.02
+"""Metres from the ground to the bottom of a box: noise must not lift returns from the road into it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +58,10 @@ class Actor:
     def speed(self) -> float:
         return float(np.hypot(self.track.speed, self.track.drift))
 
-    def box_center(self, time: float) -> tuple[float, float, float]:
-        x, y, _ = self.track.at(time)
-        return x, y, self.size[2] / 2 + 0.02
+    def street_from_box(self, time: float) -> Matrix:
+        """Pose of its box, whose axes are forward, left, up."""
+        x, y, yaw = self.track.at(time)
+        return pose((x, y, self.size[2] / 2 + GROUND_CLEARANCE), yaw=yaw)
 
 
 @dataclass(frozen=True, kw_only=True)

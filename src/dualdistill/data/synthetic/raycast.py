@@ -1,4 +1,4 @@
-"""Where rays meet the scene: embree on two meshes, one for everything that stands, one for what moves at a moment."""
+"""Where rays meet the scene: embree on one mesh of all that stands, and one for each thing that moves."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from dualdistill.data.synthetic.mesh import Material, Mesh
 from dualdistill.data.synthetic.plan import Actor, ScenePlan
-from dualdistill.data.synthetic.rig import Matrix, pose
+from dualdistill.data.synthetic.rig import Matrix
 
 NOBODY = -1
 """Owner of faces that belong to no actor."""
@@ -19,7 +19,7 @@ Rays = Float[np.ndarray, "rays 3"]
 
 @dataclass(frozen=True, kw_only=True)
 class Hits:
-    """What each ray met first, street frame. Rows of rays that met nothing are meaningless but for `distance`."""
+    """What each ray met first, street frame; where it met nothing, only `distance` and `face` say so."""
 
     distance: Float[np.ndarray, "rays"]
     """Metres; infinity for nothing."""
@@ -57,7 +57,7 @@ class Stage:
         moving = [number for number, actor in enumerate(actors) if actor.speed > 0]
         pieces: list[tuple[Mesh, Matrix, int]] = [(_ground(), np.eye(4), NOBODY)]
         pieces += [(prop.mesh, prop.street_from_prop, NOBODY) for prop in plan.props]
-        pieces += [(actors[number].mesh, street_from_actor(actors[number], 0.0), number) for number in still]
+        pieces += [(actors[number].mesh, actors[number].street_from_box(0.0), number) for number in still]
         pieces += [(actors[number].mesh, np.eye(4), number) for number in moving]
         joined = Mesh.join(mesh for mesh, _, _ in pieces)
         counts = [len(mesh) for mesh, _, _ in pieces]
@@ -87,7 +87,7 @@ class Stage:
 
     def at(self, time: float) -> "Moment":
         """The scene `time` seconds after the first key frame."""
-        return Moment(self, [(mover, street_from_actor(mover.actor, time)) for mover in self._movers])
+        return Moment(self, [(mover, mover.actor.street_from_box(time)) for mover in self._movers])
 
 
 class Moment:
@@ -166,11 +166,6 @@ def _occluded(
 ) -> Bool[np.ndarray, "rays"]:
     """Which of parallel rays meet anything."""
     return scene.run(origins.astype(np.float32), _repeat(direction, len(origins)), query="OCCLUDED") == 0
-
-
-def street_from_actor(actor: Actor, time: float) -> Matrix:
-    """Pose of an actor's box."""
-    return pose(actor.box_center(time), yaw=actor.track.at(time)[2])
 
 
 def _placed(triangles: np.ndarray, matrix: Matrix) -> np.ndarray:

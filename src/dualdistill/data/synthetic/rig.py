@@ -1,7 +1,7 @@
 """The car's sensors: where they sit, when they fire, what they look at.
 
-A rig like nuScenes': six cameras around the roof, one spinning LiDAR on it. Poses are float64 4x4 matrices in NumPy,
-named `target_from_source`.
+A rig like nuScenes': six cameras around the roof, one spinning LiDAR on it. Poses are float64 4x4 matrices in
+NumPy, named `target_from_source`.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ _CAMERA_MOUNTS = {
     "CAM_BACK": (0.05, 0.0, 1.56, 180.0, 0.5, -0.01),
     "CAM_BACK_RIGHT": (1.05, -0.48, 1.56, -110.0, 0.76, -0.018),
 }
-"""x, y, z in the ego frame (m), viewing direction (degrees to the left of straight ahead), focal length over image width,
-seconds between the camera's exposure and the LiDAR revolution it belongs to."""
+"""x, y, z in the ego frame (m), viewing direction (degrees left of straight ahead), focal length over image
+width, seconds between the camera's exposure and the LiDAR revolution it belongs to."""
 _LIDAR_MOUNT = (0.94, 0.0, 1.84)
 _EGO_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 """Axes of a camera that looks straight ahead: z forward, x right, y down."""
@@ -53,7 +53,7 @@ def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> Float[np.ndar
 
 def quaternion(matrix: Float[np.ndarray, "3 3"]) -> list[float]:
     """(w, x, y, z) of a rotation, w >= 0."""
-    # The eigenvector to the largest eigenvalue of this symmetric matrix: no case distinctions, no loss near 180°.
+    # Eigenvector of the largest eigenvalue of this symmetric matrix: no cases, no loss near 180°.
     m = matrix
     k = np.array(
         [

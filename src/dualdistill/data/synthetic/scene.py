@@ -12,7 +12,7 @@ from dualdistill.data.synthetic.config import CAMERA_RATE, KEY_FRAME_RATE, Synth
 from dualdistill.data.synthetic.draw import draw_scene
 from dualdistill.data.synthetic.lidar import scan
 from dualdistill.data.synthetic.plan import Actor, ScenePlan, scene_generator
-from dualdistill.data.synthetic.raycast import Moment, Stage, street_from_actor
+from dualdistill.data.synthetic.raycast import Moment, Stage
 from dualdistill.data.synthetic.rig import Camera, Matrix, Rig, draw_rig
 
 ANNOTATED_RANGE = 55.0
@@ -127,7 +127,7 @@ class _Player:
     def _record(
         self, channel: str, suffix: str, time: float, steps: int, rate: int, size: tuple[int, int]
     ) -> Recording:
-        """The entry of the recording `steps` firings after the first key frame, `rate` of them to a key frame."""
+        """Enters the recording `steps` firings after the first key frame, of `rate` firings a key frame."""
         is_key_frame = steps % rate == 0
         timestamp_us = self._time_us(time)
         folder = "samples" if is_key_frame else "sweeps"
@@ -192,7 +192,7 @@ class _Player:
         )
 
     def _observations(self) -> list[Observation]:
-        """Every actor from the first key frame in which a camera or the LiDAR saw it to the last, while it is near."""
+        """Every actor from the first key frame in which a sensor saw it to the last, while it is near."""
         plan, frames = self._plan, range(self._config.key_frames)
         times = [frame / KEY_FRAME_RATE for frame in frames]
         shares = [_visible_shares(self._stage.at(time), plan, self._eye(time), time) for time in times]
@@ -200,7 +200,7 @@ class _Player:
         for number, actor in enumerate(plan.actors):
             seen = np.flatnonzero(self._seen[:, number])
             for frame in range(seen[0], seen[-1] + 1) if len(seen) else ():
-                street_from_box = street_from_actor(actor, times[frame])
+                street_from_box = actor.street_from_box(times[frame])
                 ego = plan.street_from_ego(times[frame])[:2, 3]
                 if np.hypot(*(street_from_box[:2, 3] - ego)) > ANNOTATED_RANGE:
                     continue
@@ -225,7 +225,10 @@ def count_inside(
     points: Float[np.ndarray, "points 3"], frame_from_box: Matrix, size: tuple[float, float, float]
 ) -> int:
     """How many points lie in a box (border included), points in the frame that `frame_from_box` leads to."""
-    offsets = (points - frame_from_box[:3, 3]) @ frame_from_box[:3, :3]
+    offsets = points - frame_from_box[:3, 3]
+    # Most points are far away: only those near the centre are worth turning into the box frame.
+    near = np.abs(offsets[:, 0]) <= np.linalg.norm(size) / 2
+    offsets = offsets[near] @ frame_from_box[:3, :3]
     return int((np.abs(offsets) <= np.asarray(size) / 2).all(axis=1).sum())
 
 
@@ -234,12 +237,12 @@ def _visible_shares(
 ) -> Float[np.ndarray, "actors"]:
     """About which share of each actor's near side can be seen from `eye`.
 
-    Judged at the middles of its faces. Those hidden by the actor itself do not count; nor does half of those hidden by
-    others, since about half of a surface faces away.
+    Judged at the middles of its faces. Those hidden by the actor itself do not count; nor does half of those
+    hidden by others, since about half of a surface faces away.
     """
     places, owners = [], []
     for number, actor in enumerate(plan.actors):
-        matrix = street_from_actor(actor, time)
+        matrix = actor.street_from_box(time)
         middles = actor.mesh.triangles.mean(axis=1)
         middles = middles[:: max(1, len(middles) // 60)]
         places.append(middles @ matrix[:3, :3].T + matrix[:3, 3])

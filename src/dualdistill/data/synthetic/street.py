@@ -26,7 +26,7 @@ class Curve:
         curvature: Float[np.ndarray, "steps"],
         step: float,
     ):
-        """`start` is (x, y, heading) at arc length 0; `curvature` (1/m) begins at arc length `first`, every `step` m."""
+        """`start`: x, y, heading at length 0; `curvature` (1/m): from length `first` on, every `step` m."""
         self._length = first + step * np.arange(len(curvature) + 1)
         heading = np.concatenate([[0.0], np.cumsum(curvature * step)])
         middle = (heading[:-1] + heading[1:]) / 2
@@ -164,11 +164,14 @@ def paint_ground(street: Street, rng: np.random.Generator) -> GroundPicture:
         (side * lane * street.lane_width, WHITE, True) for lane in range(1, street.lanes) for side in (-1, 1)
     ]
     lines += [(side * street.lanes * street.lane_width, WHITE, False) for side in (-1, 1)]
+    stop_line = street.cross_half + 1.5
+    pieces = [(first, last)]
+    if street.cross is not None:
+        pieces = [(first, street.cross_at - stop_line), (street.cross_at + stop_line, last)]
     for offset, code, dashed in lines:
-        for start in np.arange(first, last, 9.0 if dashed else 3.0):
-            stop = start + 3.0
-            if street.clear_of_crossing(start, 1.5) and street.clear_of_crossing(stop, 1.5):
-                fill(main.ribbon(start, stop, offset - 0.09, offset + 0.09), code)
+        for begin, end in pieces:
+            for start in np.arange(begin, end - 3.0, 9.0) if dashed else [begin]:
+                fill(main.ribbon(start, start + 3.0 if dashed else end, offset - 0.09, offset + 0.09), code)
     if street.parking:
         for start in np.arange(first, last, 6.5):
             if street.clear_of_crossing(start, 3.0):

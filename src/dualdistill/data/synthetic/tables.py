@@ -52,6 +52,11 @@ ATTRIBUTES = (
 )
 VISIBILITY = ("v0-40", "v40-60", "v60-80", "v80-100")
 
+TABLES = (
+    *("category", "attribute", "visibility", "sensor", "calibrated_sensor", "log", "map", "scene"),
+    *("sample", "sample_data", "ego_pose", "instance", "sample_annotation"),
+)
+
 Row = dict[str, Any]
 
 
@@ -73,11 +78,7 @@ class _Tables:
 
     def __init__(self, seed: int):
         self._seed = seed
-        names = (
-            "category attribute visibility sensor calibrated_sensor log map scene sample sample_data ego_pose instance "
-            "sample_annotation"
-        )
-        self.rows: dict[str, list[Row]] = {name: [] for name in names.split()}
+        self.rows: dict[str, list[Row]] = {name: [] for name in TABLES}
         self.masks: list[Row] = []
         for name in CATEGORIES:
             self._add("category", token=self._token("category", name), name=name, description="")
@@ -209,12 +210,15 @@ class _Tables:
             )
 
     def _masks(self, record: SceneRecord, samples: list[str]) -> None:
+        annotated = {observation.actor for observation in record.observations}
         key_frame = {recording.filename: recording.key_frame for recording in record.recordings}
         for mask in record.masks:
             instances = [
                 {
                     "value": value,
-                    "instance_token": self._token("instance", record.name, actor),
+                    "instance_token": self._token("instance", record.name, actor)
+                    if actor in annotated
+                    else "",
                     "category": record.actors[actor].category,
                     "pixels": pixels,
                 }

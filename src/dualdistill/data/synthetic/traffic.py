@@ -20,7 +20,7 @@ _DRIVEN = (
 _PARKED = (
     (catalogue.CAR, 0.8),
     (catalogue.TRUCK, 0.1),
-    (catalogue.TRAILER, 0.06),
+    (catalogue.TRAILER, 0.09),
     (catalogue.MOTORCYCLE, 0.04),
 )
 
@@ -35,7 +35,7 @@ class Traffic:
     def draw(self) -> tuple[Actor, ...]:
         """Everybody."""
         rng = self._rng
-        if rng.random() < 0.5:
+        if rng.random() < 0.65:
             self._road_works()
         for lane in range(self._street.lanes):
             for direction in (1, -1):
@@ -78,10 +78,8 @@ class Traffic:
         """Vehicles in one lane; all of them equally fast, so that they keep their distances."""
         rng = self._rng
         own = direction > 0 and abs(offset - self._ego.offset) < 1.0
-        if own:
-            speed = self._ego.speed
-        else:
-            speed = 0.0 if rng.random() < 0.15 else rng.uniform(3.0, 12.0)
+        queue = not own and rng.random() < 0.15
+        speed = self._ego.speed if own else 0.0 if queue else rng.uniform(3.0, 12.0)
         place = self._ego.length + BEHIND + rng.uniform(0, 20)
         sparse = rng.uniform(9.0, 34.0)
         while place < self._ego.length + AHEAD + (0 if speed == 0 else 10):
@@ -94,7 +92,7 @@ class Traffic:
                 turn=(0.0 if direction > 0 else np.pi) + rng.normal(0, 0.015),
             )
             actor = self._place(kind, track, gap=0.8)
-            if actor is not None and actor.category == "vehicle.truck" and rng.random() < 0.25:
+            if actor is not None and actor.category == "vehicle.truck" and rng.random() < 0.35:
                 self._tow(actor, direction)
             place += (
                 (actor.size[0] if actor else 2.0) + rng.exponential(sparse) + (1.5 if speed == 0 else 5.0)
@@ -212,7 +210,7 @@ class Traffic:
         self._place(catalogue.ADULT, track, gap=0.2)
 
     def _road_works(self) -> None:
-        """A fenced-off strip at the kerb: cones that lead around, barriers along it, machines and workers inside."""
+        """A fenced-off strip at the kerb: cones lead around it; barriers, machines and workers."""
         rng, street = self._rng, self._street
         side = rng.choice([-1, 1])
         start = self._ego.length + rng.uniform(-14, 22)
@@ -228,7 +226,7 @@ class Traffic:
 
         if rng.random() < 0.8:
             turn = rng.choice([0.0, np.pi]) + rng.normal(0, 0.2)
-            put(catalogue.CONSTRUCTION, start + rng.uniform(0.3, 0.7) * length, edge + 2.2, turn, parked=True)
+            put(catalogue.CONSTRUCTION, start + rng.uniform(0.3, 0.7) * length, edge + 2.4, turn, parked=True)
         if rng.random() < 0.75:
             gap = rng.choice([0.1, 0.1, 1.0])
             place = start

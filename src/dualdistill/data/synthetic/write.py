@@ -30,16 +30,19 @@ Progress = Callable[[int, int], None]
 def make_synthetic(
     root: Path, config: SyntheticConfig, *, workers: int = 2, progress: Progress | None = None
 ) -> Path:
-    """A driving world in nuScenes v1.0-trainval layout below `root`, which is returned.
+    """Writes a driving world in nuScenes v1.0-trainval layout below `root`, and returns `root`.
 
     Besides the 13 tables, `masks/` holds an 8-bit PNG for every key frame image, whose values
-    `masks/instance_masks.json` explains: a list of {sample_token, sample_data_token, filename, instances: [{value,
-    instance_token, category, pixels}]}; an instance may be too far away to be annotated. `synthetic.json`, written last,
-    says what the root was made from; a root that already holds `config` is left as it is, an unfinished one is redone.
-    Equal configs give equal bytes, however many `workers` (processes) there are.
+    `masks/instance_masks.json` explains: a list of {sample_token, sample_data_token, filename, instances:
+    [{value, instance_token, category, pixels}]}. Value 0 is no instance; the token is empty for one never
+    annotated.
+
+    `synthetic.json`, written last, says what the root was made from; a root that already holds `config` is
+    left as it is, an unfinished one is redone. Equal configs give equal bytes, however many `workers`
+    (processes).
 
     Raises:
-        UserError: if `root` holds anything else, or the config asks for more scenes than the official splits name.
+        UserError: if `root` holds anything else, or there are fewer official names than scenes asked for.
     """
     if not _prepare(root, config):
         return root
@@ -84,8 +87,8 @@ def _prepare(root: Path, config: SyntheticConfig) -> bool:
         if json.loads(stamp.read_text()) == _stamp(config):
             return False
         raise UserError(
-            f"expected an empty folder or the synthetic world {config.name!r} (seed {config.seed}), but {root} holds one "
-            f"made from another configuration (see {stamp}). Delete it, or choose another folder."
+            f"expected an empty folder or the synthetic world {config.name!r} (seed {config.seed}), but "
+            f"{root} holds one made from another configuration (see {stamp}). Delete it, or choose another."
         )
     if root.exists() and not root.is_dir():
         raise UserError(
@@ -93,8 +96,8 @@ def _prepare(root: Path, config: SyntheticConfig) -> bool:
         )
     if root.is_dir() and any(root.iterdir()) and not (root / _UNFINISHED).exists():
         raise UserError(
-            f"expected an empty folder for the synthetic world, but {root} holds files that did not come from here. "
-            "Choose another folder."
+            f"expected an empty folder for the synthetic world, but {root} holds files that did not come "
+            "from here. Choose another folder."
         )
     root.mkdir(parents=True, exist_ok=True)
     (root / _UNFINISHED).touch()

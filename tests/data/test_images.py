@@ -1,0 +1,165 @@
+"""Pixels and matrices of the image augmentation say the same; broken files are named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.testing import assert_close
+
+from dualdistill.data.augment import draw_bev, draw_view
+from dualdistill.data.config import BevAugmentation, DataConfig, ImageAugmentation
+from dualdistill.data.images import ImageView, apply_view, load_image, resized_size
+from dualdistill.errors import UserError
+
+FULL = (900, 1600)
+
+
+def dot(u: int, v: int, radius: int = 6) -> Image.Image:
+    pixels = np.zeros((*FULL, 3), dtype=np.uint8)
+    pixels[v - radius : v + radius + 1, u - radius : u + radius + 1] = 255
+    return Image.fromarray(pixels)
+
+
+def centre_of_light(image: Image.Image) -> Tensor:
+    light = torch.from_numpy(np.array(image))[..., 0].double()
+    v, u = torch.meshgrid(
+        torch.arange(light.shape[0]) + 0.5, torch.arange(light.shape[1]) + 0.5, indexing="ij"
+    )
+    return torch.stack([(light * u).sum(), (light * v).sum()]) / light.sum()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_painted_dot_arrives_where_the_matrix_says(seed: int) -> None:
+    view = draw_view(ImageAugmentation(), (256, 704), FULL, np.random.default_rng(seed))
+    u, v = 800, 600
+    arrived = centre_of_light(apply_view(dot(u, v), view, FULL))
+    expected = (view.matrix() @ torch.tensor([u + 0.5, v + 0.5, 1.0, 1.0]))[:2].double()
+    assert_close(arrived, expected, atol=1.0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "ranges", "resized", "crop"),
+    [
+        ((256, 704), ImageAugmentation(), (432, 768), (32, 176)),
+        ((512, 1408), ImageAugmentation(), (828, 1472), (32, 316)),
+        ((256, 704), ImageAugmentation(scale=(-0.054, 0.11), test_scale=0.0), (396, 704), (0, 140)),
+        ((512, 1408), ImageAugmentation(scale=(-0.108, 0.22), test_scale=0.0), (792, 1408), (0, 280)),
+    ],
+)
+def test_test_views_are_those_of_the_specification(
+    size: tuple[int, int], ranges: ImageAugmentation, resized: tuple[int, int], crop: tuple[int, int]
+) -> None:
+    view = draw_view(ranges, size, FULL, None)
+    assert resized_size(FULL, view.resize) == resized
+    assert view.crop == crop
+    assert not view.flip
+    assert view.rotate_deg == 0
+
+
+def test_training_views_fill_their_ranges() -> None:
+    views = [
+        draw_view(ImageAugmentation(), (256, 704), FULL, np.random.default_rng(seed)) for seed in range(400)
+    ]
+    scales = [view.resize for view in views]
+    assert 0.38 <= min(scales) < 0.385
+    assert 0.545 < max(scales) <= 0.55
+    assert 150 < sum(view.flip for view in views) < 250
+    angles = [view.rotate_deg for view in views]
+    assert -5.4 <= min(angles) < -5.2
+    assert 5.2 < max(angles) <= 5.4
+    for view in views:
+        height, width = resized_size(FULL, view.resize)
+        assert view.crop[1] == height - 256
+        assert 0 <= view.crop[0] <= max(0, width - 704)
+
+
+def test_the_base_scale_follows_the_size_of_the_stored_image() -> None:
+    view = draw_view(ImageAugmentation(test_scale=0.0), (64, 176), (99, 176), None)
+    assert view.resize == 1.0
+    assert view.crop == (0, 35)
+
+
+def test_what_lies_beyond_the_image_is_black() -> None:
+    white = Image.new("RGB", (160, 90), (255, 255, 255))
+    view = ImageView(resize=0.5, crop=(0, -10), size=(55, 100))
+    pixels = np.array(apply_view(white, view, (90, 160)))
+    assert pixels[:10].max() == 0  # above
+    assert pixels[:, 80:].max() == 0  # to the right
+    assert pixels[10:, :80].min() == 255
+
+
+@pytest.mark.parametrize("crop", [(37, 194), (0, 140), (-20, -8), (200, 250)])
+def test_resizing_the_crop_alone_is_resizing_everything_and_cropping(crop: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (*FULL, 3), dtype=np.uint8)
+    view = ImageView(resize=0.5, crop=crop, size=(256, 704))
+    x, y = crop
+    slow = Image.fromarray(noise).resize((800, 450), Image.Resampling.BICUBIC).crop((x, y, x + 704, y + 256))
+    fast = apply_view(Image.fromarray(noise), view, FULL)
+    assert np.abs(np.asarray(fast, dtype=int) - np.asarray(slow, dtype=int)).max() <= 1
+
+
+def test_bev_draws_fill_their_ranges_and_keep_their_shape() -> None:
+    matrices = torch.stack([draw_bev(BevAugmentation(), np.random.default_rng(seed)) for seed in range(400)])
+    scale = matrices[:, 2, 2]
+    assert 0.95 <= scale.min() < 0.953
+    assert 1.047 < scale.max() <= 1.05
+    linear = matrices[:, :2, :2] / scale[:, None, None]
+    assert_close(linear @ linear.mT, torch.eye(2, dtype=torch.float64).expand(400, 2, 2))
+    assert 150 < (torch.linalg.det(linear) < 0).sum() < 250  # one flip of two mirrors
+    assert not matrices[:, :3, 3].any()
+    shifted = draw_bev(BevAugmentation(translation_sd=0.5), np.random.default_rng(0))
+    assert shifted[:3, 3].all()
+
+
+def test_decoding_smaller_changes_pixels_a_little_and_geometry_not(tmp_path: Path) -> None:
+    path = tmp_path / "dot.jpg"
+    dot(700, 500, radius=20).save(path, quality=95)
+    view = draw_view(ImageAugmentation(), (256, 704), FULL, None)
+    slow = load_image(path, view, FULL)
+    fast = load_image(path, view, FULL, draft=True)
+    assert fast.shape == slow.shape == (3, 256, 704)
+    assert (fast.double() - slow.double()).abs().mean() < 0.5
+    centres = [centre_of_light(Image.fromarray(x.permute(1, 2, 0).numpy())) for x in (slow, fast)]
+    assert_close(centres[0], centres[1], atol=0.2, rtol=0)
+
+
+def test_red_is_the_first_channel(tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    Image.new("RGB", (160, 90), (255, 0, 0)).save(path)
+    pixels = load_image(path, ImageView(resize=1.0, crop=(0, 0), size=(90, 160)), (90, 160))
+    assert pixels[0].min() == 255
+    assert pixels[1:].max() == 0
+
+
+def test_broken_images_are_named(tmp_path: Path) -> None:
+    view = ImageView(resize=1.0, crop=(0, 0), size=(90, 160))
+    whole, cut, text = tmp_path / "whole.jpg", tmp_path / "cut.jpg", tmp_path / "text.jpg"
+    noise = np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(whole)
+    cut.write_bytes(whole.read_bytes()[:-3000])
+    text.write_text("not an image")
+    for path in (cut, text, tmp_path / "gone.jpg"):
+        with pytest.raises(UserError, match=rf"{path.name} .*restore it"):
+            load_image(path, view, (90, 160))
+    with pytest.raises(UserError, match=r"whole\.jpg has 160x90 pixels, sample_data\.json says 1600x900"):
+        load_image(whole, view, FULL)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cameras": False, "points": False},
+        {"num_frames": 3},
+        {"num_sweeps": 0},
+        {"depth_stride": 15},
+        {"train_candidates": (8, 2)},
+        {"point_range": (0.0, 0.0, 0.0, 1.0, 1.0, 0.0)},
+        {"box_reach": 0.0},
+    ],
+)
+def test_a_data_config_that_cannot_work_is_refused_at_once(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=r"\d|nothing|high"):
+        DataConfig(**wrong)

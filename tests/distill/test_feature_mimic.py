@@ -1,0 +1,123 @@
+"""The region-weighted feature loss."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from dualdistill.distill.mfd import FeatureMimic, LevelMimic, RegionConfig
+from dualdistill.distill.regions import Foreground
+from dualdistill.geometry.grid import BevGrid
+from dualdistill.structures import HeadOutput, Targets
+
+GRID = BevGrid.around(6.4, 0.8)
+
+
+def mimic(levels=("stage1", "neck"), **options) -> FeatureMimic:
+    return FeatureMimic(dict.fromkeys(levels, GRID), ("neck",), RegionConfig(**options))
+
+
+def identity_kernel(module: FeatureMimic) -> None:
+    with torch.no_grad():
+        for level in module.levels.values():
+            level.spatial.weight.zero_()[0, 0, 1, 1] = 1
+            level.spatial.bias.zero_()
+
+
+def losses_of(module: FeatureMimic, pair, teacher, aligned):
+    levels = tuple(module.levels)
+    return module(
+        dict.fromkeys(levels, teacher), dict.fromkeys(levels, aligned), pair.teacher.predictions, pair.targets
+    )
+
+
+def test_equal_maps_cost_nothing(make_pair):
+    module, features = mimic(), torch.randn(2, 8, 16, 16)
+    identity_kernel(module)
+    losses = losses_of(module, make_pair(), features, features.clone())
+    assert all(loss.abs() < 1e-4 for name, loss in losses.items() if name.endswith("spatial"))
+    assert all(loss == 0 for name, loss in losses.items() if not name.endswith("spatial"))
+
+
+def test_a_batch_said_twice_costs_as_much_as_once(make_pair):
+    module, pair = mimic(), make_pair()
+    teacher, aligned = torch.randn(2, 8, 16, 16), torch.randn(2, 8, 16, 16)
+    once = losses_of(module, pair, teacher, aligned)
+
+    def twice(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, x])
+
+    predictions = HeadOutput(
+        heatmap=twice(pair.teacher.predictions.heatmap), regression=twice(pair.teacher.predictions.regression)
+    )
+    targets = Targets(boxes=pair.targets.boxes * 2, heatmap=twice(pair.targets.heatmap))
+    levels = tuple(module.levels)
+    again = module(
+        dict.fromkeys(levels, twice(teacher)), dict.fromkeys(levels, twice(aligned)), predictions, targets
+    )
+    for name, loss in once.items():
+        assert_close(again[name], loss, rtol=1e-5, atol=0)
+
+
+def test_without_objects_and_attention_it_is_the_mean_squared_error_over_cells():
+    level = LevelMimic(RegionConfig(spatial_temperature=1e9))
+    teacher, aligned = torch.randn(2, 8, 16, 16), torch.randn(2, 8, 16, 16)
+    nobody = Foreground(mask=torch.zeros(2, 1, 16, 16, dtype=torch.bool), scale=torch.zeros(2, 1, 16, 16))
+    losses = level(teacher, aligned, nobody, None)
+    assert_close(losses["background"], 8 * (aligned - teacher).square().mean(), rtol=1e-5, atol=0)
+    assert losses["foreground"] == 0
+    assert "false_positive" not in losses
+
+
+def test_false_positives_are_told_apart_only_where_asked(make_pair):
+    losses = losses_of(mimic(), make_pair(), torch.randn(2, 8, 16, 16), torch.randn(2, 8, 16, 16))
+    assert {name for name in losses if name.endswith("false_positive")} == {"neck/false_positive"}
+    assert losses["neck/false_positive"] > 0
+    assert losses["neck/foreground"] == losses["stage1/foreground"]  # objects are objects at every level
+
+
+def test_a_teacher_without_false_positives_and_a_map_full_of_objects_are_legal(make_pair):
+    pair = make_pair()
+    silent = HeadOutput(heatmap=torch.full((2, 10, 16, 16), -20.0), regression=torch.zeros(2, 6, 10, 16, 16))
+    everywhere = pair.targets.boxes[0].select(torch.tensor([0]))
+    everywhere.size.fill_(100)
+    targets = Targets(boxes=(everywhere, everywhere), heatmap=pair.targets.heatmap)
+    maps = dict.fromkeys(("stage1", "neck"), torch.randn(2, 8, 16, 16))
+    zeros = dict.fromkeys(maps, torch.zeros(2, 8, 16, 16))
+    losses = mimic()(maps, zeros, silent, targets)
+    assert all(loss.isfinite() for loss in losses.values())
+    assert losses["neck/false_positive"] == 0
+    assert losses["neck/background"] == 0
+    assert losses["neck/foreground"] > 0
+
+
+def test_where_the_student_is_strong_counts_more_if_it_has_a_say(make_pair):
+    pair, teacher = make_pair(boxes=0), torch.full((2, 8, 16, 16), 2.0)
+    strong_left = torch.full((2, 8, 16, 16), 0.5)
+    strong_left[..., :8] = 3.5  # as far from the teacher as the other half
+
+    def pull(say: float) -> tuple[float, float]:
+        """Gradient on the left half and on the right one."""
+        aligned = strong_left.clone().requires_grad_()
+        module = mimic(levels=("stage1",), student_attention=say)
+        losses_of(module, pair, teacher, aligned)["stage1/background"].backward()
+        assert aligned.grad is not None
+        return aligned.grad[..., :8].abs().sum().item(), aligned.grad[..., 8:].abs().sum().item()
+
+    left, right = pull(0.0)
+    assert left == pytest.approx(right, rel=1e-5)
+    left, right = pull(1.0)
+    assert left > 2 * right
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"spatial_temperature": 0.0}, "spatial_temperature must be positive"),
+        ({"truth_threshold": 1.5}, r"truth_threshold must lie in \(0, 1\]"),
+        ({"student_attention": -1.0}, "student_attention must not be negative"),
+        ({"channel_attention": False, "channel_temperature": 0.2}, "no effect without channel_attention"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        RegionConfig(**options)

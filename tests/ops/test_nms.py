@@ -1,0 +1,118 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dualdistill.ops.nms import circle_nms, greedy, rotated_nms, scale_nms
+from dualdistill.ops.rotated_iou import rotated_iou
+
+quick = settings(max_examples=25, deadline=None)
+seeds = st.integers(0, 2**31 - 1)
+
+
+def scene(seed: int, count: int = 40) -> tuple[Tensor, Tensor]:
+    """A crowd of rectangles and their scores, some of them equal."""
+    generator = torch.Generator().manual_seed(seed)
+    low, high = torch.tensor([[-10, -10, 0.5, 0.5, -3], [10, 10, 6, 3, 3.0]])
+    rectangles = low + torch.rand(count, 5, generator=generator) * (high - low)
+    return rectangles, torch.randint(1, 30, (count,), generator=generator) / 30
+
+
+def one_by_one(conflict: Tensor, order: Tensor) -> list[int]:
+    """Greedy suppression as it is told: the best first, each strikes out those it conflicts with."""
+    kept: list[int] = []
+    for candidate in order.tolist():
+        if not any(conflict[better, candidate] for better in kept):
+            kept.append(candidate)
+    return kept
+
+
+@quick
+@given(seeds, st.integers(0, 30), st.floats(0, 1))
+def test_the_fixpoint_keeps_whom_the_loop_keeps(seed, count, density):
+    generator = torch.Generator().manual_seed(seed)
+    conflict = torch.rand(count, count, generator=generator) < density
+    assert greedy(conflict).nonzero().flatten().tolist() == one_by_one(conflict, torch.arange(count))
+
+
+def test_in_a_chain_every_other_one_survives():
+    chain = torch.diag(torch.ones(99, dtype=torch.bool), 1)
+    assert greedy(chain).tolist() == [index % 2 == 0 for index in range(100)]
+
+
+@quick
+@given(seeds, st.sampled_from([0.0, 0.5, 4.0, 50.0]))
+def test_circle_nms_is_the_loop_over_squared_distances(seed, squared_radius):
+    rectangles, scores = scene(seed)
+    x, y = rectangles[:, 0], rectangles[:, 1]
+    near = (x[:, None] - x).square() + (y[:, None] - y).square() <= squared_radius
+    order = scores.argsort(descending=True, stable=True)
+    assert circle_nms(rectangles[:, :2], scores, squared_radius, 1000).tolist() == one_by_one(near, order)
+
+
+@quick
+@given(seeds, st.sampled_from([0.0, 0.05, 0.2, 0.9]))
+def test_rotated_nms_is_the_loop_over_overlaps(seed, threshold):
+    rectangles, scores = scene(seed)
+    order = scores.argsort(descending=True, stable=True)
+    expected = one_by_one(rotated_iou(rectangles, rectangles) > threshold, order[:30])[:9]
+    assert rotated_nms(rectangles, scores, threshold, pre_max=30, post_max=9).tolist() == expected
+
+
+@quick
+@given(seeds)
+def test_suppressing_the_survivors_again_changes_nothing(seed):
+    rectangles, scores = scene(seed)
+    kept = rotated_nms(rectangles, scores, 0.1, 1000, 1000)
+    again = rotated_nms(rectangles[kept], scores[kept], 0.1, 1000, 1000)
+    assert again.tolist() == list(range(len(kept)))
+
+
+@quick
+@given(seeds)
+def test_the_order_of_the_input_does_not_matter(seed):
+    rectangles, _ = scene(seed)
+    scores = torch.randperm(len(rectangles), generator=torch.Generator().manual_seed(seed)) / 100
+    shuffle = torch.randperm(len(rectangles), generator=torch.Generator().manual_seed(seed + 1))
+    shuffled = rotated_nms(rectangles[shuffle], scores[shuffle], 0.1, 1000, 1000)
+    assert shuffle[shuffled].tolist() == rotated_nms(rectangles, scores, 0.1, 1000, 1000).tolist()
+
+
+def test_the_worked_example_of_circle_nms():
+    centers = torch.tensor([[0.0, 0], [1.9, 0], [2.1, 0]])  # spec centerpoint 19.10
+    assert circle_nms(centers, torch.tensor([0.9, 0.8, 0.7]), 4.0, 83).tolist() == [0, 2]
+
+
+def test_a_centre_on_the_circle_is_suppressed():
+    centers = torch.tensor([[0.0, 0], [2.0, 0]])
+    assert circle_nms(centers, torch.tensor([0.1, 0.2]), 4.0, 83).tolist() == [1]
+
+
+def test_of_equal_scores_the_first_box_wins():
+    same = torch.tensor([[0.0, 0, 4, 2, 0]]).expand(3, 5)
+    assert rotated_nms(same, torch.ones(3), 0.2, 1000, 83).tolist() == [0]
+
+
+@quick
+@given(seeds)
+def test_scale_nms_with_factor_one_is_rotated_nms(seed):
+    rectangles, scores = scene(seed)
+    plain = rotated_nms(rectangles, scores, 0.2, 30, 9)
+    assert scale_nms(rectangles, scores, torch.ones(40), 0.2, 30, 9).tolist() == plain.tolist()
+
+
+def test_enlarged_pedestrians_suppress_neighbours_and_shrunk_buses_spare_theirs():
+    pedestrians = torch.tensor([[0.0, 0, 0.7, 0.7, 0], [1.0, 0, 0.7, 0.7, 0]])
+    buses = torch.tensor([[0.0, 0, 11, 3, 0], [7.0, 0, 11, 3, 0]])
+    scores = torch.tensor([0.9, 0.8])
+    assert len(rotated_nms(pedestrians, scores, 0.2, 1000, 83)) == 2
+    assert scale_nms(pedestrians, scores, torch.full((2,), 4.5), 0.2, 1000, 83).tolist() == [0]
+    assert rotated_nms(buses, scores, 0.2, 1000, 83).tolist() == [0]
+    assert len(scale_nms(buses, scores, torch.full((2,), 0.4), 0.2, 1000, 83)) == 2
+
+
+def test_nobody_in_nobody_out():
+    none = torch.zeros(0)
+    assert circle_nms(torch.zeros(0, 2), none, 4.0, 83).tolist() == []
+    assert rotated_nms(torch.zeros(0, 5), none, 0.2, 1000, 83).tolist() == []
+    assert scale_nms(torch.zeros(0, 5), none, none, 0.2, 1000, 83).tolist() == []

@@ -1,0 +1,68 @@
+"""Experiments as records: round trips, overrides, differences."""
+
+import pytest
+
+from dualdistill.errors import UserError
+from dualdistill.recipes.catalogue import RECIPES, find
+from dualdistill.recipes.experiment import differences, from_plain, override, to_plain
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_survives_json(name):
+    experiment = RECIPES[name].build()
+    assert from_plain(to_plain(experiment)) == experiment
+
+
+def test_the_families_have_the_same_rows_save_those_of_size():
+    rows = {family: {n.split("/")[1] for n in RECIPES if n.startswith(family)} for family in ("nuscenes", "synthetic")}
+    assert rows["synthetic"] <= rows["nuscenes"]
+    assert all(name.endswith(("-r101", "-official")) for name in rows["nuscenes"] - rows["synthetic"])
+
+
+def test_overrides_are_typed_and_reach_every_depth():
+    base = find("synthetic/dualdistill-centerpoint").build()
+    sets = ["distiller.crd_temperature=0.5", "data.image_size=32,96", "student.head.nms=circle", "training.steps=7"]
+    changed = override(base, sets)
+    assert changed.distiller.crd_temperature == 0.5 and changed.data.image_size == (32, 96)
+    assert changed.student.head.nms == "circle" and changed.training.steps == 7
+    keys = [key for key, _, _ in differences(to_plain(base), to_plain(changed))]
+    assert sorted(keys) == ["data.image_size", "distiller.crd_temperature", "student.head.nms", "training.steps"]
+
+
+def test_settings_that_depend_on_each_other_change_together():
+    base = find("synthetic/student").build()
+    with pytest.raises(UserError, match=r"student\.temporal\.frames wants 1"):
+        override(base, ["student.temporal.frames=1"])
+    assert override(base, ["student.temporal.frames=1", "data.num_frames=1"]).student.temporal.frames == 1
+    steps = override(base, ["training.steps=none", "training.epochs=2"])
+    assert steps.training.total_steps(100) == 50
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("training.stps=1", "Did you mean steps"),
+        ("training.steps=1.5", "expected a whole number or none"),
+        ("distiller.mfd=perhaps", "true or false"),
+        ("distiller.alignment=sideways", "aoa or"),
+        ("distiller.crd_temperature=-1", "must be positive"),
+        ("distiller.crd=false,true", "true or false"),
+        ("training.steps.more=1", "a single value"),
+        ("training", "key=value"),
+        ("data.points=false", "a LiDAR teacher wants True"),
+    ],
+)
+def test_a_wrong_override_says_what_was_expected(assignment, message):
+    with pytest.raises(UserError, match=message):
+        override(find("synthetic/dualdistill-centerpoint").build(), [assignment])
+
+
+def test_an_ablation_switch_that_would_do_nothing_is_refused():
+    with pytest.raises(UserError, match="no effect"):
+        override(find("synthetic/dualdistill-centerpoint").build(), ["distiller.crd=false", "distiller.crd_temperature=1"])
+
+
+def test_an_experiment_of_another_version_is_named_as_such():
+    plain = to_plain(find("synthetic/student").build())
+    with pytest.raises(UserError, match="version"):
+        from_plain(plain | {"data": plain["data"] | {"smell": 3}})

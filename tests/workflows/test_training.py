@@ -1,0 +1,127 @@
+"""`train` and `resume`, on a tiny world."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dualdistill.errors import UserError
+from dualdistill.train.run_folder import RunFolder
+from dualdistill.workflows.evaluation import Trained, evaluate_anything, weights_of
+from dualdistill.workflows.training import resume_training, start_training
+from tests.workflows.conftest import STEPS, TINY_STUDENT, TINY_TEACHER
+
+
+def test_a_run_folder_holds_everything_needed_to_repeat_it(runs):
+    run = RunFolder.open(runs["distilled"])
+    record = run.experiment
+    assert record["seed"] == 1 and record["recipe"] == "synthetic/dualdistill-centerpoint"
+    assert record["teacher"]["recipe"] == "synthetic/teacher-centerpoint" and len(record["teacher"]["sha256"]) == 64
+    assert "training.steps=3" in record["overrides"] and record["experiment"]["training"]["steps"] == 3
+    assert json.loads((run.path / "environment.json").read_text())["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert "Repeat with" in (run.path / "card.md").read_text()
+    assert [p.name for p in sorted(run.checkpoints.glob("step_*"))] == ["step_000002", "step_000003"]
+    assert run.checkpoint("last").name == "step_000003"
+    steps = [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
+    assert steps == [1, 2, 3]
+
+
+def test_a_student_checkpoint_holds_no_teacher_and_no_adapter_and_needs_no_other_file(runs):
+    alone, distilled = (load_file(weights_of(runs[role], "last")) for role in ("student", "distilled"))
+    assert {name: v.shape for name, v in alone.items()} == {name: v.shape for name, v in distilled.items()}
+    assert Trained.load(weights_of(runs["distilled"], "last")).experiment.role == "student"
+
+
+def test_resuming_gives_the_weights_of_an_unbroken_run(runs, world, console, tmp_path):
+    unbroken = RunFolder.open(runs["distilled"])
+    broken = tmp_path / "broken"
+    shutil.copytree(unbroken.path, broken, symlinks=True)
+    (broken / "finished.json").unlink()
+    shutil.rmtree(broken / "checkpoints" / "step_000003")
+    RunFolder(broken).link("last", "step_000002")
+    resume_training(console, broken, workers=0)
+    for name in ("student.safetensors", "distiller.safetensors"):
+        want, came = (load_file(run.checkpoint() / name) for run in (unbroken, RunFolder(broken)))
+        for key, value in want.items():
+            torch.testing.assert_close(came[key], value, rtol=0, atol=0, msg=key)
+    logged = [json.loads(line)["step"] for line in (broken / "metrics.jsonl").read_text().splitlines()]
+    assert logged == [1, 2, 3]
+
+
+def test_averaged_weights_are_kept_and_resumed(world, console, tmp_path):
+    sets = [*TINY_TEACHER, *STEPS, "training.ema_decay=0.5"]
+    path = start_training(console, "synthetic/teacher-centerpoint", data=world, out=tmp_path, overrides=sets, seed=0, workers=0)
+    run = RunFolder.open(path)
+    kept = load_file(run.checkpoint() / "teacher.safetensors")
+    raw = load_file(run.checkpoint() / "training_state" / "raw_weights.safetensors")
+    assert kept.keys() == raw.keys()
+    assert any(not torch.equal(kept[name], raw[name]) for name in kept)
+    before = {name: value.clone() for name, value in kept.items()}
+    (path / "finished.json").unlink()
+    shutil.rmtree(run.checkpoints / "step_000003")
+    run.link("last", "step_000002")
+    resume_training(console, path, workers=0)
+    again = load_file(run.checkpoint() / "teacher.safetensors")
+    for name, value in before.items():
+        torch.testing.assert_close(again[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_a_teacher_does_not_change_while_it_teaches(runs):
+    identity = RunFolder.open(runs["distilled"]).experiment["teacher"]
+    from dualdistill.models.checkpoints import fingerprint
+
+    assert fingerprint(weights_of(runs["teacher"], "last")) == identity["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kwargs", "message"),
+    [
+        ("synthetic/studnt", {}, "Did you mean synthetic/student"),
+        ("synthetic/student", {"overrides": ["student.bev.sell=1"]}, "Did you mean cell"),
+        ("synthetic/student", {"overrides": ["training.steps=many"]}, "a whole number"),
+        ("synthetic/student", {"version": "v1.0-mini"}, "v1.0-mini"),
+        ("synthetic/student", {"split": "mini_train"}, "mini_train"),
+        ("synthetic/dualdistill-centerpoint", {}, "train synthetic/teacher-centerpoint"),
+    ],
+)
+def test_mistakes_are_named_before_a_run_folder_is_made(world, console, tmp_path, recipe, kwargs, message):
+    kwargs = {"overrides": [], **kwargs}
+    with pytest.raises(UserError, match=message):
+        start_training(console, recipe, data=world, out=tmp_path, seed=0, **kwargs)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_student_is_not_taken_for_a_teacher(runs, world, console, tmp_path):
+    with pytest.raises(UserError, match="expected the weights of a LiDAR teacher"):
+        start_training(
+            console, "synthetic/dualdistill-centerpoint", data=world, out=tmp_path, overrides=[], seed=0, teacher=runs["student"]
+        )
+
+
+def test_a_teacher_of_other_widths_is_refused_with_the_differences(runs, world, console, tmp_path):
+    with pytest.raises(UserError, match="another model"):
+        start_training(
+            console,
+            "synthetic/dualdistill-centerpoint",
+            data=world,
+            out=tmp_path,
+            overrides=[*TINY_STUDENT, *STEPS],
+            seed=0,
+            teacher=runs["teacher"],
+        )
+
+
+def test_evaluating_a_run_and_its_result_file_gives_the_same_metrics(runs, world, console, tmp_path):
+    by_run = evaluate_anything(console, runs["teacher"])
+    folder = RunFolder(runs["teacher"]).evaluation("step_000003")
+    by_file = evaluate_anything(console, folder / "results_nusc.json", data=world, out=tmp_path)
+    assert by_file["nd_score"] == by_run["nd_score"] and by_file["mean_dist_aps"] == by_run["mean_dist_aps"]
+    assert json.loads((tmp_path / "metrics.json").read_text())["nd_score"] == by_run["nd_score"]
+
+
+def test_a_run_that_is_finished_has_nothing_left(runs, console):
+    before = sorted(p.name for p in runs["student"].rglob("*"))
+    resume_training(console, runs["student"])
+    assert sorted(p.name for p in runs["student"].rglob("*")) == before
