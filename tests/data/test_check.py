@@ -1,5 +1,6 @@
 """What `check_root` finds, and that it finds nothing where nothing is wrong."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_samples_without_a_sensor_are_told(own_root: TinyRoot) -> None:
 def test_progress_sees_every_file(own_root: TinyRoot) -> None:
     seen: list[int] = []
 
-    def watch(rows):
+    def watch(rows: Iterable[int]) -> Iterable[int]:
         for row in rows:
             seen.append(row)
             yield row

@@ -1,5 +1,7 @@
 """Laws of pasting objects between LiDAR scenes."""
 
+import pickle
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -69,7 +71,7 @@ def test_a_database_is_gathered_once(boxed_root: TinyRoot) -> None:
     index = NuscenesIndex.open(boxed_root.path)
     seen: list[int] = []
 
-    def watch(positions):
+    def watch(positions: Iterable[int]) -> Iterable[int]:
         seen.extend(positions)
         return positions
 

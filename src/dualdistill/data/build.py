@@ -91,45 +91,59 @@ def _scenes_and_samples(folder: Path) -> tuple[dict, dict, Positions]:
 
 def _sensor_data(folder: Path, sample_positions: Positions) -> dict:
     """Records of the cameras and the LiDAR, by channel, then time."""
+    # trainval has 2.6 million poses and as many records: the poses are arrays before the records come in.
+    pose_positions, global_from_ego = _ego_poses(folder)
     sensors = read_table(folder, "sensor", tables.Sensor)
     calibrations = read_table(folder, "calibrated_sensor", tables.CalibratedSensor)
+    records, calibration, channel = _by_channel(folder, sensors, calibrations)
+    tokens = [record.token for record in records]
+    rows = Positions(folder, "sample_data", tokens)
+
+    def links(
+        positions: Positions, field: str, targets: list[str], *, may_be_empty: bool = False
+    ) -> np.ndarray:
+        found = positions.of(targets, tokens, f"sample_data.{field}", may_be_empty=may_be_empty)
+        return np.array(found, dtype=np.int64)
+
+    pose = links(pose_positions, "ego_pose_token", [r.ego_pose_token for r in records])
+    size = np.array([(r.height or 0, r.width or 0) for r in records], dtype=np.int32)
+    return {
+        "data_filename": [record.filename for record in records],
+        "data_channel": channel,
+        "data_sample": links(sample_positions, "sample_token", [r.sample_token for r in records]),
+        "data_timestamp_us": np.array([record.timestamp for record in records], dtype=np.int64),
+        "data_prev": links(rows, "prev", [r.prev for r in records], may_be_empty=True),
+        "data_next": links(rows, "next", [r.next for r in records], may_be_empty=True),
+        "data_is_key": np.array([record.is_key_frame for record in records], dtype=bool),
+        "data_size": size.reshape(-1, 2),
+        "ego_from_sensor": _matrices(folder, "calibrated_sensor", calibrations)[calibration],
+        "global_from_ego": global_from_ego[pose],
+        "intrinsics": _intrinsics(calibrations)[calibration],
+    }
+
+
+def _ego_poses(folder: Path) -> tuple[Positions, Float[np.ndarray, "poses 4 4"]]:
+    """All poses of the table, and where each token stands."""
+    poses = read_table(folder, "ego_pose", tables.EgoPose)
+    return Positions(folder, "ego_pose", [pose.token for pose in poses]), _matrices(folder, "ego_pose", poses)
+
+
+def _by_channel(
+    folder: Path, sensors: list[tables.Sensor], calibrations: list[tables.CalibratedSensor]
+) -> tuple[list[tables.SampleData], Int[np.ndarray, "data"], Int[np.ndarray, "data"]]:
+    """Sensor records an index keeps, in its order, with the calibration and the channel of each."""
     records = read_table(folder, "sample_data", tables.SampleData)
-    channel_of = _channels(folder, sensors, calibrations)
-    calibration_positions = Positions(folder, "calibrated_sensor", [c.token for c in calibrations])
-    calibration = calibration_positions.of(
+    positions = Positions(folder, "calibrated_sensor", [c.token for c in calibrations])
+    found = positions.of(
         [r.calibrated_sensor_token for r in records],
         [r.token for r in records],
         "sample_data.calibrated_sensor_token",
     )
-    channel = channel_of[calibration]
-    timestamp = np.array([record.timestamp for record in records], dtype=np.int64)
-    order = np.lexsort((timestamp, channel))
+    calibration = np.array(found, dtype=np.int64)
+    channel = _channels(folder, sensors, calibrations)[calibration]
+    order = np.lexsort((np.array([record.timestamp for record in records], dtype=np.int64), channel))
     order = order[channel[order] >= 0]
-    records = [records[i] for i in order]
-    row_calibration = np.array(calibration)[order]
-    tokens = [record.token for record in records]
-    rows = Positions(folder, "sample_data", tokens)
-    poses = read_table(folder, "ego_pose", tables.EgoPose)
-    pose_positions = Positions(folder, "ego_pose", [pose.token for pose in poses])
-    pose = pose_positions.of([r.ego_pose_token for r in records], tokens, "sample_data.ego_pose_token")
-    sample = sample_positions.of([r.sample_token for r in records], tokens, "sample_data.sample_token")
-    previous = rows.of([r.prev for r in records], tokens, "sample_data.prev", may_be_empty=True)
-    following = rows.of([r.next for r in records], tokens, "sample_data.next", may_be_empty=True)
-    return {
-        "data_filename": [record.filename for record in records],
-        "data_channel": channel[order],
-        "data_sample": np.array(sample, dtype=np.int64),
-        "data_timestamp_us": timestamp[order],
-        "data_prev": np.array(previous, dtype=np.int64),
-        "data_next": np.array(following, dtype=np.int64),
-        "data_is_key": np.array([record.is_key_frame for record in records], dtype=bool),
-        "data_size": np.array([(r.height or 0, r.width or 0) for r in records], dtype=np.int32).reshape(
-            -1, 2
-        ),
-        "ego_from_sensor": _matrices(folder, "calibrated_sensor", calibrations)[row_calibration],
-        "global_from_ego": _matrices(folder, "ego_pose", [poses[i] for i in pose]),
-        "intrinsics": _intrinsics(calibrations)[row_calibration],
-    }
+    return [records[i] for i in order], calibration[order], channel[order]
 
 
 def _channels(

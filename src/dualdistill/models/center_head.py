@@ -121,6 +121,11 @@ class CenterHead(nn.Module):
         )
         initialise_convolutions(self)
         for task in self.tasks:
+            for branch in task.children():
+                # Kaiming's fan-out of a few outputs would start with logits in the tens: PyTorch's default for the last.
+                last = branch.get_submodule("1")
+                last.reset_parameters()
+                nn.init.zeros_(last.bias)
             nn.init.constant_(task.get_parameter("heatmap.1.bias"), config.heatmap_bias)
 
     def forward(self, neck: Float[Tensor, "batch chan y x"]) -> HeadOutput:

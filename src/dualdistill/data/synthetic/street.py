@@ -52,7 +52,7 @@ class Curve:
         heading = np.interp(inside, self._length, self._heading)
         x = np.interp(inside, self._length, self._x) + beyond * np.cos(heading) - offset * np.sin(heading)
         y = np.interp(inside, self._length, self._y) + beyond * np.sin(heading) + offset * np.cos(heading)
-        return x, y, heading
+        return np.asarray(x), np.asarray(y), np.asarray(heading)
 
     def ribbon(self, first: float, last: float, right: float, left: float) -> list[tuple[float, float]]:
         """Outline of the strip between two arc lengths and two offsets."""
@@ -90,7 +90,7 @@ class Street:
 
     def clear_of_crossing(self, length: float, margin: float) -> bool:
         """Whether a place along the main road keeps `margin` metres from the crossing road's edge."""
-        return self.cross is None or abs(length - self.cross_at) > self.cross_half + margin
+        return self.cross is None or bool(abs(length - self.cross_at) > self.cross_half + margin)
 
 
 def draw_street(rng: np.random.Generator) -> Street:

@@ -66,7 +66,7 @@ class Traffic:
 
     def _place(self, kind: Kind, track: Track, *, parked: bool = False, gap: float = 0.25) -> Actor | None:
         rides = kind in (catalogue.CYCLIST, catalogue.MOTORCYCLIST)
-        walks = kind.category.startswith("human.") and track.speed**2 + track.drift**2 > 0
+        walks = kind.category.startswith("human.") and (track.speed, track.drift) != (0, 0)
         size, mesh = kind.draw(self._rng, rides or walks)
         if not self._occupancy.take(track, size[0], size[1], gap):
             return None
@@ -199,7 +199,7 @@ class Traffic:
 
     def _crossing_pedestrian(self) -> None:
         rng = self._rng
-        way = rng.choice([-1, 1])
+        way = int(rng.choice([-1, 1]))
         track = Track(
             curve=self._street.main,
             length=self._ego.length + rng.uniform(8, 40),
@@ -212,7 +212,7 @@ class Traffic:
     def _road_works(self) -> None:
         """A fenced-off strip at the kerb: cones lead around it; barriers, machines and workers."""
         rng, street = self._rng, self._street
-        side = rng.choice([-1, 1])
+        side = int(rng.choice([-1, 1]))
         start = self._ego.length + rng.uniform(-14, 22)
         length = rng.uniform(10, 24)
         edge = street.half - (street.parking or 1.0)

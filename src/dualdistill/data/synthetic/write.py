@@ -44,9 +44,9 @@ def make_synthetic(
     Raises:
         UserError: if `root` holds anything else, or there are fewer official names than scenes asked for.
     """
+    jobs = _jobs(root, config)
     if not _prepare(root, config):
         return root
-    jobs = _jobs(root, config)
     records = []
     for record in _records(jobs, workers):
         records.append(record)
