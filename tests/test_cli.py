@@ -27,13 +27,17 @@ def test_recipes_are_listed_for_people_and_for_programs(recipe_list):
 
 def test_only_nuscenes_recipes_carry_published_numbers_and_each_says_where_from(recipe_list):
     published = [row for row in recipe_list if row["published"]]
-    assert published and all(row["name"].startswith("nuscenes/") and row["published"]["source"] for row in published)
+    assert published
+    assert all(row["name"].startswith("nuscenes/") and row["published"]["source"] for row in published)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("recipes", "show", "nuscenes/dualdistil-centerpoint"), "Did you mean nuscenes/dualdistill-centerpoint"),
+        (
+            ("recipes", "show", "nuscenes/dualdistil-centerpoint"),
+            "Did you mean nuscenes/dualdistill-centerpoint",
+        ),
         (("train", "synthetic/student", "--data", "/nowhere"), "/nowhere"),
         (("evaluate", "/nowhere/results.json"), "give --data"),
         (("evaluate", "/nowhere"), "no run folder"),
@@ -53,7 +57,12 @@ def test_a_users_mistake_ends_with_code_2_and_a_message_without_traceback(argume
 def test_what_differs_between_two_recipes_is_all_that_diff_says(tmp_path):
     path = tmp_path / "diff.json"
     result = run(
-        "recipes", "diff", "nuscenes/dualdistill-centerpoint", "nuscenes/dualdistill-centerpoint-no-crd", "--json", path
+        "recipes",
+        "diff",
+        "nuscenes/dualdistill-centerpoint",
+        "nuscenes/dualdistill-centerpoint-no-crd",
+        "--json",
+        path,
     )
     assert result.returncode == 0
     assert [row["setting"] for row in json.loads(path.read_text())] == ["distiller.crd"]

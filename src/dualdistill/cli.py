@@ -25,9 +25,7 @@ app.add_typer(recipes_app, name="recipes")
 console = Console(soft_wrap=True, highlight=False)
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
-Root = Annotated[
-    Path, typer.Option("--data", help="A nuScenes root: the folder that holds v1.0-*, samples, sweeps.")
-]
+Root = Annotated[Path, typer.Option("--data", help="A nuScenes root: the folder that holds v1.0-*, samples, sweeps.")]
 Version = Annotated[
     str | None, typer.Option(help="Folder of tables, such as v1.0-mini; needed where a root has several.")
 ]
@@ -36,13 +34,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one setting of the recipe: a.b=c. May be given many times."),
 ]
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", help="Also write what is printed as JSON to this file.")
-]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write what is printed as JSON to this file.")]
 Seed = Annotated[int, typer.Option(help="Of initial weights, order and augmentation.")]
-Workers = Annotated[
-    int | None, typer.Option(help="Processes that load data; default: one less than there are cores.")
-]
+Workers = Annotated[int | None, typer.Option(help="Processes that load data; default: one less than there are cores.")]
 
 
 def _write_json(path: Path | None, value: object) -> None:
@@ -65,13 +59,9 @@ def doctor(data: Annotated[Path | None, typer.Option(help="A data root to look a
 @app.command()
 def demo(
     out: Out = Path("runs/demo"),
-    data: Annotated[Path, typer.Option(help="Where the synthetic world is made.")] = Path(
-        "data/synthetic-demo"
-    ),
+    data: Annotated[Path, typer.Option(help="Where the synthetic world is made.")] = Path("data/synthetic-demo"),
     seed: Seed = 0,
-    quick: Annotated[
-        bool, typer.Option(help="A tiny world and a few steps: shows the path, proves nothing.")
-    ] = False,
+    quick: Annotated[bool, typer.Option(help="A tiny world and a few steps: shows the path, proves nothing.")] = False,
 ) -> None:
     """Teacher, student and distilled student on a synthetic world: from nothing to a table and a page, in minutes."""
     from dualdistill.workflows.demo import run_demo
@@ -150,7 +140,7 @@ def train(
     teacher: Annotated[
         Path | None,
         typer.Option(
-            help="Run folder or weights of the teacher; default: the newest finished run of the teacher's recipe in OUT."
+            help="Run folder or weights of the teacher; default: the newest finished run of its recipe in OUT."
         ),
     ] = None,
     version: Version = None,
@@ -191,9 +181,7 @@ def resume(
 @app.command()
 def evaluate(
     what: Annotated[Path, typer.Argument(help="A run folder, a weights file, or a results_nusc.json.")],
-    data: Annotated[
-        Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
     version: Version = None,
     split: Annotated[str | None, typer.Option(help="Default: val, or mini_val for v1.0-mini.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and results_nusc.json.")] = None,
@@ -222,9 +210,7 @@ def evaluate(
 @app.command()
 def visualize(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    data: Annotated[
-        Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
     samples: Annotated[int, typer.Option(help="How many samples to draw, spread over the split.")] = 4,
     checkpoint: Annotated[str, typer.Option(help="last, best or step_000400.")] = "last",
     split: Annotated[str | None, typer.Option(help="Default: val, or mini_val for v1.0-mini.")] = None,

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_root import TinyRoot, write_root
 
 from dualdistill.data.index import NuscenesIndex
+from tests.data.tiny_root import TinyRoot, write_root
 
 
 @pytest.fixture(autouse=True, scope="session")

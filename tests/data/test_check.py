@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from tiny_root import TinyRoot
 
 from dualdistill.data.check import check_root
 from dualdistill.data.config import DataConfig
+from tests.data.tiny_root import TinyRoot
 
 
 def test_a_whole_root_has_no_problem(tiny_root: TinyRoot) -> None:
@@ -21,9 +21,7 @@ def test_a_whole_root_has_no_problem(tiny_root: TinyRoot) -> None:
 def test_only_files_that_will_be_read_are_looked_at(tiny_root: TinyRoot) -> None:
     lidar_only = DataConfig(cameras=False, depth=False, num_sweeps=1)
     assert check_root(tiny_root.path, config=lidar_only).num_files == 10
-    assert (
-        check_root(tiny_root.path, config=DataConfig(points=False, depth=False, num_frames=1)).num_files == 60
-    )
+    assert check_root(tiny_root.path, config=DataConfig(points=False, depth=False, num_frames=1)).num_files == 60
     key_frames = DataConfig(points=False, depth=False, previous_frame="key")
     assert check_root(tiny_root.path, config=key_frames).num_files == 60
 

@@ -5,7 +5,6 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from tiny_root import TinyRoot, write_root
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -16,12 +15,12 @@ from dualdistill.data.config import DataConfig, ImageAugmentation
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.frames import STAND_IN_GAP, earlier_frame
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.sampler import EpochSampler
 from dualdistill.errors import UserError
 from dualdistill.geometry.boxes import points_in_boxes
 from dualdistill.geometry.cameras import project
 from dualdistill.geometry.transforms import transform
 from dualdistill.structures import CAMERAS, CLASSES, Batch
+from tests.data.tiny_root import TinyRoot, write_root
 
 SMALL = DataConfig(
     image_size=(32, 80),
@@ -62,14 +61,11 @@ def test_a_sample_depends_on_seed_epoch_and_item_alone(tiny_index: NuscenesIndex
 
 def test_worker_processes_load_what_the_main_process_loads(tiny_index: NuscenesIndex) -> None:
     data = dataset(tiny_index)
-    sampler = EpochSampler(len(data), batch=2, seed=3)
-    loader = torch.utils.data.DataLoader(
-        data, batch_size=2, sampler=sampler, num_workers=2, collate_fn=collate
-    )
+    keys = [(3, item) for item in (4, 0, 2, 1)]
+    loader = torch.utils.data.DataLoader(data, batch_size=2, sampler=keys, num_workers=2, collate_fn=collate)
     batches = list(loader)
-    keys = list(sampler)
-    assert len(batches) == 5
-    assert_same(batches[4], collate([data[keys[8]], data[keys[9]]]))
+    assert len(batches) == 2
+    assert_same(batches[1], collate([data[keys[2]], data[keys[3]]]))
 
 
 def test_at_test_time_nothing_is_augmented_and_epochs_do_not_matter(tiny_index: NuscenesIndex) -> None:
@@ -113,9 +109,7 @@ def test_augmented_points_seen_through_augmented_cameras_hit_the_same_pixels(
     sample = dataset(tiny_index, training=training, bev_frame=bev_frame)[0, 5]
     assert sample.cameras is not None
     world = torch.tensor(tiny_root.world)
-    augmented_from_global = sample.augmented_from_bev[0].double() @ torch.linalg.inv(
-        sample.meta[0].global_from_bev
-    )
+    augmented_from_global = sample.augmented_from_bev[0].double() @ torch.linalg.inv(sample.meta[0].global_from_bev)
     points = transform(augmented_from_global, world)
     rows = tiny_index.sample_cameras[5]
     for camera, row in enumerate(rows):
@@ -126,9 +120,7 @@ def test_augmented_points_seen_through_augmented_cameras_hit_the_same_pixels(
         assert_close(actual, expected, atol=1e-3, rtol=0)
         front = expected[:, 2] > 1
         pixels = project(actual, sample.cameras.intrinsics[0, 0, camera].double())[front, :2]
-        assert_close(
-            pixels, project(expected, torch.tensor(tiny_index.intrinsics[row]))[front, :2], atol=0.1, rtol=0
-        )
+        assert_close(pixels, project(expected, torch.tensor(tiny_index.intrinsics[row]))[front, :2], atol=0.1, rtol=0)
 
 
 def test_the_depth_label_is_the_same_whatever_the_bev_augmentation(tiny_index: NuscenesIndex) -> None:
@@ -161,12 +153,8 @@ def test_a_static_point_is_found_by_the_earlier_frame_too(tiny_index: NuscenesIn
         key=lambda r: abs(int(tiny_index.data_timestamp_us[key] - tiny_index.data_timestamp_us[r]) - gap_us),
     )
     assert earlier != key
-    point_global = (
-        torch.tensor(tiny_index.global_from_sensor(earlier)) @ torch.tensor([0.5, 0.2, 10.0, 1.0]).double()
-    )
-    augmented_from_global = sample.augmented_from_bev[0].double() @ torch.linalg.inv(
-        sample.meta[0].global_from_bev
-    )
+    point_global = torch.tensor(tiny_index.global_from_sensor(earlier)) @ torch.tensor([0.5, 0.2, 10.0, 1.0]).double()
+    augmented_from_global = sample.augmented_from_bev[0].double() @ torch.linalg.inv(sample.meta[0].global_from_bev)
     point_bev = augmented_from_global @ point_global
     seen = torch.linalg.inv(sample.cameras.bev_from_camera[0, 1, front].double()) @ point_bev
     assert_close(seen, torch.tensor([0.5, 0.2, 10.0, 1.0]).double(), atol=1e-3, rtol=0)
@@ -319,44 +307,6 @@ def test_resampling_the_real_cut_lifts_the_rare_classes(nuscenes_index: Nuscenes
     assert len(drawn) == share * present.any(axis=0).sum()
     for klass, block in enumerate(np.split(drawn, present.any(axis=0).sum())):
         assert present[block, np.flatnonzero(present.any(axis=0))[klass]].all()
-
-
-@pytest.mark.parametrize("world", [1, 2])
-def test_processes_share_the_same_global_batches(world: int) -> None:
-    alone = list(EpochSampler(11, batch=4, seed=5))
-    shares = [iter(EpochSampler(11, batch=4, seed=5, rank=rank, world=world)) for rank in range(world)]
-    together = [next(shares[rank]) for _ in range(2) for rank in range(world) for _ in range(4 // world)]
-    assert together == alone
-    assert len(alone) == 8
-
-
-def test_a_resumed_run_sees_what_it_would_have_seen() -> None:
-    whole = []
-    sampler = EpochSampler(11, batch=4, seed=5)
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
-        whole += list(sampler)
-    resumed = EpochSampler(11, batch=4, seed=5, start_step=3)
-    assert len(resumed) == 4
-    rest = list(resumed)
-    resumed.set_epoch(1)
-    assert list(resumed) == rest
-    resumed.set_epoch(2)
-    assert rest + list(resumed) == whole[12:]
-
-
-def test_epochs_shuffle_differently_and_cover_everything() -> None:
-    sampler = EpochSampler(10, batch=5, seed=0)
-    first = [item for _, item in sampler]
-    sampler.set_epoch(1)
-    second = [item for _, item in sampler]
-    assert first != second
-    assert sorted(first) == sorted(second) == list(range(10))
-    assert list(EpochSampler(4, batch=2, seed=0, shuffle=False)) == [(0, 0), (0, 1), (0, 2), (0, 3)]
-    with pytest.raises(ValueError, match="do not fill"):
-        EpochSampler(3, batch=4, seed=0)
-    with pytest.raises(ValueError, match="even share"):
-        EpochSampler(9, batch=4, seed=0, world=3)
 
 
 @pytest.mark.nuscenes

@@ -109,9 +109,7 @@ def test_real_sweeps_label_most_cells_below_the_horizon(nuscenes_index: Nuscenes
         read_points(nuscenes_index.path(lidar))[:, :3],
         torch.from_numpy(camera_from_global @ nuscenes_index.global_from_sensor(lidar)),
         torch.from_numpy(nuscenes_index.intrinsics[rows]),
-        image_augmentation(resize=0.44, crop=(0, 140), size=(256, 704), flip=False, rotate_deg=0).expand(
-            6, 4, 4
-        ),
+        image_augmentation(resize=0.44, crop=(0, 140), size=(256, 704), flip=False, rotate_deg=0).expand(6, 4, 4),
         stored_size=(900, 1600),
         image_size=(256, 704),
         stride=16,

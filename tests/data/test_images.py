@@ -25,9 +25,7 @@ def dot(u: int, v: int, radius: int = 6) -> Image.Image:
 
 def centre_of_light(image: Image.Image) -> Tensor:
     light = torch.from_numpy(np.array(image))[..., 0].double()
-    v, u = torch.meshgrid(
-        torch.arange(light.shape[0]) + 0.5, torch.arange(light.shape[1]) + 0.5, indexing="ij"
-    )
+    v, u = torch.meshgrid(torch.arange(light.shape[0]) + 0.5, torch.arange(light.shape[1]) + 0.5, indexing="ij")
     return torch.stack([(light * u).sum(), (light * v).sum()]) / light.sum()
 
 
@@ -60,9 +58,7 @@ def test_test_views_are_those_of_the_specification(
 
 
 def test_training_views_fill_their_ranges() -> None:
-    views = [
-        draw_view(ImageAugmentation(), (256, 704), FULL, np.random.default_rng(seed)) for seed in range(400)
-    ]
+    views = [draw_view(ImageAugmentation(), (256, 704), FULL, np.random.default_rng(seed)) for seed in range(400)]
     scales = [view.resize for view in views]
     assert 0.38 <= min(scales) < 0.385
     assert 0.545 < max(scales) <= 0.55

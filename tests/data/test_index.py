@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_root import ATTRIBUTES, SIZES, TinyRoot, ego_pose, pose_matrix, write_root
 
 from dualdistill.data.annotations import sample_boxes
 from dualdistill.data.build_annotations import box_velocities
@@ -20,6 +19,7 @@ from dualdistill.geometry.boxes import points_in_boxes
 from dualdistill.geometry.cameras import project
 from dualdistill.geometry.transforms import transform
 from dualdistill.structures import CAMERAS, CLASSES, Boxes
+from tests.data.tiny_root import ATTRIBUTES, SIZES, TinyRoot, ego_pose, pose_matrix, write_root
 
 
 def test_samples_come_scene_after_scene_and_in_time_order(tiny_index: NuscenesIndex) -> None:
@@ -118,9 +118,7 @@ def test_a_root_is_only_read(own_root: TinyRoot) -> None:
 
 
 def test_a_test_version_needs_no_annotations(tmp_path: Path) -> None:
-    root = write_root(
-        tmp_path / "root", {"scene-0077": 2}, version="v1.0-test", sweeps=False, annotated=False
-    )
+    root = write_root(tmp_path / "root", {"scene-0077": 2}, version="v1.0-test", sweeps=False, annotated=False)
     for name in ("instance", "sample_annotation"):
         (root.path / root.version / f"{name}.json").unlink()
     index = NuscenesIndex.open(root.path)
@@ -173,9 +171,7 @@ def test_a_table_that_was_cut_off_is_named(own_root: TinyRoot) -> None:
 
 def test_a_record_without_a_field_is_named(own_root: TinyRoot) -> None:
     own_root.rewrite("sample", lambda records: records[1].pop("timestamp"))
-    with pytest.raises(
-        UserError, match=r"sample\.json: a record is not as nuScenes v1\.0 has it .*timestamp.*\[1\]"
-    ):
+    with pytest.raises(UserError, match=r"sample\.json: a record is not as nuScenes v1\.0 has it .*timestamp.*\[1\]"):
         NuscenesIndex.open(own_root.path)
 
 
@@ -243,12 +239,8 @@ def test_two_records_with_one_token_are_named(own_root: TinyRoot) -> None:
         NuscenesIndex.open(own_root.path)
 
 
-def test_a_cache_that_cannot_be_written_names_the_variable(
-    own_root: TinyRoot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(
-        "DUALDISTILL_CACHE", str(own_root.path / "v1.0-mini" / "log.json")
-    )  # a file, no folder
+def test_a_cache_that_cannot_be_written_names_the_variable(own_root: TinyRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUALDISTILL_CACHE", str(own_root.path / "v1.0-mini" / "log.json"))  # a file, no folder
     with pytest.raises(UserError, match="DUALDISTILL_CACHE"):
         NuscenesIndex.open(own_root.path)
 
@@ -285,9 +277,7 @@ def test_real_annotations_are_seen_by_the_cameras_that_look_at_them(nuscenes_ind
     for sample in range(len(nuscenes_index)):
         boxes = sample_boxes(nuscenes_index, sample, torch.eye(4, dtype=torch.float64))
         rows = nuscenes_index.sample_cameras[sample]
-        camera_from_global = np.stack(
-            [np.linalg.inv(nuscenes_index.global_from_sensor(int(row))) for row in rows]
-        )
+        camera_from_global = np.stack([np.linalg.inv(nuscenes_index.global_from_sensor(int(row))) for row in rows])
         camera = transform(torch.from_numpy(camera_from_global), boxes.center.expand(6, -1, -1))
         pixels = project(camera, torch.tensor(nuscenes_index.intrinsics[rows]))
         u, v, depth = pixels.unbind(dim=-1)

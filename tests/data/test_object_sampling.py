@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_root import TinyRoot, write_root
 
 from dualdistill.data.config import DataConfig, ObjectSampling
 from dualdistill.data.dataset import NuscenesDataset
@@ -16,6 +15,7 @@ from dualdistill.data.object_sampling import ObjectDatabase, ObjectSampler, with
 from dualdistill.geometry.boxes import footprints, points_in_boxes
 from dualdistill.ops.rotated_iou import rotated_iou
 from dualdistill.structures import Boxes
+from tests.data.tiny_root import TinyRoot, write_root
 
 LIDAR = DataConfig(cameras=False, depth=False, num_frames=1, num_sweeps=2)
 MANY = ObjectSampling(min_points=1, counts=(20,) * 10)
@@ -62,9 +62,7 @@ def test_objects_keep_their_points_and_their_place(boxed_root: TinyRoot) -> None
     assert (np.diff(database.offset) > 0).all()
     for row in range(len(database)):
         boxes = database.boxes(np.array([row]))
-        assert (
-            points_in_boxes(database.points_of(row)[:, :3], boxes).float().mean() > 0.95
-        )  # float32 at the faces
+        assert points_in_boxes(database.points_of(row)[:, :3], boxes).float().mean() > 0.95  # float32 at the faces
 
 
 def test_a_database_is_gathered_once(boxed_root: TinyRoot) -> None:
@@ -87,9 +85,7 @@ def test_a_database_is_gathered_once(boxed_root: TinyRoot) -> None:
 def test_pasted_objects_stand_free_and_bring_their_points(boxed_root: TinyRoot) -> None:
     index = NuscenesIndex.open(boxed_root.path)
     database = ObjectDatabase.open(index, np.arange(len(index)), 1)
-    points, boxes = ObjectSampler(database, MANY)(
-        torch.zeros(1, 5), squares((0, 0)), np.random.default_rng(0)
-    )
+    points, boxes = ObjectSampler(database, MANY)(torch.zeros(1, 5), squares((0, 0)), np.random.default_rng(0))
     assert len(boxes) > 1
     assert len(points) > 1
     overlap = rotated_iou(footprints(boxes), footprints(boxes)).fill_diagonal_(0)

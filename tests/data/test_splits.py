@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from tiny_root import TinyRoot
 
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import official_splits, samples_of_split
 from dualdistill.errors import UserError
+from tests.data.tiny_root import TinyRoot
 
 
 def test_the_official_splits_have_their_sizes_and_do_not_meet() -> None:
@@ -28,9 +28,7 @@ def test_a_cut_root_gives_what_it_has_of_a_split(tiny_index: NuscenesIndex) -> N
 
 
 def test_an_empty_or_unknown_split_lists_what_there_is(tiny_index: NuscenesIndex) -> None:
-    with pytest.raises(
-        UserError, match=r"'test' has no scene in .*mini_train.*Scenes there: scene-0061, scene-0103"
-    ):
+    with pytest.raises(UserError, match=r"'test' has no scene in .*mini_train.*Scenes there: scene-0061, scene-0103"):
         samples_of_split(tiny_index, "test")
     with pytest.raises(UserError, match=r"'vall' is not a split of .*mini_val"):
         samples_of_split(tiny_index, "vall")

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_root import TinyRoot
 from torch.testing import assert_close
 
 from dualdistill.data.index import NuscenesIndex
@@ -19,20 +18,17 @@ from dualdistill.data.sweeps import (
 )
 from dualdistill.errors import UserError
 from dualdistill.geometry.transforms import transform
+from tests.data.tiny_root import TinyRoot
 
 
-def test_a_static_world_stays_where_it_is_whatever_the_car_does(
-    tiny_root: TinyRoot, tiny_index: NuscenesIndex
-) -> None:
+def test_a_static_world_stays_where_it_is_whatever_the_car_does(tiny_root: TinyRoot, tiny_index: NuscenesIndex) -> None:
     key = int(tiny_index.sample_lidar[5])
     points = accumulate(tiny_index, key, choose_sweeps(tiny_index, key, 10))
-    expected = (tiny_root.world - tiny_index.global_from_sensor(key)[:3, 3]) @ tiny_index.global_from_sensor(
-        key
-    )[:3, :3]
+    expected = (tiny_root.world - tiny_index.global_from_sensor(key)[:3, 3]) @ tiny_index.global_from_sensor(key)[
+        :3, :3
+    ]
     static = torch.tensor(expected).float()
-    assert len(points) == len(static) + 1 + 9 * len(
-        static
-    )  # the point on the car counts in the key frame only
+    assert len(points) == len(static) + 1 + 9 * len(static)  # the point on the car counts in the key frame only
     assert_close(points[: len(static), :3], static, atol=1e-4, rtol=0)
     sweeps = points[len(static) + 1 :, :3].view(9, -1, 3)
     assert_close(sweeps, static.expand(9, -1, -1), atol=2e-4, rtol=0)
@@ -95,9 +91,7 @@ def test_a_scene_starts_with_the_sweeps_it_has(tiny_root: TinyRoot, tiny_index: 
 
 def test_one_sweep_means_the_key_frame_alone(tiny_index: NuscenesIndex) -> None:
     key = int(tiny_index.sample_lidar[5])
-    assert (
-        choose_sweeps(tiny_index, key, 1) == choose_sweeps(tiny_index, key, 1, np.random.default_rng(0)) == []
-    )
+    assert choose_sweeps(tiny_index, key, 1) == choose_sweeps(tiny_index, key, 1, np.random.default_rng(0)) == []
 
 
 def test_a_file_that_was_cut_off_or_is_gone_is_named(tmp_path: Path) -> None:

@@ -80,9 +80,7 @@ def write_root(
     world = generator.uniform([560, 1560, 0], [660, 1640, 3], (600, 3))
     road = (np.abs(world[:, 0] - 606) < 12) & (np.abs(world[:, 1] - 1598) < 6)
     world = world[~road]
-    tables: RECORDS = {
-        name: [] for name in ("sample", "sample_data", "ego_pose", "sample_annotation", "instance")
-    }
+    tables: RECORDS = {name: [] for name in ("sample", "sample_data", "ego_pose", "sample_annotation", "instance")}
     tables |= _fixed_tables(scenes)
     for number, (scene, count) in enumerate(scenes.items()):
         _add_scene(path, tables, number, scene, count, world, sweeps, annotated)

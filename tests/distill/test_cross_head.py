@@ -104,9 +104,7 @@ def test_annotated_velocities_are_taught_in_metres_per_second(make_pair):
     assert losses["box/velocity"] == 0
     assert losses["box/z"] > 0
     unknown = replace(boxes, velocity=torch.full((1, 2), torch.nan))
-    losses = cross_head_losses(
-        teacher, neck, replace(targets, boxes=(unknown,)), pair.judge, labels="ground_truth"
-    )
+    losses = cross_head_losses(teacher, neck, replace(targets, boxes=(unknown,)), pair.judge, labels="ground_truth")
     assert losses["box/velocity"] == 0
 
 

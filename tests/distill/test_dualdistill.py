@@ -11,9 +11,7 @@ from dualdistill.distill.mfd import RegionConfig
 from dualdistill.structures import weighted_sum
 
 MFD = {
-    f"mfd/{level}/{term}"
-    for level in ("stage1", "stage2", "neck")
-    for term in ("foreground", "background", "spatial")
+    f"mfd/{level}/{term}" for level in ("stage1", "stage2", "neck") for term in ("foreground", "background", "spatial")
 }
 CRD = {"crd/heatmap", "crd/box/xy", "crd/box/z", "crd/box/size", "crd/box/yaw", "crd/box/velocity"}
 
@@ -85,9 +83,7 @@ def test_false_positives_can_be_told_apart_at_every_level(make_pair):
 def test_health_tells_a_live_projector_from_a_dead_one(make_pair):
     distiller = make_pair().build(DualDistillConfig(alignment="aoa-released"))
     levels = ("stage1", "stage2")
-    assert distiller.health().keys() == {
-        f"{a}/{b}" for a in levels for b in ("orthogonality_error", "projector_max")
-    }
+    assert distiller.health().keys() == {f"{a}/{b}" for a in levels for b in ("orthogonality_error", "projector_max")}
     assert all(distiller.health()[f"{level}/orthogonality_error"] < 1e-5 for level in levels)
     with torch.no_grad():
         for level in levels:  # what the first weight decay that float32 can see does
@@ -168,6 +164,4 @@ def test_detectors_that_do_not_fit_are_refused(make_pair):
             **shapes | {"teacher": replace(shapes["teacher"], extent=(-1.0, -1.0, 1.0, 1.0))}
         )
     with pytest.raises(ValueError, match="must have one size"):
-        DualDistillConfig(crd=False).build(
-            **shapes | {"teacher": replace(shapes["teacher"], neck=(24, 32, 32))}
-        )
+        DualDistillConfig(crd=False).build(**shapes | {"teacher": replace(shapes["teacher"], neck=(24, 32, 32))})

@@ -51,9 +51,7 @@ def test_a_batch_said_twice_costs_as_much_as_once(make_pair):
     )
     targets = Targets(boxes=pair.targets.boxes * 2, heatmap=twice(pair.targets.heatmap))
     levels = tuple(module.levels)
-    again = module(
-        dict.fromkeys(levels, twice(teacher)), dict.fromkeys(levels, twice(aligned)), predictions, targets
-    )
+    again = module(dict.fromkeys(levels, twice(teacher)), dict.fromkeys(levels, twice(aligned)), predictions, targets)
     for name, loss in once.items():
         assert_close(again[name], loss, rtol=1e-5, atol=0)
 

@@ -124,11 +124,7 @@ def test_spatial_attention_of_a_worked_example():
 
 def test_attention_maps_average_one_and_are_flat_at_high_temperature():
     features = torch.randn(2, 6, 16, 16)
-    assert_close(
-        spatial_attention(features, 0.5).sum(dim=(1, 2, 3)), torch.full((2,), 256.0), rtol=1e-6, atol=0
-    )
-    assert_close(
-        channel_attention(features, 0.5).sum(dim=(1, 2, 3)), torch.full((2,), 6.0), rtol=1e-6, atol=0
-    )
+    assert_close(spatial_attention(features, 0.5).sum(dim=(1, 2, 3)), torch.full((2,), 256.0), rtol=1e-6, atol=0)
+    assert_close(channel_attention(features, 0.5).sum(dim=(1, 2, 3)), torch.full((2,), 6.0), rtol=1e-6, atol=0)
     assert_close(spatial_attention(features, 1e9), torch.ones(2, 1, 16, 16))
     assert_close(channel_attention(features, 1e9), torch.ones(2, 6, 1, 1))

@@ -28,9 +28,7 @@ def boxes_of(count: int, **columns: object) -> GlobalBoxes:
     return replace(plain, **shaped)
 
 
-def world_of(
-    boxes: GlobalBoxes, *, samples: int = 1, scenes: int = 1, racks: Racks | None = None
-) -> GroundTruth:
+def world_of(boxes: GlobalBoxes, *, samples: int = 1, scenes: int = 1, racks: Racks | None = None) -> GroundTruth:
     """Samples with the ego vehicle at the origin."""
     return GroundTruth(
         sample_tokens=tuple(f"sample-{i}" for i in range(samples)),

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_worlds import boxes_of, noisy_detections, oracle, random_boxes, world_of
 
 from dualdistill.evaluate.bootstrap import bootstrap_scenes, interval
 from dualdistill.evaluate.filters import is_evaluated
@@ -20,6 +19,7 @@ from dualdistill.evaluate.metrics import (
 from dualdistill.evaluate.protocol import TP_ERRORS, DetectionConfig
 from dualdistill.evaluate.records import Detections, GlobalBoxes, Racks
 from dualdistill.structures import CLASSES
+from tests.evaluate.evaluation_worlds import boxes_of, noisy_detections, oracle, random_boxes, world_of
 
 
 def assert_same(one: DetectionMetrics, other: DetectionMetrics) -> None:
@@ -165,9 +165,7 @@ def test_two_detectors_resampled_with_one_seed_see_the_same_scenes() -> None:
 
 def test_the_summary_is_the_same_after_json() -> None:
     world = world_of(random_boxes(seed=0), samples=6)
-    summary = metrics_summary(
-        detection_metrics(world, noisy_detections(world.boxes, seed=1)), meta={"use_lidar": True}
-    )
+    summary = metrics_summary(detection_metrics(world, noisy_detections(world.boxes, seed=1)), meta={"use_lidar": True})
     again = json.loads(json.dumps(summary))
     np.testing.assert_equal(again, summary)
     assert list(again) == [

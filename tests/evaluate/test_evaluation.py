@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_worlds import noisy_detections, random_boxes, world_of
 
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
@@ -18,6 +17,7 @@ from dualdistill.evaluate.metrics import detection_metrics
 from dualdistill.evaluate.official import official_metrics
 from dualdistill.evaluate.records import Detections
 from dualdistill.evaluate.submission import read_submission, write_submission
+from tests.evaluate.evaluation_worlds import noisy_detections, random_boxes, world_of
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,7 @@ def assert_same_numbers(ours: dict, recorded: dict) -> None:
 
 
 @pytest.mark.nuscenes
-def test_real_frames_are_judged_as_the_devkit_judges_them(
-    index: NuscenesIndex, fixture: Path, tmp_path: Path
-) -> None:
+def test_real_frames_are_judged_as_the_devkit_judges_them(index: NuscenesIndex, fixture: Path, tmp_path: Path) -> None:
     summary = evaluate_submission(fixture / "results_nusc.json", index, "val", tmp_path)
     recorded = json.loads((fixture / "metrics_devkit.json").read_text())
     written = json.loads((tmp_path / "metrics.json").read_text())
@@ -59,17 +57,13 @@ def test_real_frames_are_judged_as_the_devkit_judges_them(
 
 
 @pytest.mark.nuscenes
-def test_as_many_real_boxes_are_evaluated_as_the_devkit_evaluates(
-    index: NuscenesIndex, fixture: Path
-) -> None:
+def test_as_many_real_boxes_are_evaluated_as_the_devkit_evaluates(index: NuscenesIndex, fixture: Path) -> None:
     ground_truth = ground_truth_of_split(index, "val")
     assert is_evaluated(ground_truth.boxes, ground_truth).sum() == 605  # said by nuscenes-devkit 1.2.0
 
 
 @pytest.mark.nuscenes
-def test_the_annotations_of_real_frames_are_a_perfect_submission(
-    index: NuscenesIndex, tmp_path: Path
-) -> None:
+def test_the_annotations_of_real_frames_are_a_perfect_submission(index: NuscenesIndex, tmp_path: Path) -> None:
     ground_truth = ground_truth_of_split(index, "val")
     boxes = ground_truth.boxes.select(is_evaluated(ground_truth.boxes, ground_truth))
     known = replace(boxes, velocity=np.nan_to_num(boxes.velocity), num_points=np.full(len(boxes), -1))
@@ -81,9 +75,7 @@ def test_the_annotations_of_real_frames_are_a_perfect_submission(
 
 
 @pytest.mark.nuscenes
-def test_a_file_without_one_of_the_samples_is_refused(
-    index: NuscenesIndex, fixture: Path, tmp_path: Path
-) -> None:
+def test_a_file_without_one_of_the_samples_is_refused(index: NuscenesIndex, fixture: Path, tmp_path: Path) -> None:
     content = json.loads((fixture / "results_nusc.json").read_text())
     token, _ = content["results"].popitem()
     (tmp_path / "bad.json").write_text(json.dumps(content))

@@ -87,9 +87,7 @@ def test_there_and_back_is_where_the_box_was() -> None:
 def test_velocities_turn_with_the_frame() -> None:
     boxes = random_detections(seed=0)
     still = somewhere(seed=0)
-    flat = replace(
-        still, global_from_bev=rigid(rotation_about_z(torch.tensor(torch.pi / 2)), torch.zeros(3)).double()
-    )
+    flat = replace(still, global_from_bev=rigid(rotation_about_z(torch.tensor(torch.pi / 2)), torch.zeros(3)).double())
     assert boxes.score is not None
     velocity = detections_to_global(boxes, flat).boxes.velocity
     expected = boxes.velocity.flip(1) * torch.tensor([-1.0, 1.0])

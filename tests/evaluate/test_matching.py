@@ -1,12 +1,12 @@
 """The greedy matching, held against its own definition."""
 
 import numpy as np
-from evaluation_worlds import boxes_of, random_boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualdistill.evaluate.matching import match
 from dualdistill.evaluate.records import GlobalBoxes
+from tests.evaluate.evaluation_worlds import boxes_of, random_boxes
 
 DISTANCES = (0.5, 1.0, 2.0, 4.0)
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_worlds import boxes_of, noisy_detections, oracle, random_boxes
 
 from dualdistill.errors import UserError
 from dualdistill.evaluate.records import Detections
 from dualdistill.evaluate.submission import read_submission, write_submission
+from tests.evaluate.evaluation_worlds import boxes_of, noisy_detections, oracle, random_boxes
 
 TOKENS = tuple(f"sample-{i}" for i in range(6))
 
@@ -107,9 +107,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
 
 
 @pytest.mark.parametrize("how", SPOILED)
-def test_what_cannot_be_evaluated_is_refused_by_sample(
-    how: str, tmp_path: Path, content: dict[str, Any]
-) -> None:
+def test_what_cannot_be_evaluated_is_refused_by_sample(how: str, tmp_path: Path, content: dict[str, Any]) -> None:
     spoil, said = SPOILED[how]
     spoil(content)
     message = refusal(tmp_path / "bad.json", content)

@@ -239,9 +239,7 @@ def test_counts_in_global_are_the_annotated_lidar_counts(nuscenes_root):
         if not sweep["is_key_frame"] or "/LIDAR_TOP/" not in sweep["filename"]:
             continue
         raw = np.fromfile(nuscenes_root / sweep["filename"], dtype=np.float32).reshape(-1, 5)
-        global_from_lidar = pose(poses[sweep["ego_pose_token"]]) @ pose(
-            sensors[sweep["calibrated_sensor_token"]]
-        )
+        global_from_lidar = pose(poses[sweep["ego_pose_token"]]) @ pose(sensors[sweep["calibrated_sensor_token"]])
         rows = of_sample.get(sweep["sample_token"], [])
         rotations = torch.stack([pose(row)[:3, :3] for row in rows])
         sizes = torch.tensor([row["size"] for row in rows], dtype=torch.float64)
@@ -263,9 +261,7 @@ def owners_by_points(grid: BevGrid, boxes: Boxes, shift: float) -> Tensor:
     """The slow way: each test point at each box's own height."""
     x = grid.x_min + (torch.arange(grid.width, dtype=torch.float64) + shift) * grid.cell
     y = grid.y_min + (torch.arange(grid.height, dtype=torch.float64) + shift) * grid.cell
-    points = torch.stack(
-        [*torch.meshgrid(x, y, indexing="xy"), torch.zeros(grid.shape).double()], dim=-1
-    ).flatten(0, 1)
+    points = torch.stack([*torch.meshgrid(x, y, indexing="xy"), torch.zeros(grid.shape).double()], dim=-1).flatten(0, 1)
     flat = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
     inside = points_in_boxes(points, replace(boxes, center=boxes.center * flat)).long()
     return torch.where(inside.any(dim=0), inside.argmax(dim=0), -1).unflatten(0, grid.shape)

@@ -24,18 +24,14 @@ def test_a_painted_spot_is_found_where_the_matrix_says(flip, degrees, resize, cr
     for u, v in ((70, 90), (120, 75), (95, 110)):
         pixels = np.zeros((180, 240), dtype=np.float32)
         pixels[v - 4 : v + 5, u - 4 : u + 5] = 1.0  # centre (u + 0.5, v + 0.5) in continuous coordinates
-        image = Image.fromarray(pixels).resize(
-            (int(240 * resize), int(180 * resize)), Image.Resampling.BILINEAR
-        )
+        image = Image.fromarray(pixels).resize((int(240 * resize), int(180 * resize)), Image.Resampling.BILINEAR)
         image = image.crop((crop[0], crop[1], crop[0] + width, crop[1] + height))
         if flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         seen = np.asarray(image.rotate(degrees, Image.Resampling.BILINEAR))
         rows, columns = np.mgrid[0:height, 0:width] + 0.5
         found = torch.tensor([(seen * columns).sum(), (seen * rows).sum()]) / float(seen.sum())
-        matrix = image_augmentation(
-            resize=resize, crop=crop, size=(height, width), flip=flip, rotate_deg=degrees
-        )
+        matrix = image_augmentation(resize=resize, crop=crop, size=(height, width), flip=flip, rotate_deg=degrees)
         expected = transform(matrix, torch.tensor([[u + 0.5, v + 0.5, 7.0]]))[0]
         assert_close(found.float(), expected[:2], atol=0.3, rtol=0)
         assert expected[2] == 7.0

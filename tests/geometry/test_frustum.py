@@ -63,9 +63,7 @@ def test_lifting_and_projecting_again_is_where_we_started(seed):
 def test_augmenting_bev_moves_the_lifted_points_along(seed):
     intrinsics, augmentation, bev_from_camera = rig(seed)
     rays = frustum(SIZE, FEATURES, torch.tensor([1.0, 10.0, 59.0], dtype=torch.float64))
-    bev = bev_augmentation(
-        angle=seed % 7, scale=1.05, flip_x=seed % 2 == 0, flip_y=seed % 3 == 0, dtype=torch.float64
-    )
+    bev = bev_augmentation(angle=seed % 7, scale=1.05, flip_x=seed % 2 == 0, flip_y=seed % 3 == 0, dtype=torch.float64)
     moved = lift(rays, intrinsics, augmentation, bev @ bev_from_camera).flatten(1, 3)
     still = lift(rays, intrinsics, augmentation, bev_from_camera).flatten(1, 3)
     assert_close(moved, transform(bev.expand(3, 4, 4), still))

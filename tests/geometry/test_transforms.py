@@ -81,9 +81,7 @@ def test_a_quaternion_about_z_is_the_rotation_about_z(angle):
 
 def test_a_quarter_turn_about_z_takes_x_to_y_and_y_to_minus_x():
     quarter = rotation_about_z(torch.tensor(math.pi / 2))
-    assert_close(
-        quarter @ torch.eye(3), torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), atol=1e-7, rtol=0
-    )
+    assert_close(quarter @ torch.eye(3), torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), atol=1e-7, rtol=0)
 
 
 def test_a_quaternion_about_x_takes_y_to_z():

@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from camera_batches import camera_batch, small, students
 from torch.testing import assert_close
 
 from dualdistill.models.bevdepth import BevDepth, BevDepthConfig, distill_bevdepth, official_bevdepth
 from dualdistill.models.bevdepth_config import BevConfig, LiftConfig
 from dualdistill.structures import Batch, HeadOutput, weighted_sum
+from tests.models.camera_batches import camera_batch, small, students
 
 STUDENTS = pytest.mark.parametrize("config", students().values(), ids=students().keys())
 

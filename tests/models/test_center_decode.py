@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from center_scenes import boxes_of, random_boxes
 from torch.testing import assert_close
 
 from dualdistill.geometry.boxes import wrap_angle
@@ -11,6 +10,7 @@ from dualdistill.models.center_decode import decode
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.center_targets import center_targets
 from dualdistill.structures import TASKS, Boxes, HeadOutput
+from tests.models.center_scenes import boxes_of, random_boxes
 
 GRID = BevGrid.around(51.2, 0.8)
 

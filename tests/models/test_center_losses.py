@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from center_scenes import boxes_of, random_boxes
 from torch.testing import assert_close
 
 from dualdistill.geometry.grid import BevGrid
@@ -10,6 +9,7 @@ from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.center_losses import center_losses, gaussian_focal
 from dualdistill.models.center_targets import center_targets
 from dualdistill.structures import Boxes, HeadOutput, weighted_sum
+from tests.models.center_scenes import boxes_of, random_boxes
 
 GRID = BevGrid.around(51.2, 0.8)
 CONFIG = CenterHeadConfig()
@@ -18,9 +18,7 @@ CAR = (10.3, -4.7, -0.9, 4.6, 1.9, 1.6, 0.3, 3.0, 0.5)
 
 def fresh(batch: int = 1, shape: tuple[int, int] = (128, 128)) -> HeadOutput:
     """What a head says before it has learnt anything."""
-    return HeadOutput(
-        heatmap=torch.full((batch, 10, *shape), -2.19), regression=torch.zeros(batch, 6, 10, *shape)
-    )
+    return HeadOutput(heatmap=torch.full((batch, 10, *shape), -2.19), regression=torch.zeros(batch, 6, 10, *shape))
 
 
 def test_one_car_costs_what_the_specification_says():

@@ -3,13 +3,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from center_scenes import boxes_of, random_boxes
 from torch.testing import assert_close
 
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.center_targets import center_targets, draw_gaussians, gaussian_radius
 from dualdistill.structures import TASKS, Boxes
+from tests.models.center_scenes import boxes_of, random_boxes
 
 GRID = BevGrid.around(51.2, 0.8)
 CONFIG = CenterHeadConfig()
@@ -26,9 +26,7 @@ def test_a_car_becomes_the_numbers_of_the_specification():
 
 
 def test_a_patch_of_radius_two_has_the_weights_of_the_specification():
-    patch = draw_gaussians(
-        torch.zeros(1, 5, 5), torch.tensor([0]), torch.tensor([[2, 2]]), torch.tensor([2])
-    )[0]
+    patch = draw_gaussians(torch.zeros(1, 5, 5), torch.tensor([0]), torch.tensor([[2, 2]]), torch.tensor([2]))[0]
     expected = {
         (0, 0): 1.0,
         (1, 0): 0.486752,

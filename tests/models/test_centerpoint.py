@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from center_scenes import random_boxes
 from torch.testing import assert_close
 
 from dualdistill.geometry.grid import BevGrid
@@ -12,6 +11,7 @@ from dualdistill.models.layers.second import SecondFpn
 from dualdistill.models.pillars import PillarEncoder, decorate
 from dualdistill.ops.voxelize import dynamic_voxelize
 from dualdistill.structures import Batch, Boxes, Points, SampleMeta, weighted_sum
+from tests.models.center_scenes import random_boxes
 
 SMALL = CenterPointConfig(
     reach=12.8,
@@ -96,9 +96,7 @@ def test_points_out_of_range_leave_no_trace_not_even_in_the_statistics():
     assert_close(one.state_dict(), other.state_dict())
 
 
-@pytest.mark.parametrize(
-    "counts", [[0, 0], [1, 0], [0, 1]], ids=["no point", "one point", "one in the second"]
-)
+@pytest.mark.parametrize("counts", [[0, 0], [1, 0], [0, 1]], ids=["no point", "one point", "one in the second"])
 @pytest.mark.parametrize("channels", [(8,), (4, 8)], ids=["one layer", "two layers"])
 def test_hardly_any_points_are_legal_in_training(counts, channels):
     encoder = PillarEncoder(5, channels, BevGrid.around(12.8, 0.4), (-5.0, 3.0)).train()

@@ -54,9 +54,7 @@ def test_recomputing_activations_changes_no_gradient():
     thrifty.load_state_dict(plain.state_dict())
     for encoder in (plain, thrifty):
         encoder(images).square().sum().backward()
-    for (name, expected), (_, found) in zip(
-        plain.named_parameters(), thrifty.named_parameters(), strict=True
-    ):
+    for (name, expected), (_, found) in zip(plain.named_parameters(), thrifty.named_parameters(), strict=True):
         assert_close(found.grad, expected.grad, msg=lambda text, name=name: f"{name}: {text}")
 
 
@@ -65,9 +63,7 @@ def test_recomputing_activations_changes_no_gradient():
 
 @pytest.fixture
 def donor() -> dict[str, torch.Tensor]:
-    return {
-        name: value.clone() for name, value in timm.create_model(TINY, num_classes=10).state_dict().items()
-    }
+    return {name: value.clone() for name, value in timm.create_model(TINY, num_classes=10).state_dict().items()}
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -87,9 +83,7 @@ def test_weights_come_from_a_local_file(donor, tmp_path, suffix):
 def test_levels_that_are_flattened_by_timm_get_their_weights_too(tmp_path):
     donor = timm.create_model("regnety_002").state_dict()
     save_file(donor, tmp_path / "weights.safetensors")
-    encoder = ImageEncoder(
-        ImageConfig(backbone="regnety_002", pretrained=str(tmp_path / "weights.safetensors"))
-    )
+    encoder = ImageEncoder(ImageConfig(backbone="regnety_002", pretrained=str(tmp_path / "weights.safetensors")))
     encoder.load_pretrained()
     assert torch.equal(encoder.backbone.stem.conv.weight, donor["stem.conv.weight"])
 

@@ -3,7 +3,6 @@ code's tables."""
 
 import pytest
 import torch
-from camera_batches import small
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -16,6 +15,7 @@ from dualdistill.models.official_names import (
     our_name,
     recognise,
 )
+from tests.models.camera_batches import small
 
 
 class State(dict[str, Tensor]):
@@ -148,9 +148,7 @@ def test_every_tensor_of_a_published_state_has_its_place(config, published, entr
     assert len(set(account.values())) == len(account)
 
 
-@pytest.mark.parametrize(
-    "missing", ["img_view_transformer.depthnet.bias", "pts_bbox_head.shared_conv.conv.weight"]
-)
+@pytest.mark.parametrize("missing", ["img_view_transformer.depthnet.bias", "pts_bbox_head.shared_conv.conv.weight"])
 def test_a_state_with_a_gap_or_a_stranger_is_refused(missing):
     with torch.device("meta"):
         model = BevDepth(distill_bevdepth())

@@ -126,9 +126,7 @@ def test_memory_layout_changes_nothing(layout):
     plan = make_pool_plan(random_points(4), GRID, Z_RANGE)
     depth, context = random_maps(4)
     expected = lift_splat_pool(depth, context, plan)
-    laid_out = lift_splat_pool(
-        depth.contiguous(memory_format=layout), context.contiguous(memory_format=layout), plan
-    )
+    laid_out = lift_splat_pool(depth.contiguous(memory_format=layout), context.contiguous(memory_format=layout), plan)
     assert torch.equal(laid_out, expected)
     assert laid_out.is_contiguous(memory_format=torch.channels_last)
 
@@ -175,13 +173,9 @@ def test_under_autocast_mixed_types_meet_in_the_wider_one():
 
 
 def test_truncation_lets_in_one_more_cell_below_each_bound():
-    at = torch.tensor(
-        [[-4.5, 0, 0], [0, -3.5, 0], [0, 0, -5.5], [-5.1, 0, 0], [0, 0, -6.1], [3.1, 0, 0], [0, 0, 2]]
-    )
+    at = torch.tensor([[-4.5, 0, 0], [0, -3.5, 0], [0, 0, -5.5], [-5.1, 0, 0], [0, 0, -6.1], [3.1, 0, 0], [0, 0, 2]])
     points = at.view(1, 1, len(at), 1, 1, 3)
-    kept = {
-        how: (pool_cells(points, GRID, Z_RANGE, how)[..., 1] >= 0).flatten() for how in ("floor", "truncate")
-    }
+    kept = {how: (pool_cells(points, GRID, Z_RANGE, how)[..., 1] >= 0).flatten() for how in ("floor", "truncate")}
     assert not kept["floor"].any()
     assert kept["truncate"].tolist() == [True, True, True, False, False, False, False]
     first, second, third = pool_cells(points, GRID, Z_RANGE, "truncate")[0, 0, :3, 0, 0].tolist()
@@ -218,9 +212,7 @@ def test_the_order_of_cameras_does_not_matter():
     shuffle = torch.tensor([2, 0, 1])
     images = torch.cat([shuffle, 3 + shuffle])
     straight = lift_splat_pool(depth, context, make_pool_plan(points, GRID, Z_RANGE))
-    shuffled = lift_splat_pool(
-        depth[images], context[images], make_pool_plan(points[:, shuffle], GRID, Z_RANGE)
-    )
+    shuffled = lift_splat_pool(depth[images], context[images], make_pool_plan(points[:, shuffle], GRID, Z_RANGE))
     assert_close(shuffled, straight)
 
 

@@ -46,9 +46,7 @@ def test_all_pairs_at_once_agree_with_cutting_pair_by_pair(seed):
 @given(seeds)
 def test_it_is_the_iou_of_polygons(seed):
     a, b = random_rectangles(seed, 6), random_rectangles(seed + 1, 5)
-    expected = [
-        [polygon(p).intersection(polygon(q)).area / polygon(p).union(polygon(q)).area for q in b] for p in a
-    ]
+    expected = [[polygon(p).intersection(polygon(q)).area / polygon(p).union(polygon(q)).area for q in b] for p in a]
     assert_close(rotated_iou(a, b), torch.tensor(expected, dtype=torch.float64), atol=1e-9, rtol=0)
 
 

@@ -77,9 +77,7 @@ def test_parameter_gradients_are_the_released_ones_the_raw_householder_one_inclu
     assert len(expected) == len(list(aoa.parameters()))
     for name, gradient in expected.items():
         own = aoa.get_parameter(official_aoa_name(name)).grad
-        assert_close(
-            own, gradient.view_as(own), rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        assert_close(own, gradient.view_as(own), rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_the_released_projector_dies_as_recorded_under_weight_decay_and_lives_without():

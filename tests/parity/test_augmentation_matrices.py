@@ -43,9 +43,7 @@ def assert_same(actual: Boxes, rows: Tensor, atol: float) -> None:
 def test_image_matrices_are_the_official_ones(golden):
     for params, expected in zip(golden["ida_params"].tolist(), golden["ida_mats"], strict=True):
         resize, _, _, x, y, _, _, flip, degrees = params
-        matrix = image_augmentation(
-            resize=resize, crop=(x, y), size=FINAL, flip=bool(flip), rotate_deg=degrees
-        )
+        matrix = image_augmentation(resize=resize, crop=(x, y), size=FINAL, flip=bool(flip), rotate_deg=degrees)
         assert_close(matrix, expected, atol=2e-4, rtol=1e-5)
 
 
@@ -96,9 +94,7 @@ WORKED = [
 @pytest.mark.parametrize(("draw", "linear", "after"), WORKED)
 def test_the_worked_bev_matrices_and_boxes(draw, linear, after):
     degrees, scale, flip_x, flip_y = draw
-    augmented_from_bev = bev_augmentation(
-        angle=math.radians(degrees), scale=scale, flip_x=flip_x, flip_y=flip_y
-    )
+    augmented_from_bev = bev_augmentation(angle=math.radians(degrees), scale=scale, flip_x=flip_x, flip_y=flip_y)
     assert_close(augmented_from_bev[:2, :2], torch.tensor(linear), atol=1e-6, rtol=0)
     box = as_boxes(torch.tensor([[10, 5, -1, 4.5, 1.9, 1.6, 0.3, 3, 1]]))
     assert_same(transform_boxes(augmented_from_bev, box), torch.tensor([after]), atol=2e-6)

@@ -81,9 +81,7 @@ def batch(record: dict[str, Tensor]) -> Batch:
         previous_from_current=now @ invert_rigid(then),
         frame_gap=torch.tensor([0.5]),
     )
-    return Batch(
-        boxes=(), augmented_from_bev=torch.eye(4)[None], meta=(), cameras=cameras, depth=record["depth_gt"]
-    )
+    return Batch(boxes=(), augmented_from_bev=torch.eye(4)[None], meta=(), cameras=cameras, depth=record["depth_gt"])
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +92,7 @@ def output(student: BevDepth, batch: Batch) -> BevOutput:
 
 def test_the_camera_vector_is_the_released_one(record, batch):
     cameras = batch.cameras
-    vector = pose_vector(
-        cameras.intrinsics[:, 0], cameras.augmented_from_image[:, 0], cameras.bev_from_camera[:, 0]
-    )
+    vector = pose_vector(cameras.intrinsics[:, 0], cameras.augmented_from_image[:, 0], cameras.bev_from_camera[:, 0])
     assert_close(vector, record["camera_vector"], rtol=1e-5, atol=1e-4)
 
 

@@ -222,9 +222,7 @@ def test_a_head_with_released_weights_answers_as_the_released_head():
     with torch.no_grad():
         output = crd_head()(arrays["teacher_feat"])
     assert_close(output.heatmap, arrays["teacher_heatmap_logits"], rtol=1e-4, atol=1e-5)
-    expected = torch.cat(
-        [arrays[f"teacher_task0.{name}"] for name in ("reg", "height", "dim", "rot", "vel")], 1
-    )
+    expected = torch.cat([arrays[f"teacher_task0.{name}"] for name in ("reg", "height", "dim", "rot", "vel")], 1)
     assert_close(output.regression[:, 0], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -235,9 +233,7 @@ def test_pseudo_labels_are_the_released_ones_at_every_temperature(temperature):
         legacy = crd_head()(arrays["teacher_feat"])
     output = HeadOutput(heatmap=legacy.heatmap, regression=from_legacy_codes(legacy.regression, 2))
     for index, ours in enumerate(decode(output, CRD_GRID, CenterHeadConfig(), temperature=temperature)):
-        case = {
-            f"x.{name}": targets[f"T{temperature}.{name}.{index}"] for name in ("boxes", "labels", "scores")
-        }
+        case = {f"x.{name}": targets[f"T{temperature}.{name}.{index}"] for name in ("boxes", "labels", "scores")}
         sharpened = (ours.score.logit() / temperature).sigmoid()
         assert_close(sharpened, case["x.scores"], rtol=1e-4, atol=1e-5)
         assert_same_boxes(ours, case, "x")

@@ -73,13 +73,9 @@ def recorded_case(labels: CrdLabels, temperature: float) -> tuple[Losses, torch.
     student = inputs["student_feat"].requires_grad_()
     align = neck_aligner((8, 24, 24), (12, 24, 24))
     align.load_state_dict({"weight": inputs["adapter.weight"], "bias": inputs["adapter.bias"]})
-    boxes = tuple(
-        boxes_from_legacy(inputs[f"gt_boxes.{b}"], inputs[f"gt_labels.{b}"].long()) for b in range(2)
-    )
+    boxes = tuple(boxes_from_legacy(inputs[f"gt_boxes.{b}"], inputs[f"gt_labels.{b}"].long()) for b in range(2))
     targets = Targets(boxes=boxes, heatmap=torch.zeros(2, 10, 24, 24))
-    losses = cross_head_losses(
-        teacher_output(), align(student), targets, JUDGE, labels=labels, temperature=temperature
-    )
+    losses = cross_head_losses(teacher_output(), align(student), targets, JUDGE, labels=labels, temperature=temperature)
     return losses, student, align
 
 
@@ -93,9 +89,7 @@ def rows(legacy: torch.Tensor, labels: torch.Tensor) -> Iterator[torch.Tensor]:
 def test_the_heads_answers_to_both_maps_are_the_recorded_ones():
     inputs, teacher = recorded("crd_inputs"), teacher_output()
     assert_close(teacher.predictions.heatmap, inputs["teacher_heatmap_logits"], rtol=1e-4, atol=1e-5)
-    aligned = torch.nn.functional.conv2d(
-        inputs["student_feat"], inputs["adapter.weight"], inputs["adapter.bias"]
-    )
+    aligned = torch.nn.functional.conv2d(inputs["student_feat"], inputs["adapter.weight"], inputs["adapter.bias"])
     assert_close(teacher.head(aligned).heatmap, inputs["cross_heatmap_logits"], rtol=1e-4, atol=1e-5)
 
 

@@ -34,9 +34,7 @@ def camera_from_lidar(golden: dict[str, Tensor]) -> Tensor:
 def augmentations(golden: dict[str, Tensor]) -> Tensor:
     return torch.stack(
         [
-            image_augmentation(
-                resize=row[0], crop=(row[3], row[4]), size=FINAL, flip=bool(row[7]), rotate_deg=row[8]
-            )
+            image_augmentation(resize=row[0], crop=(row[3], row[4]), size=FINAL, flip=bool(row[7]), rotate_deg=row[8])
             for row in golden["ida_params"].tolist()
         ]
     )
@@ -72,9 +70,7 @@ def test_the_last_point_of_a_pixel_wins_as_officially(golden: dict[str, Tensor])
     seen = (depth > 0) & (u > 1) & (u < 1599) & (v > 1) & (v < 899)
     augmented = transform(augmentations(golden).double(), pixels)
     drawn = last_in_pixels(augmented, seen, FINAL)
-    assert_close(
-        drawn[golden["depth_maps"] > 0].count_nonzero(), (golden["depth_maps"] > 0).sum(), atol=4, rtol=0
-    )
+    assert_close(drawn[golden["depth_maps"] > 0].count_nonzero(), (golden["depth_maps"] > 0).sum(), atol=4, rtol=0)
     agree = (drawn - golden["depth_maps"]).abs() < 1e-3
     assert (~agree).sum() <= 8
 
@@ -101,9 +97,7 @@ def test_the_worked_examples_of_the_nearest_point() -> None:
         *((24, 24, 7), (100, 100, 60), (100, 100, 59.9), (703, 255, 9), (695, 247, 8)),
     ]
     pixels = torch.tensor([points])
-    label = nearest_in_cells(
-        pixels, torch.ones(1, len(points), dtype=torch.bool), (256, 704), 16, (1.0, 60.0)
-    )
+    label = nearest_in_cells(pixels, torch.ones(1, len(points), dtype=torch.bool), (256, 704), 16, (1.0, 60.0))
     expected = torch.zeros(1, 16, 44)
     for row, column, depth in (
         *((5, 22, 19), (15, 0, 5), (0, 0, 12), (1, 1, 31), (2, 2, 7), (6, 6, 59.9), (15, 43, 8)),

@@ -63,9 +63,7 @@ def test_truncation_lets_in_as_many_points_as_the_official_code_and_floor_fewer(
     for sample, official in enumerate(golden["valid_count"].tolist()):
         one = points[sample : sample + 1]
         kept = {how: len(make_pool_plan(one, GRID, Z_RANGE, how).point) for how in ("truncate", "floor")}
-        assert kept["truncate"] == pytest.approx(
-            official, abs=5
-        )  # a few points lie within rounding of a border
+        assert kept["truncate"] == pytest.approx(official, abs=5)  # a few points lie within rounding of a border
         assert kept["floor"] < official - 1000
 
 

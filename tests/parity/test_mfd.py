@@ -57,14 +57,11 @@ def under(prefix: str, arrays: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
 
 def recorded_boxes(arrays: dict[str, torch.Tensor]) -> tuple[Boxes, ...]:
     return tuple(
-        boxes_from_legacy(arrays[f"gt_boxes.{sample}"], arrays[f"gt_labels.{sample}"].long())
-        for sample in range(3)
+        boxes_from_legacy(arrays[f"gt_boxes.{sample}"], arrays[f"gt_labels.{sample}"].long()) for sample in range(3)
     )
 
 
-def losses_of(
-    position: str, config: RegionConfig, level: str | None = None, logits: torch.Tensor | None = None
-):
+def losses_of(position: str, config: RegionConfig, level: str | None = None, logits: torch.Tensor | None = None):
     """Losses of a recorded level, with the student's map, adapter and spatial convolution they come from."""
     arrays, level = recorded(f"loss_{position}"), level or LEVELS[position]
     student, teacher = arrays["student_feat"].requires_grad_(), arrays["teacher_feat"]
@@ -88,15 +85,11 @@ def losses_of(
     return losses, aligned, student, align, mimic.levels[level]
 
 
-def assert_losses(
-    losses: dict[str, torch.Tensor], level: str, expected: dict[str, float], rtol: float
-) -> None:
+def assert_losses(losses: dict[str, torch.Tensor], level: str, expected: dict[str, float], rtol: float) -> None:
     assert len(losses) == len(expected)
     for name, value in expected.items():
         key = f"{level}/{TERMS[name]}"
-        assert_close(
-            (WEIGHTS[key] * losses[key]).item(), value, rtol=rtol, atol=0, msg=lambda t, k=key: f"{k}: {t}"
-        )
+        assert_close((WEIGHTS[key] * losses[key]).item(), value, rtol=rtol, atol=0, msg=lambda t, k=key: f"{k}: {t}")
 
 
 @pytest.mark.parametrize("position", LEVELS)
@@ -122,9 +115,7 @@ def test_the_losses_and_their_gradients_are_the_released_ones(position):
 def test_masks_scales_and_attention_maps_are_the_released_ones(position):
     arrays = recorded(f"loss_{position}")
     teacher, aligned = arrays["teacher_feat"], arrays["adapted_student_feat"]
-    objects = foreground(
-        recorded_boxes(arrays), BevGrid.covering(EXTENT, tuple(teacher.shape[-2:])), "corner"
-    )
+    objects = foreground(recorded_boxes(arrays), BevGrid.covering(EXTENT, tuple(teacher.shape[-2:])), "corner")
     assert_close(objects.mask.float(), arrays["fg_mask_raw"], rtol=0, atol=0)
     assert_close(objects.scale, arrays["fg_scale_raw"], rtol=1e-5, atol=1e-6)
 
@@ -141,9 +132,7 @@ def test_masks_scales_and_attention_maps_are_the_released_ones(position):
     assert_close(regions.foreground * attention, arrays["fg_mask_final"], rtol=1e-4, atol=2e-5)
     assert_close(regions.background * attention, arrays["bg_mask_final"], rtol=1e-4, atol=2e-5)
     if position == "head":
-        assert_close(
-            regions.false_positive * attention * channels, arrays["fp_mask_final"], rtol=1e-4, atol=2e-5
-        )
+        assert_close(regions.false_positive * attention * channels, arrays["fp_mask_final"], rtol=1e-4, atol=2e-5)
 
 
 VARIANTS = {

@@ -55,9 +55,7 @@ def ground_truth_of(arrays: Arrays, golden: dict) -> GroundTruth:
     count = int(boxes.sample.max()) + 1
     position = np.zeros((count, 3))
     for prefix in ("gt", "pred"):
-        position[arrays[f"{prefix}.sample"]] = (
-            arrays[f"{prefix}.translation"] - arrays[f"{prefix}.ego_translation"]
-        )
+        position[arrays[f"{prefix}.sample"]] = arrays[f"{prefix}.translation"] - arrays[f"{prefix}.ego_translation"]
     racks = Racks(
         sample=arrays["rack.sample"].astype(np.int64),
         center=arrays["rack.translation"],
@@ -105,9 +103,7 @@ def test_curves_are_those_of_the_devkit(case: str) -> None:
             continue
         _, name, whole, tenths, field = key.split(".")
         at = CLASSES.index(name), DETECTION_CVPR_2019.distances.index(float(f"{whole}.{tenths}"))
-        ours = (
-            curves.error[at][:, TP_ERRORS.index(field)] if field in TP_ERRORS else getattr(curves, field)[at]
-        )
+        ours = curves.error[at][:, TP_ERRORS.index(field)] if field in TP_ERRORS else getattr(curves, field)[at]
         np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9, err_msg=key)
         compared += 1
     assert compared == 28
@@ -124,6 +120,4 @@ def test_the_filters_keep_the_boxes_the_devkit_keeps() -> None:
 
 def test_metrics_after_the_filters_are_those_of_the_devkit() -> None:
     arrays, golden = load("filtered")
-    assert_same_summary(
-        detection_metrics(ground_truth_of(arrays, golden), detections_of(arrays, golden)), golden
-    )
+    assert_same_summary(detection_metrics(ground_truth_of(arrays, golden), detections_of(arrays, golden)), golden)

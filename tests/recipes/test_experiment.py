@@ -21,12 +21,24 @@ def test_the_families_have_the_same_rows_save_those_of_size():
 
 def test_overrides_are_typed_and_reach_every_depth():
     base = find("synthetic/dualdistill-centerpoint").build()
-    sets = ["distiller.crd_temperature=0.5", "data.image_size=32,96", "student.head.nms=circle", "training.steps=7"]
+    sets = [
+        "distiller.crd_temperature=0.5",
+        "data.image_size=32,96",
+        "student.head.nms=circle",
+        "training.steps=7",
+    ]
     changed = override(base, sets)
-    assert changed.distiller.crd_temperature == 0.5 and changed.data.image_size == (32, 96)
-    assert changed.student.head.nms == "circle" and changed.training.steps == 7
+    assert changed.distiller.crd_temperature == 0.5
+    assert changed.data.image_size == (32, 96)
+    assert changed.student.head.nms == "circle"
+    assert changed.training.steps == 7
     keys = [key for key, _, _ in differences(to_plain(base), to_plain(changed))]
-    assert sorted(keys) == ["data.image_size", "distiller.crd_temperature", "student.head.nms", "training.steps"]
+    assert sorted(keys) == [
+        "data.image_size",
+        "distiller.crd_temperature",
+        "student.head.nms",
+        "training.steps",
+    ]
 
 
 def test_settings_that_depend_on_each_other_change_together():
@@ -59,7 +71,10 @@ def test_a_wrong_override_says_what_was_expected(assignment, message):
 
 def test_an_ablation_switch_that_would_do_nothing_is_refused():
     with pytest.raises(UserError, match="no effect"):
-        override(find("synthetic/dualdistill-centerpoint").build(), ["distiller.crd=false", "distiller.crd_temperature=1"])
+        override(
+            find("synthetic/dualdistill-centerpoint").build(),
+            ["distiller.crd=false", "distiller.crd_temperature=1"],
+        )
 
 
 def test_an_experiment_of_another_version_is_named_as_such():

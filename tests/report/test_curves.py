@@ -12,8 +12,7 @@ from dualdistill.report.style import DARK, LIGHT
 
 def run(losses, steps=50):
     return [
-        {"step": step, "learning_rate": 0.1, **{name: f(step) for name, f in losses.items()}}
-        for step in range(steps)
+        {"step": step, "learning_rate": 0.1, **{name: f(step) for name, f in losses.items()}} for step in range(steps)
     ]
 
 
@@ -27,9 +26,7 @@ def test_records_are_read_and_a_line_cut_by_a_crash_is_left_out(tmp_path):
 
 
 def test_a_step_told_twice_counts_as_told_last():
-    steps, values = series(
-        [{"step": 1, "a": 5.0}, {"step": 2, "a": 4.0}, {"step": 1, "a": 3.0}, {"step": 3}], "a"
-    )
+    steps, values = series([{"step": 1, "a": 5.0}, {"step": 2, "a": 4.0}, {"step": 1, "a": 3.0}, {"step": 3}], "a")
     assert steps.tolist() == [1, 2]
     assert values.tolist() == [3.0, 4.0]
 

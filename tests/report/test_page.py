@@ -53,18 +53,14 @@ def drawing(colour="white"):
 
 @pytest.fixture
 def page():
-    page = ReportPage(
-        f"Title {ATTACK}", f"Lead {ATTACK}\n\nsecond", byline=f"By {ATTACK}", footer=f"Foot {ATTACK}"
-    )
+    page = ReportPage(f"Title {ATTACK}", f"Lead {ATTACK}\n\nsecond", byline=f"By {ATTACK}", footer=f"Foot {ATTACK}")
     page.highlight("+4.6", f"points {ATTACK}")
     page.section(f"Results {ATTACK}", f"Text {ATTACK}").heading(f"Heading {ATTACK}")
     page.table(results_table([ResultRow(name=ATTACK, mean_ap=0.2, note="n")]), f"Caption {ATTACK}")
     page.section("Figures")
     page.figure(drawing(), f"Caption {ATTACK}", alt=f"Alt {ATTACK}", dark=drawing("black"))
     page.figure(drawing(), "photograph", alt="", encoding="jpeg")
-    page.section("Settings").facts(
-        {f"key {ATTACK}": f"value {ATTACK}", "sizes": (128, 352), "on": True, "off": None}
-    )
+    page.section("Settings").facts({f"key {ATTACK}": f"value {ATTACK}", "sizes": (128, 352), "on": True, "off": None})
     return page
 
 
@@ -118,9 +114,7 @@ def test_links_within_the_page_lead_somewhere():
 
 
 def test_pictures_are_inlined_at_the_size_that_is_said(page):
-    pictures = re.findall(
-        r'<img src="data:image/(\w+);base64,([^"]+)" width="(\d+)" height="(\d+)"', page.html()
-    )
+    pictures = re.findall(r'<img src="data:image/(\w+);base64,([^"]+)" width="(\d+)" height="(\d+)"', page.html())
     assert [kind for kind, *_ in pictures] == ["png", "jpeg"]
     for kind, data, width, height in pictures:
         image = Image.open(io.BytesIO(base64.b64decode(data)))

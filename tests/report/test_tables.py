@@ -21,9 +21,7 @@ BASE = ResultRow(
     steps=1600,
     parameters=3_213_000,
 )
-TEACHER = ResultRow(
-    name="teacher", is_teacher=True, mean_ap=0.5512, nd_score=0.6233, trans_err=0.3, steps=1600
-)
+TEACHER = ResultRow(name="teacher", is_teacher=True, mean_ap=0.5512, nd_score=0.6233, trans_err=0.3, steps=1600)
 DISTILLED = ResultRow(
     name="student <distilled> & 100 % better_than|before",
     teacher="CenterPoint",
@@ -70,16 +68,11 @@ def written(table):
     lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.to_markdown().splitlines()[2:]]
     markdown = [[line[at].strip().strip("*") for at in places] for line in lines]
     body = table.to_latex().split("\\midrule")[1].split("\\bottomrule")[0]
-    latex_cells = [
-        re.split(r"(?<!\\)&", line.strip().removesuffix("\\\\")) for line in body.strip().splitlines()
-    ]
+    latex_cells = [re.split(r"(?<!\\)&", line.strip().removesuffix("\\\\")) for line in body.strip().splitlines()]
     latex = [[re.sub(r"\\textbf\{(.*)\}", r"\1", line[at].strip()) for at in places] for line in latex_cells]
-    latex = [
-        [cell.replace("$-$", "−").replace("--", "–").replace("$\\pm$", "±") for cell in row] for row in latex
-    ]
+    latex = [[cell.replace("$-$", "−").replace("--", "–").replace("$\\pm$", "±") for cell in row] for row in latex]
     scaled = [
-        ["–" if row[c.key] is None else row[c.key] * c.scale for c in numeric]
-        for row in json.loads(table.to_json())
+        ["–" if row[c.key] is None else row[c.key] * c.scale for c in numeric] for row in json.loads(table.to_json())
     ]
     return html, markdown, latex, scaled, numeric
 
@@ -144,9 +137,7 @@ def test_the_best_student_is_bold_and_teachers_do_not_compete():
 
 
 def test_values_that_read_the_same_are_equally_good():
-    rows = [
-        ResultRow(name=name, mean_ap=value) for name, value in {"a": 0.2401, "b": 0.2399, "c": 0.1}.items()
-    ]
+    rows = [ResultRow(name=name, mean_ap=value) for name, value in {"a": 0.2401, "b": 0.2399, "c": 0.1}.items()]
     table = results_table(rows)
     assert table.best(table.columns[1]) == {0, 1}
 
@@ -194,9 +185,7 @@ def test_seeds_are_averaged_with_their_sample_deviation():
 
 
 def test_the_class_table_has_a_row_a_class_and_their_mean():
-    table = class_table(
-        {"teacher": {"car": 0.5, "traffic_cone": 0.3}, "student": {"car": 0.4, "traffic_cone": 0.1}}
-    )
+    table = class_table({"teacher": {"car": 0.5, "traffic_cone": 0.3}, "student": {"car": 0.4, "traffic_cone": 0.1}})
     assert Cells(table.to_html()).rows == [
         ["Class", "teacher", "student"],
         ["car", "50.0", "40.0"],
@@ -206,9 +195,7 @@ def test_the_class_table_has_a_row_a_class_and_their_mean():
 
 
 def test_json_is_strict_where_values_are_not_finite():
-    table = Table(
-        columns=(Column(key="a", title="A", digits=1),), rows=({"a": math.nan}, {"a": math.inf}, {"a": 1.0})
-    )
+    table = Table(columns=(Column(key="a", title="A", digits=1),), rows=({"a": math.nan}, {"a": math.inf}, {"a": 1.0}))
     assert json.loads(table.to_json()) == [{"a": None}, {"a": None}, {"a": 1.0}]
 
 

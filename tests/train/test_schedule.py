@@ -38,9 +38,7 @@ def test_warm_up_rises_linearly_from_a_thousandth():
 
 def test_the_rate_falls_tenfold_at_epochs_16_and_22_of_24():
     config = OptimiserConfig(learning_rate=2e-4, warmup_steps=0)
-    assert [learning_rate(config, epoch, 24) for epoch in (15, 16, 21, 22)] == pytest.approx(
-        [2e-4, 2e-5, 2e-5, 2e-6]
-    )
+    assert [learning_rate(config, epoch, 24) for epoch in (15, 16, 21, 22)] == pytest.approx([2e-4, 2e-5, 2e-5, 2e-6])
 
 
 def test_decay_spares_exactly_the_parameters_a_module_names():
@@ -50,7 +48,8 @@ def test_decay_spares_exactly_the_parameters_a_module_names():
 
     part, plain = Part(2, 3), nn.Linear(3, 4)
     decayed, exempt = parameter_groups([part, plain], 0.01)
-    assert exempt["weight_decay"] == 0 and decayed["weight_decay"] == 0.01
+    assert exempt["weight_decay"] == 0
+    assert decayed["weight_decay"] == 0.01
     assert [id(p) for p in exempt["params"]] == [id(part.bias)]
     assert {id(p) for p in decayed["params"]} == {id(part.weight), id(plain.weight), id(plain.bias)}
 

@@ -7,9 +7,7 @@ from dualdistill.geometry.transforms import rigid
 from dualdistill.structures import Boxes
 from dualdistill.visualize.cameras import View
 
-BEV_FROM_FORWARD_CAMERA = rigid(
-    torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]]), torch.zeros(3)
-)
+BEV_FROM_FORWARD_CAMERA = rigid(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]]), torch.zeros(3))
 """A camera at the origin that looks along +y: right is +x, down is -z."""
 
 

@@ -53,9 +53,7 @@ def test_heading_ticks_leave_the_box_at_its_front():
 
 
 def test_points_outside_the_extent_are_left_out():
-    points = torch.tensor(
-        [[0.0, 0.0, 0.0, 9.0], [19.9, 29.9, 1.0, 9.0], [20.5, 0.0, 0.0, 9.0], [0.0, -11.0, 0.0, 9.0]]
-    )
+    points = torch.tensor([[0.0, 0.0, 0.0, 9.0], [19.9, 29.9, 1.0, 9.0], [20.5, 0.0, 0.0, 9.0], [0.0, -11.0, 0.0, 9.0]])
     (axes,) = draw_bev(points, [], extent=EXTENT).axes
     (cloud,) = [c for c in axes.collections if isinstance(c, PathCollection)]
     np.testing.assert_allclose(cloud.get_offsets(), points[:2, :2], atol=1e-6)
@@ -79,9 +77,7 @@ def test_a_layer_without_a_colour_is_coloured_and_explained_by_class():
 
 
 def test_panels_stand_side_by_side_with_one_legend():
-    truth = BoxLayer(
-        name="truth", boxes=boxes((0.0, 5.0, 0.0, 4.0, 2.0, 1.5, 0.0)), colour="green", filled=True
-    )
+    truth = BoxLayer(name="truth", boxes=boxes((0.0, 5.0, 0.0, 4.0, 2.0, 1.5, 0.0)), colour="green", filled=True)
     nothing = BoxLayer(name="student", boxes=Boxes.empty(), colour="red", dashed=True)
     figure = draw_bev_panels(torch.zeros(0, 5), {"Teacher": [truth], "Student": [truth, nothing]}, theme=DARK)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Teacher", "Student"]
@@ -113,9 +109,7 @@ def test_activity_is_the_mean_magnitude_and_hot_cells_are_where_boxes_are_drawn(
     features = torch.zeros(3, 4, 5)
     features[:, 3, 1] = torch.tensor([-3.0, 0.0, 6.0])
     assert_close(activity(features)[3, 1], torch.tensor(3.0))
-    figure = draw_features(
-        {"map": features}, boxes((-3.0, 6.0, 0.0, 1.0, 1.0, 1.0, 0.0)), extent=(-10, -8, 10, 8)
-    )
+    figure = draw_features({"map": features}, boxes((-3.0, 6.0, 0.0, 1.0, 1.0, 1.0, 0.0)), extent=(-10, -8, 10, 8))
     image = figure.axes[0].images[0]
     assert image.get_extent() == [-10, 10, -8, 8]
     assert image.origin == "lower"  # row 3 of 4 lies at y in [4, 8), column 1 of 5 at x in [-6, -2)

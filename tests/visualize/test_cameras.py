@@ -72,9 +72,7 @@ def test_edges_that_cross_the_near_plane_end_on_it():
     ends, visible = visible_edges(beside, forward_view())
     assert visible[0].tolist().count(True) == 8  # the rear face is behind
     x = ends[0][visible[0]][..., 0]
-    assert (
-        x > 100
-    ).all()  # a box to the right stays on the right, its hidden end is not mirrored to the left
+    assert (x > 100).all()  # a box to the right stays on the right, its hidden end is not mirrored to the left
     at_near_plane = {round(100 + 100 * side / NEAR, 1) for side in (2, 4)}
     assert at_near_plane <= {round(v, 1) for v in x.flatten().tolist()}
 
@@ -107,9 +105,7 @@ def test_a_front_face_half_behind_is_cut_to_a_polygon_in_front():
 
 
 def test_lines_are_drawn_where_the_box_is_and_nowhere_else():
-    layer = BoxLayer(
-        name="truth", boxes=boxes((0.0, 10.5, 0.0, 1.0, 4.0, 4.0, math.pi / 2)), colour="#00ff00"
-    )
+    layer = BoxLayer(name="truth", boxes=boxes((0.0, 10.5, 0.0, 1.0, 4.0, 4.0, math.pi / 2)), colour="#00ff00")
     plain = pixels_of(draw_cameras(*rig(), [], image_width=200))
     drawn = pixels_of(draw_cameras(*rig(), [layer], image_width=200))
     changed = (plain != drawn).any(axis=-1)[:200]  # above the legend
@@ -124,9 +120,7 @@ def test_lines_are_drawn_where_the_box_is_and_nowhere_else():
 
 
 def test_boxes_below_the_score_stay_out_of_the_picture():
-    found = boxes(
-        (0.0, 10.0, 0.0, 1.0, 4.0, 4.0, 0.0), (3.0, 10.0, 0.0, 1.0, 1.0, 1.0, 0.0), score=[0.2, 0.1]
-    )
+    found = boxes((0.0, 10.0, 0.0, 1.0, 4.0, 4.0, 0.0), (3.0, 10.0, 0.0, 1.0, 1.0, 1.0, 0.0), score=[0.2, 0.1])
     layer = BoxLayer(name="student", boxes=found, colour="red", min_score=0.3)
     plain = pixels_of(draw_cameras(*rig(), [], image_width=200))
     drawn = pixels_of(draw_cameras(*rig(), [layer], image_width=200))
@@ -135,9 +129,7 @@ def test_boxes_below_the_score_stay_out_of_the_picture():
 
 def test_no_boxes_and_boxes_of_every_class_can_be_drawn():
     many = boxes(*[(float(x), 15.0, 0.0, 2.0, 1.0, 1.0, 0.1 * x) for x in range(-5, 5)])
-    many = Boxes(
-        **{**{f: getattr(many, f) for f in ("center", "size", "yaw", "velocity")}, "label": torch.arange(10)}
-    )
+    many = Boxes(**{**{f: getattr(many, f) for f in ("center", "size", "yaw", "velocity")}, "label": torch.arange(10)})
     layer = BoxLayer(name="truth", boxes=many)
     drawn = pixels_of(draw_cameras(*rig(), [BoxLayer(name="none", boxes=Boxes.empty()), layer]))
     from dualdistill.visualize.palette import DARK

@@ -17,10 +17,15 @@ from tests.workflows.conftest import STEPS, TINY_STUDENT, TINY_TEACHER
 def test_a_run_folder_holds_everything_needed_to_repeat_it(runs):
     run = RunFolder.open(runs["distilled"])
     record = run.experiment
-    assert record["seed"] == 1 and record["recipe"] == "synthetic/dualdistill-centerpoint"
-    assert record["teacher"]["recipe"] == "synthetic/teacher-centerpoint" and len(record["teacher"]["sha256"]) == 64
-    assert "training.steps=3" in record["overrides"] and record["experiment"]["training"]["steps"] == 3
-    assert json.loads((run.path / "environment.json").read_text())["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert record["seed"] == 1
+    assert record["recipe"] == "synthetic/dualdistill-centerpoint"
+    assert record["teacher"]["recipe"] == "synthetic/teacher-centerpoint"
+    assert len(record["teacher"]["sha256"]) == 64
+    assert "training.steps=3" in record["overrides"]
+    assert record["experiment"]["training"]["steps"] == 3
+    assert (
+        json.loads((run.path / "environment.json").read_text())["packages"]["torch"] == torch.__version__.split("+")[0]
+    )
     assert "Repeat with" in (run.path / "card.md").read_text()
     assert [p.name for p in sorted(run.checkpoints.glob("step_*"))] == ["step_000002", "step_000003"]
     assert run.checkpoint("last").name == "step_000003"
@@ -52,7 +57,9 @@ def test_resuming_gives_the_weights_of_an_unbroken_run(runs, world, console, tmp
 
 def test_averaged_weights_are_kept_and_resumed(world, console, tmp_path):
     sets = [*TINY_TEACHER, *STEPS, "training.ema_decay=0.5"]
-    path = start_training(console, "synthetic/teacher-centerpoint", data=world, out=tmp_path, overrides=sets, seed=0, workers=0)
+    path = start_training(
+        console, "synthetic/teacher-centerpoint", data=world, out=tmp_path, overrides=sets, seed=0, workers=0
+    )
     run = RunFolder.open(path)
     kept = load_file(run.checkpoint() / "teacher.safetensors")
     raw = load_file(run.checkpoint() / "training_state" / "raw_weights.safetensors")
@@ -96,7 +103,13 @@ def test_mistakes_are_named_before_a_run_folder_is_made(world, console, tmp_path
 def test_a_student_is_not_taken_for_a_teacher(runs, world, console, tmp_path):
     with pytest.raises(UserError, match="expected the weights of a LiDAR teacher"):
         start_training(
-            console, "synthetic/dualdistill-centerpoint", data=world, out=tmp_path, overrides=[], seed=0, teacher=runs["student"]
+            console,
+            "synthetic/dualdistill-centerpoint",
+            data=world,
+            out=tmp_path,
+            overrides=[],
+            seed=0,
+            teacher=runs["student"],
         )
 
 
@@ -117,7 +130,8 @@ def test_evaluating_a_run_and_its_result_file_gives_the_same_metrics(runs, world
     by_run = evaluate_anything(console, runs["teacher"])
     folder = RunFolder(runs["teacher"]).evaluation("step_000003")
     by_file = evaluate_anything(console, folder / "results_nusc.json", data=world, out=tmp_path)
-    assert by_file["nd_score"] == by_run["nd_score"] and by_file["mean_dist_aps"] == by_run["mean_dist_aps"]
+    assert by_file["nd_score"] == by_run["nd_score"]
+    assert by_file["mean_dist_aps"] == by_run["mean_dist_aps"]
     assert json.loads((tmp_path / "metrics.json").read_text())["nd_score"] == by_run["nd_score"]
 
 

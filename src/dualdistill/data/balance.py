@@ -8,9 +8,7 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.structures import CLASSES
 
 
-def classes_present(
-    index: NuscenesIndex, positions: Int[np.ndarray, "samples"]
-) -> Bool[np.ndarray, "samples klass"]:
+def classes_present(index: NuscenesIndex, positions: Int[np.ndarray, "samples"]) -> Bool[np.ndarray, "samples klass"]:
     """Whether each sample has a usable annotation of each class."""
     sample = np.repeat(np.arange(len(index)), np.diff(index.annotation_offset))
     rows = usable(index)
@@ -34,6 +32,4 @@ def class_balanced(
     if share == 0:
         return positions
     generator = np.random.default_rng(seed)
-    return np.concatenate(
-        [generator.choice(positions[having], share) for having in present.T if having.any()]
-    )
+    return np.concatenate([generator.choice(positions[having], share) for having in present.T if having.any()])

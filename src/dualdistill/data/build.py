@@ -35,9 +35,7 @@ def build_columns(folder: Path) -> Columns:
     _end_chains_with_scenes(samples["sample_scene"], sensor_data)
     categories = read_table(folder, "category", tables.Named)
     attributes = read_table(folder, "attribute", tables.Named)
-    annotations = annotation_columns(
-        folder, sample_positions, samples["sample_timestamp_us"], categories, attributes
-    )
+    annotations = annotation_columns(folder, sample_positions, samples["sample_timestamp_us"], categories, attributes)
     samples["annotation_count"] = np.bincount(
         annotations.pop("annotation_sample"), minlength=len(samples["sample_scene"])
     )
@@ -58,9 +56,7 @@ def _scenes_and_samples(folder: Path) -> tuple[dict, dict, Positions]:
     if not samples:
         raise UserError(f"{folder / 'sample.json'} holds no sample: there is nothing to index")
     scene_positions = Positions(folder, "scene", [scene.token for scene in scenes])
-    scene_of = scene_positions.of(
-        [s.scene_token for s in samples], [s.token for s in samples], "sample.scene_token"
-    )
+    scene_of = scene_positions.of([s.scene_token for s in samples], [s.token for s in samples], "sample.scene_token")
     order = sorted(range(len(samples)), key=lambda i: (scene_of[i], samples[i].timestamp))
     samples = [samples[i] for i in order]
     present, scene = np.unique([scene_of[i] for i in order], return_inverse=True)
@@ -78,12 +74,8 @@ def _scenes_and_samples(folder: Path) -> tuple[dict, dict, Positions]:
             "sample_token": tokens,
             "sample_timestamp_us": np.array([sample.timestamp for sample in samples], dtype=np.int64),
             "sample_scene": scene.astype(np.int64),
-            "sample_prev": np.array(
-                positions.of([s.prev for s in samples], tokens, "sample.prev", may_be_empty=True)
-            ),
-            "sample_next": np.array(
-                positions.of([s.next for s in samples], tokens, "sample.next", may_be_empty=True)
-            ),
+            "sample_prev": np.array(positions.of([s.prev for s in samples], tokens, "sample.prev", may_be_empty=True)),
+            "sample_next": np.array(positions.of([s.next for s in samples], tokens, "sample.next", may_be_empty=True)),
         },
         positions,
     )
@@ -99,9 +91,7 @@ def _sensor_data(folder: Path, sample_positions: Positions) -> dict:
     tokens = [record.token for record in records]
     rows = Positions(folder, "sample_data", tokens)
 
-    def links(
-        positions: Positions, field: str, targets: list[str], *, may_be_empty: bool = False
-    ) -> np.ndarray:
+    def links(positions: Positions, field: str, targets: list[str], *, may_be_empty: bool = False) -> np.ndarray:
         found = positions.of(targets, tokens, f"sample_data.{field}", may_be_empty=may_be_empty)
         return np.array(found, dtype=np.int64)
 
@@ -150,9 +140,7 @@ def _channels(
     folder: Path, sensors: list[tables.Sensor], calibrations: list[tables.CalibratedSensor]
 ) -> Int[np.ndarray, "calibrations"]:
     """Position in `CHANNELS` of the sensor of each calibration, -1 for those an index leaves out (radar)."""
-    number = np.array(
-        [CHANNELS.index(s.channel) if s.channel in CHANNELS else -1 for s in sensors], dtype=np.int64
-    )
+    number = np.array([CHANNELS.index(s.channel) if s.channel in CHANNELS else -1 for s in sensors], dtype=np.int64)
     positions = Positions(folder, "sensor", [sensor.token for sensor in sensors])
     sensor = positions.of(
         [c.sensor_token for c in calibrations],
@@ -165,9 +153,7 @@ def _channels(
 def _intrinsics(calibrations: list[tables.CalibratedSensor]) -> Float[np.ndarray, "calibrations 3 3"]:
     """Camera matrices; identity for the LiDAR, which has none."""
     identity = np.eye(3).tolist()
-    return np.array([c.camera_intrinsic or identity for c in calibrations], dtype=np.float64).reshape(
-        -1, 3, 3
-    )
+    return np.array([c.camera_intrinsic or identity for c in calibrations], dtype=np.float64).reshape(-1, 3, 3)
 
 
 def _matrices(

@@ -115,9 +115,7 @@ def _boxes(
     center = np.array([r.translation for r in records], dtype=np.float64).reshape(-1, 3)
     size = np.array([r.size for r in records], dtype=np.float64).reshape(-1, 3)[:, [1, 0, 2]]
     rotation = np.array([r.rotation for r in records], dtype=np.float64).reshape(-1, 4)
-    finite = (
-        np.isfinite(center).all(axis=1) & np.isfinite(size).all(axis=1) & np.isfinite(rotation).all(axis=1)
-    )
+    finite = np.isfinite(center).all(axis=1) & np.isfinite(size).all(axis=1) & np.isfinite(rotation).all(axis=1)
     require_all(np.asarray(finite), folder, TABLE, records, "a number that is not finite")
     require_all(size.min(axis=1, initial=np.inf) > 0, folder, TABLE, records, "a size that is not positive")
     require_all(np.abs(rotation).sum(axis=1) > 0, folder, TABLE, records, "a rotation of length zero")

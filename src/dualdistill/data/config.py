@@ -152,6 +152,4 @@ class DataConfig:
         if self.box_reach <= 0:
             raise ValueError(f"box_reach must be positive, got {self.box_reach}")
         if self.object_sampling is not None and (self.cameras or not self.points):
-            raise ValueError(
-                "object_sampling pastes points that no image shows: it needs points=True, cameras=False"
-            )
+            raise ValueError("object_sampling pastes points that no image shows: it needs points=True, cameras=False")

@@ -19,14 +19,14 @@ from dualdistill.data.frames import STAND_IN_GAP, EarlierFrame, earlier_frame
 from dualdistill.data.images import ImageView, load_image
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.object_sampling import ObjectDatabase, ObjectSampler
-from dualdistill.data.sampler import EpochSampler, Item
 from dualdistill.data.sweeps import accumulate, choose_sweeps, read_points
 from dualdistill.errors import UserError
 from dualdistill.geometry.boxes import transform_boxes
 from dualdistill.geometry.transforms import transform
 from dualdistill.structures import CAMERAS, Batch, Cameras, Points, SampleMeta
 
-__all__ = ["DataConfig", "EpochSampler", "NuscenesDataset"]
+Item = tuple[int, int]
+"""Epoch and position in the data set: together they fix a sample, augmentation included."""
 
 NEUTRAL_EPOCH = 0
 """Epoch of a sample asked for without one; at test time every epoch is the same."""
@@ -71,7 +71,7 @@ class NuscenesDataset(Dataset[Batch]):
         return len(self.positions)
 
     def __getitem__(self, key: Item | int) -> Batch:
-        """Sample of an (epoch, item) pair, as `EpochSampler` gives them; a bare item is one of epoch 0."""
+        """Sample of an (epoch, item) pair; a bare item is one of epoch 0."""
         epoch, item = key if isinstance(key, tuple) else (NEUTRAL_EPOCH, key)
         return self.sample(item, epoch)
 
@@ -137,9 +137,7 @@ class NuscenesDataset(Dataset[Batch]):
             ego_from_bev=ego_from_bev,
         )
 
-    def _points(
-        self, features: Float[Tensor, "points 5"], augmented_from_lidar: Float[Tensor, "4 4"]
-    ) -> Points:
+    def _points(self, features: Float[Tensor, "points 5"], augmented_from_lidar: Float[Tensor, "4 4"]) -> Points:
         xyz = transform(augmented_from_lidar.float(), features[:, :3])
         low, high = xyz.new_tensor(self.config.point_range).view(2, 3)
         kept = ((xyz > low) & (xyz < high)).all(dim=1)
@@ -191,9 +189,7 @@ class NuscenesDataset(Dataset[Batch]):
         )
 
     def _image(self, row: int, view: ImageView) -> Tensor:
-        return load_image(
-            self.index.path(row), view, self._stored_size(row), draft=self.config.draft_decoding
-        )
+        return load_image(self.index.path(row), view, self._stored_size(row), draft=self.config.draft_decoding)
 
     def _motion(
         self, earlier: EarlierFrame, augmented_from_bev: Float[Tensor, "4 4"], meta: SampleMeta

@@ -97,9 +97,7 @@ def last_in_pixels(
 def smallest_in_blocks(depth: Float[Tensor, "cam h w"], stride: int) -> Float[Tensor, "cam h_cells w_cells"]:
     """Smallest depth above zero in each block of `stride` x `stride` pixels, 0 where there is none."""
     cams, height, width = depth.shape
-    blocks = torch.where(depth > 0, depth, torch.inf).view(
-        cams, height // stride, stride, width // stride, stride
-    )
+    blocks = torch.where(depth > 0, depth, torch.inf).view(cams, height // stride, stride, width // stride, stride)
     smallest = blocks.amin(dim=(2, 4))
     return torch.where(smallest.isinf(), 0.0, smallest)
 

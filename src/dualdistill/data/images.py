@@ -77,11 +77,7 @@ def _decode_smaller(image: Image.Image, target: tuple[int, int]) -> None:
     """Set the JPEG decoder to the largest power of two that divides the size and leaves at least `target`."""
     width, height = image.size
     for factor in (8, 4, 2):
-        if (
-            width % factor == height % factor == 0
-            and height // factor >= target[0]
-            and width // factor >= target[1]
-        ):
+        if width % factor == height % factor == 0 and height // factor >= target[0] and width // factor >= target[1]:
             image.draft("RGB", (width // factor, height // factor))
             return
 

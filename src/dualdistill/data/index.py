@@ -149,21 +149,14 @@ class NuscenesIndex:
         count = columns.pop("annotation_count")
         columns["annotation_offset"] = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
         known = {field.name for field in fields(cls)}
-        return cls(
-            root=root, version=version, folder=folder, **{k: v for k, v in columns.items() if k in known}
-        )
+        return cls(root=root, version=version, folder=folder, **{k: v for k, v in columns.items() if k in known})
 
 
 def _cache_folder(root: Path, version: str) -> Path:
     """One folder per root and version, in it one per state of the tables."""
     where = hashlib.sha256(f"{root}\n{version}".encode()).hexdigest()[:16]
     stats = {name: (root / version / f"{name}.json") for name in TABLES}
-    state = [
-        (name, s.st_size, s.st_mtime_ns)
-        for name, path in stats.items()
-        if path.exists()
-        for s in [path.stat()]
-    ]
+    state = [(name, s.st_size, s.st_mtime_ns) for name, path in stats.items() if path.exists() for s in [path.stat()]]
     what = hashlib.sha256(repr((LAYOUT, state)).encode()).hexdigest()[:16]
     return cache_root() / "index" / f"{root.name}-{where}" / what
 

@@ -70,9 +70,7 @@ class ObjectDatabase:
         what = hashlib.sha256(repr((num_sweeps, CHANNELS)).encode() + positions.astype("<i8").tobytes())
         folder = index.folder / f"objects-{what.hexdigest()[:16]}"
         if not folder.is_dir():
-            store_folder(
-                folder, lambda target: _gather(index, progress(positions.tolist()), num_sweeps, target)
-            )
+            store_folder(folder, lambda target: _gather(index, progress(positions.tolist()), num_sweeps, target))
         return cls.load(folder)
 
     @classmethod
@@ -147,9 +145,7 @@ class ObjectSampler:
         self.database = database
         self.config = config
         enough = np.diff(database.offset) >= config.min_points
-        self.rows_of_class = [
-            np.flatnonzero(enough & (database.label == label)) for label in range(len(CLASSES))
-        ]
+        self.rows_of_class = [np.flatnonzero(enough & (database.label == label)) for label in range(len(CLASSES))]
 
     def __call__(
         self, points: Float[Tensor, "points 5"], boxes: Boxes, generator: np.random.Generator

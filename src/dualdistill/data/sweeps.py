@@ -30,9 +30,7 @@ def read_points(path: Path) -> Float[Tensor, "points 5"]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(
-            f"cannot read LiDAR file {path} ({error.strerror}); restore it from the archive"
-        ) from error
+        raise UserError(f"cannot read LiDAR file {path} ({error.strerror}); restore it from the archive") from error
     if len(content) % BYTES_PER_POINT:
         raise UserError(
             f"LiDAR file {path} is cut off: {len(content)} bytes are not a multiple of {BYTES_PER_POINT} "

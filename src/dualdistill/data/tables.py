@@ -127,9 +127,7 @@ def find_version(root: Path, version: str | None) -> str:
             raise UserError(f"{root} has no version {version!r}; found: {', '.join(found) or 'none'}")
         return version
     if not found:
-        raise UserError(
-            f"{root} has no v1.0-* folder: it is no nuScenes root, or its metadata was not unpacked there"
-        )
+        raise UserError(f"{root} has no v1.0-* folder: it is no nuScenes root, or its metadata was not unpacked there")
     if len(found) > 1:
         raise UserError(f"{root} has several versions ({', '.join(found)}): name one with --version")
     return found[0]
@@ -200,9 +198,7 @@ class Positions:
             twice = next(token for token in tokens if token in seen or seen.add(token))  # type: ignore[func-returns-value]
             raise UserError(f"{self.path}: token {twice!r} occurs twice; every record needs its own")
 
-    def of(
-        self, tokens: list[str], referrers: list[str], field: str, *, may_be_empty: bool = False
-    ) -> list[int]:
+    def of(self, tokens: list[str], referrers: list[str], field: str, *, may_be_empty: bool = False) -> list[int]:
         """Position of each token.
 
         Args:
@@ -226,9 +222,7 @@ class Positions:
         return found  # type: ignore[return-value]
 
 
-def require_all(
-    good: Bool[np.ndarray, "records"], folder: Path, name: str, records: Sequence[Any], what: str
-) -> None:
+def require_all(good: Bool[np.ndarray, "records"], folder: Path, name: str, records: Sequence[Any], what: str) -> None:
     """See that every record of a table is good.
 
     Raises:

@@ -105,9 +105,7 @@ class CrossAttentionAligner(nn.Module):
             raise ValueError("sine positions need queries on the grid and with the channels of the keys")
         code = sine_code(channels, grid)
         self.position.copy_(code)
-        self.query.copy_(
-            code.flatten(2).squeeze(0).mT + 1
-        )  # + 1: the ReLU behind must let the code through …
+        self.query.copy_(code.flatten(2).squeeze(0).mT + 1)  # + 1: the ReLU behind must let the code through …
         nn.init.eye_(self.query_linear.weight)
         nn.init.zeros_(self.query_linear.bias)
         nn.init.orthogonal_(self.to_query.weight, gain=2.0)
@@ -121,16 +119,12 @@ class CrossAttentionAligner(nn.Module):
         def split(x: Float[Tensor, "batch tokens chan"]) -> Float[Tensor, "batch heads tokens code"]:
             return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-        query = split(self.to_query(self.query_linear(self.query).relu())[None]).expand(
-            len(tokens), -1, -1, -1
-        )
+        query = split(self.to_query(self.query_linear(self.query).relu())[None]).expand(len(tokens), -1, -1, -1)
         key, value = split(self.to_key(tokens)), split(self.to_value(tokens))
         attended = F.scaled_dot_product_attention(query, key, value)  # batch heads queries code
         return self.to_out(attended.transpose(1, 2).flatten(2))
 
-    def forward(
-        self, features: Float[Tensor, "batch chan y x"]
-    ) -> Float[Tensor, "batch out_chan out_y out_x"]:
+    def forward(self, features: Float[Tensor, "batch chan y x"]) -> Float[Tensor, "batch out_chan out_y out_x"]:
         tokens = (self.keys(features) + self.position).flatten(2).mT  # batch (y x) chan
         attended = self.attend(tokens)
         if self.residual:
@@ -260,9 +254,7 @@ def neck_aligner(student: Shape, teacher: Shape) -> nn.Conv2d:
         ValueError: if the two maps differ in size.
     """
     if student[1:] != teacher[1:]:
-        raise ValueError(
-            f"the maps before the heads must have one size, got {student[1:]} and {teacher[1:]} cells"
-        )
+        raise ValueError(f"the maps before the heads must have one size, got {student[1:]} and {teacher[1:]} cells")
     return nn.Conv2d(student[0], teacher[0], 1)
 
 

@@ -68,10 +68,7 @@ class DualDistillConfig:
     def __post_init__(self) -> None:
         if not (self.mfd or self.crd):
             raise ValueError("mfd and crd are both off: nothing to distil; leave the distiller out")
-        if (
-            len(self.student_stages) != len(self.teacher_stages)
-            or len({*self.student_stages}) != len(self.levels) - 1
-        ):
+        if len(self.student_stages) != len(self.teacher_stages) or len({*self.student_stages}) != len(self.levels) - 1:
             raise ValueError(
                 "student_stages and teacher_stages must pair up, each student stage once, "
                 f"got {self.student_stages} and {self.teacher_stages}"
@@ -107,9 +104,7 @@ class DualDistillConfig:
             idle["there are no false_positive_levels"] = false_positive
             for name in ("channel_attention", "channel_temperature", "truth_threshold", "teacher_threshold"):
                 if getattr(self.regions, name) != getattr(RegionConfig, name):
-                    raise ValueError(
-                        f"regions.{name} has no effect, since there are no false_positive_levels"
-                    )
+                    raise ValueError(f"regions.{name} has no effect, since there are no false_positive_levels")
         default = {each.name: each.default for each in fields(self)} | {"regions": RegionConfig()}
         for reason, names in idle.items():
             for name in sorted(names):
@@ -146,9 +141,7 @@ class DualDistillConfig:
             weights |= {f"crd/{name}": weight for name, weight in crd.items()}
         return weights
 
-    def build(
-        self, *, teacher: BevShapes, student: BevShapes, judge: ResponseJudge | None = None
-    ) -> "DualDistill":
+    def build(self, *, teacher: BevShapes, student: BevShapes, judge: ResponseJudge | None = None) -> "DualDistill":
         """The distiller for detectors with maps of these shapes.
 
         Args:
@@ -173,15 +166,11 @@ class DualDistill(nn.Module):
     ):
         super().__init__()
         if teacher.extent != student.extent:
-            raise ValueError(
-                f"teacher and student must see one rectangle, got {teacher.extent} and {student.extent} m"
-            )
+            raise ValueError(f"teacher and student must see one rectangle, got {teacher.extent} and {student.extent} m")
         if config.crd and judge is None:
             raise ValueError("crd asks the teacher's judge: pass it to build, or switch crd off")
         if isinstance(judge, nn.Module):
-            raise ValueError(
-                "the judge must not be a module, or the distiller would own (train, save) the teacher"
-            )
+            raise ValueError("the judge must not be a module, or the distiller would own (train, save) the teacher")
         self.config = config
         self.judge = judge
         self.align = nn.ModuleDict({NECK: neck_aligner(student.neck, teacher.neck)})
@@ -248,9 +237,7 @@ class DualDistill(nn.Module):
         return figures
 
 
-def _stage_shapes(
-    config: DualDistillConfig, teacher: BevShapes, student: BevShapes
-) -> dict[str, tuple[Shape, Shape]]:
+def _stage_shapes(config: DualDistillConfig, teacher: BevShapes, student: BevShapes) -> dict[str, tuple[Shape, Shape]]:
     """Teacher's and student's shapes of each encoder level."""
     for who, shapes, stages in (
         ("teacher", teacher, config.teacher_stages),
@@ -260,7 +247,5 @@ def _stage_shapes(
             raise ValueError(f"the {who} has stages 0 to {len(shapes.stages) - 1}, the config wants {stages}")
     return {
         level: (teacher.stages[there], student.stages[here])
-        for level, there, here in zip(
-            config.levels, config.teacher_stages, config.student_stages, strict=False
-        )
+        for level, there, here in zip(config.levels, config.teacher_stages, config.student_stages, strict=False)
     }

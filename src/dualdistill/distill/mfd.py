@@ -71,22 +71,16 @@ class LevelMimic(nn.Module):
         """Losses "foreground", "background", "spatial" and, unless its mask is None, "false_positive"."""
         config = self.config
         regions = split_regions(foreground, false_positive)
-        theirs, ours = (
-            spatial_attention(features, config.spatial_temperature) for features in (teacher, aligned)
-        )
+        theirs, ours = (spatial_attention(features, config.spatial_temperature) for features in (teacher, aligned))
         attention = (theirs + config.student_attention * ours) / (1 + config.student_attention)
         error = aligned - teacher
         losses = {
             "foreground": weighted_squares(error, regions.foreground * attention),
             "background": weighted_squares(error, regions.background * attention),
-            "spatial": map_difference(
-                teacher.mean(1, keepdim=True), self.spatial(aligned.mean(1, keepdim=True))
-            ),
+            "spatial": map_difference(teacher.mean(1, keepdim=True), self.spatial(aligned.mean(1, keepdim=True))),
         }
         if false_positive is not None:
-            channels = (
-                channel_attention(teacher, config.channel_temperature) if config.channel_attention else None
-            )
+            channels = channel_attention(teacher, config.channel_temperature) if config.channel_attention else None
             losses["false_positive"] = weighted_squares(error, regions.false_positive * attention, channels)
         return losses
 
@@ -94,9 +88,7 @@ class LevelMimic(nn.Module):
 class FeatureMimic(nn.Module):
     """MFD over several levels; what the levels are called, and how big their maps are, the caller says."""
 
-    def __init__(
-        self, grids: dict[str, BevGrid], false_positive_levels: tuple[str, ...], config: RegionConfig
-    ):
+    def __init__(self, grids: dict[str, BevGrid], false_positive_levels: tuple[str, ...], config: RegionConfig):
         super().__init__()
         self.config = config
         self.grids = grids
@@ -117,9 +109,7 @@ class FeatureMimic(nn.Module):
             aligned: The student's, in the same shapes.
             predictions: The teacher's, logits.
         """
-        objects = {
-            grid: foreground(targets.boxes, grid, self.config.test_point) for grid in {*self.grids.values()}
-        }
+        objects = {grid: foreground(targets.boxes, grid, self.config.test_point) for grid in {*self.grids.values()}}
         losses: Losses = {}
         for name, mimic in self.levels.items():
             here = objects[self.grids[name]]

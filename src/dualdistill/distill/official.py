@@ -54,9 +54,7 @@ def load_official_aoa(aoa: Aoa, state: dict[str, Tensor]) -> None:
     own = aoa.state_dict()
     found = {official_aoa_name(name): tensor for name, tensor in state.items()}
     # The 1x1 convolution of the queries is a linear layer here.
-    found = {
-        n: t.view_as(own[n]) if n in own and t.numel() == own[n].numel() else t for n, t in found.items()
-    }
+    found = {n: t.view_as(own[n]) if n in own and t.numel() == own[n].numel() else t for n, t in found.items()}
     aoa.load_state_dict(found)
     if aoa.projector.map != "householder":
         released = type(aoa.projector)(aoa.projector.raw.shape[1], aoa.projector.raw.shape[0], "householder")

@@ -43,9 +43,7 @@ def foreground(boxes: tuple[Boxes, ...], grid: BevGrid, test_point: TestPoint = 
     for sample in boxes:
         owner = owner_of_cells(grid, sample, test_point)  # y x
         area = sample.size[:, 0] * sample.size[:, 1]
-        scale_of_box = F.pad(
-            grid.cell / area.float().sqrt(), (0, 1)
-        )  # owner -1, nobody, reads the 0 at the end
+        scale_of_box = F.pad(grid.cell / area.float().sqrt(), (0, 1))  # owner -1, nobody, reads the 0 at the end
         masks.append(owner >= 0)
         scales.append(scale_of_box[owner])
     return Foreground(mask=torch.stack(masks)[:, None], scale=torch.stack(scales)[:, None])
@@ -91,9 +89,7 @@ class Regions:
 
 
 @torch.no_grad()
-def split_regions(
-    foreground: Foreground, false_positive: Bool[Tensor, "batch 1 y x"] | None = None
-) -> Regions:
+def split_regions(foreground: Foreground, false_positive: Bool[Tensor, "batch 1 y x"] | None = None) -> Regions:
     """The weights of spec dualdistill 3.1: M_fg S, M_tn S and M_fp / N_fp, where S = max(scale, 1 / N_tn).
 
     Args:

@@ -9,9 +9,7 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def spatial_attention(
-    features: Float[Tensor, "batch chan y x"], temperature: float
-) -> Float[Tensor, "batch 1 y x"]:
+def spatial_attention(features: Float[Tensor, "batch chan y x"], temperature: float) -> Float[Tensor, "batch 1 y x"]:
     """Where a map is strong: softmax over cells of the mean magnitude over channels. Averages 1; no
     gradient."""
     batch, _, height, width = features.shape
@@ -20,9 +18,7 @@ def spatial_attention(
 
 
 @torch.no_grad()
-def channel_attention(
-    features: Float[Tensor, "batch chan y x"], temperature: float
-) -> Float[Tensor, "batch chan 1 1"]:
+def channel_attention(features: Float[Tensor, "batch chan y x"], temperature: float) -> Float[Tensor, "batch chan 1 1"]:
     """Which channels are strong: softmax over channels of the mean magnitude over cells. Averages 1; no
     gradient."""
     strength = features.abs().mean(dim=(2, 3), keepdim=True) / temperature

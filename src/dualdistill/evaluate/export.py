@@ -107,9 +107,7 @@ def quaternion_of(rotation: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "
     return column / np.linalg.norm(column) * (1.0 if column[0] >= 0 else -1.0)
 
 
-def _compose(
-    first: Float64[np.ndarray, "4"], then: Float64[np.ndarray, "boxes 4"]
-) -> Float64[np.ndarray, "boxes 4"]:
+def _compose(first: Float64[np.ndarray, "4"], then: Float64[np.ndarray, "boxes 4"]) -> Float64[np.ndarray, "boxes 4"]:
     """Hamilton product `first * then`: the rotation `then` followed by `first`."""
     w, x, y, z = first
     matrix = np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])

@@ -100,9 +100,7 @@ def match_evaluated(
     )
 
 
-def match_all(
-    objects: GlobalBoxes, detections: Detections, config: DetectionConfig = DETECTION_CVPR_2019
-) -> Matches:
+def match_all(objects: GlobalBoxes, detections: Detections, config: DetectionConfig = DETECTION_CVPR_2019) -> Matches:
     """Matches between the boxes as they are, without any filter."""
     # Of equal scores the later row goes first, as in the devkit.
     best_first = np.argsort(detections.score, kind="stable")[::-1]
@@ -111,9 +109,7 @@ def match_all(
     for t, found in enumerate(matched):
         hits = np.flatnonzero(found >= 0)
         error[t, found[hits]] = _errors(objects.select(found[hits]), detections.boxes.select(hits))
-    return Matches(
-        objects=objects, detections=detections, best_first=best_first, matched=matched, error=error
-    )
+    return Matches(objects=objects, detections=detections, best_first=best_first, matched=matched, error=error)
 
 
 def average_matches(
@@ -135,9 +131,7 @@ def average_matches(
     num_objects = np.bincount(matches.objects.label, object_times, minlength=len(CLASSES)).astype(float)
 
     shape = (len(CLASSES), len(config.distances), len(RECALLS))
-    curves = Curves(
-        precision=np.zeros(shape), confidence=np.zeros(shape), error=np.ones((*shape, len(TP_ERRORS)))
-    )
+    curves = Curves(precision=np.zeros(shape), confidence=np.zeros(shape), error=np.ones((*shape, len(TP_ERRORS))))
     for k in range(len(CLASSES)):
         of_class = label == k
         class_score = score[of_class]
@@ -189,9 +183,7 @@ def _mean_errors(
     """
     known = ~np.isnan(error)
     count = known.cumsum(axis=0)
-    mean = np.nancumsum(error, axis=0) / np.maximum(
-        count, 1
-    )  # zero before the first known one, as in the devkit
+    mean = np.nancumsum(error, axis=0) / np.maximum(count, 1)  # zero before the first known one, as in the devkit
     mean[:, ~known.any(axis=0)] = 1.0
     # np.interp wants ascending positions.
     curves = [np.interp(confidence[::-1], score[::-1], column[::-1])[::-1] for column in mean.T]

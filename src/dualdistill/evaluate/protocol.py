@@ -69,9 +69,7 @@ class DetectionConfig:
         if self.tp_distance not in self.distances:
             raise ValueError(f"tp_distance must be one of {self.distances}, got {self.tp_distance}")
         if not (0 <= self.min_recall <= 1 and 0 <= self.min_precision < 1):
-            raise ValueError(
-                f"min_recall and min_precision are shares, got {self.min_recall} and {self.min_precision}"
-            )
+            raise ValueError(f"min_recall and min_precision are shares, got {self.min_recall} and {self.min_precision}")
 
     @property
     def class_names(self) -> tuple[str, ...]:

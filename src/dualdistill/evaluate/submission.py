@@ -114,13 +114,9 @@ def write_submission(
     order = np.argsort(sample, kind="stable")
     counts = np.bincount(sample, minlength=len(sample_tokens))
     if len(counts) > len(sample_tokens):
-        raise ValueError(
-            f"expected detections of {len(sample_tokens)} samples, got some of sample {sample.max()}"
-        )
+        raise ValueError(f"expected detections of {len(sample_tokens)} samples, got some of sample {sample.max()}")
     if counts.max(initial=0) > DETECTION_CVPR_2019.max_boxes:
-        raise ValueError(
-            f"expected at most {DETECTION_CVPR_2019.max_boxes} boxes a sample, got {counts.max()}"
-        )
+        raise ValueError(f"expected at most {DETECTION_CVPR_2019.max_boxes} boxes a sample, got {counts.max()}")
 
     meta = {f"use_{source}": source in sources for source in SOURCES}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,9 +169,7 @@ def read_submission(path: Path) -> Submission:
     """
     results, meta, decode = _entries(path)
     parts = [_sample(path, i, token, entry, decode) for i, (token, entry) in enumerate(results.items())]
-    return Submission(
-        path=path, sample_tokens=tuple(results), detections=Detections.concatenate(parts), meta=meta
-    )
+    return Submission(path=path, sample_tokens=tuple(results), detections=Detections.concatenate(parts), meta=meta)
 
 
 def _entries(path: Path) -> tuple[dict[str, Any], dict[str, Any], Callable[[Any], list[_Box]]]:

@@ -101,9 +101,7 @@ def points_in_boxes(points: Float[Tensor, "points 3"], boxes: Boxes) -> Bool[Ten
         first = torch.searchsorted(x, center[:, 0] - reach)
         count = torch.searchsorted(x, center[:, 0] + reach, right=True) - first
         box = torch.arange(len(yaw), device=x.device).repeat_interleave(count)
-        rank = torch.arange(len(box), device=x.device) - (count.cumsum(0) - count - first).index_select(
-            0, box
-        )
+        rank = torch.arange(len(box), device=x.device) - (count.cumsum(0) - count - first).index_select(0, box)
         point = order.index_select(0, rank)
 
         dx, dy, dz = (some.index_select(0, point) - center.index_select(0, box)).unbind(dim=1)
@@ -132,10 +130,7 @@ def owner_of_cells(
     nobody = len(boxes)
     owner = torch.full(grid.shape, nobody, device=device)
     x = grid.x_min + (torch.arange(grid.width, device=device, dtype=torch.float64) + shift) * grid.cell
-    y = (
-        grid.y_min
-        + (torch.arange(grid.height, device=device, dtype=torch.float64)[:, None] + shift) * grid.cell
-    )
+    y = grid.y_min + (torch.arange(grid.height, device=device, dtype=torch.float64)[:, None] + shift) * grid.cell
     rectangles = footprints(boxes).double().T[..., None, None]
     at_once = max(1, _PAIRS_AT_ONCE // (grid.width * grid.height))
     for first in range(0, nobody, at_once):

@@ -91,9 +91,7 @@ class BevDepth(nn.Module):
             neck=neck,
             predictions=self.head(neck),
             head=self.head,
-            camera=CameraOutput(
-                features=features.unflatten(0, images), depth_logits=logits.unflatten(0, images)
-            ),
+            camera=CameraOutput(features=features.unflatten(0, images), depth_logits=logits.unflatten(0, images)),
         )
 
     def targets(self, batch: Batch) -> Targets:
@@ -116,8 +114,7 @@ class BevDepth(nn.Module):
         if gap is None:
             return detections
         return tuple(
-            replace(boxes, velocity=boxes.velocity / seconds)
-            for boxes, seconds in zip(detections, gap, strict=True)
+            replace(boxes, velocity=boxes.velocity / seconds) for boxes, seconds in zip(detections, gap, strict=True)
         )
 
     def _look(self, batch: Batch, cameras: Cameras, frame: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,9 +158,7 @@ class BevDepth(nn.Module):
             return calibration_vector(*calibration, batch.augmented_from_bev)
 
     def _center_targets(self, batch: Batch) -> CenterTargets:
-        return center_targets(
-            batch.boxes, self.grid, self.config.head, velocity_scale=self._velocity_scale(batch)
-        )
+        return center_targets(batch.boxes, self.grid, self.config.head, velocity_scale=self._velocity_scale(batch))
 
     def _velocity_scale(self, batch: Batch) -> Float[Tensor, "batch"] | None:
         """Seconds times which the head learns velocities; None for metres a second."""
@@ -198,9 +193,7 @@ class BevDepth(nn.Module):
             raise ValueError("a camera student needs batch.cameras, got None")
         frames = batch.cameras.images.shape[1]
         if frames < self.config.temporal.frames:
-            raise ValueError(
-                f"this student sees {self.config.temporal.frames} frames, the batch has {frames}"
-            )
+            raise ValueError(f"this student sees {self.config.temporal.frames} frames, the batch has {frames}")
         return batch.cameras
 
 
@@ -220,6 +213,4 @@ def _encoder(config: BevDepthConfig, in_channels: int) -> ResidualEncoder | ResN
     bev = config.bev
     if bev.encoder == "resnet":
         return ResNetEncoder(in_channels, bev.widths, bev.neck_channels, blocks=bev.blocks)
-    return ResidualEncoder(
-        in_channels, bev.widths, bev.neck_channels, blocks=bev.blocks, final_norm=bev.final_norm
-    )
+    return ResidualEncoder(in_channels, bev.widths, bev.neck_channels, blocks=bev.blocks, final_norm=bev.final_norm)

@@ -113,13 +113,9 @@ class BevConfig:
 
     def __post_init__(self) -> None:
         if self.grid.width % 8:
-            raise ValueError(
-                f"the encoder halves the map three times: {self.grid.width} cells are no multiple of 8"
-            )
+            raise ValueError(f"the encoder halves the map three times: {self.grid.width} cells are no multiple of 8")
         if self.encoder == "resnet" and self.neck_channels % 4:
-            raise ValueError(
-                f"encoder 'resnet' stacks four levels: {self.neck_channels} neck channels do not divide"
-            )
+            raise ValueError(f"encoder 'resnet' stacks four levels: {self.neck_channels} neck channels do not divide")
         if self.encoder == "resnet" and self.final_norm:
             raise ValueError("final_norm has no effect on encoder 'resnet': set it to False")
         if min(*self.widths, self.blocks, self.neck_channels) < 1:

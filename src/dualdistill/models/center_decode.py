@@ -40,13 +40,9 @@ def decode(
         logits = output.heatmap[:, first_label : first_label + len(names)].detach().float()
         logit, klass, cell = _best_cells(logits, config.max_candidates)
         codes = output.regression[:, task].detach().flatten(2)  # batch code cells
-        codes = codes.gather(
-            2, cell[:, None].expand(-1, codes.shape[1], -1)
-        ).mT.float()  # batch candidates code
+        codes = codes.gather(2, cell[:, None].expand(-1, codes.shape[1], -1)).mT.float()  # batch candidates code
         for sample, kept in enumerate(found):
-            boxes = _as_boxes(
-                codes[sample], cell[sample], first_label + klass[sample], logit[sample].sigmoid(), grid
-            )
+            boxes = _as_boxes(codes[sample], cell[sample], first_label + klass[sample], logit[sample].sigmoid(), grid)
             boxes = boxes.select((logit[sample] > threshold) & _in_range(boxes, config))
             kept.append(boxes.select(_survivors(boxes, task, config)))
         first_label += len(names)
@@ -55,9 +51,7 @@ def decode(
 
 def _best_cells(
     logits: Float[Tensor, "batch klass y x"], count: int
-) -> tuple[
-    Float[Tensor, "batch candidates"], Int[Tensor, "batch candidates"], Int[Tensor, "batch candidates"]
-]:
+) -> tuple[Float[Tensor, "batch candidates"], Int[Tensor, "batch candidates"], Int[Tensor, "batch candidates"]]:
     """Logit, class within the task and cell of the candidates; one cell may stand for several classes."""
     per_class, cells = logits.flatten(2).topk(min(count, logits[0, 0].numel()), dim=2)  # batch klass count
     best, position = per_class.flatten(1).topk(min(count, per_class[0].numel()), dim=1)

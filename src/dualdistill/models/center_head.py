@@ -85,9 +85,7 @@ class CenterHeadConfig:
         if self.min_radius < 0:
             raise ValueError(f"min_radius must not be negative, got {self.min_radius}")
         if any(low >= high for low, high in zip(self.center_range[:3], self.center_range[3:], strict=True)):
-            raise ValueError(
-                f"center_range must be three lower, then three upper bounds: {self.center_range}"
-            )
+            raise ValueError(f"center_range must be three lower, then three upper bounds: {self.center_range}")
         per_task = dict.fromkeys(("circle_squared_radii", "scale_iou_thresholds"), len(TASKS))
         for name, count in (per_task | {"scale_factors": len(CLASSES)}).items():
             if len(getattr(self, name)) != count:
@@ -122,8 +120,10 @@ class CenterHead(nn.Module):
         initialise_convolutions(self)
         for task in self.tasks:
             for branch in task.children():
-                # Kaiming's fan-out of a few outputs would start with logits in the tens: PyTorch's default for the last.
+                # By Kaiming's fan-out a layer of few outputs starts with logits in the tens: PyTorch's default instead.
                 last = branch.get_submodule("1")
+                assert isinstance(last, nn.Conv2d)
+                assert last.bias is not None
                 last.reset_parameters()
                 nn.init.zeros_(last.bias)
             nn.init.constant_(task.get_parameter("heatmap.1.bias"), config.heatmap_bias)

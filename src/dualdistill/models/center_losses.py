@@ -31,9 +31,7 @@ def center_losses(output: HeadOutput, targets: CenterTargets) -> Losses:
     predicted = output.regression.flatten(3).gather(3, index).mT.float()  # batch task slot code
     known = targets.mask[..., None] & ~targets.vector.isnan()
     # Chosen before the difference: a NaN that is only masked afterwards still poisons the gradient.
-    error = (
-        torch.where(known, predicted - targets.vector.where(known, 0.0), 0.0).abs().sum(dim=(0, 2))
-    )  # task code
+    error = torch.where(known, predicted - targets.vector.where(known, 0.0), 0.0).abs().sum(dim=(0, 2))  # task code
     error = error / (targets.mask.sum(dim=(0, 2)) + 1e-4)[:, None]
     groups = error.sum(dim=0).split(tuple(GROUPS.values()))
     return losses | {name: group.sum() for name, group in zip(GROUPS, groups, strict=True)}

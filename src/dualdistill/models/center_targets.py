@@ -50,9 +50,7 @@ def center_targets(
     """
     device = boxes[0].center.device if boxes else torch.device("cpu")
     counts = torch.tensor([len(each) for each in boxes], device=device)
-    sample = torch.repeat_interleave(
-        torch.arange(len(boxes), device=device), counts, output_size=sum(map(len, boxes))
-    )
+    sample = torch.repeat_interleave(torch.arange(len(boxes), device=device), counts, output_size=sum(map(len, boxes)))
     label = _joined([each.label for each in boxes], device).long()
     order = torch.argsort(sample * len(CLASSES) + label, stable=True)
     sample, label = sample[order], label[order]
@@ -88,9 +86,7 @@ def center_targets(
     radius = gaussian_radius(size[:, 0] / grid.cell, size[:, 1] / grid.cell, config.gaussian_overlap)
     radius = radius.nan_to_num().int().clamp(min=config.min_radius)
     maps = torch.zeros(len(boxes), len(CLASSES), *grid.shape, device=device)
-    heatmap = draw_gaussians(
-        maps.flatten(0, 1), sample * len(CLASSES) + label, cell, torch.where(used, radius, -1)
-    )
+    heatmap = draw_gaussians(maps.flatten(0, 1), sample * len(CLASSES) + label, cell, torch.where(used, radius, -1))
     return CenterTargets(
         heatmap=heatmap.view_as(maps),
         index=packed(cell[:, 1] * grid.width + cell[:, 0]),
@@ -110,9 +106,7 @@ def gaussian_radius(
     total, area = length_cells + width_cells, length_cells * width_cells
     corner_each_way = (total + (total**2 - 4 * area * (1 - overlap) / (1 + overlap)).sqrt()) / 2
     inside = (2 * total + (4 * total**2 - 16 * (1 - overlap) * area).sqrt()) / 2
-    outside = (
-        -2 * overlap * total + (4 * overlap**2 * total**2 + 16 * overlap * (1 - overlap) * area).sqrt()
-    ) / 2
+    outside = (-2 * overlap * total + (4 * overlap**2 * total**2 + 16 * overlap * (1 - overlap) * area).sqrt()) / 2
     return torch.stack([corner_each_way, inside, outside]).amin(dim=0)
 
 
@@ -130,7 +124,8 @@ def draw_gaussians(
         radius: Negative for a box that is not drawn.
     """
     count, height, width = maps.shape
-    reach = int(radius.max()) if len(radius) else -1
+    # No further than the map: a teacher that has learnt nothing yet may claim boxes of any size.
+    reach = min(int(radius.max()), max(height, width)) if len(radius) else -1
     if reach < 0:
         return maps.clone()
     offset = torch.arange(-reach, reach + 1, device=maps.device)

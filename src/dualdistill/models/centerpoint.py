@@ -75,17 +75,12 @@ class CenterPoint(nn.Module):
     def __init__(self, config: CenterPointConfig):
         super().__init__()
         self.config = config
-        self.encoder = PillarEncoder(
-            config.point_channels, config.pillar_channels, config.pillars, config.z_range
-        )
+        self.encoder = PillarEncoder(config.point_channels, config.pillar_channels, config.pillars, config.z_range)
         self.backbone = Second(
             config.pillar_channels[-1], config.stage_channels, config.stage_layers, config.stage_strides
         )
         at_neck = math.prod(config.stage_strides[: config.neck_stage + 1])
-        scales = [
-            math.prod(config.stage_strides[: stage + 1]) / at_neck
-            for stage in range(len(config.stage_channels))
-        ]
+        scales = [math.prod(config.stage_strides[: stage + 1]) / at_neck for stage in range(len(config.stage_channels))]
         widths = [config.neck_channels] * len(scales)
         self.neck = SecondFpn(config.stage_channels, widths, scales)
         self.head = config.head.build(in_channels=sum(widths))
@@ -101,14 +96,10 @@ class CenterPoint(nn.Module):
             ValueError: if the batch has no points, or points of another number of channels.
         """
         if batch.points is None:
-            raise ValueError(
-                "CenterPoint needs LiDAR points, this batch has none: set points in its data config"
-            )
+            raise ValueError("CenterPoint needs LiDAR points, this batch has none: set points in its data config")
         channels = batch.points.features.shape[1]
         if channels != self.config.point_channels:
-            raise ValueError(
-                f"this CenterPoint takes points of {self.config.point_channels} channels, got {channels}"
-            )
+            raise ValueError(f"this CenterPoint takes points of {self.config.point_channels} channels, got {channels}")
         canvas = self.encoder(batch.points, len(batch))
         stages = self.backbone(canvas)
         neck = self.neck(stages)

@@ -35,9 +35,7 @@ def read_facts(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path} is not a readable safetensors file ({error}). Was it copied completely?"
-        ) from None
+        raise UserError(f"{path} is not a readable safetensors file ({error}). Was it copied completely?") from None
     if _KEY not in metadata:
         raise UserError(
             f"{path} does not say which experiment it belongs to: it was not written by dualdistill. Expected the "
@@ -56,9 +54,7 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
     state = load_file(path)
     problems = differences(module.state_dict(), state)
     if problems:
-        shown = "\n  ".join(problems[:12]) + (
-            f"\n  … and {len(problems) - 12} more" if len(problems) > 12 else ""
-        )
+        shown = "\n  ".join(problems[:12]) + (f"\n  … and {len(problems) - 12} more" if len(problems) > 12 else "")
         raise UserError(
             f"{path} holds the weights of another model ({facts.get('recipe', 'unknown recipe')}, "
             f"{facts.get('role', 'unknown role')}); nothing was loaded. It differs in:\n  {shown}"

@@ -9,9 +9,7 @@ EMPTY = -1
 """Bin of a cell without a usable depth."""
 
 
-def depth_bins(
-    depth: Float[Tensor, "*cells"], *, first: float, step: float, count: int
-) -> Int[Tensor, "*cells"]:
+def depth_bins(depth: Float[Tensor, "*cells"], *, first: float, step: float, count: int) -> Int[Tensor, "*cells"]:
     """Bin of each depth, metres; bin k starts at `first + k * step`. `EMPTY` below the first and past the
     last bin.
 
@@ -22,9 +20,7 @@ def depth_bins(
     return torch.where((bins >= 0) & (bins < count), bins, EMPTY).long()
 
 
-def sigmoid_depth_loss(
-    logits: Float[Tensor, "images depth h w"], bins: Int[Tensor, "images h w"]
-) -> Float[Tensor, ""]:
+def sigmoid_depth_loss(logits: Float[Tensor, "images depth h w"], bins: Int[Tensor, "images h w"]) -> Float[Tensor, ""]:
     """Binary cross entropy of each bin on its own, in float32 (BEVDet code base).
 
     Mean over *all* elements, cells without a depth included, which count zero: a much smaller number than it

@@ -48,9 +48,7 @@ class ImageConfig:
         if self.channels < 1:
             raise ValueError(f"channels must be at least 1, got {self.channels}")
         if self.neck == "second" and self.channels % 4:
-            raise ValueError(
-                f"neck 'second' stacks four levels: channels must be a multiple of 4, got {self.channels}"
-            )
+            raise ValueError(f"neck 'second' stacks four levels: channels must be a multiple of 4, got {self.channels}")
 
     @property
     def level_strides(self) -> tuple[int, ...]:
@@ -83,9 +81,7 @@ class ImageEncoder(nn.Module):
             self.backbone.set_grad_checkpointing(True)
         if config.frozen_stem:
             if not (hasattr(self.backbone, "conv1") and hasattr(self.backbone, "bn1")):
-                raise ValueError(
-                    f"frozen_stem needs a ResNet with conv1 and bn1, got backbone {config.backbone!r}"
-                )
+                raise ValueError(f"frozen_stem needs a ResNet with conv1 and bn1, got backbone {config.backbone!r}")
             self.backbone.conv1.requires_grad_(False)
             self.backbone.bn1.requires_grad_(False)
             self.train(self.training)
@@ -112,9 +108,7 @@ class ImageEncoder(nn.Module):
             )
         return self.neck(self.backbone(self.normalised(images)))
 
-    def normalised(
-        self, images: UInt8[Tensor, "images 3 height width"]
-    ) -> Float[Tensor, "images 3 height width"]:
+    def normalised(self, images: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images 3 height width"]:
         """Float images in the channel order of the config, stored channels last."""
         if self.config.channel_order == "bgr":
             images = images.flip(1)
@@ -153,9 +147,7 @@ def _timm_levels(config: ImageConfig, **options: object) -> Any:  # a module wit
         ) from error
     missing = set(config.level_strides) - set(strides)
     if missing:
-        raise UserError(
-            f"backbone {config.backbone!r} has levels at strides {strides}, none at {sorted(missing)}"
-        )
+        raise UserError(f"backbone {config.backbone!r} has levels at strides {strides}, none at {sorted(missing)}")
     indices = tuple(strides.index(stride) for stride in config.level_strides)
     return timm.create_model(config.backbone, features_only=True, out_indices=indices, **options)
 
@@ -165,22 +157,18 @@ def _checked_file(path: Path, backbone: str) -> Path:
     word."""
     if not path.is_file():
         raise UserError(
-            f"image.pretrained: expected 'none', 'hub' or a file with weights of {backbone!r}, "
-            f"found no file {path}"
+            f"image.pretrained: expected 'none', 'hub' or a file with weights of {backbone!r}, found no file {path}"
         )
     try:
         state = timm.models.load_state_dict(str(path), weights_only=True)
     except Exception as error:  # any of several libraries' complaints about a broken file
-        raise UserError(
-            f"{path} is not a safetensors or weights-only PyTorch file: {_first_line(error)}"
-        ) from error
+        raise UserError(f"{path} is not a safetensors or weights-only PyTorch file: {_first_line(error)}") from error
     with torch.device("meta"):
         wanted = timm.create_model(backbone, num_classes=0).state_dict()
     wrong = [
         name
         for name, tensor in wanted.items()
-        if not name.endswith("num_batches_tracked")
-        and (name not in state or state[name].shape != tensor.shape)
+        if not name.endswith("num_batches_tracked") and (name not in state or state[name].shape != tensor.shape)
     ]
     if wrong:
         raise UserError(

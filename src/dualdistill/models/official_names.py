@@ -155,9 +155,7 @@ def load_official_student(model: BevDepth, state: dict[str, Tensor]) -> dict[str
             unknown.append(name)
         else:
             if re.search(r"deblocks\.\d\.0\.weight$", target) and tensor.shape[2:] == (1, 1):
-                tensor = tensor.transpose(
-                    0, 1
-                )  # transposed 1x1 convolutions, stored (in, out), are plain ones here
+                tensor = tensor.transpose(0, 1)  # transposed 1x1 convolutions, stored (in, out), are plain ones here
             ours[target] = tensor
             account[name] = f"loaded as {target}"
     if unknown:

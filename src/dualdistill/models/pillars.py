@@ -41,9 +41,7 @@ class PillarEncoder(nn.Module):
     With more than one layer, the pillar's maximum joins each of its points before the next layer.
     """
 
-    def __init__(
-        self, point_channels: int, channels: Sequence[int], grid: BevGrid, z_range: tuple[float, float]
-    ):
+    def __init__(self, point_channels: int, channels: Sequence[int], grid: BevGrid, z_range: tuple[float, float]):
         """
         Args:
             point_channels: Of `Points.features`, x, y, z first.

@@ -106,9 +106,7 @@ def make_pool_plan(
         kept.view(pixels, depths).sum(dim=1),
         torch.bincount(cell, minlength=cells),
     )
-    pixel = torch.arange(pixels, device=point.device).repeat_interleave(
-        points_of_pixel, output_size=len(point)
-    )
+    pixel = torch.arange(pixels, device=point.device).repeat_interleave(points_of_pixel, output_size=len(point))
     order = cell.argsort(stable=True)
     return PoolPlan(
         shape=(batch, grid.height, grid.width),

@@ -24,9 +24,7 @@ class Recipe:
 def _family(name: str, builders: dict[str, tuple[str, Callable[[], Experiment]]]) -> dict[str, Recipe]:
     published = PUBLISHED if name == "nuscenes" else {}
     return {
-        f"{name}/{short}": Recipe(
-            name=f"{name}/{short}", summary=summary, build=build, published=published.get(short)
-        )
+        f"{name}/{short}": Recipe(name=f"{name}/{short}", summary=summary, build=build, published=published.get(short))
         for short, (summary, build) in builders.items()
     }
 

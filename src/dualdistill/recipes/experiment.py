@@ -51,7 +51,8 @@ class Experiment:
 
     def _check_data(self) -> None:
         """What the data gives must be what the networks take."""
-        data, agreements = self.data, []
+        data = self.data
+        agreements: list[tuple[str, object, object, str]] = []
         if self.student is not None:
             lift, frames = self.student.lift, self.student.temporal.frames
             agreements += [
@@ -59,13 +60,23 @@ class Experiment:
                 ("data.depth", data.depth, True, "a camera student"),
                 ("data.num_frames", data.num_frames, frames, "student.temporal.frames"),
                 ("data.depth_stride", data.depth_stride, self.student.image.stride, "student.image.stride"),
-                ("data.depth_range", tuple(data.depth_range), tuple(lift.depth_range), "student.lift.depth_range"),
+                (
+                    "data.depth_range",
+                    tuple(data.depth_range),
+                    tuple(lift.depth_range),
+                    "student.lift.depth_range",
+                ),
             ]
         if self.teacher is not None:
             agreements += [("data.points", data.points, True, "a LiDAR teacher")]
         if self.teacher is not None and self.student is not None:
             agreements += [
-                ("data.object_sampling", data.object_sampling, None, "distillation: no image shows a pasted object"),
+                (
+                    "data.object_sampling",
+                    data.object_sampling,
+                    None,
+                    "distillation: no image shows a pasted object",
+                ),
                 ("student.bev.reach", self.student.bev.reach, self.teacher.reach, "teacher.reach"),
                 ("data.bev_frame", data.bev_frame, "lidar", "a LiDAR teacher"),
             ]
@@ -112,9 +123,10 @@ def from_plain(plain: dict[str, Any]) -> Experiment:
 
 def _convert(value: Any, hint: Any) -> Any:
     """JSON value to the field's type; unknown keys of a record are errors."""
-    kind = next((k for k in _alternatives(hint) if dataclasses.is_dataclass(k)), None)
-    if kind is None or value is None:
+    kinds: list[Any] = [kind for kind in _alternatives(hint) if dataclasses.is_dataclass(kind)]
+    if not kinds or value is None:
         return msgspec.convert(value, hint, strict=False)
+    (kind,) = kinds
     hints = get_type_hints(kind)
     return kind(**{name: _convert(item, hints[name]) for name, item in value.items()})
 
@@ -197,9 +209,7 @@ def _describe(hint: Any) -> str:
                 f"values separated by commas ({', '.join(getattr(a, '__name__', '…') for a in get_args(kind))})"
             )
         else:
-            words.append(
-                {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, str(kind))
-            )
+            words.append({bool: "true or false", int: "a whole number", float: "a number"}.get(kind, str(kind)))
     return " or ".join(words)
 
 
@@ -208,8 +218,6 @@ def differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
     if isinstance(a, dict) and isinstance(b, dict):
         keys = [*a, *(key for key in b if key not in a)]
         return [
-            row
-            for key in keys
-            for row in differences(a.get(key), b.get(key), f"{prefix}.{key}" if prefix else key)
+            row for key in keys for row in differences(a.get(key), b.get(key), f"{prefix}.{key}" if prefix else key)
         ]
     return [] if a == b else [(prefix, a, b)]

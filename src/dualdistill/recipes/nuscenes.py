@@ -24,7 +24,12 @@ TEACHER = "nuscenes/teacher-centerpoint"
 def teacher_centerpoint() -> Experiment:
     """The LiDAR teacher: dynamic 0.2 m pillars, ten sweeps, class-balanced, with pasted objects."""
     cycle = OptimiserConfig(
-        schedule="cyclic", learning_rate=1e-4, cycle_peak=10.0, cycle_rise=0.4, weight_decay=0.01, clip_norm=35.0
+        schedule="cyclic",
+        learning_rate=1e-4,
+        cycle_peak=10.0,
+        cycle_rise=0.4,
+        weight_decay=0.01,
+        clip_norm=35.0,
     )
     return Experiment(
         data=DataConfig(
@@ -84,9 +89,9 @@ BUILDERS: dict[str, tuple[str, Callable[[], Experiment]]] = {
     "student": ("camera student alone: BEVDepth-R50, 256x704, two frames", student),
     "student-r101": ("camera student alone: BEVDepth-R101, 512x1408, two frames", partial(student, "resnet101")),
     "student-official": ("official BEVDepth-R50, two key frames, ego frame", student_official),
-    "dualdistill-centerpoint-r101": ("R101, 512x1408: " + ABLATIONS[""][0], partial(distilled, ABLATIONS[""][1], "resnet101")),
-} | {
-    named("dualdistill-centerpoint", suffix): (f"R50: {summary}", partial(distilled, distiller))
-    for suffix, (summary, distiller) in ABLATIONS.items()
+    "dualdistill-centerpoint-r101": (f"R101: {ABLATIONS[''][0]}", partial(distilled, ABLATIONS[""][1], "resnet101")),
 }
 """By name without the family: what it is, and how to build it."""
+
+for _suffix, (_summary, _distiller) in ABLATIONS.items():
+    BUILDERS[named("dualdistill-centerpoint", _suffix)] = (f"R50: {_summary}", partial(distilled, _distiller))

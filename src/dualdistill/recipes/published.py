@@ -18,9 +18,7 @@ _DISTILLBEV = "DistillBEV repository, same code without a teacher"
 PUBLISHED: dict[str, Published] = {
     "student": Published(mean_ap=36.4, nds=48.4, source=_DISTILLBEV),
     "student-r101": Published(mean_ap=40.7, nds=52.2, source=_DISTILLBEV),
-    "student-official": Published(
-        mean_ap=33.04, nds=43.55, source="BEVDepth repository, two key frames, 24 epochs"
-    ),
+    "student-official": Published(mean_ap=33.04, nds=43.55, source="BEVDepth repository, two key frames, 24 epochs"),
     "teacher-centerpoint": Published(
         mean_ap=48.7,
         nds=59.8,

@@ -1,7 +1,7 @@
 """The rows of the paper at a size that trains on two cores, for the synthetic world (or any small nuScenes cut).
 
-Everything is the full-size recipe in small: maps of half the side over the same ground, narrower layers, smaller images,
-fewer steps. The ratios that distillation sees (strides between the levels, teacher wider than student) are kept.
+Everything is the full-size recipe in small: maps of half the side over the same ground, narrower layers, smaller
+images, fewer steps. The ratios that distillation sees (strides between the levels, teacher wider than student) are kept.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from dualdistill.train.module import TrainingConfig
 from dualdistill.train.schedule import OptimiserConfig
 
 TEACHER = "synthetic/teacher-centerpoint"
-HEAD = CenterHeadConfig(shared_channels=32, head_channels=32)
+HEAD = CenterHeadConfig(shared_channels=32, head_channels=16)
 
 
 def _optimiser(peak: float) -> OptimiserConfig:
@@ -78,8 +78,8 @@ def distilled(distiller: DualDistillConfig) -> Experiment:
 BUILDERS: dict[str, tuple[str, Callable[[], Experiment]]] = {
     "teacher-centerpoint": ("LiDAR teacher: CenterPoint, 0.4 m pillars", teacher_centerpoint),
     "student": ("camera student alone", student),
-} | {
-    named("dualdistill-centerpoint", suffix): (summary, partial(distilled, distiller))
-    for suffix, (summary, distiller) in ABLATIONS.items()
 }
 """By name without the family: what it is, and how to build it."""
+
+for _suffix, (_summary, _distiller) in ABLATIONS.items():
+    BUILDERS[named("dualdistill-centerpoint", _suffix)] = (_summary, partial(distilled, _distiller))

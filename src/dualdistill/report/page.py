@@ -74,9 +74,7 @@ class ReportPage:
         anchors = {anchor for _, anchor, _ in self._sections}
         stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
         anchor = next(
-            name
-            for n in range(1, len(anchors) + 2)
-            if (name := f"{stem}-{n}" if n > 1 else stem) not in anchors
+            name for n in range(1, len(anchors) + 2) if (name := f"{stem}-{n}" if n > 1 else stem) not in anchors
         )
         self._sections.append((title, anchor, []))
         return self.text(text)
@@ -124,9 +122,7 @@ class ReportPage:
         )
         if dark is not None:
             other = encoded(dark, encoding, dpi)[0]
-            image = (
-                f'<picture><source media="(prefers-color-scheme: dark)" srcset="{other}">{image}</picture>'
-            )
+            image = f'<picture><source media="(prefers-color-scheme: dark)" srcset="{other}">{image}</picture>'
         legible = min(round(light.get_figwidth() * 72), 900)  # on a phone: scroll sideways rather than squint
         return self._add(
             f'<figure class="wide"><div class="scroll" tabindex="0" role="region" '
@@ -137,8 +133,7 @@ class ReportPage:
     def facts(self, facts: Mapping[str, object]) -> "ReportPage":
         """A list of names and what they stand for: settings, versions."""
         items = "\n".join(
-            f"<dt>{html.escape(name)}</dt><dd>{html.escape(_said(value))}</dd>"
-            for name, value in facts.items()
+            f"<dt>{html.escape(name)}</dt><dd>{html.escape(_said(value))}</dd>" for name, value in facts.items()
         )
         return self._add(f'<dl class="facts">\n{items}\n</dl>')
 
@@ -150,9 +145,7 @@ class ReportPage:
             for title, anchor, parts in self._sections
         )
         links = "".join(
-            f'<li><a href="#{anchor}">{html.escape(title)}</a></li>'
-            for title, anchor, _ in self._sections
-            if title
+            f'<li><a href="#{anchor}">{html.escape(title)}</a></li>' for title, anchor, _ in self._sections if title
         )
         highlights = "".join(
             f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(value)}</dd></div>"

@@ -82,9 +82,7 @@ class Table:
         written = {
             index: float(_written(value, column).replace("−", "-").replace(",", ""))
             for index, row in enumerate(self.rows)
-            if ranked[index]
-            and isinstance(value := row.get(column.key), int | float)
-            and not math.isnan(value)
+            if ranked[index] and isinstance(value := row.get(column.key), int | float) and not math.isnan(value)
         }
         if len(written) < 2:
             return set()
@@ -115,8 +113,7 @@ class Table:
             table.add_column(Text(column.title), justify="right" if right else "left", no_wrap=right)
         for index in range(len(self.rows)):
             texts = [
-                Text(self.cell(index, column), style="bold" if index in self.best(column) else "")
-                for column in columns
+                Text(self.cell(index, column), style="bold" if index in self.best(column) else "") for column in columns
             ]
             table.add_row(*texts, end_section=self.summary and index == len(self.rows) - 2)
         return table
@@ -145,10 +142,7 @@ class Table:
             ]
             return f"| {' | '.join(padded)} |"
 
-        rule = [
-            "-" * (width - 1) + ":" if flush else "-" * width
-            for width, flush in zip(widths, right, strict=True)
-        ]
+        rule = ["-" * (width - 1) + ":" if flush else "-" * width for width, flush in zip(widths, right, strict=True)]
         return "\n".join([joined(lines[0]), joined(rule), *map(joined, lines[1:])]) + "\n"
 
     def to_html(self) -> str:

@@ -94,9 +94,7 @@ class Keeper(pl.Callback):
         state.mkdir(exist_ok=True)
         if module.average is not None:
             save_weights(state / "raw_weights.safetensors", module.detector, facts)
-        torch.save(
-            {"optimiser": trainer.optimizers[0].state_dict(), "step": module.step}, state / "optimiser.pt"
-        )
+        torch.save({"optimiser": trainer.optimizers[0].state_dict(), "step": module.step}, state / "optimiser.pt")
         self.run.link("last", name)
 
 

@@ -75,9 +75,7 @@ def restore(module: TrainingModule, checkpoint: Path, role: str) -> None:
     load_weights(module.detector, kept)
     if module.distillation is not None:
         load_weights(module.distillation.distiller, checkpoint / "distiller.safetensors")
-    module.optimiser_state = torch.load(state / "optimiser.pt", map_location="cpu", weights_only=True)[
-        "optimiser"
-    ]
+    module.optimiser_state = torch.load(state / "optimiser.pt", map_location="cpu", weights_only=True)["optimiser"]
 
 
 def step_of(checkpoint: Path) -> int:

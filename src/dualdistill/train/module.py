@@ -1,8 +1,8 @@
 """The LightningModule: one detector learning, alone or distilled."""
 
 import time
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -11,14 +11,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dualdistill.structures import Batch, weighted_sum
 from dualdistill.train.schedule import OptimiserConfig, learning_rate, momentum, parameter_groups
-from dualdistill.train.step import Distillation, training_losses
+from dualdistill.train.step import Detector, Distillation, training_losses
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
     """How long, how fast, in what precision."""
 
-    optimiser: OptimiserConfig = OptimiserConfig()
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     batch_size: int = 8
     """Samples of one process and step, before accumulation."""
     accumulate: int = 1
@@ -36,9 +36,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError(
-                "give the length of training either in epochs or in steps (set the other to none)"
-            )
+            raise ValueError("give the length of training either in epochs or in steps (set the other to none)")
         if min(self.batch_size, self.accumulate, self.save_every, self.log_every) < 1:
             raise ValueError("batch_size, accumulate, save_every and log_every must be at least 1")
         if not 0 <= self.ema_decay < 1:
@@ -67,23 +65,28 @@ class TrainingModule(pl.LightningModule):
         seed: int = 0,
     ):
         super().__init__()
-        self.detector = detector
+        self.detector = detector.to(memory_format=torch.channels_last)
         self.distillation = distillation
         self.config = config
         self.total_steps = total_steps
         self.start_step = start_step
         self.seed = seed
-        self.weights = detector.weights | (distillation.weights if distillation else {})
+        self.weights = self.learner.weights | (distillation.weights if distillation else {})
         self.average = (
             AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
             if config.ema_decay
             else None
         )
-        self.latest: dict[str, Tensor | float] = {}
+        self.latest: dict[str, Tensor] = {}
         self.optimiser_state: dict[str, Any] | None = None
         self._data_seconds = 0.0
         self._step_seconds = 0.0
         self._batch_ended = time.perf_counter()
+
+    @property
+    def learner(self) -> Detector:
+        """The detector under its other name: what can be asked of it."""
+        return cast(Detector, self.detector)
 
     @property
     def step(self) -> int:
@@ -99,7 +102,7 @@ class TrainingModule(pl.LightningModule):
         learners = [self.detector] + ([self.distillation] if self.distillation is not None else [])
         options = self.config.optimiser
         groups = parameter_groups(learners, options.weight_decay)
-        optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
+        optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
         if self.optimiser_state is not None:
             optimiser.load_state_dict(self.optimiser_state)
         return optimiser
@@ -122,11 +125,10 @@ class TrainingModule(pl.LightningModule):
             group["betas"] = (momentum(self.config.optimiser, self.step, self.total_steps), 0.999)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses = training_losses(self.detector, self.distillation, batch)
+        losses = training_losses(self.learner, self.distillation, batch)
         total = weighted_sum(losses, self.weights)
-        self.latest = {f"loss/{name}": value.detach() for name, value in losses.items()} | {
-            "loss": total.detach()
-        }
+        self.latest = {f"loss/{name}": value.detach() for name, value in losses.items()}
+        self.latest["loss"] = total.detach()
         return total
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
@@ -147,9 +149,7 @@ class TrainingModule(pl.LightningModule):
         record = {name: float(value) for name, value in self.latest.items()}
         record["learning_rate"] = self.optimizers().param_groups[0]["lr"]
         record["data_share"] = self._data_seconds / total if total else 0.0
-        if self.distillation is not None and hasattr(self.distillation.distiller, "health"):
-            record |= {
-                f"health/{name}": value for name, value in self.distillation.distiller.health().items()
-            }
+        if self.distillation is not None:
+            record |= {f"health/{name}": value for name, value in self.distillation.health().items()}
         self._data_seconds = self._step_seconds = 0.0
         return record

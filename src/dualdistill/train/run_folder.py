@@ -67,9 +67,7 @@ class RunFolder:
         folder = self.checkpoints / name
         if not folder.is_dir():
             known = sorted(p.name for p in self.checkpoints.glob("*")) if self.checkpoints.is_dir() else []
-            raise UserError(
-                f"{self.path} has no checkpoint {name!r}; it has: {', '.join(known) or 'none yet'}."
-            )
+            raise UserError(f"{self.path} has no checkpoint {name!r}; it has: {', '.join(known) or 'none yet'}.")
         return folder.resolve()
 
     def evaluation(self, checkpoint: str) -> Path:

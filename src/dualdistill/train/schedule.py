@@ -16,8 +16,8 @@ class OptimiserConfig:
     weight_decay: float = 0.01
     """On every parameter but those a module's `no_weight_decay()` names."""
     schedule: Literal["step", "cyclic"] = "step"
-    """"step": linear warm-up, then x0.1 at each of `drops`. "cyclic": cosine up to `cycle_peak` times the rate over the first
-    `cycle_rise` of training, cosine down to 1e-4 of it, momentum mirrored (spec centerpoint 15)."""
+    """"step": linear warm-up, then x0.1 at each of `drops`. "cyclic": cosine up to `cycle_peak` times the rate over the
+    first `cycle_rise` of training, cosine down to 1e-4 of it, momentum mirrored (spec centerpoint 15)."""
     drops: tuple[float, ...] = (16 / 24, 22 / 24)
     """Fractions of training at which "step" divides the rate by ten."""
     warmup_steps: int = 500
@@ -71,7 +71,7 @@ def parameter_groups(modules: list[nn.Module], weight_decay: float) -> list[dict
     decayed: list[nn.Parameter] = []
     exempt: list[nn.Parameter] = []
     for module in modules:
-        names = module.no_weight_decay() if hasattr(module, "no_weight_decay") else set()
+        names: set[str] = getattr(module, "no_weight_decay", set)()
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 (exempt if name in names else decayed).append(parameter)

@@ -46,8 +46,13 @@ class Distillation(nn.Module):
         return self.distiller(taught, learnt, targets)
 
     def no_weight_decay(self) -> set[str]:
-        inner = self.distiller.no_weight_decay() if hasattr(self.distiller, "no_weight_decay") else set()
-        return {f"distiller.{name}" for name in inner}
+        """Names of the parameters that weight decay must spare (timm's convention)."""
+        inner = getattr(self.distiller, "no_weight_decay", set)
+        return {f"distiller.{name}" for name in inner()}
+
+    def health(self) -> dict[str, float]:
+        """What the distiller wants watched, say how orthogonal its projectors are."""
+        return getattr(self.distiller, "health", dict)()
 
 
 def freeze(module: nn.Module) -> nn.Module:

@@ -46,9 +46,7 @@ def draw_bev(
         layers: First at the bottom.
         extent: What is shown.
     """
-    return draw_bev_panels(
-        points, {title: layers}, extent=extent, theme=theme, forward=forward, panel_inches=7.0
-    )
+    return draw_bev_panels(points, {title: layers}, extent=extent, theme=theme, forward=forward, panel_inches=7.0)
 
 
 def draw_bev_panels(
@@ -72,17 +70,13 @@ def draw_bev_panels(
         facecolor=theme.paper,
         layout=ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, wspace=0.02),
     )
-    for axes, (title, layers) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
+    for axes, (title, layers) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         _prepare(axes, extent, forward, theme, title)
         if points is not None:
             _draw_points(axes, points, extent, forward, theme, dot=panel_inches / 10)
         _draw_ego(axes, forward, theme)
         for order, layer in enumerate(layers):
-            draw_layer(
-                axes, layer, theme=theme, forward=forward, width=0.6 + panel_inches / 14, order=3 + order
-            )
+            draw_layer(axes, layer, theme=theme, forward=forward, width=0.6 + panel_inches / 14, order=3 + order)
     if legend:
         _draw_legend(figure, [layer for layers in panels.values() for layer in layers], legend, theme)
     return figure
@@ -103,9 +97,7 @@ def draw_layer(
         tints = rgba * [1, 1, 1, 0.3]
         axes.add_collection(PolyCollection(list(outlines), facecolors=tints, edgecolors="none", zorder=order))
     dashes: Any = (0, (3, 1.6)) if layer.dashed else "solid"
-    axes.add_collection(
-        LineCollection(list(closed), colors=rgba, linewidths=width, linestyles=dashes, zorder=order)
-    )
+    axes.add_collection(LineCollection(list(closed), colors=rgba, linewidths=width, linestyles=dashes, zorder=order))
     axes.add_collection(LineCollection(list(ticks), colors=rgba, linewidths=width, zorder=order))
 
 
@@ -132,9 +124,7 @@ def _picture_extent(extent: Extent, forward: Forward) -> Extent:
 
 def _prepare(axes: Axes, extent: Extent, forward: Forward, theme: Theme, title: str) -> None:
     left, bottom, right, top = _picture_extent(extent, forward)
-    axes.set(
-        xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[], facecolor=theme.paper
-    )
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[], facecolor=theme.paper)
     axes.spines[:].set(color=theme.rule, linewidth=0.8)
     if title:
         axes.set_title(title, color=theme.ink, fontsize=11, loc="left", pad=6)
@@ -156,9 +146,7 @@ def _prepare(axes: Axes, extent: Extent, forward: Forward, theme: Theme, title: 
             )
 
 
-def _draw_points(
-    axes: Axes, points: Tensor, extent: Extent, forward: Forward, theme: Theme, dot: float
-) -> None:
+def _draw_points(axes: Axes, points: Tensor, extent: Extent, forward: Forward, theme: Theme, dot: float) -> None:
     """Dots from `point_low` at the ground to `point_high` two metres above it."""
     x_min, y_min, x_max, y_max = extent
     x, y = points[:, 0], points[:, 1]
@@ -186,9 +174,7 @@ def _draw_legend(figure: Figure, layers: Sequence[BoxLayer], entries: dict[str, 
     handles = [
         Patch(facecolor=to_rgba(colour, 0.3), edgecolor=colour, label=name)
         if name in filled
-        else Line2D(
-            [], [], color=colour, linewidth=1.8, linestyle="--" if name in dashed else "-", label=name
-        )
+        else Line2D([], [], color=colour, linewidth=1.8, linestyle="--" if name in dashed else "-", label=name)
         for name, colour in entries.items()
     ]
     figure.legend(

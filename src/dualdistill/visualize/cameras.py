@@ -153,11 +153,7 @@ def draw_layer(axes: Axes, layer: BoxLayer, view: View, *, line_width: float = 0
         ),
         autolim=False,
     )
-    faces = [
-        (face.numpy(), colour)
-        for face, colour in zip(front_faces(boxes, view), rgba, strict=True)
-        if len(face)
-    ]
+    faces = [(face.numpy(), colour) for face, colour in zip(front_faces(boxes, view), rgba, strict=True) if len(face)]
     axes.add_collection(
         PolyCollection(
             [face for face, _ in faces],

@@ -68,16 +68,12 @@ def draw_features(
     return figure
 
 
-def _show(
-    axes: Axes, map_: Float[np.ndarray, "y x"], extent: Extent, forward: Forward, ceiling: float
-) -> AxesImage:
+def _show(axes: Axes, map_: Float[np.ndarray, "y x"], extent: Extent, forward: Forward, ceiling: float) -> AxesImage:
     x_min, y_min, x_max, y_max = extent
     sides = (x_min, x_max, y_min, y_max)
     if forward == "x":  # picture right is -y, picture up is x
         map_, sides = map_.T[:, ::-1], (-y_max, -y_min, x_min, x_max)
-    image = axes.imshow(
-        map_, origin="lower", extent=sides, cmap="magma", vmin=0, vmax=ceiling, interpolation="nearest"
-    )
+    image = axes.imshow(map_, origin="lower", extent=sides, cmap="magma", vmin=0, vmax=ceiling, interpolation="nearest")
     axes.set(xlim=sides[:2], ylim=sides[2:], xticks=[], yticks=[])
     return image
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from dualdistill.data.collate import collate
@@ -69,7 +68,7 @@ def evaluation_loader(dataset: NuscenesDataset, batch_size: int, workers: int) -
     )
 
 
-def build_detector(experiment: Experiment) -> nn.Module:
+def build_detector(experiment: Experiment) -> BevDepth | CenterPoint:
     """The network that learns in this experiment, freshly initialised."""
     if experiment.student is not None:
         return BevDepth(experiment.student)
@@ -86,9 +85,7 @@ def load_teacher(experiment: Experiment, weights: TeacherWeights) -> CenterPoint
     return teacher
 
 
-def build_distillation(
-    experiment: Experiment, student: nn.Module, teacher: CenterPoint, example: Batch
-) -> Distillation:
+def build_distillation(experiment: Experiment, student: BevDepth, teacher: CenterPoint, example: Batch) -> Distillation:
     """The experiment's distiller, fitted to the shapes both detectors give for one example; heads inherited."""
     assert experiment.distiller is not None
     if experiment.inherit_head:
@@ -113,9 +110,7 @@ def find_teacher(experiment: Experiment, given: Path | None, out: Path) -> Teach
     else:
         recipe = experiment.teacher_recipe
         assert recipe is not None
-        runs = sorted(
-            out.glob(f"{recipe}/*/checkpoints/last/teacher.safetensors"), key=lambda p: p.stat().st_mtime
-        )
+        runs = sorted(out.glob(f"{recipe}/*/checkpoints/last/teacher.safetensors"), key=lambda p: p.stat().st_mtime)
         runs = [run for run in runs if (run.parents[2] / "finished.json").is_file()]
         if not runs:
             raise UserError(
@@ -126,7 +121,7 @@ def find_teacher(experiment: Experiment, given: Path | None, out: Path) -> Teach
     facts = read_facts(path)
     if facts["role"] != "teacher":
         raise UserError(
-            f"--teacher {path} holds a {facts['role']} ({facts['recipe']}); expected the weights of a LiDAR teacher."
+            f"{path} holds a {facts['role']} ({facts['recipe']}); --teacher expected the weights of a LiDAR teacher."
         )
     return TeacherWeights(path.resolve(), facts)
 

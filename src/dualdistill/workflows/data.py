@@ -27,7 +27,9 @@ def synthesise(console: Console, root: Path, size: str, seed: int, workers: int 
     with progress(console, "making the world") as say:
         make_synthetic(root, config, workers=workers or os.cpu_count() or 1, progress=say)
     index = NuscenesIndex.open(root)
-    console.print(f"{root}: {len(index.scene_name)} scenes, {len(index)} key frames, {index.num_annotations} annotations")
+    console.print(
+        f"{root}: {len(index.scene_name)} scenes, {len(index)} key frames, {index.num_annotations} annotations"
+    )
 
 
 def prepare_index(console: Console, root: Path, version: str | None) -> None:
@@ -63,7 +65,8 @@ def check_data(console: Console, root: Path, version: str | None) -> dict[str, A
         table.add_row(name, str(count))
     console.print(table)
     for problem in report.problems:
-        console.print(f"[red]{problem.count}[/] {escape(problem.what)}, such as {escape(problem.example)}\n     -> {escape(problem.remedy)}")
+        console.print(f"[red]{problem.count}[/] {escape(problem.what)}, such as {escape(problem.example)}")
+        console.print(f"     -> {escape(problem.remedy)}")
     if not report.ok:
         raise UserError(f"{root} has {len(report.problems)} kinds of problems, listed above with what to do.")
     console.print("[green]Everything that a training may need is there.[/]")

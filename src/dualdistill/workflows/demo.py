@@ -12,7 +12,15 @@ from dualdistill.report.results import ResultRow
 from dualdistill.report.tables import results_table
 from dualdistill.train.run_folder import RunFolder, write_atomically
 from dualdistill.workflows.data import synthesise
-from dualdistill.workflows.drawing import Colour, Exhibit, add_classes, add_facts, add_scenes, add_training, viewing_dataset
+from dualdistill.workflows.drawing import (
+    Colour,
+    Exhibit,
+    add_classes,
+    add_facts,
+    add_scenes,
+    add_training,
+    viewing_dataset,
+)
 from dualdistill.workflows.evaluation import Trained, evaluate_anything, weights_of
 from dualdistill.workflows.training import start_training
 
@@ -46,9 +54,7 @@ def run_demo(console: Console, *, out: Path, data: Path, seed: int, quick: bool 
         console.rule(f"{number} of 4  {part.name}")
         overrides = list(QUICK) if quick else []
         teacher = exhibits[0].run.path if part.colour == "distilled" else None
-        path = start_training(
-            console, part.recipe, data=root, out=out, overrides=overrides, seed=seed, teacher=teacher
-        )
+        path = start_training(console, part.recipe, data=root, out=out, overrides=overrides, seed=seed, teacher=teacher)
         metrics = evaluate_anything(console, path)
         trained = Trained.load(weights_of(path, "last"))
         run = RunFolder(path)
@@ -68,7 +74,10 @@ def result_rows(exhibits: list[Exhibit]) -> list[ResultRow]:
     """The teacher, the student, and the distilled student with its gain over the student."""
     teacher, student, distilled = (
         ResultRow.from_metrics(
-            exhibit.name, exhibit.metrics, is_teacher=exhibit.colour == "teacher", steps=exhibit.trained.facts["step"]
+            exhibit.name,
+            exhibit.metrics,
+            is_teacher=exhibit.colour == "teacher",
+            steps=exhibit.trained.facts["step"],
         )
         for exhibit in exhibits
     )
@@ -81,8 +90,8 @@ def caveat(root: Path, quick: bool) -> str:
     if quick:
         return "A tiny world and a handful of steps: these numbers only show that everything runs."
     return (
-        f"Synthetic world of {len(index.scene_name)} scenes, one seed, equal budget for both students, official nuScenes "
-        "metrics. One short run each: a gain of either sign may be noise, and says nothing about nuScenes."
+        f"Synthetic world of {len(index.scene_name)} scenes, one seed, equal budget for both students, official "
+        "nuScenes metrics. One short run each: a gain of either sign may be noise, and says nothing about nuScenes."
     )
 
 

@@ -23,9 +23,7 @@ def examine(console: Console, data: Path | None) -> int:
         nonlocal problems
         problems += not good
         mark = "[green]ok[/]  " if good else "[red]bad[/] "
-        console.print(
-            f"{mark} {escape(what)}" + (f"\n     -> {escape(remedy)}" if not good and remedy else "")
-        )
+        console.print(f"{mark} {escape(what)}" + (f"\n     -> {escape(remedy)}" if not good and remedy else ""))
 
     tell(sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}", "install Python 3.11 or newer")
     for name in ("torch", "torchvision", "timm", "pytorch-lightning", "embreex"):
@@ -48,8 +46,7 @@ def examine(console: Console, data: Path | None) -> int:
         from dualdistill.data.index import NuscenesIndex
 
         try:
-            index = NuscenesIndex.open(data)
-            tell(True, f"{data}: {len(index.sample_token)} key frames")
+            tell(True, f"{data}: {len(NuscenesIndex.open(data))} key frames")
         except UserError as error:
             tell(False, str(error))
     return 2 if problems else 0

@@ -51,7 +51,13 @@ def visualize_run(
     weights = weights_of(path, checkpoint)
     trained = Trained.load(weights)
     metrics = evaluate_anything(console, weights, data=data, split=split)
-    colour = "teacher" if trained.experiment.role == "teacher" else "distilled" if trained.experiment.distiller else "student"
+    colour = (
+        "teacher"
+        if trained.experiment.role == "teacher"
+        else "distilled"
+        if trained.experiment.distiller
+        else "student"
+    )
     exhibit = Exhibit(name=trained.facts["recipe"], colour=colour, trained=trained, run=run, metrics=metrics)
     page = ReportPage(exhibit.name, f"Step {trained.facts['step']}, evaluated on {split or 'the validation split'}.")
     page.section("Result").table(results_table([ResultRow.from_metrics(exhibit.name, metrics)]))
@@ -145,7 +151,10 @@ def _layer(exhibit: Exhibit, boxes: Boxes, theme: Theme) -> BoxLayer:
 
 def add_classes(page: ReportPage, exhibits: list[Exhibit]) -> None:
     """AP of each class, averaged over the distance thresholds."""
-    page.table(class_table({e.name: e.metrics["mean_dist_aps"] for e in exhibits}), "Average precision by class, percent.")
+    page.table(
+        class_table({e.name: e.metrics["mean_dist_aps"] for e in exhibits}),
+        "Average precision by class, percent.",
+    )
 
 
 def add_facts(page: ReportPage, exhibits: list[Exhibit]) -> None:

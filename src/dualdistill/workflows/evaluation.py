@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
 
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
@@ -15,13 +14,21 @@ from dualdistill.evaluate.evaluation import evaluate_submission
 from dualdistill.evaluate.export import detections_to_global
 from dualdistill.evaluate.predict import predict
 from dualdistill.evaluate.records import Detections
-from dualdistill.evaluate.submission import write_submission
+from dualdistill.evaluate.submission import Source, write_submission
+from dualdistill.models.bevdepth import BevDepth
+from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.models.checkpoints import load_weights, read_facts
 from dualdistill.recipes.experiment import Experiment
 from dualdistill.report.results import ResultRow
 from dualdistill.report.tables import results_table
 from dualdistill.train.run_folder import RunFolder
-from dualdistill.workflows.build import build_detector, evaluation_loader, experiment_of, open_dataset, split_names
+from dualdistill.workflows.build import (
+    build_detector,
+    evaluation_loader,
+    experiment_of,
+    open_dataset,
+    split_names,
+)
 from dualdistill.workflows.progress import progress
 
 EVALUATION_BATCH = 4
@@ -34,7 +41,7 @@ class Trained:
     path: Path
     facts: dict[str, Any]
     experiment: Experiment
-    detector: nn.Module
+    detector: BevDepth | CenterPoint
 
     @classmethod
     def load(cls, path: Path) -> "Trained":
@@ -121,7 +128,7 @@ def write_detections(
     with progress(console, f"detecting with {trained.facts['recipe']}") as say:
         answers = predict(trained.detector, loader, device=device, say=lambda done: say(done, len(dataset)))
     parts = [detections_to_global(boxes, meta, sample=i) for i, (meta, boxes) in enumerate(answers)]
-    source = "lidar" if trained.experiment.role == "teacher" else "camera"
+    source: Source = "lidar" if trained.experiment.role == "teacher" else "camera"
     write_submission(path, Detections.concatenate(parts), [meta.token for meta, _ in answers], sources=[source])
 
 
@@ -132,5 +139,3 @@ def _beside(weights: Path) -> Path:
     if (run / "experiment.json").is_file():
         return RunFolder(run).evaluation(checkpoint.name)
     return checkpoint / "evaluation"
-
-

@@ -49,8 +49,7 @@ def progress(console: Console, title: str, *, every_seconds: float = 15.0) -> It
         told = now
         left = (now - began) / max(done, 1) * (total - done)
         console.print(
-            f"{title}: {done}/{total}, {now - began:.0f} s, about {left:.0f} s left"
-            + (f", {line}" if line else "")
+            f"{title}: {done}/{total}, {now - began:.0f} s, about {left:.0f} s left" + (f", {line}" if line else "")
         )
 
     yield tell

@@ -33,7 +33,7 @@ def list_recipes(console: Console) -> list[dict[str, Any]]:
 
 
 def show_recipe(console: Console, name: str, overrides: list[str]) -> dict[str, Any]:
-    """Print and return the resolved experiment of a recipe or of a run; settings changed by `--set` are listed first."""
+    """Print and return the resolved experiment of a recipe or run; what `--set` changed is listed first."""
     plain = _resolve(name, overrides)
     base = differences(_resolve(name, []), plain)
     for key, before, after in base:

@@ -13,6 +13,7 @@ from rich.console import Console
 from dualdistill.data.collate import collate
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
+from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.checkpoints import read_facts
 from dualdistill.recipes.catalogue import find
 from dualdistill.recipes.experiment import Experiment, differences, from_plain, override, to_plain
@@ -106,9 +107,7 @@ def resume_training(console: Console, path: Path, *, workers: int | None = None,
         weights = Path(plain["teacher"]["path"])
         teacher = TeacherWeights(weights, read_facts(weights))
         if teacher.identity["sha256"] != plain["teacher"]["sha256"]:
-            raise UserError(
-                f"The teacher {weights} is not the one this run began with: its weights have changed."
-            )
+            raise UserError(f"The teacher {weights} is not the one this run began with: its weights have changed.")
     job = _Job(
         recipe=plain["recipe"],
         overrides=plain["overrides"],
@@ -137,18 +136,14 @@ def _train(
     detector = build_detector(experiment)
     last = run.checkpoints / "last"
     start = step_of(last) if last.exists() else 0
-    if start == 0 and hasattr(detector, "load_pretrained"):
+    if start == 0 and isinstance(detector, BevDepth):
         detector.load_pretrained()
     distillation = None
-    if job.teacher is not None:
+    if job.teacher is not None and isinstance(detector, BevDepth):
         example = collate([dataset[0, 0]])
-        distillation = build_distillation(
-            experiment, detector, load_teacher(experiment, job.teacher), example
-        )
+        distillation = build_distillation(experiment, detector, load_teacher(experiment, job.teacher), example)
     total = config.total_steps(len(dataset), devices)
-    module = TrainingModule(
-        detector, distillation, config, total_steps=total, start_step=start, seed=job.seed
-    )
+    module = TrainingModule(detector, distillation, config, total_steps=total, start_step=start, seed=job.seed)
     if start:
         restore(module, last.resolve(), experiment.role)
         console.print(f"going on at step {start} of {total}")
@@ -186,9 +181,7 @@ def _card(job: _Job) -> str:
     if job.teacher is not None:
         identity = job.teacher.identity
         score = identity["score"]
-        scored = (
-            f"mAP {score['mAP']:.4f}, NDS {score['NDS']:.4f}" if score else "not evaluated beside its weights"
-        )
+        scored = f"mAP {score['mAP']:.4f}, NDS {score['NDS']:.4f}" if score else "not evaluated beside its weights"
         lines += [
             f"- teacher: {identity['recipe']}, step {identity['step']}, sha256 {identity['sha256'][:16]}…, {scored}"
         ]

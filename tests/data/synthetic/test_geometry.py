@@ -88,9 +88,7 @@ def test_sweeps_line_up_with_their_key_frame_where_nothing_moves(tiny_root: Path
         if earlier is None:
             continue
         now, before = (points_global(tiny_root, tables, row) for row in (data, earlier))
-        movers = [
-            b for b in annotations_of(tables, data["sample_token"]) if moving & set(b["attribute_tokens"])
-        ]
+        movers = [b for b in annotations_of(tables, data["sample_token"]) if moving & set(b["attribute_tokens"])]
         clouds = []
         for points in (now, before):
             still = ~np.any([inside(points, box, margin=2.0) for box in movers], axis=0) if movers else True

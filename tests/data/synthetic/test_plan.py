@@ -24,10 +24,7 @@ GREY = (0.5, 0.5, 0.5)
 def test_all_ten_classes_occur_in_the_demo(split: str) -> None:
     seen: Counter[str] = Counter()
     for index in range(12):
-        seen.update(
-            CLASS_OF_CATEGORY.get(actor.category, "ignored")
-            for actor in draw_scene(DEMO, split, index).actors
-        )
+        seen.update(CLASS_OF_CATEGORY.get(actor.category, "ignored") for actor in draw_scene(DEMO, split, index).actors)
     assert set(CLASSES) <= set(seen)
     assert seen["car"] > seen["bus"]
 
@@ -99,9 +96,7 @@ def test_a_curve_keeps_arc_length_and_offset() -> None:
     assert (x[0], y[0], heading[0]) == pytest.approx((5.0, -3.0, 0.7))
     np.testing.assert_allclose(np.hypot(np.diff(x), np.diff(y)), 1.0, atol=1e-3)
     left_x, left_y, _ = curve.at(1.0, 2.0)
-    np.testing.assert_allclose(
-        [left_x - x[1], left_y - y[1]], 2 * np.array([-np.sin(heading[1]), np.cos(heading[1])])
-    )
+    np.testing.assert_allclose([left_x - x[1], left_y - y[1]], 2 * np.array([-np.sin(heading[1]), np.cos(heading[1])]))
 
 
 def test_the_ground_picture_covers_what_the_car_can_see() -> None:

@@ -132,8 +132,6 @@ def test_an_object_keeps_its_size_and_its_attribute_agrees_with_its_motion(table
             continue
         later = rows[row["next"]]
         assert later["size"] == row["size"]
-        moved = (
-            sum((b - a) ** 2 for a, b in zip(row["translation"], later["translation"], strict=True)) ** 0.5
-        )
+        moved = sum((b - a) ** 2 for a, b in zip(row["translation"], later["translation"], strict=True)) ** 0.5
         for name in (attributes[token] for token in row["attribute_tokens"]):
             assert (moved > 0.05) == name.endswith("moving") or name.startswith("cycle")

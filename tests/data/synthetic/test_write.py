@@ -103,9 +103,7 @@ def test_lead_in_sweeps_come_before_the_first_key_frame(tmp_path: Path) -> None:
     assert sum(time < min(stamp) for time in sweeps) == 3
 
 
-@pytest.mark.parametrize(
-    "change", [{"key_frames": 0}, {"lidar_rate": 7.0}, {"seed": -1}, {"jpeg_quality": 100}]
-)
+@pytest.mark.parametrize("change", [{"key_frames": 0}, {"lidar_rate": 7.0}, {"seed": -1}, {"jpeg_quality": 100}])
 def test_a_config_that_makes_no_sense_is_refused(change: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="got"):
         SyntheticConfig(**change)

@@ -34,9 +34,7 @@ class Kind:
         common = rng.normal()
         steps = np.clip(0.7 * common + 0.7 * rng.normal(size=3), -2.2, 2.2)
         low = 0.55 * np.asarray(self.size)
-        length, width, height = np.maximum(
-            np.asarray(self.size) + steps * np.asarray(self.spread), low
-        ).round(3)
+        length, width, height = np.maximum(np.asarray(self.size) + steps * np.asarray(self.spread), low).round(3)
         size = (float(length), float(width), float(height))
         return size, self.shape(rng, size, moves).fitted(size, SLACK)
 
@@ -44,9 +42,7 @@ class Kind:
 CAR = Kind(category="vehicle.car", size=(4.6, 1.95, 1.72), spread=(0.45, 0.17, 0.22), shape=vehicles.car)
 TRUCK = Kind(category="vehicle.truck", size=(7.0, 2.5, 2.85), spread=(1.9, 0.35, 0.7), shape=vehicles.truck)
 BUS = Kind(category="vehicle.bus.rigid", size=(11.0, 2.9, 3.4), spread=(1.5, 0.2, 0.3), shape=vehicles.bus)
-TRAILER = Kind(
-    category="vehicle.trailer", size=(11.0, 2.85, 3.8), spread=(2.6, 0.25, 0.5), shape=vehicles.trailer
-)
+TRAILER = Kind(category="vehicle.trailer", size=(11.0, 2.85, 3.8), spread=(2.6, 0.25, 0.5), shape=vehicles.trailer)
 CONSTRUCTION = Kind(
     category="vehicle.construction",
     size=(6.4, 2.8, 3.2),
@@ -65,12 +61,8 @@ MOTORCYCLE = Kind(
 MOTORCYCLIST = Kind(
     category="vehicle.motorcycle", size=(2.1, 0.8, 1.65), spread=(0.2, 0.1, 0.1), shape=people.motorcycle
 )
-BICYCLE = Kind(
-    category="vehicle.bicycle", size=(1.7, 0.58, 1.05), spread=(0.14, 0.08, 0.08), shape=people.bicycle
-)
-CYCLIST = Kind(
-    category="vehicle.bicycle", size=(1.75, 0.62, 1.72), spread=(0.14, 0.08, 0.12), shape=people.bicycle
-)
+BICYCLE = Kind(category="vehicle.bicycle", size=(1.7, 0.58, 1.05), spread=(0.14, 0.08, 0.08), shape=people.bicycle)
+CYCLIST = Kind(category="vehicle.bicycle", size=(1.75, 0.62, 1.72), spread=(0.14, 0.08, 0.12), shape=people.bicycle)
 ADULT = Kind(
     category="human.pedestrian.adult",
     size=(0.72, 0.66, 1.75),
@@ -95,9 +87,7 @@ CONE = Kind(
     spread=(0.09, 0.09, 0.2),
     shape=roadworks.traffic_cone,
 )
-DEBRIS = Kind(
-    category="movable_object.debris", size=(0.7, 0.6, 0.5), spread=(0.2, 0.15, 0.15), shape=roadworks.debris
-)
+DEBRIS = Kind(category="movable_object.debris", size=(0.7, 0.6, 0.5), spread=(0.2, 0.15, 0.15), shape=roadworks.debris)
 
 
 def attribute(category: str, speed: float, *, parked: bool) -> str | None:

@@ -46,9 +46,7 @@ def house(rng: np.random.Generator, length: float, depth: float) -> Mesh:
             )
         )
     if rng.random() < 0.4:
-        parts.append(
-            box((-0.3 * x, -y - 1.4, 2.7), (0.3 * x, y + 1.4, 3.0), pick(rng, SIGNS), Material.CLOTH)
-        )
+        parts.append(box((-0.3 * x, -y - 1.4, 2.7), (0.3 * x, y + 1.4, 3.0), pick(rng, SIGNS), Material.CLOTH))
     return Mesh.join(parts)
 
 
@@ -150,13 +148,8 @@ def wall(rng: np.random.Generator, length: float) -> Mesh:
             taper=(0.98, 0.7),
         )
     height, color = rng.uniform(0.9, 1.8), pick(rng, (STEEL, DARK, WHITE, BARK))
-    rails = [
-        box((-x, -0.03, z * height), (x, 0.03, z * height + 0.08), color, Material.METAL) for z in (0.2, 0.9)
-    ]
-    pales = [
-        box((p - 0.04, -0.02, 0), (p + 0.04, 0.02, height), color, Material.METAL)
-        for p in np.arange(-x, x, 0.5)
-    ]
+    rails = [box((-x, -0.03, z * height), (x, 0.03, z * height + 0.08), color, Material.METAL) for z in (0.2, 0.9)]
+    pales = [box((p - 0.04, -0.02, 0), (p + 0.04, 0.02, height), color, Material.METAL) for p in np.arange(-x, x, 0.5)]
     return Mesh.join(rails + pales)
 
 

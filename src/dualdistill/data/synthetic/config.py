@@ -70,8 +70,8 @@ TINY = SyntheticConfig(
 )
 """For tests: seconds, not minutes."""
 
-DEMO = SyntheticConfig(name="demo", train_scenes=42, val_scenes=12, key_frames=6, lead_in_sweeps=10)
-"""About a minute on two cores: 252 key frames to train on, 72 to validate."""
+DEMO = SyntheticConfig(name="demo", train_scenes=40, val_scenes=12, key_frames=6, lead_in_sweeps=10)
+"""About a minute on two cores: 240 key frames to train on, 72 to validate."""
 
 BENCH = SyntheticConfig(
     name="bench",

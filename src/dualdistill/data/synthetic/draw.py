@@ -58,15 +58,9 @@ def draw_daylight(rng: np.random.Generator) -> Daylight:
     weather = rng.choice(3, p=[0.5, 0.35, 0.15])
     altitude = np.radians((rng.uniform(30, 65), 80.0, rng.uniform(12, 25))[weather])
     direction = rng.uniform(-np.pi, np.pi)
-    sun = np.array(
-        [np.cos(altitude) * np.cos(direction), np.cos(altitude) * np.sin(direction), np.sin(altitude)]
-    )
-    sun_color = np.array([(1.0, 0.95, 0.86), (0.45, 0.46, 0.47), (1.0, 0.75, 0.5)][weather]) * rng.uniform(
-        0.85, 1.15
-    )
-    sky = np.array([(0.28, 0.42, 0.68), (0.5, 0.53, 0.57), (0.26, 0.33, 0.5)][weather]) * rng.uniform(
-        0.8, 1.2
-    )
+    sun = np.array([np.cos(altitude) * np.cos(direction), np.cos(altitude) * np.sin(direction), np.sin(altitude)])
+    sun_color = np.array([(1.0, 0.95, 0.86), (0.45, 0.46, 0.47), (1.0, 0.75, 0.5)][weather]) * rng.uniform(0.85, 1.15)
+    sky = np.array([(0.28, 0.42, 0.68), (0.5, 0.53, 0.57), (0.26, 0.33, 0.5)][weather]) * rng.uniform(0.8, 1.2)
     horizon = np.array([(0.6, 0.68, 0.78), (0.62, 0.64, 0.66), (0.75, 0.6, 0.48)][weather])
     return Daylight(
         sun=sun,
@@ -120,9 +114,7 @@ class _Roadside:
                         offset = edge + setback + abs(rng.normal(0, 0.8)) + depth / 2 + length**2 / 480
                         self._put(clutter.house(rng, length - 0.4, depth), middle, side * offset)
                     elif rng.random() < 0.7:
-                        self._put(
-                            clutter.wall(rng, length - 1.0), middle, side * (edge + rng.uniform(0.6, 1.5))
-                        )
+                        self._put(clutter.wall(rng, length - 1.0), middle, side * (edge + rng.uniform(0.6, 1.5)))
                 place += length + (rng.uniform(1, 8) if rng.random() < 0.25 else 0.0)
             if street.cross is not None:
                 for place in np.arange(edge + 14, 90, 15.0):

@@ -31,9 +31,7 @@ def scan(
     around = rng.uniform(0, 2 * np.pi) + np.arange(azimuths) * (2 * np.pi / azimuths)
     elevation = lidar.elevations[:, None]
     directions = np.stack(
-        np.broadcast_arrays(
-            np.cos(elevation) * np.cos(around), np.cos(elevation) * np.sin(around), np.sin(elevation)
-        ),
+        np.broadcast_arrays(np.cos(elevation) * np.cos(around), np.cos(elevation) * np.sin(around), np.sin(elevation)),
         axis=-1,
     ).reshape(-1, 3)
     ring = np.repeat(np.arange(len(lidar.elevations)), azimuths)
@@ -50,9 +48,7 @@ def scan(
     rows, distance, incidence, reflectivity = rows[kept], distance[kept], incidence[kept], reflectivity[kept]
     distance = distance + rng.normal(0.0, RANGE_NOISE, len(rows))
     intensity = 110 * reflectivity**1.3 * np.sqrt(incidence) * rng.uniform(0.8, 1.2, len(rows))
-    points = np.column_stack(
-        [directions[rows] * distance[:, None], np.clip(intensity, 0, 255).round(), ring[rows]]
-    )
+    points = np.column_stack([directions[rows] * distance[:, None], np.clip(intensity, 0, 255).round(), ring[rows]])
     return points.astype(np.float32), hits.owner[rows]
 
 

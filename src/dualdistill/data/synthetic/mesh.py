@@ -156,9 +156,7 @@ def wheel(center: Vector, radius: float, width: float, color: Rgb = (0.03, 0.03,
     return lying.turned(np.pi / 2, axis=0).moved(center)
 
 
-def blob(
-    center: Vector, radii: Vector, color: Rgb, material: Material, *, rings: int = 4, sides: int = 7
-) -> Mesh:
+def blob(center: Vector, radii: Vector, color: Rgb, material: Material, *, rings: int = 4, sides: int = 7) -> Mesh:
     """A coarse ellipsoid."""
     polar = np.pi * np.arange(rings + 1) / rings
     angle = np.arange(sides) * (2 * np.pi / sides)
@@ -175,6 +173,4 @@ def blob(
     # At the poles a ring is a point, and one of the two triangles of each quad has no area.
     upper = np.column_stack([here, there + sides, there])[ring > 0]
     lower = np.column_stack([here, here + sides, there + sides])[ring < rings - 1]
-    return _soup(
-        unit * np.asarray(radii) + np.asarray(center), np.concatenate([upper, lower]), color, material
-    )
+    return _soup(unit * np.asarray(radii) + np.asarray(center), np.concatenate([upper, lower]), color, material)

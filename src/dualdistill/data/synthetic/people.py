@@ -61,9 +61,7 @@ def pedestrian(rng: np.random.Generator, size: Vector, moves: bool) -> Mesh:
     length, _, height = size
     parts = _person(rng, height, length * 0.85 if moves else 0.1)
     if rng.random() < 0.35:
-        parts.append(
-            box((-0.3, -0.16, 0.5 * height), (-0.1, 0.16, 0.8 * height), pick(rng, CLOTHES), Material.CLOTH)
-        )
+        parts.append(box((-0.3, -0.16, 0.5 * height), (-0.1, 0.16, 0.8 * height), pick(rng, CLOTHES), Material.CLOTH))
     return Mesh.join(parts)
 
 
@@ -73,9 +71,7 @@ def worker(rng: np.random.Generator, size: Vector, moves: bool) -> Mesh:
     vest = pick(rng, SAFETY)
     parts = _person(rng, height, length * 0.85 if moves else 0.15, vest)
     parts.append(box((-0.125, -0.21, 0.6 * height), (0.125, 0.21, 0.64 * height), WHITE, Material.REFLECTOR))
-    return Mesh.join(
-        [*parts, blob((0.0, 0.0, 0.97 * height), (0.14, 0.13, 0.04 * height), vest, Material.PLASTIC)]
-    )
+    return Mesh.join([*parts, blob((0.0, 0.0, 0.97 * height), (0.14, 0.13, 0.04 * height), vest, Material.PLASTIC)])
 
 
 def _bar(start: Vector, stop: Vector, thick: float, color: Rgb) -> Mesh:
@@ -90,9 +86,7 @@ def _rider(rng: np.random.Generator, seat: float, height: float, reach: float) -
     neck = height - 0.28
     parts = [
         box((-0.3, -0.19, seat), (-0.02, 0.19, neck), shirt, Material.CLOTH, taper=(0.85, 1.1), lean=0.18),
-        blob(
-            (0.1, 0.0, height - 0.13), (0.14, 0.12, 0.13), pick(rng, (DARK, WHITE, *PAINTS)), Material.PLASTIC
-        ),
+        blob((0.1, 0.0, height - 0.13), (0.14, 0.12, 0.13), pick(rng, (DARK, WHITE, *PAINTS)), Material.PLASTIC),
         box((0.04, -0.06, neck - 0.03), (0.14, 0.06, height - 0.18), skin, Material.CLOTH),
     ]
     for side in (-1, 1):
@@ -153,6 +147,4 @@ def motorcycle(rng: np.random.Generator, size: Vector, moves: bool) -> Mesh:
     ]
     if moves:
         return Mesh.join(parts + _rider(rng, 0.78 * bike, height, 0.18 * length))
-    return Mesh.join(
-        [*parts, box((0.2 * length, -0.15, bike), (0.24 * length, 0.15, height), WINDOW, Material.GLASS)]
-    )
+    return Mesh.join([*parts, box((0.2 * length, -0.15, bike), (0.24 * length, 0.15, height), WINDOW, Material.GLASS)])

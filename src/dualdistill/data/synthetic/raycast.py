@@ -103,15 +103,13 @@ class Moment:
         """First hits of rays from one point, street frame; `directions` are unit vectors."""
         face, distance, weights = _first_hits(self.stage.standing, origin, directions)
         normal = self.stage.normal[face]
-        for row, (mover, street_from_box) in enumerate(self._movers):
-            rows = np.flatnonzero(self._towards(row, origin, directions))
+        for (mover, street_from_box), towards in zip(self._movers, self._towards(origin, directions), strict=True):
+            rows = np.flatnonzero(towards)
             if not len(rows):
                 continue
             rotation = street_from_box[:3, :3].astype(np.float32)
             start = (origin - street_from_box[:3, 3]) @ street_from_box[:3, :3]
-            their_face, their_distance, their_weights = _first_hits(
-                mover.scene, start, directions[rows] @ rotation
-            )
+            their_face, their_distance, their_weights = _first_hits(mover.scene, start, directions[rows] @ rotation)
             nearer = np.flatnonzero(their_distance < distance[rows])
             rows = rows[nearer]
             face[rows] = their_face[nearer] + mover.first_face
@@ -123,11 +121,11 @@ class Moment:
     def blocked(self, origins: Rays, direction: Float[np.ndarray, "3"]) -> Bool[np.ndarray, "rays"]:
         """Whether anything stands in the way of parallel rays."""
         met = _occluded(self.stage.standing, origins, direction)
-        for row, (mover, street_from_box) in enumerate(self._movers):
-            offset = self._centers[row].astype(np.float32) - origins
-            along = offset @ direction.astype(np.float32)
-            beside = np.einsum("nd,nd->n", offset, offset) - along**2
-            near = (beside < self._radii[row] ** 2) & (along > -self._radii[row])
+        # Seen along the rays, movers are discs and rays are points.
+        across = np.linalg.svd(direction[None])[2][1:]
+        discs, (u, v) = self._centers @ across.T, across.astype(np.float32) @ origins.T
+        for (mover, street_from_box), (x, y), radius in zip(self._movers, discs, self._radii, strict=True):
+            near = (u - np.float32(x)) ** 2 + (v - np.float32(y)) ** 2 < radius**2
             rows = np.flatnonzero(near & ~met)
             if len(rows):
                 rotation = street_from_box[:3, :3]
@@ -135,23 +133,22 @@ class Moment:
                 met[rows] = _occluded(mover.scene, starts, direction @ rotation)
         return met
 
-    def _towards(self, row: int, origin: np.ndarray, directions: Rays) -> Bool[np.ndarray, "rays"]:
-        """Which rays can meet the ball around a mover."""
-        offset = self._centers[row] - origin
-        reach = np.linalg.norm(offset)
-        if reach <= self._radii[row]:
-            return np.ones(len(directions), dtype=bool)
-        along = directions @ (offset / reach).astype(np.float32)
-        return along >= np.sqrt(1 - (self._radii[row] / reach) ** 2)
+    def _towards(self, origin: Float[np.ndarray, "3"], directions: Rays) -> Bool[np.ndarray, "movers rays"]:
+        """Which rays can meet the ball around each mover."""
+        offset = self._centers - origin
+        reach = np.maximum(np.linalg.norm(offset, axis=1), 1e-6)
+        opening = np.sqrt(np.clip(1 - (self._radii / reach) ** 2, 0, 1))
+        # From inside of a ball, every ray can.
+        opening[reach <= self._radii] = -2.0
+        along = (offset / reach[:, None]).astype(np.float32) @ directions.T
+        return along >= opening[:, None].astype(np.float32)
 
 
 def _first_hits(
     scene: EmbreeScene, origin: Float[np.ndarray, "3"], directions: Rays
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Face (-1: none), distance and barycentric weights of what rays from one point meet first."""
-    found = scene.run(
-        _repeat(origin, len(directions)), np.ascontiguousarray(directions, dtype=np.float32), output=1
-    )
+    found = scene.run(_repeat(origin, len(directions)), np.ascontiguousarray(directions, dtype=np.float32), output=1)
     face = found["primID"].astype(np.int64)
     distance = np.where(face >= 0, found["tfar"], np.float32(np.inf))
     return face, distance, np.stack([found["u"], found["v"]], axis=1)
@@ -161,9 +158,7 @@ def _repeat(vector: Float[np.ndarray, "3"], count: int) -> Rays:
     return np.full((count, 3), vector, dtype=np.float32)
 
 
-def _occluded(
-    scene: EmbreeScene, origins: Rays, direction: Float[np.ndarray, "3"]
-) -> Bool[np.ndarray, "rays"]:
+def _occluded(scene: EmbreeScene, origins: Rays, direction: Float[np.ndarray, "3"]) -> Bool[np.ndarray, "rays"]:
     """Which of parallel rays meet anything."""
     return scene.run(origins.astype(np.float32), _repeat(direction, len(origins)), query="OCCLUDED") == 0
 

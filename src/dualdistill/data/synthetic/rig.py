@@ -30,9 +30,7 @@ _EGO_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0
 """Axes of a camera that looks straight ahead: z forward, x right, y down."""
 
 
-def pose(
-    translation: tuple[float, float, float], *, yaw: float, pitch: float = 0.0, roll: float = 0.0
-) -> Matrix:
+def pose(translation: tuple[float, float, float], *, yaw: float, pitch: float = 0.0, roll: float = 0.0) -> Matrix:
     """Roll about x, then pitch about y, then yaw about z (radians), then the translation."""
     matrix = np.eye(4)
     matrix[:3, :3] = rotation(yaw, pitch, roll)
@@ -131,9 +129,7 @@ def draw_rig(config: SyntheticConfig, rng: np.random.Generator) -> Rig:
         )
     ego_from_lidar = pose(_LIDAR_MOUNT, yaw=-np.pi / 2) @ pose((0.0, 0.0, 0.0), **tilt(0.3))
     ego_from_lidar[:3, 3] += rng.normal(0.0, 0.01, 3)
-    elevations = np.radians(
-        np.linspace(-30.0, 10.0, config.lidar_beams) + rng.normal(0.0, 0.05, config.lidar_beams)
-    )
+    elevations = np.radians(np.linspace(-30.0, 10.0, config.lidar_beams) + rng.normal(0.0, 0.05, config.lidar_beams))
     return Rig(
         cameras=tuple(cameras),
         lidar=Lidar(channel="LIDAR_TOP", ego_from_lidar=ego_from_lidar, elevations=elevations),

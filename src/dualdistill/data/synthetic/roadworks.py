@@ -55,13 +55,9 @@ def barrier(rng: np.random.Generator, size: Vector, moves: bool) -> Mesh:
         )
     steel = pick(rng, ((0.5, 0.5, 0.5), ORANGE))
     bars = [
-        box((-0.04, -w, z * height), (0.04, w, (z + 0.1) * height), steel, Material.METAL)
-        for z in (0.15, 0.5, 0.9)
+        box((-0.04, -w, z * height), (0.04, w, (z + 0.1) * height), steel, Material.METAL) for z in (0.15, 0.5, 0.9)
     ]
-    posts = [
-        box((-0.04, y - 0.04, 0), (0.04, y + 0.04, height), steel, Material.METAL)
-        for y in np.linspace(-w, w, 8)
-    ]
+    posts = [box((-0.04, y - 0.04, 0), (0.04, y + 0.04, height), steel, Material.METAL) for y in np.linspace(-w, w, 8)]
     feet = [
         box((-length / 2, y - 0.06, 0), (length / 2, y + 0.06, 0.06), steel, Material.METAL)
         for y in (-0.8 * w, 0.8 * w)

@@ -88,9 +88,7 @@ def play_scene(config: SyntheticConfig, split: str, index: int, name: str, root:
 
 
 class _Player:
-    def __init__(
-        self, config: SyntheticConfig, plan: ScenePlan, split: str, index: int, name: str, root: Path
-    ):
+    def __init__(self, config: SyntheticConfig, plan: ScenePlan, split: str, index: int, name: str, root: Path):
         self._config, self._plan, self._root, self._name = config, plan, root, name
         # A stream of its own: what the sensors draw must not depend on how much the plan drew.
         self._rng = scene_generator(config, split, index).spawn(1)[0]
@@ -156,9 +154,7 @@ class _Player:
             if recording.is_key_frame:
                 self._seen[recording.key_frame, owners[owners >= 0]] = True
                 xyz = points[:, :3].astype(np.float64)
-                self._points[recording.key_frame] = (
-                    xyz @ street_from_lidar[:3, :3].T + street_from_lidar[:3, 3]
-                )
+                self._points[recording.key_frame] = xyz @ street_from_lidar[:3, :3].T + street_from_lidar[:3, 3]
 
     def _camera(self, camera: Camera) -> None:
         config = self._config

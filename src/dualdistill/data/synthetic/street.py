@@ -137,18 +137,14 @@ def paint_ground(street: Street, rng: np.random.Generator) -> GroundPicture:
     draw = ImageDraw.Draw(image)
 
     def fill(outline: list[tuple[float, float]], code: int) -> None:
-        draw.polygon(
-            [((x + REACH) * PIXELS_PER_METRE, (y + REACH) * PIXELS_PER_METRE) for x, y in outline], fill=code
-        )
+        draw.polygon([((x + REACH) * PIXELS_PER_METRE, (y + REACH) * PIXELS_PER_METRE) for x, y in outline], fill=code)
 
     main, half, first, last = street.main, street.half, -130.0, 170.0
     for _ in range(rng.poisson(6)):
         start, offset = rng.uniform(-60, 100), rng.choice([-1, 1]) * (half + street.pavement)
         depth = np.sign(offset) * rng.uniform(5, 25)
         fill(
-            main.ribbon(
-                start, start + rng.uniform(8, 40), min(offset, offset + depth), max(offset, offset + depth)
-            ),
+            main.ribbon(start, start + rng.uniform(8, 40), min(offset, offset + depth), max(offset, offset + depth)),
             PLAZA,
         )
     roads = [(main, half)] if street.cross is None else [(main, half), (street.cross, street.cross_half)]
@@ -160,9 +156,7 @@ def paint_ground(street: Street, rng: np.random.Generator) -> GroundPicture:
         fill(main.ribbon(start, start + rng.uniform(1, 9), offset, offset + rng.uniform(0.5, 2.0)), PATCH)
 
     lines = [(0.0, YELLOW if rng.random() < 0.5 else WHITE, bool(rng.random() < 0.6))]
-    lines += [
-        (side * lane * street.lane_width, WHITE, True) for lane in range(1, street.lanes) for side in (-1, 1)
-    ]
+    lines += [(side * lane * street.lane_width, WHITE, True) for lane in range(1, street.lanes) for side in (-1, 1)]
     lines += [(side * street.lanes * street.lane_width, WHITE, False) for side in (-1, 1)]
     stop_line = street.cross_half + 1.5
     pieces = [(first, last)]

@@ -160,9 +160,7 @@ class _Tables:
         tokens = [self._token("sample_data", recording.filename) for recording in recordings]
         for number, (token, recording) in enumerate(zip(tokens, recordings, strict=True)):
             width, height = recording.size
-            self._add(
-                "ego_pose", token=token, timestamp=recording.timestamp_us, **_pose(recording.global_from_ego)
-            )
+            self._add("ego_pose", token=token, timestamp=recording.timestamp_us, **_pose(recording.global_from_ego))
             self._add(
                 "sample_data",
                 token=token,
@@ -178,9 +176,7 @@ class _Tables:
                 **_links(tokens, number),
             )
 
-    def _instance(
-        self, record: SceneRecord, number: int, seen: list[Observation], samples: list[str]
-    ) -> None:
+    def _instance(self, record: SceneRecord, number: int, seen: list[Observation], samples: list[str]) -> None:
         actor, scene = record.actors[number], record.name
         instance = self._token("instance", scene, number)
         tokens = [self._token("annotation", scene, number, observation.key_frame) for observation in seen]
@@ -216,9 +212,7 @@ class _Tables:
             instances = [
                 {
                     "value": value,
-                    "instance_token": self._token("instance", record.name, actor)
-                    if actor in annotated
-                    else "",
+                    "instance_token": self._token("instance", record.name, actor) if actor in annotated else "",
                     "category": record.actors[actor].category,
                     "pixels": pixels,
                 }

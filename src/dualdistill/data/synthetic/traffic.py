@@ -94,9 +94,7 @@ class Traffic:
             actor = self._place(kind, track, gap=0.8)
             if actor is not None and actor.category == "vehicle.truck" and rng.random() < 0.35:
                 self._tow(actor, direction)
-            place += (
-                (actor.size[0] if actor else 2.0) + rng.exponential(sparse) + (1.5 if speed == 0 else 5.0)
-            )
+            place += (actor.size[0] if actor else 2.0) + rng.exponential(sparse) + (1.5 if speed == 0 else 5.0)
 
     def _tow(self, tractor: Actor, direction: int) -> None:
         """A trailer behind a truck."""
@@ -134,18 +132,14 @@ class Traffic:
         rng, street = self._rng, self._street
         direction = -side if rng.random() < 0.9 else side
         on_strip = street.parking > 0
-        offset = side * (
-            street.half - street.parking / 2 if on_strip else street.half + street.pavement + 3.5
-        )
+        offset = side * (street.half - street.parking / 2 if on_strip else street.half + street.pavement + 3.5)
         across = not on_strip and rng.random() < 0.5
         filled = rng.uniform(0.15, 0.75) if on_strip else rng.uniform(0.0, 0.4)
         place = self._ego.length + BEHIND + rng.uniform(0, 6)
         while place < self._ego.length + AHEAD:
             step = 3.0 if across else 6.5
             if rng.random() < filled and street.clear_of_crossing(place, 8.0):
-                turn = (
-                    (0.0 if direction > 0 else np.pi) + rng.normal(0, 0.03) + (np.pi / 2 if across else 0.0)
-                )
+                turn = (0.0 if direction > 0 else np.pi) + rng.normal(0, 0.03) + (np.pi / 2 if across else 0.0)
                 kind = catalogue.CAR if across else self._choose(_PARKED)
                 actor = self._place(
                     kind,
@@ -164,9 +158,7 @@ class Traffic:
             speed = 0.0 if rng.random() < 0.3 else rng.choice([-1, 1]) * rng.uniform(0.7, 1.7)
             for _ in range(1 + rng.poisson(0.35)):
                 heading = (
-                    rng.uniform(-np.pi, np.pi)
-                    if speed == 0
-                    else (0.0 if speed > 0 else np.pi) + rng.normal(0, 0.1)
+                    rng.uniform(-np.pi, np.pi) if speed == 0 else (0.0 if speed > 0 else np.pi) + rng.normal(0, 0.1)
                 )
                 track = Track(
                     curve=street.main,
@@ -218,9 +210,7 @@ class Traffic:
         edge = street.half - (street.parking or 1.0)
         deep = street.half + rng.uniform(0.5, 2.0)
 
-        def put(
-            kind: Kind, place: float, offset: float, turn: float, speed: float = 0.0, parked: bool = False
-        ) -> None:
+        def put(kind: Kind, place: float, offset: float, turn: float, speed: float = 0.0, parked: bool = False) -> None:
             track = Track(curve=street.main, length=place, offset=side * offset, speed=speed, turn=turn)
             self._place(kind, track, parked=parked, gap=0.05)
 

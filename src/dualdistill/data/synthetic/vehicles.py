@@ -186,9 +186,7 @@ def trailer(rng: np.random.Generator, size: Vector, moves: bool) -> Mesh:
             for x in np.linspace(-0.47, 0.47, 8) * length
         ]
     else:
-        parts.append(
-            box((-length / 2, -w, deck), (length / 2, w, 0.36 * height), (0.2, 0.13, 0.08), Material.WOOD)
-        )
+        parts.append(box((-length / 2, -w, deck), (length / 2, w, 0.36 * height), (0.2, 0.13, 0.08), Material.WOOD))
         parts.append(box((0.48 * length, -w, deck), (0.5 * length, w, height), paint, Material.METAL))
         for start, stop in ((-0.42, -0.1), (-0.02, 0.3)):
             top = rng.uniform(0.6, 0.95) * height

@@ -2,8 +2,10 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,9 +29,7 @@ Progress = Callable[[int, int], None]
 """Told (scenes done, scenes in all) after every scene."""
 
 
-def make_synthetic(
-    root: Path, config: SyntheticConfig, *, workers: int = 2, progress: Progress | None = None
-) -> Path:
+def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, progress: Progress | None = None) -> Path:
     """Writes a driving world in nuScenes v1.0-trainval layout below `root`, and returns `root`.
 
     Besides the 13 tables, `masks/` holds an 8-bit PNG for every key frame image, whose values
@@ -69,9 +69,7 @@ def scene_names(config: SyntheticConfig) -> dict[str, tuple[str, ...]]:
     for split, count in (("train", config.train_scenes), ("val", config.val_scenes)):
         official = official_splits()[split]
         if count > len(official):
-            raise UserError(
-                f"expected at most {len(official)} {split} scenes, as many as nuScenes names, got {count}"
-            )
+            raise UserError(f"expected at most {len(official)} {split} scenes, as many as nuScenes names, got {count}")
         names[split] = official[:count]
     return names
 
@@ -91,9 +89,7 @@ def _prepare(root: Path, config: SyntheticConfig) -> bool:
             f"{root} holds one made from another configuration (see {stamp}). Delete it, or choose another."
         )
     if root.exists() and not root.is_dir():
-        raise UserError(
-            f"expected a folder for the synthetic world, but {root} is a file. Choose another path."
-        )
+        raise UserError(f"expected a folder for the synthetic world, but {root} is a file. Choose another path.")
     if root.is_dir() and any(root.iterdir()) and not (root / _UNFINISHED).exists():
         raise UserError(
             f"expected an empty folder for the synthetic world, but {root} holds files that did not come "
@@ -123,8 +119,22 @@ def _records(jobs: list[Job], workers: int) -> Iterator[SceneRecord]:
         yield from map(_play, jobs)
         return
     # Not fork: the parent may hold threads of PyTorch or embree.
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))) as pool:
+    with _single_threaded_children():
+        pool = multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)))
+    with pool:
         yield from pool.imap(_play, jobs)
+
+
+@contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """Processes started inside run NumPy on one thread: scenes share the cores, matrix products need not."""
+    before = dict(os.environ)
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _play(job: Job) -> SceneRecord:

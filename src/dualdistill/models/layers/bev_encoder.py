@@ -53,11 +53,7 @@ class UpsamplingNeck(nn.Module):
         self.enlarge = nn.UpsamplingBilinear2d(scale_factor=2)
         self.refine = conv_norm_relu(hidden, out_channels)
         self.output = nn.Conv2d(out_channels, out_channels, 1)
-        self.final = (
-            nn.Sequential(nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
-            if final_norm
-            else nn.Identity()
-        )
+        self.final = nn.Sequential(nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)) if final_norm else nn.Identity()
 
     def forward(
         self, fine: Float[Tensor, "batch _ _ _"], coarse: Float[Tensor, "batch _ _ _"]

@@ -32,9 +32,7 @@ def calibration_vector(
     pose before BEV augmentation (3x4, row by row) (spec bevdepth 4.1)."""
     k, a = intrinsics, augmented_from_image
     b = augmented_from_bev[:, None].expand_as(bev_from_camera)
-    pose = torch.linalg.solve_ex(b, bev_from_camera)[
-        0
-    ]  # `solve` would wait for the device to look for errors
+    pose = torch.linalg.solve_ex(b, bev_from_camera)[0]  # `solve` would wait for the device to look for errors
     scalars = (
         *(k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2]),
         *(a[..., 0, 0], a[..., 0, 1], a[..., 0, 3], a[..., 1, 0], a[..., 1, 1], a[..., 1, 3]),

@@ -15,9 +15,7 @@ class DeformableConv(nn.Module):
     in bfloat16 would be rounded to whole cells on wide maps.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, *, modulated: bool, groups: int = 1, bias: bool = True
-    ):
+    def __init__(self, in_channels: int, out_channels: int, *, modulated: bool, groups: int = 1, bias: bool = True):
         super().__init__()
         self.modulated = modulated
         self.offset = nn.Conv2d(in_channels, 27 if modulated else 18, 3, padding=1)

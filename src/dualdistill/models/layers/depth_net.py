@@ -36,16 +36,12 @@ class GatedDepthNet(nn.Module):
         self.gate = nn.Linear(self.vector_length, hidden)
         self.trunk = residual_stage(hidden, hidden, blocks=blocks)
         self.mix = (
-            DeformableConv(hidden, hidden, modulated=True)
-            if deformable
-            else nn.Conv2d(hidden, hidden, 3, padding=1)
+            DeformableConv(hidden, hidden, modulated=True) if deformable else nn.Conv2d(hidden, hidden, 3, padding=1)
         )
         self.norm = nn.BatchNorm2d(hidden)
         self.depth = nn.Conv2d(hidden, depths, 1)
 
-    def forward(
-        self, x: Float[Tensor, "images _ h w"], camera: Float[Tensor, "images vector"]
-    ) -> DepthAndContext:
+    def forward(self, x: Float[Tensor, "images _ h w"], camera: Float[Tensor, "images vector"]) -> DepthAndContext:
         gate = self.gate(self.vector_norm(camera)).sigmoid()[..., None, None]
         depth = self.trunk(self.reduce(x) * gate)
         return self.depth(self.norm(self.mix(depth))), self.context(x)
@@ -81,9 +77,7 @@ class SqueezeDepthNet(nn.Module):
         )
         self.depth = nn.Conv2d(hidden, depths, 1)
 
-    def forward(
-        self, x: Float[Tensor, "images _ h w"], camera: Float[Tensor, "images vector"]
-    ) -> DepthAndContext:
+    def forward(self, x: Float[Tensor, "images _ h w"], camera: Float[Tensor, "images vector"]) -> DepthAndContext:
         camera = self.vector_norm(camera)
         x = self.reduce(x)
         context = self.context(x * self.context_gate(camera))
@@ -124,9 +118,7 @@ class AtrousPyramid(nn.Module):
 
     def forward(self, x: Float[Tensor, "images chan h w"]) -> Float[Tensor, "images chan h w"]:
         overview = self.overview(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
-        return self.dropout(
-            self.merge(torch.cat([*(branch(x) for branch in self.branches), overview], dim=1))
-        )
+        return self.dropout(self.merge(torch.cat([*(branch(x) for branch in self.branches), overview], dim=1)))
 
 
 class DepthRefinement(nn.Module):
@@ -141,9 +133,7 @@ class DepthRefinement(nn.Module):
         self.body = nn.Sequential(*conv_norm_relu(channels, channels), *conv_norm_relu(channels, channels))
         self.output = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(
-        self, volume: Float[Tensor, "images chan depth h w"]
-    ) -> Float[Tensor, "images chan depth h w"]:
+    def forward(self, volume: Float[Tensor, "images chan depth h w"]) -> Float[Tensor, "images chan depth h w"]:
         images, chan, depth, h, w = volume.shape
         with torch.autocast(volume.device.type, enabled=False):
             rows = volume.float().permute(0, 3, 1, 4, 2).reshape(images * h, chan, w, depth)

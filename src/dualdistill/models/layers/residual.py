@@ -31,9 +31,7 @@ def conv_norm_relu(
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with norm, added to the shortcut, then ReLU."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int = 1, shortcut: nn.Module | None = None
-    ):
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, shortcut: nn.Module | None = None):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(out_channels)

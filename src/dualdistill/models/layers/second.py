@@ -34,9 +34,7 @@ def convolution_block(
 class Second(nn.Module):
     """Stages of 3x3 convolutions, the first of each strided."""
 
-    def __init__(
-        self, in_channels: int, channels: Sequence[int], extra_layers: Sequence[int], strides: Sequence[int]
-    ):
+    def __init__(self, in_channels: int, channels: Sequence[int], extra_layers: Sequence[int], strides: Sequence[int]):
         """
         Args:
             channels: Of each stage.
