@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from dualdistill.data.synthetic import TINY, make_synthetic
+
 # A busy machine is not a failing law.
 settings.register_profile("dualdistill", deadline=None)
 settings.load_profile("dualdistill")
@@ -27,3 +29,15 @@ def nuscenes_root() -> Path:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Indices of the roots that tests make do not pile up in the user's cache."""
+    os.environ["DUALDISTILL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic world that renders in seconds."""
+    return make_synthetic(tmp_path_factory.mktemp("world") / "tiny", TINY, workers=1)

@@ -102,6 +102,19 @@ def check(
     _write_json(json_file, check_data(console, root, version))
 
 
+@data_app.command("virtual-points")
+def virtual_points(
+    root: Annotated[Path, typer.Argument(help="A nuScenes root.")],
+    masks: Annotated[str, typer.Option(help="Instance masks: synthetic (that world's own) or maskrcnn.")] = "synthetic",
+    weights: Annotated[Path | None, typer.Option(help="Local COCO weights of torchvision's Mask R-CNN.")] = None,
+    version: Version = None,
+) -> None:
+    """Make the virtual points an MVP teacher reads, once for each LiDAR sweep."""
+    from dualdistill.workflows.data import make_virtual
+
+    make_virtual(console, root, version, masks, weights)
+
+
 @recipes_app.command("list")
 def recipes_list(json_file: JsonFile = None) -> None:
     """Every recipe, with the published result of its row where there is one."""
@@ -147,6 +160,7 @@ def train(
     split: Annotated[str | None, typer.Option(help="Trained on; default: train, or mini_train for v1.0-mini.")] = None,
     workers: Workers = None,
     devices: Annotated[int, typer.Option(help="Processes; more than one trains distributed.")] = 1,
+    check: Annotated[bool, typer.Option(help="Look at every sensor file before training.")] = True,
 ) -> None:
     """Train a teacher or a student, alone or distilled."""
     from dualdistill.workflows.training import start_training
@@ -163,6 +177,7 @@ def train(
         split=split,
         workers=workers,
         devices=devices,
+        check=check,
     )
 
 
@@ -221,12 +236,46 @@ def visualize(
     visualize_run(console, run, data=data, samples=samples, checkpoint=checkpoint, split=split)
 
 
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders with runs below, such as runs/.")],
+    checkpoint: Annotated[str, typer.Option(help="Of each run: last, best or step_000400.")] = "last",
+    markdown: Annotated[Path | None, typer.Option(help="Also write the table as Markdown to this file.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="As LaTeX, for the booktabs package.")] = None,
+    html: Annotated[Path | None, typer.Option(help="As a page.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """One table of many evaluated runs: means and spreads over seeds, gains over the student without a teacher."""
+    from dualdistill.workflows.compare import compare_runs
+
+    rows = compare_runs(console, runs, checkpoint=checkpoint, markdown=markdown, latex=latex, html=html)
+    _write_json(json_file, rows)
+
+
+@app.command()
+def convert(
+    foreign: Annotated[Path, typer.Argument(help="A checkpoint of an official code base (.pth, .ckpt, .safetensors).")],
+    out: Annotated[Path, typer.Option(help="The weights file to write, .safetensors.")],
+    boxes: Annotated[
+        str | None,
+        typer.Option(help="Box convention of the file, legacy or new: only where the file cannot tell (it asks then)."),
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Turn an official checkpoint into weights that `evaluate` and `train --teacher` take; every key accounted for."""
+    from dualdistill.workflows.convert import convert_checkpoint
+
+    _write_json(json_file, convert_checkpoint(console, foreign, out, boxes))
+
+
 def main() -> None:
     """Entry point: a user's mistake is a message and exit code 2, never a traceback."""
     try:
         app()
     except UserError as error:
-        errors.print(f"[bold red]Error:[/] {escape(str(error))}")
+        # One raised in a loader process comes wrapped in that process's traceback; only its last word is for the user.
+        message = str(error).rsplit(f"{UserError.__name__}: ", 1)[-1].strip()
+        errors.print(f"[bold red]Error:[/] {escape(message)}")
         sys.exit(2)
 
 

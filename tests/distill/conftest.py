@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from dualdistill.distill.label_encoder import LabelEncoder, LabelEncoderConfig
+from dualdistill.distill.labeldistill import LabelDistillConfig
 from dualdistill.distill.shapes import BevShapes
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHead, CenterHeadConfig
 from dualdistill.models.center_judge import CenterJudge
 from dualdistill.models.center_targets import center_targets
-from dualdistill.structures import BevOutput, Boxes, CameraOutput, HeadOutput, Targets
+from dualdistill.structures import BevOutput, Boxes, CameraOutput, HeadOutput, InstanceMap, Targets
 
 GRID = BevGrid.around(6.4, 0.8)
 HEAD = CenterHeadConfig(shared_channels=8, head_channels=4, heatmap_bias=-4.0)
@@ -35,7 +37,14 @@ class Pair:
         return {"teacher": BevShapes.of(self.teacher), "student": BevShapes.of(self.student)}
 
     def build(self, config):
+        if isinstance(config, LabelDistillConfig) and config.label:
+            return config.build(**self.shapes, judge=self.judge, label_encoder=self.label_encoder())
         return config.build(**self.shapes, judge=self.judge)
+
+    def label_encoder(self) -> LabelEncoder:
+        """The same one each time."""
+        torch.manual_seed(0)
+        return LabelEncoderConfig(hidden_channels=8).build(teacher=self.shapes["teacher"])
 
 
 def random_boxes(count: int, generator: torch.Generator) -> Boxes:
@@ -49,6 +58,11 @@ def random_boxes(count: int, generator: torch.Generator) -> Boxes:
         velocity=uniform(-5, 5, count, 2),
         label=torch.randint(0, 10, (count,), generator=generator),
     )
+
+
+def random_instances(batch: int, any_at_all: bool, generator: torch.Generator) -> InstanceMap:
+    klass = torch.randint(-1, 10 if any_at_all else 0, (batch, 6, 4, 11), generator=generator)
+    return InstanceMap(klass=klass, instance=torch.randint(0, 3, klass.shape, generator=generator))
 
 
 @pytest.fixture
@@ -89,6 +103,8 @@ def make_pair() -> Callable[..., Pair]:
             boxes=annotations,
             heatmap=center_targets(annotations, GRID, HEAD).heatmap,
             depth=60 * torch.rand(batch, 6, 4, 11, generator=generator),
+            depth_owner=torch.randint(-1, boxes, (batch, 6, 4, 11), generator=torch.Generator().manual_seed(seed)),
+            instances=random_instances(batch, bool(boxes), generator),
         )
         return Pair(output(TEACHER), output(STUDENT, camera), targets, CenterJudge(GRID, HEAD))
 

@@ -7,7 +7,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from dualdistill.distill.distillbev import DistillBevConfig
 from dualdistill.distill.dualdistill import DualDistillConfig
+from dualdistill.distill.labeldistill import LabelDistillConfig
+from dualdistill.distill.tig_bev import TigBevConfig
+from dualdistill.distill.x3kd import X3kdConfig
 from dualdistill.structures import weighted_sum
 
 DISTILLERS = {
@@ -20,6 +24,13 @@ DISTILLERS = {
     "dualdistill-attention": DualDistillConfig(alignment="attention"),
     "dualdistill-orthogonal": DualDistillConfig(alignment="orthogonal"),
     "dualdistill-upsample": DualDistillConfig(alignment="upsample-conv"),
+    "distillbev": DistillBevConfig(),
+    "tig-bev": TigBevConfig(depth_range=(1.0, 65.0), depth_step=4.0, keypoints=6),
+    "labeldistill": LabelDistillConfig(),
+    "labeldistill-switches": LabelDistillConfig(partition="key_frame", response_target="soft"),
+    "x3kd": X3kdConfig(refine_channels=8),
+    "x3kd-canvas": X3kdConfig(refine_channels=8, feature_level="canvas", feature_reduce="balanced", positives="peak"),
+    "x3kd-neck-instances": X3kdConfig(feature_level="neck", instances=True),
 }
 
 each_distiller = pytest.mark.parametrize("config", DISTILLERS.values(), ids=DISTILLERS)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dualdistill.data.synthetic import TINY, make_synthetic
 from dualdistill.workflows.training import start_training
 
 TINY_STUDENT = (
@@ -28,12 +27,6 @@ TINY_TEACHER = (
     "teacher.head.head_channels=4",
 )
 STEPS = ("training.steps=3", "training.batch_size=1", "training.save_every=2", "training.log_every=1")
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A synthetic world that renders in seconds."""
-    return make_synthetic(tmp_path_factory.mktemp("world") / "tiny", TINY, workers=1)
 
 
 @pytest.fixture

@@ -81,6 +81,39 @@ class ObjectSampling:
             raise ValueError(f"counts must be ten numbers >= 0, one a class, got {self.counts}")
 
 
+MaskSource = Literal["synthetic", "maskrcnn", "official"]
+"""Who gave the masks behind the virtual points: the synthetic world, torchvision's Mask R-CNN, or, through the cache
+files of the official MVP, its CenterNet2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VirtualPointsConfig:
+    """Painted and virtual points beside the LiDAR's, for the MVP teacher (spec mvp 5 and 6)."""
+
+    masks: MaskSource = "maskrcnn"
+    layout: Literal["distillbev", "centerpoint", "split"] = "distillbev"
+    """The 17 channels of DistillBEV's pillars, the 16 of the original pillars, or those 16 for the original's split
+    reader, which tells painted from raw points by their flag: see `virtual_points.layout`."""
+    sweeps: bool = True
+    """Whether earlier sweeps carry painted and virtual points too; otherwise the key frame alone does."""
+    missing: Literal["error", "unpainted"] = "error"
+    """What becomes of a sweep without cached points: the official download lacks about one in a hundred."""
+    depth_from_virtual: bool = True
+    """Whether virtual points count as depth labels of the cameras, as in the released MVP runs (spec dualdistill
+    9.9)."""
+    ring_leak: bool = False
+    """Ring index instead of 1 in the first class column of raw sweep points: for released weights only."""
+
+    def __post_init__(self) -> None:
+        if self.ring_leak and self.layout != "distillbev":
+            raise ValueError("ring_leak is an accident of the distillbev layout")
+
+    @property
+    def point_channels(self) -> int:
+        """Of a point as the network sees it."""
+        return 17 if self.layout == "distillbev" else 16
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What a sample holds. The defaults are those of DualDistill's R50 rows (spec dualdistill 5.3)."""
@@ -118,12 +151,17 @@ class DataConfig:
     point_range: tuple[float, float, float, float, float, float] = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
     """x, y, z from, x, y, z to, metres, in the augmented BEV frame: points outside are dropped."""
 
+    virtual_points: VirtualPointsConfig | None = None
+    """Adds painted and virtual points, which must have been made before; None: LiDAR alone, 5 channels."""
+
     depth_stride: int = 16
     """Pixels of the network image per depth cell."""
     depth_range: Range = (1.0, 60.0)
     """Nearest (included) and farthest (excluded) depth that makes a label, metres."""
     depth_variant: Literal["nearest", "official"] = "nearest"
     """How points fall into cells: see `data.depth`."""
+    depth_owner: bool = False
+    """Whether to tell which annotated object the point of each depth label lies in (TiG-BEV); needs `depth`."""
 
     bev_augmentation: BevAugmentation = BevAugmentation()
     box_reach: float = 51.2
@@ -147,9 +185,18 @@ class DataConfig:
         if min(*self.train_candidates, self.test_candidate) < 0 or self.frame_step <= 0:
             raise ValueError("candidates count from 0, and frame_step must be positive")
         _check_range("depth_range", self.depth_range)
+        if self.depth_owner and not (self.cameras and self.depth):
+            raise ValueError("depth_owner tells whose the depth labels are: it needs cameras=True, depth=True")
         if any(low >= high for low, high in zip(self.point_range[:3], self.point_range[3:], strict=True)):
             raise ValueError(f"point_range must go from low to high on every axis, got {self.point_range}")
         if self.box_reach <= 0:
             raise ValueError(f"box_reach must be positive, got {self.box_reach}")
         if self.object_sampling is not None and (self.cameras or not self.points):
             raise ValueError("object_sampling pastes points that no image shows: it needs points=True, cameras=False")
+        if self.virtual_points is not None and not self.points:
+            raise ValueError("virtual_points has no effect without points: set it to none")
+
+    @property
+    def point_channels(self) -> int:
+        """Of a point in a sample."""
+        return 5 if self.virtual_points is None else self.virtual_points.point_channels

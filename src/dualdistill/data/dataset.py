@@ -14,12 +14,13 @@ from dualdistill.data.annotations import sample_boxes, within_reach
 from dualdistill.data.augment import draw_bev, draw_view
 from dualdistill.data.balance import class_balanced
 from dualdistill.data.config import DataConfig
-from dualdistill.data.depth import depth_labels
+from dualdistill.data.depth import depth_labels, owners_of_labels, owners_of_points
 from dualdistill.data.frames import STAND_IN_GAP, EarlierFrame, earlier_frame
 from dualdistill.data.images import ImageView, load_image
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.object_sampling import ObjectDatabase, ObjectSampler
 from dualdistill.data.sweeps import accumulate, choose_sweeps, read_points
+from dualdistill.data.virtual_points.clouds import VirtualClouds
 from dualdistill.errors import UserError
 from dualdistill.geometry.boxes import transform_boxes
 from dualdistill.geometry.transforms import transform
@@ -55,16 +56,19 @@ class NuscenesDataset(Dataset[Batch]):
             seed: Of everything that is drawn.
 
         Raises:
-            UserError: if one of the samples lacks a sensor that is needed.
+            UserError: if one of the samples lacks a sensor that is needed, or virtual points.
         """
         self.index, self.config, self.training, self.seed = index, config, training, seed
         _require_sensors(index, config, positions)
         self.positions = positions
         if training and config.class_balanced:
             self.positions = class_balanced(index, positions, seed)
+        self.virtual: VirtualClouds | None = None
+        if config.virtual_points is not None:
+            self.virtual = VirtualClouds(index, config.virtual_points, positions, config.num_sweeps)
         self.objects: ObjectSampler | None = None
         if training and config.object_sampling is not None:
-            database = ObjectDatabase.open(index, positions, config.num_sweeps)
+            database = ObjectDatabase.open(index, positions, config.num_sweeps, clouds=self.virtual)
             self.objects = ObjectSampler(database, config.object_sampling)
 
     def __len__(self) -> int:
@@ -98,16 +102,25 @@ class NuscenesDataset(Dataset[Batch]):
         if self.config.points:
             sweeps = generator if self.config.random_sweeps else None
             rows = choose_sweeps(self.index, key_row, self.config.num_sweeps, sweeps)
-            features = accumulate(self.index, key_row, rows, key_points)
+            if self.virtual is None:
+                features = accumulate(self.index, key_row, rows, key_points)
+            else:
+                features = self.virtual.accumulate(key_row, rows, key_points)
             if self.objects is not None and generator is not None and self._pastes(epoch):
                 features, boxes = self.objects(features, boxes, generator)
             points = self._points(features, augmented_from_bev @ bev_from_global @ self._pose(key_row))
-        cameras, depth = None, None
+        cameras, depth, depth_owner = None, None, None
         if self.config.cameras:
             views = self._views(position, generator)
             cameras = self._cameras(position, views, augmented_from_bev, meta, generator)
             if key_points is not None and wants_depth:
+                if self.virtual is not None and self.virtual.config.depth_from_virtual:
+                    key_points = self.virtual.densified(key_row, key_points)
                 depth = self._depth(position, views, key_points)
+                if self.config.depth_owner:
+                    points_bev = transform(bev_from_global @ self._pose(key_row), key_points[:, :3].double())
+                    owner = owners_of_points(points_bev, boxes)
+                    depth_owner = self._depth_owner(position, views, key_points, depth, owner)
         return Batch(
             boxes=(within_reach(transform_boxes(augmented_from_bev, boxes), self.config.box_reach),),
             augmented_from_bev=augmented_from_bev[None].float(),
@@ -115,6 +128,7 @@ class NuscenesDataset(Dataset[Batch]):
             cameras=cameras,
             points=points,
             depth=depth,
+            depth_owner=depth_owner,
         )
 
     def _pastes(self, epoch: int) -> bool:
@@ -137,7 +151,7 @@ class NuscenesDataset(Dataset[Batch]):
             ego_from_bev=ego_from_bev,
         )
 
-    def _points(self, features: Float[Tensor, "points 5"], augmented_from_lidar: Float[Tensor, "4 4"]) -> Points:
+    def _points(self, features: Float[Tensor, "points _"], augmented_from_lidar: Float[Tensor, "4 4"]) -> Points:
         xyz = transform(augmented_from_lidar.float(), features[:, :3])
         low, high = xyz.new_tensor(self.config.point_range).view(2, 3)
         kept = ((xyz > low) & (xyz < high)).all(dim=1)
@@ -203,21 +217,45 @@ class NuscenesDataset(Dataset[Batch]):
     def _depth(
         self, position: int, views: list[ImageView], key_points: Float[Tensor, "points 5"]
     ) -> Float[Tensor, "1 cam h w"]:
-        rows = self.index.sample_cameras[position]
-        global_from_lidar = self._pose(int(self.index.sample_lidar[position]))
-        global_from_camera = torch.stack([self._pose(int(row)) for row in rows])
-        camera_from_lidar = torch.linalg.inv(global_from_camera) @ global_from_lidar
         return depth_labels(
             key_points[:, :3],
-            camera_from_lidar,
-            torch.from_numpy(self.index.intrinsics[rows]),
-            torch.stack([view.matrix() for view in views]),
-            stored_size=self._stored_size(int(rows[0])),
+            *self._projection(position, views),
+            stored_size=self._stored_size(int(self.index.sample_cameras[position, 0])),
             image_size=self.config.image_size,
             stride=self.config.depth_stride,
             depth_range=self.config.depth_range,
             variant=self.config.depth_variant,
         )[None]
+
+    def _depth_owner(
+        self,
+        position: int,
+        views: list[ImageView],
+        key_points: Float[Tensor, "points 5"],
+        depth: Float[Tensor, "1 cam h w"],
+        owner: Int[Tensor, "points"],
+    ) -> Int[Tensor, "1 cam h w"]:
+        return owners_of_labels(
+            depth[0],
+            key_points[:, :3],
+            owner,
+            *self._projection(position, views),
+            stride=self.config.depth_stride,
+            variant=self.config.depth_variant,
+        )[None]
+
+    def _projection(
+        self, position: int, views: list[ImageView]
+    ) -> tuple[Float[Tensor, "cam 4 4"], Float[Tensor, "cam 3 3"], Float[Tensor, "cam 4 4"]]:
+        """`camera_from_lidar` through the world, intrinsics and `augmented_from_image` of the cameras."""
+        rows = self.index.sample_cameras[position]
+        global_from_lidar = self._pose(int(self.index.sample_lidar[position]))
+        global_from_camera = torch.stack([self._pose(int(row)) for row in rows])
+        return (
+            torch.linalg.inv(global_from_camera) @ global_from_lidar,
+            torch.from_numpy(self.index.intrinsics[rows]),
+            torch.stack([view.matrix() for view in views]),
+        )
 
 
 def _require_sensors(index: NuscenesIndex, config: DataConfig, positions: Int[np.ndarray, "samples"]) -> None:

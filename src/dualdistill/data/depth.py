@@ -13,11 +13,13 @@ fell:
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dualdistill.geometry.boxes import points_in_boxes
 from dualdistill.geometry.cameras import project
 from dualdistill.geometry.transforms import transform
+from dualdistill.structures import Boxes
 
 BORDER = 1.0
 """The official code drops points less than a pixel inside the stored image."""
@@ -44,20 +46,66 @@ def depth_labels(
         stride: Pixels of the network image per cell.
         depth_range: Nearest (included) and farthest (excluded) depth of a label, metres.
     """
-    dtype = camera_from_points.dtype
-    points_camera = transform(camera_from_points, points.to(dtype).expand(len(camera_from_points), -1, -1))
-    pixels = project(points_camera, intrinsics.to(dtype))
+    pixels = _pixels(points, camera_from_points, intrinsics)
     seen = pixels[..., 2] > 0
     if variant == "official":
         height, width = stored_size
         u, v = pixels[..., 0], pixels[..., 1]
         seen &= (u > BORDER) & (u < width - BORDER) & (v > BORDER) & (v < height - BORDER)
-    augmented = transform(augmented_from_image.to(dtype), pixels)
+    augmented = transform(augmented_from_image.to(pixels.dtype), pixels)
     if variant == "nearest":
         return nearest_in_cells(augmented, seen, image_size, stride, depth_range).float()
     smallest = smallest_in_blocks(last_in_pixels(augmented, seen, image_size), stride)
     in_range = (smallest >= depth_range[0]) & (smallest < depth_range[1])
     return torch.where(in_range, smallest, 0.0).float()
+
+
+def owners_of_points(points: Float[Tensor, "points 3"], boxes: Boxes) -> Int[Tensor, "points"]:
+    """Index of the last box that holds each point, -1 where none does; points and boxes in one frame."""
+    number = torch.arange(len(boxes), device=points.device)[:, None]
+    held = torch.where(points_in_boxes(points, boxes), number, -1)  # boxes points
+    return torch.cat([torch.full_like(held.new_empty(1, len(points)), -1), held]).amax(dim=0)
+
+
+def owners_of_labels(
+    labels: Float[Tensor, "cam h w"],
+    points: Float[Tensor, "points 3"],
+    owner: Int[Tensor, "points"],
+    camera_from_points: Float[Tensor, "cam 4 4"],
+    intrinsics: Float[Tensor, "cam 3 3"],
+    augmented_from_image: Float[Tensor, "cam 4 4"],
+    *,
+    stride: int,
+    variant: Literal["nearest", "official"],
+) -> Int[Tensor, "cam h w"]:
+    """Owner of the point that made each label, -1 where there is no label (spec tig_bev b.2).
+
+    A point made the label of its cell if it has its depth; of several, the highest owner counts.
+
+    Args:
+        labels: What `depth_labels` said of the same points through the same cameras.
+        owner: Of each point, -1 for nobody.
+    """
+    pixels = _pixels(points, camera_from_points, intrinsics)
+    augmented = transform(augmented_from_image.to(pixels.dtype), pixels)[..., :2]
+    cells = (augmented / stride).round() if variant == "nearest" else (augmented.trunc() / stride).floor()
+    shape = (labels.shape[0], labels.shape[1], labels.shape[2])
+    kept = (pixels[..., 2] > 0) & _inside(cells, shape)
+    place = _flat(cells, shape, kept)
+    made_it = pixels[..., 2][kept].float() == labels.flatten()[place]
+    nobody = owner.new_full((labels.numel(),), -1)
+    return nobody.scatter_reduce(0, place[made_it], owner.expand(kept.shape)[kept][made_it], "amax").view(shape)
+
+
+def _pixels(
+    points: Float[Tensor, "points 3"],
+    camera_from_points: Float[Tensor, "cam 4 4"],
+    intrinsics: Float[Tensor, "cam 3 3"],
+) -> Float[Tensor, "cam points 3"]:
+    """u, v (pixels of the original image) and depth (metres) of the points in each camera."""
+    dtype = camera_from_points.dtype
+    points_camera = transform(camera_from_points, points.to(dtype).expand(len(camera_from_points), -1, -1))
+    return project(points_camera, intrinsics.to(dtype))
 
 
 def nearest_in_cells(

@@ -20,11 +20,13 @@ from dualdistill.data.columns import read_columns, write_columns
 from dualdistill.data.config import ObjectSampling
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.sweeps import accumulate, choose_sweeps
+from dualdistill.data.virtual_points.clouds import VirtualClouds
 from dualdistill.geometry.boxes import footprints, points_in_boxes
 from dualdistill.ops.rotated_iou import rotated_iou
 from dualdistill.structures import CLASSES, Boxes
 
 CHANNELS = 5
+"""Of plain LiDAR points; with virtual points there are more."""
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 """Wraps the loop over samples, to show how far it is."""
@@ -43,8 +45,9 @@ class ObjectDatabase:
     velocity: Float[np.ndarray, "objects 2"]
     offset: Int[np.ndarray, "objects_and_one"]
     """Points of object `i` are rows `offset[i]` up to `offset[i + 1]`."""
-    points: Float[np.ndarray, "points 5"]
-    """x, y, z relative to the box centre, intensity, time lag."""
+    points: Float[np.ndarray, "points chan"]
+    """x, y, z relative to the box centre; then what the clouds hold: intensity, time lag, or a `virtual_points`
+    layout."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -56,6 +59,7 @@ class ObjectDatabase:
         positions: Int[np.ndarray, "samples"],
         num_sweeps: int,
         progress: Progress = iter,
+        clouds: VirtualClouds | None = None,
     ) -> "ObjectDatabase":
         """The objects of some samples, kept beside the index; gathered first if that was never done.
 
@@ -65,12 +69,15 @@ class ObjectDatabase:
         Args:
             positions: Training samples; repetitions count once.
             num_sweeps: Sweeps accumulated, the key frame's included.
+            clouds: If given, objects keep their painted and virtual points.
         """
         positions = np.unique(positions)
-        what = hashlib.sha256(repr((num_sweeps, CHANNELS)).encode() + positions.astype("<i8").tobytes())
+        made_of = (num_sweeps, CHANNELS) if clouds is None else (num_sweeps, clouds.identity)
+        what = hashlib.sha256(repr(made_of).encode() + positions.astype("<i8").tobytes())
         folder = index.folder / f"objects-{what.hexdigest()[:16]}"
         if not folder.is_dir():
-            store_folder(folder, lambda target: _gather(index, progress(positions.tolist()), num_sweeps, target))
+            samples = progress(positions.tolist())
+            store_folder(folder, lambda target: _gather(index, samples, num_sweeps, clouds, target))
         return cls.load(folder)
 
     @classmethod
@@ -81,7 +88,7 @@ class ObjectDatabase:
         offset = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
         points = np.empty((0, CHANNELS), np.float32)
         if offset[-1]:  # an empty file cannot be mapped
-            points = np.memmap(folder / "points.f32", dtype=np.float32, mode="r").reshape(-1, CHANNELS)
+            points = np.memmap(folder / "points.f32", dtype=np.float32, mode="r").reshape(int(offset[-1]), -1)
         return cls(folder=folder, offset=offset, points=points, **columns)  # type: ignore[arg-type]
 
     def __reduce__(self) -> tuple[Callable[[Path], "ObjectDatabase"], tuple[Path]]:
@@ -96,14 +103,16 @@ class ObjectDatabase:
             label=torch.from_numpy(self.label[rows]),
         )
 
-    def points_of(self, row: int) -> Float[Tensor, "points 5"]:
+    def points_of(self, row: int) -> Float[Tensor, "points chan"]:
         """Points of one object where they were in its own scene."""
         points = torch.from_numpy(np.array(self.points[self.offset[row] : self.offset[row + 1]]))
         points[:, :3] += torch.from_numpy(self.center[row].copy()).float()
         return points
 
 
-def _gather(index: NuscenesIndex, positions: Iterable[int], num_sweeps: int, folder: Path) -> None:
+def _gather(
+    index: NuscenesIndex, positions: Iterable[int], num_sweeps: int, clouds: VirtualClouds | None, folder: Path
+) -> None:
     """Cut the objects of some samples out of their point clouds; those without a point are left out."""
     gathered: list[Boxes] = []
     counts: list[Tensor] = []
@@ -112,7 +121,8 @@ def _gather(index: NuscenesIndex, positions: Iterable[int], num_sweeps: int, fol
             key_row = int(index.sample_lidar[position])
             lidar_from_global = np.linalg.inv(index.global_from_sensor(key_row))
             boxes = sample_boxes(index, int(position), torch.from_numpy(lidar_from_global))
-            points = accumulate(index, key_row, choose_sweeps(index, key_row, num_sweeps))
+            rows = choose_sweeps(index, key_row, num_sweeps)
+            points = accumulate(index, key_row, rows) if clouds is None else clouds.accumulate(key_row, rows)
             held = points_in_boxes(points[:, :3], boxes)
             filled = held.any(dim=1)
             gathered.append(boxes.select(filled))
@@ -148,8 +158,8 @@ class ObjectSampler:
         self.rows_of_class = [np.flatnonzero(enough & (database.label == label)) for label in range(len(CLASSES))]
 
     def __call__(
-        self, points: Float[Tensor, "points 5"], boxes: Boxes, generator: np.random.Generator
-    ) -> tuple[Float[Tensor, "more_points 5"], Boxes]:
+        self, points: Float[Tensor, "points chan"], boxes: Boxes, generator: np.random.Generator
+    ) -> tuple[Float[Tensor, "more_points chan"], Boxes]:
         """Points and boxes (LIDAR_TOP frame) with objects pasted where nothing stands, new points first."""
         rows = self._draw(boxes, generator)
         if not len(rows):

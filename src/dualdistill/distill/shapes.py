@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import BevOutput
 
@@ -13,20 +15,32 @@ Shape = tuple[int, int, int]
 class BevShapes:
     """Shapes of the maps in a `BevOutput`, without their batch axis."""
 
+    canvas: Shape
+    """Of the input of the BEV encoder."""
     stages: tuple[Shape, ...]
     """Of the encoder stages, fine to coarse."""
     neck: Shape
     """Of the input of the detection head."""
     extent: tuple[float, float, float, float]
     """x_min, y_min, x_max, y_max of all maps, metres."""
+    image: Shape | None = None
+    """Of the image features of one camera; None for a detector without cameras."""
 
     @classmethod
     def of(cls, output: BevOutput) -> "BevShapes":
         """The shapes of an output, say of one forward pass on a dummy batch."""
-        stages = tuple((s.shape[1], s.shape[2], s.shape[3]) for s in output.stages)
-        neck = (output.neck.shape[1], output.neck.shape[2], output.neck.shape[3])
-        return cls(stages=stages, neck=neck, extent=output.extent)
+        return cls(
+            canvas=_shape(output.canvas),
+            stages=tuple(map(_shape, output.stages)),
+            neck=_shape(output.neck),
+            extent=output.extent,
+            image=None if output.camera is None else _shape(output.camera.features[:, 0]),
+        )
 
     def grid(self, shape: Shape) -> BevGrid:
         """The BEV grid of one of these maps."""
         return BevGrid.covering(self.extent, shape[1:])
+
+
+def _shape(features: Tensor) -> Shape:
+    return features.shape[1], features.shape[2], features.shape[3]

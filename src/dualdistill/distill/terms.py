@@ -4,7 +4,7 @@ Spec dualdistill 3.1 and 3.2 (the same formulas as DistillBEV's, spec distillbev
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -40,3 +40,11 @@ def weighted_squares(
 def map_difference(a: Float[Tensor, "batch 1 y x"], b: Float[Tensor, "batch 1 y x"]) -> Float[Tensor, ""]:
     """Sum of absolute differences over cells, mean over the batch."""
     return (a - b).abs().sum() / len(a)
+
+
+def balanced_mean(error: Float[Tensor, "batch _ y x"], mask: Bool[Tensor, "batch 1 y x"]) -> Float[Tensor, ""]:
+    """Half the mean over the cells of the mask, half that over the others; a half without cells is 0."""
+    cells = error.mean(dim=1, keepdim=True)
+    inside = (cells * mask).sum() / mask.sum().clamp(min=1)
+    outside = (cells * ~mask).sum() / (~mask).sum().clamp(min=1)
+    return (inside + outside) / 2

@@ -42,6 +42,9 @@ class CenterPointConfig:
     """Of each stage's part of the neck."""
     neck_stage: int = 1
     """The neck, and with it the head, has the resolution of this stage."""
+    norm_momentum: float = 0.01
+    """Of the batch norms before the head: how fast running statistics follow. Trainings of a few hundred steps want 0.1,
+    or their statistics still remember the start."""
     head: CenterHeadConfig = field(default_factory=CenterHeadConfig)
 
     def __post_init__(self) -> None:
@@ -52,6 +55,8 @@ class CenterPointConfig:
             raise ValueError(f"neck_stage must be one of {lengths[0]} stages, got {self.neck_stage}")
         if self.point_channels < 3 or not self.pillar_channels:
             raise ValueError("points need x, y, z and at least one layer")
+        if not 0 < self.norm_momentum <= 1:
+            raise ValueError(f"norm_momentum must lie in (0, 1], got {self.norm_momentum}")
         if self.z_range[0] >= self.z_range[1]:
             raise ValueError(f"z_range must rise, got {self.z_range}")
         self.pillars.coarser(math.prod(self.stage_strides))  # raises where a map would not fit
@@ -83,6 +88,10 @@ class CenterPoint(nn.Module):
         scales = [math.prod(config.stage_strides[: stage + 1]) / at_neck for stage in range(len(config.stage_channels))]
         widths = [config.neck_channels] * len(scales)
         self.neck = SecondFpn(config.stage_channels, widths, scales)
+        for part in (self.encoder, self.backbone, self.neck):
+            for module in part.modules():
+                if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                    module.momentum = config.norm_momentum
         self.head = config.head.build(in_channels=sum(widths))
 
     @property

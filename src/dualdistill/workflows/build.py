@@ -1,5 +1,6 @@
 """From a record to living parts: data sets, detectors, distillers, and weights that say what they are."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def find_teacher(experiment: Experiment, given: Path | None, out: Path) -> Teach
         runs = [run for run in runs if (run.parents[2] / "finished.json").is_file()]
         if not runs:
             raise UserError(
-                f"This recipe learns from a trained {recipe}, and there is no finished run of it in {out}. Train one with "
+                f"This recipe learns from a trained {recipe}, and {out} has no finished run of it. Train one with "
                 f"`dualdistill train {recipe} --data … --out {out}`, or name one with --teacher."
             )
         path = runs[-1]
@@ -132,14 +133,19 @@ def experiment_of(facts: dict[str, Any]) -> Experiment:
 
 
 def _score_beside(weights: Path) -> dict[str, float] | None:
-    """mAP and NDS of a checkpoint, where it has been evaluated in its run."""
-    import json
-
-    metrics = weights.parents[2] / "evaluation" / weights.parent.name / "metrics.json"
+    """mAP and NDS of a checkpoint, where it has been evaluated."""
+    metrics = evaluation_folder(weights) / "metrics.json"
     if not metrics.is_file():
         return None
     values = json.loads(metrics.read_text())
     return {"mAP": values["mean_ap"], "NDS": values["nd_score"]}
+
+
+def evaluation_folder(weights: Path) -> Path:
+    """Where a checkpoint's scores are: in its run; next to the file, under its name, for weights outside a run."""
+    weights = weights.resolve()
+    run = run_folder_of(weights)
+    return run.evaluation(weights.parent.name) if run else weights.parent / "evaluation" / weights.stem
 
 
 def run_folder_of(path: Path) -> RunFolder | None:

@@ -1,20 +1,27 @@
-"""`data make-synthetic`, `data prepare`, `data check`."""
+"""`data make-synthetic`, `data prepare`, `data check`, `data virtual-points`."""
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from dualdistill.data.check import check_root
+from dualdistill.data.build import LIDAR
+from dualdistill.data.check import RootReport, check_root
+from dualdistill.data.config import DataConfig
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.synthetic import BENCH, DEMO, TINY, make_synthetic
+from dualdistill.data.virtual_points.cache import VirtualPointsCache
+from dualdistill.data.virtual_points.make import make_virtual_points
+from dualdistill.data.virtual_points.masks import InstanceMasks
+from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 from dualdistill.errors import UserError
-from dualdistill.workflows.progress import progress
+from dualdistill.workflows.progress import Say, progress
 
 SIZES = {"tiny": TINY, "demo": DEMO, "bench": BENCH}
 
@@ -41,21 +48,29 @@ def prepare_index(console: Console, root: Path, version: str | None) -> None:
     )
 
 
+def look_at_files(
+    console: Console, root: Path, version: str | None, split: str = "all", config: DataConfig | None = None
+) -> RootReport:
+    """`check_root` with its progress shown."""
+    with progress(console, "looking at files") as say:
+        return check_root(root, version, split, config, progress=_watched(say))
+
+
+def refuse_problems(report: RootReport) -> None:
+    """Raises UserError with what is wrong and what to do, if anything is."""
+    if report.ok:
+        return
+    lines = [f"{p.count} {p.what}, such as {p.example}\n     -> {p.remedy}" for p in report.problems]
+    raise UserError(f"{report.root} ({report.version}, {report.split}) cannot be used as it is:\n  " + "\n  ".join(lines))
+
+
 def check_data(console: Console, root: Path, version: str | None) -> dict[str, Any]:
     """Look at tables and files; prints what is there and what is wrong.
 
     Raises:
         UserError: after the list, if there are problems.
     """
-    with progress(console, "looking at files") as say:
-
-        def watched(rows: Iterable[int]) -> Iterable[int]:
-            every = list(rows)
-            for done, row in enumerate(every, start=1):
-                yield row
-                say(done, len(every))
-
-        report = check_root(root, version, progress=watched)
+    report = look_at_files(console, root, version)
     console.print(
         f"{report.root} ({report.version}): {report.num_scenes} scenes, {report.num_samples} key frames, "
         f"{report.num_annotations} annotations, {report.num_files} files, {report.num_bytes / 1e6:.1f} MB"
@@ -64,10 +79,42 @@ def check_data(console: Console, root: Path, version: str | None) -> dict[str, A
     for name, count in report.boxes_of_class.items():
         table.add_row(name, str(count))
     console.print(table)
-    for problem in report.problems:
-        console.print(f"[red]{problem.count}[/] {escape(problem.what)}, such as {escape(problem.example)}")
-        console.print(f"     -> {escape(problem.remedy)}")
-    if not report.ok:
-        raise UserError(f"{root} has {len(report.problems)} kinds of problems, listed above with what to do.")
+    refuse_problems(report)
     console.print("[green]Everything that a training may need is there.[/]")
     return {**dataclasses.asdict(report), "root": str(report.root)}
+
+
+def make_virtual(console: Console, root: Path, version: str | None, source: str, weights: Path | None) -> None:
+    """Make the painted and virtual points of every LiDAR sweep of a root; those that are there are kept."""
+    # Imported here, for torchvision's detectors take a while and no other verb needs them.
+    from dualdistill.data.virtual_points.maskrcnn import WANTED, MaskRcnn
+
+    if source not in ("synthetic", "maskrcnn"):
+        raise UserError(f"There are no masks {source!r}; choose synthetic or maskrcnn.")
+    if weights is not None and source != "maskrcnn":
+        raise UserError(f"--weights has no effect with --masks {source}.")
+    index = NuscenesIndex.open(root, version)
+    masks: InstanceMasks
+    if source == "synthetic":
+        masks = SyntheticMasks(index)
+    elif weights is None:
+        raise UserError(f"--masks maskrcnn needs --weights FILE: {WANTED}.")
+    else:
+        masks = MaskRcnn(index, weights, device="cuda" if torch.cuda.is_available() else "cpu")
+    cache = VirtualPointsCache.of(index, "synthetic" if source == "synthetic" else "maskrcnn")
+    rows = np.flatnonzero(index.data_channel == LIDAR).tolist()
+    with progress(console, "completing sweeps") as say:
+        made = make_virtual_points(index, rows, masks, cache, progress=_watched(say))
+    console.print(f"{root}: virtual points of {made} LiDAR sweeps made, of {len(rows) - made} kept, in {cache.folder}")
+
+
+def _watched(say: Say) -> Callable[[Iterable[int]], Iterable[int]]:
+    """A wrapper of loops that says how far they are."""
+
+    def watched(rows: Iterable[int]) -> Iterable[int]:
+        every = list(rows)
+        for done, row in enumerate(every, start=1):
+            yield row
+            say(done, len(every))
+
+    return watched

@@ -1,5 +1,6 @@
 """`evaluate`: a run, a weights file or a result file, scored with the nuScenes detection metrics."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from dualdistill.models.checkpoints import load_weights, read_facts
 from dualdistill.recipes.experiment import Experiment
 from dualdistill.report.results import ResultRow
 from dualdistill.report.tables import results_table
-from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.run_folder import RunFolder, write_atomically
 from dualdistill.workflows.build import (
     build_detector,
+    evaluation_folder,
     evaluation_loader,
     experiment_of,
     open_dataset,
@@ -57,6 +59,8 @@ class Trained:
     def index(self, data: Path | None, version: str | None) -> NuscenesIndex:
         """The data root that was asked for, or else the one of the training."""
         known = self.facts["data"]
+        if data is None and known is None:
+            raise UserError(f"{self.path} was converted and does not say which data it is for: give --data ROOT.")
         return NuscenesIndex.open(data or Path(known["root"]), version or (None if data else known["version"]))
 
     def dataset(self, index: NuscenesIndex, split: str | None) -> NuscenesDataset:
@@ -87,7 +91,8 @@ def evaluate_anything(
     workers: int | None = None,
     official: bool = False,
 ) -> dict[str, Any]:
-    """Score `what`, print the table, write metrics.json (and results_nusc.json); returns the metrics."""
+    """Score `what`, print the table, write metrics.json, evaluated.json (which data) and results_nusc.json; returns the
+    metrics."""
     if what.suffix == ".json":
         if data is None:
             raise UserError("A result file does not say which data it is about: give --data ROOT.")
@@ -104,7 +109,7 @@ def evaluate_anything(
         index = trained.index(data, version)
         split = split or split_names(index.version)[1]
         name = trained.facts["recipe"]
-        folder = out or _beside(weights)
+        folder = out or evaluation_folder(weights)
         results = folder / "results_nusc.json"
         write_detections(console, trained, trained.dataset(index, split), results, workers or 0)
     if official:
@@ -113,6 +118,8 @@ def evaluate_anything(
         metrics = official_metrics(results, index.root, index.version, split, folder)
     else:
         metrics = evaluate_submission(results, index, split, folder)
+    evaluated = {"root": str(index.root.resolve()), "version": index.version, "split": split}
+    write_atomically(folder / "evaluated.json", json.dumps(evaluated, indent=2) + "\n")
     console.print(results_table([ResultRow.from_metrics(name, metrics)]).to_rich())
     console.print(f"wrote {folder / 'metrics.json'}")
     return metrics
@@ -130,12 +137,3 @@ def write_detections(
     parts = [detections_to_global(boxes, meta, sample=i) for i, (meta, boxes) in enumerate(answers)]
     source: Source = "lidar" if trained.experiment.role == "teacher" else "camera"
     write_submission(path, Detections.concatenate(parts), [meta.token for meta, _ in answers], sources=[source])
-
-
-def _beside(weights: Path) -> Path:
-    """Evaluation folder of a checkpoint in its run; next to the file for weights outside a run."""
-    checkpoint = weights.resolve().parent
-    run = checkpoint.parents[1] if len(checkpoint.parents) > 1 else checkpoint
-    if (run / "experiment.json").is_file():
-        return RunFolder(run).evaluation(checkpoint.name)
-    return checkpoint / "evaluation"

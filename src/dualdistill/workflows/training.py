@@ -30,6 +30,7 @@ from dualdistill.workflows.build import (
     open_dataset,
     split_names,
 )
+from dualdistill.workflows.data import look_at_files, refuse_problems
 from dualdistill.workflows.progress import progress
 
 
@@ -70,6 +71,7 @@ def start_training(
     split: str | None = None,
     workers: int | None = None,
     devices: int = 1,
+    check: bool = True,
 ) -> Path:
     """Train a recipe; returns its run folder. Raises UserError before any time is spent if something is missing."""
     experiment = override(find(recipe).build(), overrides)
@@ -87,6 +89,8 @@ def start_training(
         split=split or split_names(index.version)[0],
         teacher=weights,
     )
+    if check:
+        refuse_problems(look_at_files(console, data, job.version, job.split, experiment.data))
     run = RunFolder.create(out, recipe, seed)
     run.write_json("experiment.json", job.plain())
     run.write_json("environment.json", environment())

@@ -70,7 +70,7 @@ TINY = SyntheticConfig(
 )
 """For tests: seconds, not minutes."""
 
-DEMO = SyntheticConfig(name="demo", train_scenes=40, val_scenes=12, key_frames=6, lead_in_sweeps=10)
+DEMO = SyntheticConfig(name="demo", train_scenes=40, val_scenes=12, key_frames=6, lidar_rate=10.0, lead_in_sweeps=5)
 """About a minute on two cores: 240 key frames to train on, 72 to validate."""
 
 BENCH = SyntheticConfig(

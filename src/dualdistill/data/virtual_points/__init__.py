@@ -1,0 +1,1 @@
+"""Virtual points: what 2D instance masks add to LiDAR sweeps (MVP, spec mvp)."""

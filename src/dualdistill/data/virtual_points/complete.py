@@ -1,0 +1,131 @@
+"""Painted and virtual points of one LiDAR sweep (MVP, Yin et al., NeurIPS 2021; spec mvp 3 and 4).
+
+Each instance mask colours the LiDAR points seen in it, and lifts pixels drawn from it to the depth of the
+nearest such point. Nothing is said about occlusion: a background point seen past an object, in its mask, lends
+its depth too.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dualdistill.data.virtual_points.masks import LABEL_CHANNELS, ImageInstances
+from dualdistill.geometry.cameras import project
+from dualdistill.geometry.transforms import transform
+
+POINTS_PER_INSTANCE = 50
+
+VIRTUAL_CHANNELS = 3 + LABEL_CHANNELS
+PAINTED_CHANNELS = 4 + LABEL_CHANNELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletedSweep:
+    """What masks add to a sweep, in its own sensor frame: the content of one file of MVP's cache."""
+
+    virtual: Float[Tensor, "virtual 14"]
+    """x, y, z (metres), ten classes in the order of `PAINT_CLASSES`, score."""
+    painted: Float[Tensor, "painted 15"]
+    """x, y, z (metres), intensity, ten classes (several, where two cameras disagree), the larger score."""
+    painted_rows: Int[Tensor, "painted"]
+    """Row of each painted point in the LiDAR file."""
+
+    @classmethod
+    def none(cls) -> "CompletedSweep":
+        return cls(
+            virtual=torch.zeros(0, VIRTUAL_CHANNELS),
+            painted=torch.zeros(0, PAINTED_CHANNELS),
+            painted_rows=torch.zeros(0, dtype=torch.long),
+        )
+
+
+def generator_of(seed: int, filename: str) -> np.random.Generator:
+    """Draws that depend on a seed and on the LiDAR file (as the tables name it) alone."""
+    digest = hashlib.sha256(filename.encode()).digest()
+    return np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
+
+
+def complete_sweep(
+    points: Float[Tensor, "points chan"],
+    instances: Sequence[ImageInstances],
+    camera_from_lidar: Float[Tensor, "cam 4 4"],
+    intrinsics: Float[Tensor, "cam 3 3"],
+    generator: np.random.Generator,
+    points_per_instance: int = POINTS_PER_INSTANCE,
+) -> CompletedSweep:
+    """Painted and virtual points of a sweep.
+
+    Args:
+        points: x, y, z, intensity first.
+        instances: One record per camera.
+        camera_from_lidar: Through the world, ego motion between the exposures included.
+        intrinsics: Of the stored images.
+    """
+    xyz = points[:, :3].double().expand(len(camera_from_lidar), -1, -1)
+    pixels = project(transform(camera_from_lidar.double(), xyz), intrinsics.double())  # cam points 3
+    labels = points.new_zeros(len(points), LABEL_CHANNELS)
+    is_painted = torch.zeros(len(points), dtype=torch.bool)
+    virtual = [CompletedSweep.none().virtual]
+    for camera, found in enumerate(instances):
+        seen, owner = first_owners(pixels[camera], found)
+        is_painted[seen] = True
+        labels[seen] = torch.maximum(labels[seen], found.labels[owner])
+        drawn, depth, of = lifted_pixels(pixels[camera, seen], owner, found, generator, points_per_instance)
+        rays = torch.cat([drawn, torch.ones_like(drawn[:, :1])], dim=1)
+        in_camera = depth[:, None] * (rays @ torch.linalg.inv(intrinsics[camera].double()).mT)
+        in_lidar = transform(torch.linalg.inv(camera_from_lidar[camera].double()), in_camera)
+        virtual.append(torch.cat([in_lidar.float(), found.labels[of]], dim=1))
+    return CompletedSweep(
+        virtual=torch.cat(virtual),
+        painted=torch.cat([points[is_painted, :4], labels[is_painted]], dim=1),
+        painted_rows=is_painted.nonzero().squeeze(1),
+    )
+
+
+def first_owners(
+    pixels: Float[Tensor, "points 3"], found: ImageInstances
+) -> tuple[Int[Tensor, "seen"], Int[Tensor, "seen"]]:
+    """Points (u, v, depth) that fall in a mask, and the first mask each falls in.
+
+    Coordinates are floored; column 0 and row 0 of the image count as outside, as in the original.
+    """
+    height, width = found.masks.shape[1:]
+    column, row = pixels[:, 0].floor(), pixels[:, 1].floor()
+    valid = (pixels[:, 2] > 0) & (column > 0) & (column < width) & (row > 0) & (row < height)
+    seen = valid.nonzero().squeeze(1)
+    if not len(found):
+        return seen[:0], seen[:0]
+    member = found.masks[:, row[seen].long(), column[seen].long()]  # instances seen
+    owned = member.any(dim=0)
+    return seen[owned], member[:, owned].int().argmax(dim=0)
+
+
+def lifted_pixels(
+    pixels: Float[Tensor, "seen 3"],
+    owner: Int[Tensor, "seen"],
+    found: ImageInstances,
+    generator: np.random.Generator,
+    count: int,
+) -> tuple[Float[Tensor, "virtual 2"], Float[Tensor, "virtual"], Int[Tensor, "virtual"]]:
+    """Pixels drawn from each mask that owns a point, the depth of the nearest point it owns, and which mask.
+
+    Pixels are drawn without replacement; of a mask with fewer than `count` all are taken, and the first is
+    repeated. Distance is in whole pixels of the image, without a limit: one point is enough for a mask.
+    """
+    drawn, depth = [pixels.new_zeros(0, 2)], [pixels.new_zeros(0)]
+    owning = owner.unique()
+    for instance in owning.tolist():
+        own = pixels[owner == instance]
+        places = found.masks[instance].nonzero().flip(1)  # column, row
+        order = generator.permutation(len(places))[:count]
+        chosen = np.concatenate([order, np.repeat(order[:1], count - len(order))])
+        places = places[torch.from_numpy(chosen)].to(pixels.dtype)
+        distance = (places[:, None] - own[None, :, :2].floor()).square().sum(dim=2)
+        drawn.append(places)
+        depth.append(own[distance.argmin(dim=1), 2])
+    return torch.cat(drawn), torch.cat(depth), owning.repeat_interleave(count)

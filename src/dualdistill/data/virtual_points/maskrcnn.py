@@ -1,0 +1,92 @@
+"""Masks of real images from torchvision's Mask R-CNN, trained on COCO (spec mvp 11, option B).
+
+COCO knows six of the ten classes: trailers, construction vehicles, cones and barriers get neither colour nor
+virtual points.
+"""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
+
+from dualdistill.data.images import ImageView, load_image
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.virtual_points.masks import ImageInstances
+from dualdistill.errors import UserError
+
+NAME_OF_COCO = {1: "pedestrian", 2: "bicycle", 3: "car", 4: "motorcycle", 6: "bus", 8: "truck"}
+"""Category ids of COCO as torchvision numbers them; all others are ignored."""
+
+CATEGORIES = 91
+"""Ids the model tells apart, the background's included."""
+
+WANTED = (
+    "the COCO weights of torchvision's maskrcnn_resnet50_fpn_v2 "
+    "(https://download.pytorch.org/models/maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth, or their safetensors copy)"
+)
+
+
+class MaskRcnn:
+    """Instance masks of camera images, from weights in a local file. Nothing is ever downloaded."""
+
+    def __init__(
+        self,
+        index: NuscenesIndex,
+        weights: Path,
+        *,
+        min_score: float = 0.3,
+        short_side: int = 800,
+        device: str = "cpu",
+    ):
+        """
+        Args:
+            weights: A `.pth` state dict of torchvision, or the same as `.safetensors`.
+            min_score: Instances the model is less sure of are left out.
+            short_side: Pixels to which the image's shorter side is brought; torchvision's default.
+
+        Raises:
+            UserError: if the file is missing, or holds something else.
+        """
+        self.index, self.device = index, device
+        state = _read_state(weights)
+        with weights.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self.identity = f"maskrcnn_resnet50_fpn_v2, score {min_score:g}, side {short_side}, sha256 {digest}"
+        self.model = maskrcnn_resnet50_fpn_v2(
+            weights=None,
+            weights_backbone=None,
+            num_classes=CATEGORIES,
+            box_score_thresh=min_score,
+            min_size=short_side,
+        )
+        try:
+            self.model.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(f"{weights} holds the weights of another model; expected {WANTED}.") from error
+        self.model.eval().to(device)
+
+    def __call__(self, row: int) -> ImageInstances:
+        height, width = (int(side) for side in self.index.data_size[row])
+        whole = ImageView(resize=1.0, crop=(0, 0), size=(height, width))
+        image = load_image(self.index.path(row), whole, (height, width))
+        with torch.inference_mode():
+            (found,) = self.model([image.to(self.device).float() / 255])
+        names = [NAME_OF_COCO.get(label, "") for label in found["labels"].tolist()]
+        # Best first, as the model gives them: where two masks overlap, the surer one counts.
+        return ImageInstances.of(found["masks"].cpu()[:, 0] >= 0.5, names, found["scores"].cpu())
+
+
+def _read_state(weights: Path) -> dict[str, Tensor]:
+    if not weights.is_file():
+        raise UserError(f"There is no weights file {weights}. Give {WANTED}.")
+    try:
+        if weights.suffix == ".safetensors":
+            return load_file(weights)
+        return torch.load(weights, map_location="cpu", weights_only=True)  # tensors only: no code is run
+    except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        raise UserError(f"{weights} cannot be read ({type(error).__name__}); expected {WANTED}.") from error

@@ -1,0 +1,56 @@
+"""The masks a synthetic world carries: every object that a pixel shows, drawn by ray casting.
+
+They are an oracle: no object is missed, no class is mistaken, every score is 1. They exist for key frames only.
+"""
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dualdistill.data.build_annotations import CLASS_OF_CATEGORY
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.virtual_points.masks import ImageInstances
+from dualdistill.errors import UserError
+
+EXPLANATION = Path("masks/instance_masks.json")
+
+
+class SyntheticMasks:
+    """Instance masks from the PNG files below `masks/` of a root."""
+
+    def __init__(self, index: NuscenesIndex):
+        """
+        Raises:
+            UserError: if the root has no such masks.
+        """
+        path = index.root / EXPLANATION
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"{index.root} holds no instance masks ({path}: {error.strerror}): only synthetic worlds have them. "
+                "Use `--masks maskrcnn --weights FILE` for real images."
+            ) from error
+        self.index = index
+        self.identity = f"synthetic masks, sha256 {hashlib.sha256(content).hexdigest()}"
+        self._explained = {record["filename"]: record["instances"] for record in json.loads(content)}
+
+    def __call__(self, row: int) -> ImageInstances:
+        image = PurePosixPath(self.index.data_filename[row])
+        height, width = (int(side) for side in self.index.data_size[row])
+        filename = f"masks/{image.parent.name}/{image.stem}.png"
+        objects = self._explained.get(filename, [])
+        if not objects:
+            return ImageInstances.none((height, width))
+        try:
+            with Image.open(self.index.root / filename) as opened:
+                values = torch.from_numpy(np.array(opened))
+        except OSError as error:
+            raise UserError(f"cannot read mask {self.index.root / filename} ({error}); make the world anew") from error
+        wanted = torch.tensor([each["value"] for each in objects], dtype=values.dtype)
+        names = [CLASS_OF_CATEGORY.get(each["category"], "") for each in objects]
+        return ImageInstances.of(values == wanted[:, None, None], names, torch.ones(len(objects)))

@@ -1,0 +1,56 @@
+"""Two networks at odds in one loss: a discriminator tells two detectors' maps apart, reversed gradients make it hard.
+
+Spec x3kd b.3. One optimiser steps both, with no alternation.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class _Reversal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, features: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength  # type: ignore[attr-defined]
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        return -ctx.strength * gradients[0], None  # type: ignore[attr-defined]
+
+
+def reverse_gradient(features: Float[Tensor, "*shape"], strength: float = 1.0) -> Float[Tensor, "*shape"]:
+    """The same numbers; the gradient that comes back is multiplied by -`strength`."""
+    return _Reversal.apply(features, strength)
+
+
+class Discriminator(nn.Module):
+    """Logits of "this is the teacher's", one a patch of 8x8 cells. No batch norm: its statistics would tell which is
+    which."""
+
+    def __init__(self, in_channels: int, channels: tuple[int, int, int] = (256, 128, 64)):
+        super().__init__()
+        widths = (in_channels, *channels)
+        layers: list[nn.Module] = []
+        for before, width in zip(widths, channels, strict=False):
+            layers += [nn.Conv2d(before, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 3, padding=1))
+
+    def forward(self, features: Float[Tensor, "batch chan y x"]) -> Float[Tensor, "batch 1 _ _"]:
+        return self.layers(features)
+
+
+def adversarial_loss(
+    of_teacher: Float[Tensor, "batch 1 y x"], of_student: Float[Tensor, "batch 1 y x"]
+) -> Float[Tensor, ""]:
+    """Binary cross entropy of a discriminator's logits, half on each side; ln 2 for one that does not know."""
+    teacher = F.binary_cross_entropy_with_logits(of_teacher, torch.ones_like(of_teacher))
+    student = F.binary_cross_entropy_with_logits(of_student, torch.zeros_like(of_student))
+    return (teacher + student) / 2
+
+
+@torch.no_grad()
+def accuracy(of_teacher: Float[Tensor, "batch 1 y x"], of_student: Float[Tensor, "batch 1 y x"]) -> Float[Tensor, ""]:
+    """Share of patches that the discriminator takes for what they are."""
+    return ((of_teacher > 0).float().mean() + (of_student <= 0).float().mean()) / 2

@@ -1,0 +1,93 @@
+"""Pillar CenterPoints of mmdetection3d and of its forks inside DistillBEV and DualDistill (spec centerpoint 17.1)."""
+
+import re
+from functools import partial
+
+from torch import Tensor
+
+from dualdistill.errors import UserError
+from dualdistill.models.convert.account import BoxConvention, Conversion, KeyFate
+from dualdistill.models.convert.pillars import FIRST, by_patterns, pillar_conversion, renamed
+
+_NAMES = {
+    r"pts_voxel_encoder\.pfn_layers\.(\d+)\.(?:linear|0)\.": r"encoder.layers.\1.linear.",
+    r"pts_voxel_encoder\.pfn_layers\.(\d+)\.(?:norm|1)\.": r"encoder.layers.\1.norm.",
+    r"pts_backbone\.blocks\.": "backbone.blocks.",
+    r"pts_neck\.deblocks\.": "neck.deblocks.",
+    r"pts_bbox_head\.shared_conv\.conv\.": "head.shared.0.",
+    r"pts_bbox_head\.shared_conv\.bn\.": "head.shared.1.",
+    r"pts_bbox_head\.task_heads\.(\d+)\.(\w+)\.0\.conv\.": r"head.tasks.\1.\2.0.0.",
+    r"pts_bbox_head\.task_heads\.(\d+)\.(\w+)\.0\.bn\.": r"head.tasks.\1.\2.0.1.",
+    r"pts_bbox_head\.task_heads\.(\d+)\.(\w+)\.1\.": r"head.tasks.\1.\2.1.",
+}
+_MEAN = "encoder.layers.0.norm.running_mean"
+_COLUMNS = {10: 5, 11: 5, 22: 17, 23: 17}
+"""Columns of the first point layer, and channels of the points; an odd one more is the height above the middle of the
+pillar (mmdetection3d since 1.0.0rc1)."""
+
+
+def convert_mmdet3d(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
+    """A pillar CenterPoint, hard or dynamic, or with virtual points MVP.
+
+    Args:
+        state: Without the prefix "module.".
+        boxes: The convention of the file, None if nobody said: eleven columns prove the new one.
+
+    Raises:
+        UserError: for a key nobody knows, a gap or another shape, boxes nobody can tell, or a column that hard pillars
+            cannot do without.
+    """
+    ours, account = renamed(state, partial(by_patterns, patterns=_NAMES))
+    if FIRST not in ours or _MEAN not in ours:
+        raise UserError("This is no whole pillar CenterPoint: its first point layer (pfn_layers.0) is not there.")
+    columns = ours[FIRST].shape[1]
+    if columns not in _COLUMNS:
+        raise UserError(
+            f"The first point layer of this CenterPoint reads {columns} columns. Known are 10 (5 LiDAR channels and 5 "
+            "offsets), 22 (17 channels with virtual points), and each with the height in the pillar, 11 and 23."
+        )
+    hard = any(re.match(r"pts_voxel_encoder\.pfn_layers\.\d+\.linear\.", name) for name in state)
+    if columns % 2:
+        if boxes == "legacy":
+            raise UserError(
+                "This CenterPoint reads the height in the pillar, as mmdetection3d does since 1.0.0rc1: its boxes are "
+                "new, but legacy ones were asked for. Leave out --boxes."
+            )
+        if hard:
+            raise UserError(
+                f"This CenterPoint has hard pillars and reads a height column ({columns} columns). The column can be "
+                "folded away exactly only in dynamic pillars, where no padding row takes part in the maximum: these "
+                "weights are refused. Use a checkpoint with 10 columns, or a dynamic one."
+            )
+        boxes = "new"
+        ours, account = without_height(ours, account)
+    if boxes is None:
+        raise UserError(
+            "This file does not say which box convention its head was trained with, and keys and shapes are the same "
+            "in both. Give --boxes legacy for mmdetection3d before 1.0 (also for the teachers of DistillBEV and "
+            "DualDistill), or --boxes new for 1.0 and later."
+        )
+    points = _COLUMNS[columns]
+    model = "MVP (points of 17 channels)" if points == 17 else "CenterPoint"
+    return pillar_conversion(
+        family=f"mmdetection3d {model}, {'hard' if hard else 'dynamic'} pillars",
+        ours=ours,
+        account=account,
+        point_channels=points,
+        boxes=boxes,
+        hard=hard,
+    )
+
+
+def without_height(ours: dict[str, Tensor], account: list[KeyFate]) -> tuple[dict[str, Tensor], list[KeyFate]]:
+    """The last column folded away (spec centerpoint 17.3.5): the height above the pillar's middle is z + 1 m, so its
+    weight joins that of z, and what the 1 adds is taken from the mean that the norm subtracts. Exact in eval."""
+    height = ours[FIRST][:, -1]
+    weight = ours[FIRST][:, :-1].clone()
+    weight[:, 2] += height
+    reasons = {FIRST: "height column joined to z", _MEAN: "less the weight of the height column"}
+    entries = [
+        KeyFate(entry.key, entry.shape, "changed", entry.into, reasons[entry.into]) if entry.into in reasons else entry
+        for entry in account
+    ]
+    return ours | {FIRST: weight, _MEAN: ours[_MEAN] - height}, entries

@@ -1,0 +1,162 @@
+"""TiG-BEV as a whole: its parts, what each may touch, what it refuses (spec tig_bev h, items 8, 12, 15)."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from dualdistill.distill.inner_geometry import inner_depth_loss, relation_loss
+from dualdistill.distill.tig_bev import TigBevConfig
+from dualdistill.structures import Boxes, Losses
+from tests.distill.conftest import Pair
+
+SMALL = TigBevConfig(depth_range=(1.0, 65.0), depth_step=4.0, keypoints=6)
+"""The sixteen bins of the pair."""
+
+
+def losses_of(config: TigBevConfig, pair: Pair) -> Losses:
+    return pair.build(config)(pair.teacher, pair.student, pair.targets)
+
+
+def test_the_defaults_are_the_released_terms_and_weights():
+    assert TigBevConfig().weights == {"tig/inner_depth": 1.0, "tig/inter_keypoint": 100.0, "tig/inter_channel": 10.0}
+    assert TigBevConfig().bins == 59
+    assert TigBevConfig(depth_range=(2.0, 58.0), depth_step=0.5).bins == 112
+
+
+def test_only_the_channel_loss_moves_the_embedding(make_pair):
+    pair = make_pair()
+    distiller = pair.build(SMALL)
+    losses = distiller(pair.teacher, pair.student, pair.targets)
+    embedding = tuple(distiller.embed.parameters())
+    channel = torch.autograd.grad(losses["tig/inter_channel"], embedding, retain_graph=True)
+    assert all(gradient.any() for gradient in channel)
+    others = losses["tig/inner_depth"] + losses["tig/inter_keypoint"]
+    gradients = torch.autograd.grad(others, embedding, allow_unused=True)
+    assert gradients == (None, None)
+
+
+def test_depth_reaches_the_depth_network_alone_and_features_the_map_before_the_head_alone(make_pair):
+    pair = make_pair()
+    losses = losses_of(SMALL, pair)
+    neck, logits = pair.student.neck, pair.student.camera.depth_logits
+    depth = torch.autograd.grad(losses["tig/inner_depth"], (neck, logits), allow_unused=True, retain_graph=True)
+    assert depth[0] is None
+    assert depth[1].any()
+    features = torch.autograd.grad(
+        losses["tig/inter_keypoint"] + losses["tig/inter_channel"], (neck, logits), allow_unused=True
+    )
+    assert features[0].any()
+    assert features[1] is None
+
+
+def test_a_student_with_the_teachers_map_pays_nothing_for_features(make_pair):
+    pair = make_pair()
+    pair = replace(pair, student=replace(pair.student, neck=pair.teacher.neck.detach().clone().requires_grad_()))
+    distiller = pair.build(SMALL)
+    with torch.no_grad():
+        distiller.embed.weight.copy_(torch.eye(24)[..., None, None])
+        distiller.embed.bias.zero_()
+    losses = distiller(pair.teacher, pair.student, pair.targets)
+    assert losses["tig/inter_keypoint"] < 1e-6
+    assert losses["tig/inter_channel"] < 1e-6
+
+
+def test_without_boxes_features_cost_nothing_and_the_embedding_is_still_part_of_the_graph(make_pair):
+    pair = make_pair(boxes=0)
+    distiller = pair.build(SMALL)
+    losses = distiller(pair.teacher, pair.student, pair.targets)
+    assert [loss.item() for loss in losses.values()] == [0, 0, 0]
+    torch.stack([*losses.values()]).sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in distiller.parameters())  # else DDP would wait for it
+    assert not pair.student.neck.grad.any()
+
+
+def test_all_boxes_of_a_batch_count_alike_whatever_sample_they_are_in(make_pair):
+    pair = make_pair(batch=2, boxes=3)
+    distiller = pair.build(replace(SMALL, inner_depth=False, depth_range=(1.0, 60.0), depth_step=1.0))
+    few = (pair.targets.boxes[0], pair.targets.boxes[1].select(torch.tensor([0])))
+    together = distiller(pair.teacher, pair.student, replace(pair.targets, boxes=few))
+    single = []
+    for sample, boxes in enumerate(few):
+        for k in range(len(boxes)):
+            one = [Boxes.empty(), Boxes.empty()]
+            one[sample] = boxes.select(torch.tensor([k]))
+            single.append(distiller(pair.teacher, pair.student, replace(pair.targets, boxes=tuple(one))))
+    for name, loss in together.items():
+        assert_close(loss, torch.stack([each[name] for each in single]).mean(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("part", ["inner_depth", "inter_keypoint", "inter_channel"])
+def test_each_part_alone_is_what_it_is_among_the_others(part, make_pair):
+    pair = make_pair()
+    parts = {name: name == part for name in ("inner_depth", "inter_keypoint", "inter_channel")}
+    options = parts | ({"depth_range": (1.0, 65.0), "depth_step": 4.0} if part == "inner_depth" else {"keypoints": 6})
+    whole, alone = pair.build(SMALL), pair.build(TigBevConfig(**options))
+    alone.load_state_dict({k: v for k, v in whole.state_dict().items() if k in alone.state_dict()})
+    losses = alone(pair.teacher, pair.student, pair.targets)
+    assert losses.keys() == alone.config.weights.keys() == {f"tig/{part}"}
+    expected = whole(pair.teacher, pair.student, pair.targets)
+    assert torch.equal(losses[f"tig/{part}"], expected[f"tig/{part}"])
+
+
+def test_depth_is_expected_with_the_bins_of_the_config(make_pair):
+    pair = make_pair()
+    depths = torch.arange(1.0, 65.0, 4.0)
+    depth = (pair.student.camera.depth_logits.softmax(dim=2) * depths[:, None, None]).sum(dim=2)
+    expected = inner_depth_loss(depth, pair.targets.depth, pair.targets.depth_owner)
+    assert_close(losses_of(SMALL, pair)["tig/inner_depth"], expected)
+
+
+def test_maps_before_the_heads_may_differ_in_size(make_pair):
+    pair = make_pair()
+    fine = torch.randn(2, 24, 32, 32).relu()
+    pair = replace(pair, teacher=replace(pair.teacher, neck=fine))
+    assert all(loss.isfinite() for loss in losses_of(SMALL, pair).values())
+
+
+def test_untrained_features_cost_what_was_seen_of_untrained_ones():
+    torch.manual_seed(0)
+    ours, theirs = torch.randn(3, 256, 576), torch.randn(3, 512, 576).relu()
+    embedded = torch.nn.functional.conv1d(ours, torch.nn.Conv1d(256, 512, 1).weight)
+    assert 60 < 100 * relation_loss(ours.mT, theirs.mT) < 195
+    assert 17 < 10 * relation_loss(embedded, theirs).detach() < 20.5
+
+
+def test_what_inner_depth_needs_is_said(make_pair):
+    pair = make_pair()
+    distiller = pair.build(SMALL)
+    for targets in (replace(pair.targets, depth_owner=None), replace(pair.targets, depth=None)):
+        with pytest.raises(ValueError, match="set depth_owner in the data config, or switch inner_depth off"):
+            distiller(pair.teacher, pair.student, targets)
+    with pytest.raises(ValueError, match=r"expected 59 depth bins .* the student made 16"):
+        losses_of(TigBevConfig(), pair)
+    features_only = TigBevConfig(inner_depth=False, keypoints=6)
+    unlabelled = replace(pair, targets=replace(pair.targets, depth=None, depth_owner=None))
+    assert losses_of(features_only, unlabelled).keys() == {"tig/inter_keypoint", "tig/inter_channel"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inner_depth": False, "inter_keypoint": False, "inter_channel": False}, "all off"),
+        ({"depth_range": (60.0, 1.0)}, "first < last"),
+        ({"depth_step": 0.0}, "positive step"),
+        ({"keypoints": 1}, "at least 2"),
+        ({"margin": -1.0}, "margin must not be negative"),
+        ({"inter_channel_weight": -1.0}, "inter_channel_weight must not be negative"),
+        ({"inner_depth": False, "depth_step": 0.5}, "depth_step has no effect, since inner_depth is off"),
+        ({"inter_channel": False, "inter_channel_weight": 20.0}, "inter_channel is off"),
+        ({"inter_keypoint": False, "inter_channel": False, "margin": 0.0}, "no features are distilled"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        TigBevConfig(**options)
+
+
+def test_other_ground_is_refused(make_pair):
+    shapes = make_pair().shapes
+    with pytest.raises(ValueError, match="one rectangle"):
+        TigBevConfig().build(teacher=shapes["teacher"], student=replace(shapes["student"], extent=(0, 0, 1, 1)))

@@ -1,0 +1,92 @@
+"""States of the official code bases, written out from the key tables of the specification (centerpoint 17)."""
+
+import torch
+from torch import Tensor
+
+BRANCHES = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
+TASK_CLASSES = (1, 2, 2, 1, 2, 2)
+
+
+class State(dict[str, Tensor]):
+    """Random tensors; means and variances of a norm that has seen data."""
+
+    def __init__(self, seed: int = 0):
+        super().__init__()
+        self.random = torch.Generator().manual_seed(seed)
+
+    def weight(self, name: str, *shape: int) -> None:
+        fan_in = max(1, int(torch.tensor(shape[1:]).prod()))
+        self[name] = torch.randn(*shape, generator=self.random) * (2 / fan_in) ** 0.5
+
+    def bias(self, name: str, channels: int) -> None:
+        self[name] = torch.randn(channels, generator=self.random)
+
+    def norm(self, name: str, channels: int) -> None:
+        for part, low in (("weight", 0.5), ("bias", -0.5), ("running_mean", -0.5), ("running_var", 0.5)):
+            self[f"{name}.{part}"] = torch.rand(channels, generator=self.random) + low
+        self[f"{name}.num_batches_tracked"] = torch.tensor(7)
+
+
+def _second(state: State, blocks: str, deblocks: str, widths: dict[str, tuple[int, ...]], shift: int) -> None:
+    """Backbone and neck; `shift` is 1 where a padding layer comes first."""
+    before = widths["points"][-1]
+    for stage, (width, extra) in enumerate(zip(widths["stages"], (3, 5, 5), strict=True)):
+        for layer in range(extra + 1):
+            state.weight(f"{blocks}.{stage}.{3 * layer + shift}.weight", width, before, 3, 3)
+            state.norm(f"{blocks}.{stage}.{3 * layer + 1 + shift}", width)
+            before = width
+    one, two, three = widths["stages"]
+    (neck,) = widths["neck"]
+    for level, shape in enumerate([(neck, one, 2, 2), (neck, two, 1, 1), (three, neck, 2, 2)]):
+        state.weight(f"{deblocks}.{level}.0.weight", *shape)
+        state.norm(f"{deblocks}.{level}.1", neck)
+
+
+FULL = {"points": (64,), "stages": (64, 128, 256), "neck": (128,), "head": (64,)}
+NARROW = {"points": (8,), "stages": (8, 12, 16), "neck": (8,), "head": (8,)}
+
+
+def mmdet3d_pillars(
+    widths: dict[str, tuple[int, ...]] | None = None, *, columns: int = 10, hard: bool = False, seed: int = 0
+) -> State:
+    """Section 17.1."""
+    widths = widths or NARROW
+    state = State(seed)
+    (points,), (head,), (neck,) = widths["points"], widths["head"], widths["neck"]
+    linear, norm = ("linear", "norm") if hard else ("0", "1")
+    state.weight(f"pts_voxel_encoder.pfn_layers.0.{linear}.weight", points, columns)
+    state.norm(f"pts_voxel_encoder.pfn_layers.0.{norm}", points)
+    _second(state, "pts_backbone.blocks", "pts_neck.deblocks", widths, 0)
+    state.weight("pts_bbox_head.shared_conv.conv.weight", head, 3 * neck, 3, 3)
+    state.norm("pts_bbox_head.shared_conv.bn", head)
+    for task, classes in enumerate(TASK_CLASSES):
+        for branch, outputs in (BRANCHES | {"heatmap": classes}).items():
+            name = f"pts_bbox_head.task_heads.{task}.{branch}"
+            state.weight(f"{name}.0.conv.weight", head, head, 3, 3)
+            state.norm(f"{name}.0.bn", head)
+            state.weight(f"{name}.1.weight", outputs, head, 3, 3)
+            state.bias(f"{name}.1.bias", outputs)
+    return state
+
+
+def tianweiy_pillars(widths: dict[str, tuple[int, ...]] | None = None, *, columns: int = 10, seed: int = 0) -> State:
+    """Section 17.2: two point layers (half width first), a padding layer before each stage, biases before norms."""
+    widths = widths or NARROW
+    state = State(seed)
+    (points,), (head,), (neck,) = widths["points"], widths["head"], widths["neck"]
+    for layer, (before, width) in enumerate([(columns, points // 2), (points, points)]):
+        state.weight(f"reader.pfn_layers.{layer}.linear.weight", width, before)
+        state.norm(f"reader.pfn_layers.{layer}.norm", width)
+    _second(state, "neck.blocks", "neck.deblocks", widths, 1)
+    state.weight("bbox_head.shared_conv.0.weight", head, 3 * neck, 3, 3)
+    state.bias("bbox_head.shared_conv.0.bias", head)
+    state.norm("bbox_head.shared_conv.1", head)
+    for task, classes in enumerate(TASK_CLASSES):
+        for branch, outputs in (BRANCHES | {"hm": classes}).items():
+            name = f"bbox_head.tasks.{task}.{branch}"
+            state.weight(f"{name}.0.weight", head, head, 3, 3)
+            state.bias(f"{name}.0.bias", head)
+            state.norm(f"{name}.1", head)
+            state.weight(f"{name}.3.weight", outputs, head, 3, 3)
+            state.bias(f"{name}.3.bias", outputs)
+    return state
