@@ -1,19 +1,11 @@
 """Tiny nuScenes roots for the tests of this folder."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dualdistill.data.index import NuscenesIndex
 from tests.data.tiny_root import TinyRoot, write_root
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DUALDISTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -44,4 +44,3 @@ def test_the_devkit_loads_the_synthetic_world_and_its_verdict_is_ours(world, dev
         assert ours["label_aps"][name] == pytest.approx({str(k): v for k, v in values.items()}, abs=1e-9)
     for name, values in theirs["label_tp_errors"].items():
         assert ours["label_tp_errors"][name] == pytest.approx(values, abs=1e-9, nan_ok=True)
-

@@ -96,7 +96,13 @@ class BevDepth(nn.Module):
 
     def targets(self, batch: Batch) -> Targets:
         """What the head and the depth network should answer."""
-        return Targets(boxes=batch.boxes, heatmap=self._center_targets(batch).heatmap, depth=batch.depth)
+        return Targets(
+            boxes=batch.boxes,
+            heatmap=self._center_targets(batch).heatmap,
+            depth=batch.depth,
+            depth_owner=batch.depth_owner,
+            velocity_scale=self._velocity_scale(batch),
+        )
 
     def losses(self, output: BevOutput, batch: Batch) -> Losses:
         """The head's losses and "depth", unweighted.

@@ -43,8 +43,8 @@ class CenterPointConfig:
     neck_stage: int = 1
     """The neck, and with it the head, has the resolution of this stage."""
     norm_momentum: float = 0.01
-    """Of the batch norms before the head: how fast running statistics follow. Trainings of a few hundred steps want 0.1,
-    or their statistics still remember the start."""
+    """Of the batch norms before the head: how fast running statistics follow. Trainings of a few hundred steps want
+    0.1, or their statistics still remember the start."""
     head: CenterHeadConfig = field(default_factory=CenterHeadConfig)
 
     def __post_init__(self) -> None:

@@ -10,16 +10,24 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import msgspec
 
 from dualdistill.data.config import DataConfig
+from dualdistill.distill.distillbev import DistillBevConfig
 from dualdistill.distill.dualdistill import DualDistillConfig
+from dualdistill.distill.tig_bev import TigBevConfig
+from dualdistill.distill.x3kd import X3kdConfig
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth_config import BevDepthConfig
 from dualdistill.models.centerpoint import CenterPointConfig
 from dualdistill.train.module import TrainingConfig
 
-DistillerConfig = DualDistillConfig
+DistillerConfig = DualDistillConfig | DistillBevConfig | TigBevConfig | X3kdConfig
 """Any distiller's configuration."""
 
-METHODS: dict[str, type[DistillerConfig]] = {"dualdistill": DualDistillConfig}
+METHODS: dict[str, type[DistillerConfig]] = {
+    "dualdistill": DualDistillConfig,
+    "distillbev": DistillBevConfig,
+    "tigbev": TigBevConfig,
+    "x3kd": X3kdConfig,
+}
 """Name of each method in an experiment file."""
 
 
@@ -68,7 +76,10 @@ class Experiment:
                 ),
             ]
         if self.teacher is not None:
-            agreements += [("data.points", data.points, True, "a LiDAR teacher")]
+            agreements += [
+                ("data.points", data.points, True, "a LiDAR teacher"),
+                ("data.point_channels", data.point_channels, self.teacher.point_channels, "teacher.point_channels"),
+            ]
         if self.teacher is not None and self.student is not None:
             agreements += [
                 (
@@ -79,6 +90,13 @@ class Experiment:
                 ),
                 ("student.bev.reach", self.student.bev.reach, self.teacher.reach, "teacher.reach"),
                 ("data.bev_frame", data.bev_frame, "lidar", "a LiDAR teacher"),
+            ]
+        if isinstance(self.distiller, TigBevConfig) and self.distiller.inner_depth and self.student is not None:
+            lift = self.student.lift
+            agreements += [
+                ("data.depth_owner", data.depth_owner, True, "TiG-BEV's inner depth"),
+                ("distiller.depth_range", tuple(self.distiller.depth_range), tuple(lift.depth_range), "student.lift"),
+                ("distiller.depth_step", self.distiller.depth_step, lift.depth_step, "student.lift"),
             ]
         for key, value, wanted, why in agreements:
             if value != wanted:
@@ -108,9 +126,9 @@ def from_plain(plain: dict[str, Any]) -> Experiment:
     hints = get_type_hints(Experiment)
     try:
         for name, value in plain.items():
-            if name == "distiller" and value is not None:
-                value = dict(value)
-                values[name] = _convert(value, METHODS[value.pop("method")])
+            if name == "distiller":
+                record = dict(value or {})
+                values[name] = _convert(record, METHODS[record.pop("method")]) if record else None
             else:
                 values[name] = _convert(value, hints[name])
         return Experiment(**values)

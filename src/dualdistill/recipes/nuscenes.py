@@ -8,21 +8,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from dualdistill.data.config import DataConfig, ImageAugmentation, ObjectSampling
-from dualdistill.distill.dualdistill import DualDistillConfig
+from dualdistill.data.config import DataConfig, ImageAugmentation, ObjectSampling, VirtualPointsConfig
 from dualdistill.models.bevdepth_config import BevDepthConfig, distill_bevdepth, official_bevdepth
 from dualdistill.models.centerpoint import CenterPointConfig
-from dualdistill.recipes.experiment import Experiment
-from dualdistill.recipes.variants import ABLATIONS, named
+from dualdistill.recipes.experiment import DistillerConfig, Experiment
+from dualdistill.recipes.variants import Teacher, sees_owners, taught_by
 from dualdistill.train.module import TrainingConfig
 from dualdistill.train.schedule import OptimiserConfig
 
 IMAGE_SIZES = {"resnet50": (256, 704), "resnet101": (512, 1408)}
-TEACHER = "nuscenes/teacher-centerpoint"
+TEACHERS: dict[Teacher, VirtualPointsConfig | None] = {
+    "centerpoint": None,
+    "mvp": VirtualPointsConfig(masks="maskrcnn"),
+}
+"""What each teacher sees beyond the LiDAR's points."""
 
 
-def teacher_centerpoint() -> Experiment:
-    """The LiDAR teacher: dynamic 0.2 m pillars, ten sweeps, class-balanced, with pasted objects."""
+def teacher(kind: Teacher) -> Experiment:
+    """The LiDAR teacher: dynamic 0.2 m pillars, ten sweeps, class-balanced, pasted objects; MVP: virtual points."""
     cycle = OptimiserConfig(
         schedule="cyclic",
         learning_rate=1e-4,
@@ -33,10 +36,15 @@ def teacher_centerpoint() -> Experiment:
     )
     return Experiment(
         data=DataConfig(
-            cameras=False, depth=False, num_frames=1, class_balanced=True, object_sampling=ObjectSampling()
+            cameras=False,
+            depth=False,
+            num_frames=1,
+            class_balanced=True,
+            object_sampling=ObjectSampling(),
+            virtual_points=TEACHERS[kind],
         ),
         training=TrainingConfig(optimiser=cycle, batch_size=4, epochs=20),
-        teacher=CenterPointConfig(),
+        teacher=_network(kind),
     )
 
 
@@ -67,17 +75,21 @@ def student_official() -> Experiment:
     )
 
 
-def distilled(distiller: DualDistillConfig, backbone: str = "resnet50") -> Experiment:
-    """The student of `student`, taught by CenterPoint; the teacher sees the same scene under the same augmentation."""
+def distilled(distiller: DistillerConfig, kind: Teacher, backbone: str = "resnet50") -> Experiment:
+    """The student of `student`, taught; the teacher sees the same scene under the same augmentation."""
     alone = student(backbone)
     return replace(
         alone,
-        data=replace(alone.data, points=True),
-        teacher=CenterPointConfig(),
-        teacher_recipe=TEACHER,
+        data=replace(alone.data, points=True, depth_owner=sees_owners(distiller), virtual_points=TEACHERS[kind]),
+        teacher=_network(kind),
+        teacher_recipe=f"nuscenes/teacher-{kind}",
         distiller=distiller,
         inherit_head=True,
     )
+
+
+def _network(kind: Teacher) -> CenterPointConfig:
+    return CenterPointConfig(point_channels=5 if TEACHERS[kind] is None else 17)
 
 
 def _bevdepth(backbone: str) -> BevDepthConfig:
@@ -85,13 +97,15 @@ def _bevdepth(backbone: str) -> BevDepthConfig:
 
 
 BUILDERS: dict[str, tuple[str, Callable[[], Experiment]]] = {
-    "teacher-centerpoint": ("LiDAR teacher: CenterPoint, 0.2 m pillars", teacher_centerpoint),
+    "teacher-centerpoint": ("LiDAR teacher: CenterPoint, 0.2 m pillars", partial(teacher, "centerpoint")),
+    "teacher-mvp": ("LiDAR and camera teacher: CenterPoint on virtual points (MVP)", partial(teacher, "mvp")),
     "student": ("camera student alone: BEVDepth-R50, 256x704, two frames", student),
     "student-r101": ("camera student alone: BEVDepth-R101, 512x1408, two frames", partial(student, "resnet101")),
     "student-official": ("official BEVDepth-R50, two key frames, ego frame", student_official),
-    "dualdistill-centerpoint-r101": (f"R101: {ABLATIONS[''][0]}", partial(distilled, ABLATIONS[""][1], "resnet101")),
 }
 """By name without the family: what it is, and how to build it."""
 
-for _suffix, (_summary, _distiller) in ABLATIONS.items():
-    BUILDERS[named("dualdistill-centerpoint", _suffix)] = (f"R50: {_summary}", partial(distilled, _distiller))
+for _kind in TEACHERS:
+    for _name, (_summary, _distiller) in taught_by(_kind).items():
+        BUILDERS[_name] = (f"R50: {_summary}", partial(distilled, _distiller, _kind))
+        BUILDERS[f"{_name}-r101"] = (f"R101: {_summary}", partial(distilled, _distiller, _kind, "resnet101"))

@@ -9,18 +9,21 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from dualdistill.data.config import BevAugmentation, DataConfig, ImageAugmentation, ObjectSampling
-from dualdistill.distill.dualdistill import DualDistillConfig
+from dualdistill.data.config import BevAugmentation, DataConfig, ImageAugmentation, ObjectSampling, VirtualPointsConfig
 from dualdistill.models.bevdepth_config import BevConfig, BevDepthConfig, LiftConfig, TemporalConfig
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.centerpoint import CenterPointConfig
 from dualdistill.models.image_backbone import ImageConfig
-from dualdistill.recipes.experiment import Experiment
-from dualdistill.recipes.variants import ABLATIONS, named
+from dualdistill.recipes.experiment import DistillerConfig, Experiment
+from dualdistill.recipes.variants import Teacher, sees_owners, taught_by
 from dualdistill.train.module import TrainingConfig
 from dualdistill.train.schedule import OptimiserConfig
 
-TEACHER = "synthetic/teacher-centerpoint"
+TEACHERS: dict[Teacher, VirtualPointsConfig | None] = {
+    "centerpoint": None,
+    "mvp": VirtualPointsConfig(masks="synthetic"),
+}
+"""What each teacher sees beyond the LiDAR's points. The synthetic masks are perfect: an oracle, to be named as one."""
 STEPS = 320
 """Of every training, the teacher's too: the students are compared at equal budget."""
 
@@ -49,11 +52,12 @@ def _training(peak: float) -> TrainingConfig:
 
 
 def _optimiser(peak: float) -> OptimiserConfig:
-    return OptimiserConfig(schedule="cyclic", learning_rate=peak / 10, cycle_peak=10.0, cycle_rise=0.3, clip_norm=35.0)
+    return OptimiserConfig(schedule="cyclic", learning_rate=peak / 10, cycle_peak=10.0, cycle_rise=0.1, clip_norm=35.0)
 
 
-def _teacher() -> CenterPointConfig:
+def _network(kind: Teacher) -> CenterPointConfig:
     return CenterPointConfig(
+        point_channels=5 if TEACHERS[kind] is None else 17,
         reach=REACH,
         pillar=0.4,
         pillar_channels=(16,),
@@ -65,12 +69,14 @@ def _teacher() -> CenterPointConfig:
     )
 
 
-def teacher_centerpoint() -> Experiment:
-    """The LiDAR teacher: 0.4 m pillars, five sweeps."""
+def teacher(kind: Teacher) -> Experiment:
+    """The LiDAR teacher: 0.4 m pillars, five sweeps; MVP: with virtual points."""
     return Experiment(
-        data=_data(cameras=False, depth=False, num_frames=1, object_sampling=ObjectSampling()),
+        data=_data(
+            cameras=False, depth=False, num_frames=1, object_sampling=ObjectSampling(), virtual_points=TEACHERS[kind]
+        ),
         training=_training(3e-3),
-        teacher=_teacher(),
+        teacher=_network(kind),
     )
 
 
@@ -81,7 +87,9 @@ def student() -> Experiment:
         training=_training(3e-3),
         student=BevDepthConfig(
             image=ImageConfig(backbone="mobilenetv4_conv_small", channels=64, stride=8),
-            lift=LiftConfig(context_channels=32, hidden_channels=64, blocks=1, deformable=False, loss_weight=30.0),
+            lift=LiftConfig(
+                context_channels=32, hidden_channels=64, blocks=1, deformable=False, loss="softmax", loss_weight=3.0
+            ),
             temporal=TemporalConfig(frames=2, blocks=1),
             bev=BevConfig(reach=REACH, cell=1.6, widths=(32, 64, 128), blocks=1, neck_channels=64),
             head=replace(HEAD, velocity_weight=1.0, nms="scale"),
@@ -89,24 +97,26 @@ def student() -> Experiment:
     )
 
 
-def distilled(distiller: DualDistillConfig) -> Experiment:
-    """The same student at the same budget, taught by the LiDAR teacher."""
+def distilled(distiller: DistillerConfig, kind: Teacher) -> Experiment:
+    """The same student at the same budget, taught."""
     alone = student()
     return replace(
         alone,
-        data=replace(alone.data, points=True),
-        teacher=_teacher(),
-        teacher_recipe=TEACHER,
+        data=replace(alone.data, points=True, depth_owner=sees_owners(distiller), virtual_points=TEACHERS[kind]),
+        teacher=_network(kind),
+        teacher_recipe=f"synthetic/teacher-{kind}",
         distiller=distiller,
         inherit_head=True,
     )
 
 
 BUILDERS: dict[str, tuple[str, Callable[[], Experiment]]] = {
-    "teacher-centerpoint": ("LiDAR teacher: CenterPoint, 0.4 m pillars", teacher_centerpoint),
+    "teacher-centerpoint": ("LiDAR teacher: CenterPoint, 0.4 m pillars", partial(teacher, "centerpoint")),
+    "teacher-mvp": ("LiDAR and camera teacher: CenterPoint on virtual points (MVP)", partial(teacher, "mvp")),
     "student": ("camera student alone", student),
 }
 """By name without the family: what it is, and how to build it."""
 
-for _suffix, (_summary, _distiller) in ABLATIONS.items():
-    BUILDERS[named("dualdistill-centerpoint", _suffix)] = (_summary, partial(distilled, _distiller))
+for _kind in TEACHERS:
+    for _name, (_summary, _distiller) in taught_by(_kind).items():
+        BUILDERS[_name] = (_summary, partial(distilled, _distiller, _kind))

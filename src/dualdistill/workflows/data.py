@@ -61,7 +61,9 @@ def refuse_problems(report: RootReport) -> None:
     if report.ok:
         return
     lines = [f"{p.count} {p.what}, such as {p.example}\n     -> {p.remedy}" for p in report.problems]
-    raise UserError(f"{report.root} ({report.version}, {report.split}) cannot be used as it is:\n  " + "\n  ".join(lines))
+    raise UserError(
+        f"{report.root} ({report.version}, {report.split}) cannot be used as it is:\n  " + "\n  ".join(lines)
+    )
 
 
 def check_data(console: Console, root: Path, version: str | None) -> dict[str, Any]:

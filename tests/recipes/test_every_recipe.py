@@ -1,0 +1,67 @@
+"""Every recipe builds and takes a training step: small ones on a tiny world, full-size ones on paper (meta tensors)."""
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from dualdistill.data.collate import collate
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.models.centerpoint import CenterPoint
+from dualdistill.recipes.catalogue import RECIPES
+from dualdistill.recipes.experiment import override
+from dualdistill.structures import weighted_sum
+from dualdistill.train.step import freeze, training_losses
+from dualdistill.workflows.build import build_detector, build_distillation, open_dataset
+from dualdistill.workflows.data import make_virtual
+from tests.workflows.conftest import TINY_STUDENT, TINY_TEACHER
+
+SMALL = [name for name in RECIPES if name.startswith("synthetic/")]
+FULL = [name for name in RECIPES if name.startswith("nuscenes/")]
+
+
+@pytest.fixture(scope="module")
+def completed_world(world: Path) -> Path:
+    """The tiny world, with virtual points for the MVP recipes."""
+    make_virtual(Console(file=io.StringIO()), world, None, "synthetic", None)
+    return world
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_recipe_takes_a_training_step(name, completed_world):
+    experiment = RECIPES[name].build()
+    sets = [*(TINY_STUDENT if experiment.student else ()), *(TINY_TEACHER if experiment.teacher else ())]
+    experiment = override(experiment, sets)
+    dataset = open_dataset(experiment, NuscenesIndex.open(completed_world), split="train", training=True, seed=0)
+    batch = collate([dataset[0, 0], dataset[0, 4]])
+    detector = build_detector(experiment).train()
+    distillation = None
+    if experiment.distiller is not None:
+        teacher = CenterPoint(experiment.teacher)
+        freeze(teacher)
+        distillation = build_distillation(experiment, detector, teacher, collate([dataset[0, 0]]))
+    losses = training_losses(detector, distillation, batch)
+    weights = detector.weights | (distillation.weights if distillation else {})
+    assert losses.keys() == weights.keys()
+    total = weighted_sum(losses, weights)
+    assert total.isfinite()
+    total.backward()
+    assert all(p.grad is not None for p in detector.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_full_size_recipe_builds_with_the_published_number_of_parameters(name):
+    experiment = RECIPES[name].build()
+    with torch.device("meta"):
+        student = build_detector(experiment) if experiment.student else None
+        teacher = CenterPoint(experiment.teacher) if experiment.teacher else None
+    expected = {"resnet50": 53_218_078, "resnet101": 72_210_206}
+    if student is not None:
+        official = name.endswith("official")
+        wanted = 76_384_590 if official else expected[experiment.student.image.backbone]
+        assert sum(p.numel() for p in student.parameters()) == wanted
+    if teacher is not None:
+        wanted = 5_983_558 if experiment.teacher.point_channels == 17 else 5_982_790
+        assert sum(p.numel() for p in teacher.parameters()) == wanted
