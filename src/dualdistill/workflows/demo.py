@@ -1,16 +1,24 @@
 """The main job from nothing: a world, a teacher, a student alone and a student distilled, scored side by side."""
 
+import json
+import multiprocessing
+import os
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.recipes.catalogue import find
 from dualdistill.report.page import ReportPage
 from dualdistill.report.results import ResultRow
 from dualdistill.report.tables import results_table
 from dualdistill.train.run_folder import RunFolder, write_atomically
+from dualdistill.workflows.build import evaluation_folder
 from dualdistill.workflows.data import synthesise
 from dualdistill.workflows.drawing import (
     Colour,
@@ -45,29 +53,70 @@ PARTS = (
 def run_demo(console: Console, *, out: Path, data: Path, seed: int, quick: bool = False) -> Path:
     """Returns the path of report.html."""
     began = time.monotonic()
-    size = "tiny" if quick else "demo"
     root = data.with_name("synthetic-tiny") if quick else data
-    console.rule("1 of 4  A synthetic driving world")
-    synthesise(console, root, size, seed=0, workers=None)
-    exhibits: list[Exhibit] = []
-    for number, part in enumerate(PARTS, start=2):
-        console.rule(f"{number} of 4  {part.name}")
-        overrides = list(QUICK) if quick else []
-        teacher = exhibits[0].run.path if part.colour == "distilled" else None
-        path = start_training(console, part.recipe, data=root, out=out, overrides=overrides, seed=seed, teacher=teacher)
-        metrics = evaluate_anything(console, path)
-        trained = Trained.load(weights_of(path, "last"))
-        run = RunFolder(path)
-        exhibits.append(Exhibit(name=part.name, colour=part.colour, trained=trained, run=run, metrics=metrics))
+    overrides = QUICK if quick else ()
+    console.rule("1 of 3  A synthetic driving world")
+    synthesise(console, root, "tiny" if quick else "demo", seed=0, workers=None)
+    console.rule("2 of 3  The LiDAR teacher")
+    teacher = train_and_score(console, PARTS[0].recipe, root, out, overrides, seed)
+    console.rule("3 of 3  The camera student, alone and distilled, side by side")
+    runs = [teacher, *_side_by_side([part.recipe for part in PARTS[1:]], root, out, overrides, seed, teacher)]
+    exhibits = [_exhibit(part, run) for part, run in zip(PARTS, runs, strict=True)]
     rows = result_rows(exhibits)
     table = results_table(rows)
     written = write_report(exhibits, rows, out, root, quick)
     write_atomically(out / "results.json", table.to_json() + "\n")
     console.rule()
-    console.print(table.to_rich())
+    console.print(table.to_rich(console.width))
     console.print(caveat(root, quick))
     console.print(f"\nOpen [bold]{written}[/]  ({time.monotonic() - began:.0f} s)")
     return written
+
+
+def train_and_score(
+    console: Console,
+    recipe: str,
+    root: Path,
+    out: Path,
+    overrides: Sequence[str],
+    seed: int,
+    teacher: Path | None = None,
+    workers: int | None = None,
+) -> Path:
+    """Train a recipe and evaluate it; returns its run folder."""
+    run = start_training(
+        console, recipe, data=root, out=out, overrides=list(overrides), seed=seed, teacher=teacher, workers=workers
+    )
+    evaluate_anything(console, run)
+    return run
+
+
+def _side_by_side(
+    recipes: Sequence[str], root: Path, out: Path, overrides: Sequence[str], seed: int, teacher: Path
+) -> list[Path]:
+    """Both students at once, each on its share of the cores: small networks gain little from a second thread."""
+    threads = max(1, (os.cpu_count() or 1) // len(recipes))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(recipes), context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        jobs = []
+        for recipe in recipes:
+            taught = teacher if find(recipe).build().distiller is not None else None
+            jobs.append(pool.submit(_in_own_process, recipe, root, out, tuple(overrides), seed, taught))
+        return [job.result() for job in jobs]
+
+
+def _in_own_process(
+    recipe: str, root: Path, out: Path, overrides: tuple[str, ...], seed: int, teacher: Path | None
+) -> Path:
+    plain = Console(force_terminal=False, soft_wrap=True, highlight=False)
+    return train_and_score(plain, recipe, root, out, overrides, seed, teacher, workers=0)
+
+
+def _exhibit(part: _Part, run: Path) -> Exhibit:
+    trained = Trained.load(weights_of(run, "last"))
+    folder = RunFolder(run)
+    metrics = json.loads((evaluation_folder(trained.path) / "metrics.json").read_text())
+    return Exhibit(name=part.name, colour=part.colour, trained=trained, run=folder, metrics=metrics)
 
 
 def result_rows(exhibits: list[Exhibit]) -> list[ResultRow]:
