@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/dualdistill demo
 
 test: check $(DEVKIT)/.installed
-	DUALDISTILL_DEVKIT_PYTHON=$(abspath $(DEVKIT))/bin/python $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 DUALDISTILL_DEVKIT_PYTHON=$(abspath $(DEVKIT))/bin/python $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check src tests
