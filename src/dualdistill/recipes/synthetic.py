@@ -25,8 +25,8 @@ TEACHERS: dict[Teacher, VirtualPointsConfig | None] = {
 }
 """What each teacher sees beyond the LiDAR's points. The synthetic masks are perfect: an oracle, to be named as one."""
 
-TEACHER_STEPS = 400
-STUDENT_STEPS = 500
+TEACHER_STEPS = 350
+STUDENT_STEPS = 320
 """Of every student, alone or distilled: they are compared at equal budget."""
 
 REACH = 38.4

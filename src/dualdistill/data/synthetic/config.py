@@ -70,8 +70,8 @@ TINY = SyntheticConfig(
 )
 """For tests: seconds, not minutes."""
 
-DEMO = SyntheticConfig(name="demo", train_scenes=40, val_scenes=12, key_frames=6, lidar_rate=10.0, lead_in_sweeps=5)
-"""About a minute on two cores: 240 key frames to train on, 72 to validate."""
+DEMO = SyntheticConfig(name="demo", train_scenes=36, val_scenes=10, key_frames=6, lidar_rate=10.0, lead_in_sweeps=5)
+"""A minute or two on two cores: 216 key frames to train on, 60 to validate."""
 
 BENCH = SyntheticConfig(
     name="bench",
