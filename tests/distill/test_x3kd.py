@@ -176,7 +176,7 @@ def test_at_its_described_size_the_discriminator_has_1704961_parameters_and_16_b
         ({"output"}, {"heatmap", "regression"}),
         ({"instances"}, {"image features"}),
     ],
-    ids=str,
+    ids=["feature", "adversarial", "output", "instances"],
 )
 def test_each_term_reaches_its_part_of_the_student_only(terms, reached, make_pair):
     config = X3kdConfig(**{name: name in terms for name in ("feature", "adversarial", "output", "instances")})
