@@ -43,9 +43,9 @@ def test_overrides_are_typed_and_reach_every_depth():
 
 def test_settings_that_depend_on_each_other_change_together():
     base = find("synthetic/student").build()
-    with pytest.raises(UserError, match=r"student\.temporal\.frames wants 1"):
-        override(base, ["student.temporal.frames=1"])
-    assert override(base, ["student.temporal.frames=1", "data.num_frames=1"]).student.temporal.frames == 1
+    with pytest.raises(UserError, match=r"student\.temporal\.frames wants 2"):
+        override(base, ["student.temporal.frames=2"])
+    assert override(base, ["student.temporal.frames=2", "data.num_frames=2"]).student.temporal.frames == 2
     steps = override(base, ["training.steps=none", "training.epochs=2"])
     assert steps.training.total_steps(100) == 2 * 100 // base.training.batch_size
 

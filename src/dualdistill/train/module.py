@@ -137,9 +137,12 @@ class TrainingModule(pl.LightningModule):
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else float("inf"))
         self.latest["gradient_norm"] = norm.detach()
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if self.average is not None and (batch_idx + 1) % self.config.accumulate == 0:
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        super().optimizer_step(*arguments, **named)
+        if self.average is not None:  # here, before any callback saves it
             self.average.update_parameters(self.detector)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self._batch_ended = time.perf_counter()
         self._step_seconds += self._batch_ended - self._step_began
 

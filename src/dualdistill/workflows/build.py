@@ -107,7 +107,10 @@ def find_teacher(experiment: Experiment, given: Path | None, out: Path) -> Teach
         UserError: if there is none, or it is not a teacher.
     """
     if given is not None:
-        path = given / "checkpoints" / "last" / "teacher.safetensors" if given.is_dir() else given
+        path = given
+        if given.is_dir():
+            folder = RunFolder.open(given).checkpoint("last")
+            path = next(iter(folder.glob("teacher.safetensors")), folder / "student.safetensors")
     else:
         recipe = experiment.teacher_recipe
         assert recipe is not None
