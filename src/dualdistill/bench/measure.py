@@ -1,4 +1,4 @@
-"""Time several formulations of one computation in one run: interleaved, with memory, and with their results compared."""
+"""Time formulations of one computation in one run: interleaved, with memory, and with their results compared."""
 
 import ctypes
 import gc
@@ -112,7 +112,7 @@ def _spread(times: Sequence[float]) -> float | None:
 
 
 def peak_mib(run: Callable[[], Any]) -> float | None:
-    """Most memory the process held during `run` beyond what it held before, MiB; None where Linux's /proc is missing."""
+    """Most memory held during `run` beyond what was held before, MiB; None where Linux's /proc is missing."""
     reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
     gc.collect()
     with suppress(OSError, AttributeError):
@@ -132,7 +132,7 @@ def _field(status: Path, name: str) -> float:
 
 
 def relative_difference(reference: Any, other: Any) -> float | None:
-    """Largest |difference| of two results over the largest |value| of the reference; infinite where shapes or keys differ."""
+    """Largest |difference| over the largest |value| of the reference; infinite where shapes or keys differ."""
     if reference is None or other is None:
         return None
     pairs = list(_pairs(reference, other))
