@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEVKIT := $(VENV)/devkit
 
-.PHONY: demo test check format clean
+.PHONY: demo test check bench-quick format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dualdistill demo
@@ -17,6 +17,10 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Speed and memory at small sizes: to look at, never to fail by.
+bench-quick: $(VENV)/.installed
+	$(BIN)/dualdistill bench --all --quick
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format src tests

@@ -28,6 +28,7 @@ DISTILLERS = {
     "tig-bev": TigBevConfig(depth_range=(1.0, 65.0), depth_step=4.0, keypoints=6),
     "labeldistill": LabelDistillConfig(),
     "labeldistill-switches": LabelDistillConfig(partition="key_frame", response_target="soft"),
+    "labeldistill-no-partition": LabelDistillConfig(partition="none"),
     "x3kd": X3kdConfig(refine_channels=8),
     "x3kd-canvas": X3kdConfig(refine_channels=8, feature_level="canvas", feature_reduce="balanced", positives="peak"),
     "x3kd-neck-instances": X3kdConfig(feature_level="neck", instances=True),

@@ -115,4 +115,4 @@ def test_annotations_as_labels_cost_what_the_head_itself_would_be_charged(make_p
     assert isinstance(pair.judge, CenterJudge)
     heatmap = center_targets(pair.targets.boxes, pair.judge.grid, pair.judge.config).heatmap
     assert torch.equal(heatmap, pair.targets.heatmap)
-    assert losses == pair.judge.losses(pair.teacher.head(aligned), pair.targets.boxes)
+    assert_close(losses, pair.judge.losses(pair.teacher.head(aligned), pair.targets.boxes))

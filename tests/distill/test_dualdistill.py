@@ -120,6 +120,9 @@ def test_a_judge_that_is_a_module_is_refused(make_pair):
         def losses(self, predictions, boxes):
             raise NotImplementedError
 
+        def losses_through(self, head, neck, boxes):
+            raise NotImplementedError
+
     with pytest.raises(ValueError, match="must not be a module"):
         DualDistillConfig().build(**make_pair().shapes, judge=Module())
 

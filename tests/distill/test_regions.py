@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from dualdistill.distill.regions import Foreground, false_positives, foreground, split_regions
-from dualdistill.distill.terms import channel_attention, spatial_attention
-from dualdistill.geometry.boxes import transform_boxes
+from dualdistill.distill.regions import Foreground, false_positives, foreground, owners_of_batch, split_regions
+from dualdistill.distill.terms import channel_attention, compare_maps, spatial_attention, weighted_squares
+from dualdistill.geometry.boxes import owner_of_cells, transform_boxes
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.geometry.transforms import rigid, rotation_about_z
 from dualdistill.structures import Boxes
@@ -128,3 +128,50 @@ def test_attention_maps_average_one_and_are_flat_at_high_temperature():
     assert_close(channel_attention(features, 0.5).sum(dim=(1, 2, 3)), torch.full((2,), 6.0), rtol=1e-6, atol=0)
     assert_close(spatial_attention(features, 1e9), torch.ones(2, 1, 16, 16))
     assert_close(channel_attention(features, 1e9), torch.ones(2, 6, 1, 1))
+
+
+@given(seed=st.integers(0, 999), counts=st.lists(st.integers(0, 12), min_size=1, max_size=3))
+@settings(max_examples=25)
+@pytest.mark.parametrize("test_point", ["center", "corner"])
+def test_owners_of_a_batch_are_those_of_its_samples_one_by_one(test_point, seed, counts):
+    generator = torch.Generator().manual_seed(seed)
+    grid = BevGrid.covering((-12.0, -9.6, 12.0, 9.6), (24, 30))
+    samples = tuple(
+        Boxes(
+            center=40 * torch.rand(count, 3, generator=generator) - 20,  # some beyond the map
+            size=9 * torch.rand(count, 3, generator=generator) + 0.1,
+            yaw=7 * torch.rand(count, generator=generator),
+            velocity=torch.zeros(count, 2),
+            label=torch.zeros(count, dtype=torch.long),
+        )
+        for count in counts
+    )
+    before = 0
+    for sample, owner in zip(samples, owners_of_batch(samples, grid, test_point), strict=True):
+        want = owner_of_cells(grid, sample, test_point)
+        assert torch.equal(owner, torch.where(want < 0, want, want + before))
+        before += len(sample)
+
+
+@pytest.mark.parametrize("ours", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("theirs", [torch.contiguous_format, torch.channels_last])
+def test_maps_compared_at_once_cost_what_each_region_costs_alone(ours, theirs):
+    teacher = torch.randn(2, 5, 7, 4).contiguous(memory_format=theirs)
+    cells, channels = torch.rand(2, 3, 7, 4), torch.rand(2, 3, 5)
+    start = torch.randn(2, 5, 7, 4)
+    scale = torch.tensor([1.0, -2.0, 0.5])
+    gradients = []
+    for fused in (False, True):
+        aligned = start.clone().contiguous(memory_format=ours).requires_grad_()
+        if fused:
+            losses, mean = compare_maps(aligned, teacher, cells, channels)
+        else:
+            terms = [
+                weighted_squares(aligned - teacher, cells[:, r : r + 1], channels[:, r, :, None, None])
+                for r in range(3)
+            ]
+            losses, mean = torch.stack(terms), aligned.mean(1, keepdim=True)
+        ((losses * scale).sum() + mean.sin().sum()).backward()
+        gradients.append((losses, mean, aligned.grad))
+    for want, came in zip(*gradients, strict=True):
+        assert_close(came, want, rtol=1e-5, atol=1e-6)

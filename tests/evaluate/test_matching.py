@@ -28,10 +28,25 @@ def match_with_loops(objects: GlobalBoxes, detections: GlobalBoxes, distance: fl
     return matched
 
 
+def matched_by_row(
+    objects: GlobalBoxes,
+    detections: GlobalBoxes,
+    best_first: np.ndarray,
+    distances: tuple[float, ...] = DISTANCES,
+) -> np.ndarray:
+    """The object of each row of `detections` at each threshold, -1 for a false positive."""
+    turns = best_first[np.argsort(detections.label[best_first], kind="stable")]
+    hits = match(objects, detections, turns, distances)
+    assert (np.diff(hits.threshold * len(turns) + hits.turn) > 0).all()  # in the promised order, nobody twice
+    matched = np.full((len(distances), len(turns)), -1)
+    matched[hits.threshold, turns[hits.turn]] = hits.obj
+    return matched
+
+
 def match_in_order(
     objects: GlobalBoxes, detections: GlobalBoxes, distances: tuple[float, ...] = DISTANCES
 ) -> np.ndarray:
-    return match(objects, detections, np.arange(len(detections)), distances)
+    return matched_by_row(objects, detections, np.arange(len(detections)), distances)
 
 
 def crowd(random: np.random.Generator, count: int) -> GlobalBoxes:
@@ -58,7 +73,7 @@ def test_who_is_better_chooses_first_wherever_it_stands() -> None:
     """The same as to sort the detections beforehand."""
     random = np.random.default_rng(0)
     objects, detections, best_first = crowd(random, 40), crowd(random, 60), random.permutation(60)
-    matched = match(objects, detections, best_first, DISTANCES)
+    matched = matched_by_row(objects, detections, best_first)
     assert (matched[:, best_first] == match_in_order(objects, detections.select(best_first))).all()
 
 

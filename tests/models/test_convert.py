@@ -18,6 +18,7 @@ from dualdistill.models.centerpoint import CenterPoint, CenterPointConfig
 from dualdistill.models.convert.families import convert
 from dualdistill.models.pillars import decorate
 from dualdistill.ops.voxelize import dynamic_voxelize
+from dualdistill.structures import Points
 from tests.models.foreign import BRANCHES, FULL, mmdet3d_pillars, tianweiy_pillars
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -115,7 +116,7 @@ def test_the_original_pillar_model_has_two_point_layers_and_its_biases_go_into_n
     assert len(state) == 457
     assert sum(t.numel() for n, t in state.items() if "running" not in n and "num_batches" not in n) == 5_988_998
     conversion = convert(state)
-    assert conversion.config == CenterPointConfig(pillar_channels=(32, 64))
+    assert conversion.config == CenterPointConfig(pillar_channels=(32, 64), pillar_points=20)
     fates = {entry.key: entry.fate for entry in conversion.account}
     assert [key for key, fate in fates.items() if fate == "folded"] == biases_before_norms(state)
     assert len(biases_before_norms(state)) == 37
@@ -199,15 +200,23 @@ def test_the_first_point_layer_of_hard_pillars_is_the_same_as_of_dynamic_ones():
     assert dynamic.notes == () or "hard" not in " ".join(dynamic.notes)
 
 
-def test_a_hard_network_says_in_how_many_channels_its_padding_shows():
-    state = mmdet3d_pillars(hard=True)
-    norm = "pts_voxel_encoder.pfn_layers.0.norm"
-    state[f"{norm}.running_mean"].fill_(0.0)
-    state[f"{norm}.bias"][:] = torch.tensor([1.0, -1, 1, -1, -1, -1, -1, 1])
-    assert "3 of 8" in " ".join(convert(state, "new").notes)
-    state[f"{norm}.bias"][:] = -1.0
-    assert "shows in no channel" in " ".join(convert(state, "new").notes)
-    assert "before use" in " ".join(convert(tianweiy_pillars()).notes)
+def test_the_empty_rows_of_hard_pillars_answer_here_as_there():
+    state = mmdet3d_pillars(columns=11, hard=True)
+    conversion = convert(state)
+    assert (conversion.config.pillar_points, conversion.config.pillar_height) == (20, True)
+    grid, name = BevGrid.around(6.4, 0.2), "pts_voxel_encoder.pfn_layers.0"
+    features = torch.tensor([[0.1, 0.1, 0.5, 9.0, 0.0]]).repeat(21, 1)
+    features[20:, 0] += 1.0  # twenty points fill one pillar, one point is alone in another
+    pillars = dynamic_voxelize(features[:, :3], torch.zeros(21).long(), grid, (-5.0, 3.0))
+    described = torch.cat([decorate(features, pillars, grid), features[:, 2:3] + 1.0], dim=1)
+    answers = normed(state, f"{name}.norm", described @ state[f"{name}.linear.weight"].T, 1e-3)
+    empty = normed(state, f"{name}.norm", torch.zeros(1, 8), 1e-3)
+    assert (empty > answers[20]).any()
+    encoder = network(conversion).encoder
+    encoder.grid = grid
+    canvas = encoder(Points(features=features, sample=torch.zeros(21).long()), 1)
+    assert_close(canvas[0, :, 32, 32], answers[0], rtol=1e-4, atol=1e-4)
+    assert_close(canvas[0, :, 32, 37], torch.maximum(answers[20], empty[0]), rtol=1e-4, atol=1e-4)
 
 
 # Refusals
@@ -242,12 +251,9 @@ def without(state, *names):
         ),
         (mmdet3d_pillars(), None, "--boxes legacy"),
         (mmdet3d_pillars(columns=11), "legacy", "new, but legacy"),
-        (mmdet3d_pillars(columns=11, hard=True), None, "padding row"),
         (mmdet3d_pillars(columns=9), "new", "reads 9 columns"),
         (tianweiy_pillars(columns=21), None, "16 channels"),
         (tianweiy_pillars(), "new", "legacy boxes only"),
-        ({"pts_middle_encoder.conv_input.0.weight": torch.zeros(3)}, None, "voxels"),
-        ({"backbone.conv_input.0.weight": torch.zeros(3)}, None, "voxels"),
         ({"layer1.0.weight": torch.zeros(3)}, None, r"No known family.*layer1\.0 \(1\)"),
     ],
 )

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from dualdistill.errors import UserError
+from dualdistill.models.checkpoints import save_weights
 from dualdistill.models.image_backbone import ImageConfig, ImageEncoder
 
 TINY = "test_resnet"
@@ -86,6 +87,20 @@ def test_levels_that_are_flattened_by_timm_get_their_weights_too(tmp_path):
     encoder = ImageEncoder(ImageConfig(backbone="regnety_002", pretrained=str(tmp_path / "weights.safetensors")))
     encoder.load_pretrained()
     assert torch.equal(encoder.backbone.stem.conv.weight, donor["stem.conv.weight"])
+
+
+def test_the_image_backbone_of_a_trained_student_serves_as_pretrained_weights(tmp_path):
+    torch.manual_seed(0)
+    donor = ImageEncoder(ImageConfig(backbone=TINY))
+    student = torch.nn.ModuleDict({"image": donor, "head": torch.nn.Linear(2, 2)})
+    save_weights(tmp_path / "student.safetensors", student, {"role": "student"})
+    encoder = ImageEncoder(ImageConfig(backbone=TINY, pretrained=str(tmp_path / "student.safetensors")))
+    encoder.load_pretrained()
+    expected = donor.backbone.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in encoder.backbone.state_dict().items())
+    other = ImageEncoder(ImageConfig(backbone="regnety_002", pretrained=str(tmp_path / "student.safetensors")))
+    with pytest.raises(UserError, match="is no 'regnety_002'"):
+        other.load_pretrained()
 
 
 def test_without_pretrained_weights_loading_changes_nothing():

@@ -1,9 +1,10 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dualdistill.ops.nms import circle_nms, greedy, rotated_nms, scale_nms
+from dualdistill.ops.nms import circle_nms, greedy, greedy_at_once, rotated_nms, scale_nms
 from dualdistill.ops.rotated_iou import rotated_iou
 
 quick = settings(max_examples=25, deadline=None)
@@ -28,16 +29,19 @@ def one_by_one(conflict: Tensor, order: Tensor) -> list[int]:
 
 
 @quick
-@given(seeds, st.integers(0, 30), st.floats(0, 1))
-def test_the_fixpoint_keeps_whom_the_loop_keeps(seed, count, density):
+@given(seeds, st.integers(0, 90), st.floats(0, 0.3))
+def test_both_forms_keep_whom_the_loop_keeps(seed, count, density):
     generator = torch.Generator().manual_seed(seed)
     conflict = torch.rand(count, count, generator=generator) < density
-    assert greedy(conflict).nonzero().flatten().tolist() == one_by_one(conflict, torch.arange(count))
+    expected = one_by_one(conflict, torch.arange(count))
+    assert greedy(conflict).nonzero().flatten().tolist() == expected
+    assert greedy_at_once(conflict).nonzero().flatten().tolist() == expected
 
 
-def test_in_a_chain_every_other_one_survives():
+@pytest.mark.parametrize("form", [greedy, greedy_at_once])
+def test_in_a_chain_every_other_one_survives(form):
     chain = torch.diag(torch.ones(99, dtype=torch.bool), 1)
-    assert greedy(chain).tolist() == [index % 2 == 0 for index in range(100)]
+    assert form(chain).tolist() == [index % 2 == 0 for index in range(100)]
 
 
 @quick
@@ -116,3 +120,9 @@ def test_nobody_in_nobody_out():
     assert circle_nms(torch.zeros(0, 2), none, 4.0, 83).tolist() == []
     assert rotated_nms(torch.zeros(0, 5), none, 0.2, 1000, 83).tolist() == []
     assert scale_nms(torch.zeros(0, 5), none, none, 0.2, 1000, 83).tolist() == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_centres_of_any_type_and_with_gradients_are_suppressed(dtype):
+    centers = torch.tensor([[0.0, 0], [1.0, 0], [3.5, 0]], dtype=dtype, requires_grad=True)
+    assert circle_nms(centers, torch.tensor([0.9, 0.8, 0.7]), 4.0, 83).tolist() == [0, 2]

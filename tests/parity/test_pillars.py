@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.layers.second import Second, SecondFpn
-from dualdistill.models.pillars import PillarEncoder, decorate
+from dualdistill.models.pillars import PillarEncoder, capped, decorate
 from dualdistill.ops.voxelize import dynamic_voxelize
 from dualdistill.structures import Points
 
@@ -120,3 +120,25 @@ def test_two_point_layers_are_the_released_ones():
     assert_close(pillars.cells, arrays["two_layer.pillar_coors"][:, [0, 2, 3]].long())
     expected = arrays["two_layer.eval.pillar_features"]
     assert_close(layers.pool(described, pillars), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_hard_pillars_are_the_released_ones_empty_rows_included():
+    arrays = golden("pillar_variants")
+    made = PillarEncoder(5, (6,), GRID, (-5.0, 3.0), max_points=4)
+    names = {"pfn_layers": "layers"}
+    load(made, arrays, "hard.w.", names)
+    made.eval()
+    voxels, count = arrays["hard.voxels"], arrays["hard.num_points"]
+    held = torch.arange(4) < count[:, None]
+    points = Points(features=voxels[held], sample=torch.zeros(int(held.sum())).long())
+    canvas = made(points, 1)
+    _, y, x = arrays["hard.coors_zyx"].long().unbind(dim=1)
+    assert (count < 4).any()
+    assert_close(canvas[0, :, y, x].T, arrays["hard.pillar_features"], rtol=1e-4, atol=1e-4)
+
+
+def test_pillars_are_capped_in_the_order_of_points():
+    xyz = torch.tensor([[0.1, 0.1, 0.0], [1.1, 0.1, 0.0], [0.1, 0.1, 0.1], [0.1, 0.1, 0.2], [1.1, 0.1, 0.1]])
+    pillars = capped(dynamic_voxelize(xyz, torch.zeros(5).long(), GRID, (-5.0, 3.0)), 2)
+    assert pillars.kept.tolist() == [0, 1, 2, 4]
+    assert len(pillars) == 2

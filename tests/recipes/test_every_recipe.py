@@ -14,9 +14,9 @@ from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.recipes.experiment import override
 from dualdistill.structures import weighted_sum
 from dualdistill.train.step import freeze, training_losses
-from dualdistill.workflows.build import build_detector, build_distillation, open_dataset
+from dualdistill.workflows.build import build_detector, build_distillation, open_dataset, shapes_of
 from dualdistill.workflows.data import make_virtual
-from tests.workflows.conftest import TINY_STUDENT, TINY_TEACHER
+from tests.workflows.conftest import TINY_STUDENT, TINY_TEACHER, TINY_VOXEL_TEACHER
 
 SMALL = [name for name in RECIPES if name.startswith("synthetic/")]
 FULL = {
@@ -37,16 +37,18 @@ def completed_world(world: Path) -> Path:
 @pytest.mark.parametrize("name", SMALL)
 def test_a_small_recipe_takes_a_training_step(name, completed_world):
     experiment = RECIPES[name].build()
-    sets = [*(TINY_STUDENT if experiment.student else ()), *(TINY_TEACHER if experiment.teacher else ())]
+    sets = list(TINY_STUDENT if experiment.student else ())
+    if experiment.teacher is not None:
+        sets += TINY_TEACHER if experiment.teacher.voxel is None else TINY_VOXEL_TEACHER
     experiment = override(experiment, sets)
     dataset = open_dataset(experiment, NuscenesIndex.open(completed_world), split="train", training=True, seed=0)
     batch = collate([dataset[0, 0], dataset[0, 4]])
-    detector = build_detector(experiment).train()
+    teacher = freeze(CenterPoint(experiment.teacher)) if experiment.teacher_recipe else None
+    detector = build_detector(experiment, teacher).train()
     distillation = None
     if experiment.distiller is not None:
-        teacher = CenterPoint(experiment.teacher)
-        freeze(teacher)
-        distillation = build_distillation(experiment, detector, teacher, collate([dataset[0, 0]]))
+        encoder = experiment.label_encoder and experiment.label_encoder.build(teacher=shapes_of(teacher))
+        distillation = build_distillation(experiment, detector, teacher, collate([dataset[0, 0]]), encoder)
     losses = training_losses(detector, distillation, batch)
     weights = detector.weights | (distillation.weights if distillation else {})
     assert losses.keys() == weights.keys()
@@ -69,4 +71,5 @@ def test_a_full_size_recipe_builds_with_the_published_number_of_parameters(name)
         assert sum(p.numel() for p in student.parameters()) == wanted
     if teacher is not None:
         wanted = 5_983_558 if experiment.teacher.point_channels == 17 else 5_982_790
+        wanted = wanted if experiment.teacher.voxel is None else 8_938_262
         assert sum(p.numel() for p in teacher.parameters()) == wanted

@@ -13,10 +13,12 @@ def test_every_recipe_survives_json(name):
     assert from_plain(to_plain(experiment)) == experiment
 
 
-def test_the_families_have_the_same_rows_save_those_of_size():
+def test_the_families_have_the_same_rows_save_those_of_size_and_of_two_frames():
     rows = {family: {n.split("/")[1] for n in RECIPES if n.startswith(family)} for family in ("nuscenes", "synthetic")}
     assert rows["synthetic"] <= rows["nuscenes"]
-    assert all(name.endswith(("-r101", "-official")) for name in rows["nuscenes"] - rows["synthetic"])
+    assert all(
+        name.endswith(("-r101", "-official", "-key-frame", "-0.075")) for name in rows["nuscenes"] - rows["synthetic"]
+    )
 
 
 def test_overrides_are_typed_and_reach_every_depth():

@@ -1,5 +1,6 @@
 """Which samples a training sees."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,14 +24,19 @@ def test_every_epoch_is_a_permutation(length, batch_size, seed):
         assert sorted(pairs[epoch * length : (epoch + 1) * length]) == [(epoch, i) for i in range(length)]
 
 
-@given(length=SIZES, batch_size=st.integers(1, 5), seed=st.integers(0, 99))
-def test_two_processes_together_see_what_one_with_double_batches_sees(length, batch_size, seed):
-    def batches(size, rank, world):
-        return list(StepSampler(length, size, first=0, last=6, seed=seed, rank=rank, world=world))
+@given(length=SIZES, each=st.integers(1, 5), world=st.integers(1, 4), seed=st.integers(0, 99))
+def test_processes_share_every_batch_of_one_process_equally(length, each, world, seed):
+    def batches(rank, world):
+        return list(StepSampler(length, each * 4 * 3, first=0, last=6, seed=seed, rank=rank, world=world))
 
-    one = batches(2 * batch_size, 0, 1)
-    two = [a + b for a, b in zip(batches(batch_size, 0, 2), batches(batch_size, 1, 2), strict=True)]
-    assert one == two
+    for whole, *shares in zip(batches(0, 1), *(batches(rank, world) for rank in range(world)), strict=True):
+        assert sorted(whole) == sorted(pair for share in shares for pair in share)
+        assert len({len(share) for share in shares}) == 1
+
+
+def test_a_batch_that_processes_cannot_share_equally_is_refused():
+    with pytest.raises(ValueError, match="2 processes cannot share a batch of 3"):
+        StepSampler(10, 3, first=0, last=1, seed=0, world=2)
 
 
 def test_another_seed_is_another_order():

@@ -26,6 +26,14 @@ TINY_TEACHER = (
     "teacher.head.shared_channels=8",
     "teacher.head.head_channels=4",
 )
+TINY_VOXEL_TEACHER = (
+    "teacher.voxel.size=0.8",
+    "teacher.voxel.height=0.5",
+    "teacher.voxel.channels=4,8",
+    "teacher.voxel.out_channels=4",
+    "teacher.stage_channels=8,16",
+    *TINY_TEACHER[2:],
+)
 STEPS = ("training.steps=3", "training.batch_size=1", "training.save_every=2", "training.log_every=1")
 
 

@@ -10,9 +10,10 @@ from dualdistill.models.bevdepth import official_bevdepth
 from dualdistill.models.checkpoints import read_facts
 from dualdistill.models.convert.account import Conversion
 from dualdistill.recipes.experiment import from_plain
-from dualdistill.workflows.build import TeacherWeights, load_teacher
+from dualdistill.workflows.build import load_teacher
 from dualdistill.workflows.convert import convert_checkpoint, experiment_for
 from dualdistill.workflows.evaluation import Trained
+from dualdistill.workflows.teachers import TrainedWeights
 from tests.models.foreign import mmdet3d_pillars, tianweiy_pillars
 
 
@@ -29,7 +30,7 @@ def test_a_converted_teacher_is_taken_as_a_trained_one(teacher):
     trained = Trained.load(path)
     assert trained.facts["role"] == "teacher"
     assert trained.facts["step"] == 12
-    weights = TeacherWeights(path, read_facts(path))
+    weights = TrainedWeights(path, read_facts(path))
     assert weights.identity["score"] is None
     load_teacher(trained.experiment, weights)
     assert [entry["key"] for entry in account["keys"]] == list(mmdet3d_pillars())
@@ -42,7 +43,7 @@ def test_its_score_is_found_beside_it_and_is_nobody_elses(teacher):
         folder = path.parent / "evaluation" / name
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text(json.dumps({"mean_ap": score, "nd_score": score}))
-    assert TeacherWeights(path, read_facts(path)).identity["score"] == {"mAP": 0.5, "NDS": 0.5}
+    assert TrainedWeights(path, read_facts(path)).identity["score"] == {"mAP": 0.5, "NDS": 0.5}
 
 
 def test_a_converted_file_asks_which_data_it_is_for(teacher):

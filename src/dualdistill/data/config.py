@@ -116,7 +116,8 @@ class VirtualPointsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What a sample holds. The defaults are those of DualDistill's R50 rows (spec dualdistill 5.3)."""
+    """What a sample holds beside its annotations. The defaults are those of DualDistill's R50 rows (spec dualdistill
+    5.3)."""
 
     cameras: bool = True
     """Whether images are read."""
@@ -172,8 +173,6 @@ class DataConfig:
     """Copy-paste of objects while training; only without cameras."""
 
     def __post_init__(self) -> None:
-        if not (self.cameras or self.points):
-            raise ValueError("a sample without cameras and points holds nothing")
         if self.num_frames not in (1, 2):
             raise ValueError(f"num_frames must be 1 or 2, got {self.num_frames}")
         if self.num_sweeps < 1:

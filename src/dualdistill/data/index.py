@@ -1,5 +1,6 @@
 """A nuScenes root as memory-mapped columns, without the devkit."""
 
+import gc
 import hashlib
 import shutil
 from collections.abc import Callable
@@ -162,5 +163,12 @@ def _cache_folder(root: Path, version: str) -> Path:
 
 
 def _write(version_folder: Path, target: Path) -> None:
-    for name, columns in build_columns(version_folder).items():
-        write_columns(target / f"{name}.arrow", columns)
+    # Millions of records come in and none is part of a cycle: the collector would walk them again and again.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for name, columns in build_columns(version_folder).items():
+            write_columns(target / f"{name}.arrow", columns)
+    finally:
+        if collecting:
+            gc.enable()

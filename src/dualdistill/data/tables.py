@@ -94,7 +94,7 @@ class Instance(msgspec.Struct, gc=False):
     category_token: str
 
 
-class Annotation(msgspec.Struct):
+class Annotation(msgspec.Struct, gc=False):
     token: str
     sample_token: str
     instance_token: str

@@ -8,6 +8,7 @@ there the sharpened scores saturate and tie, so that suppression among confident
 dualdistill 4.1).
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, Protocol, runtime_checkable
 
@@ -43,6 +44,11 @@ class ResponseJudge(Protocol):
         """The unweighted losses `RESPONSES` of predictions that should have been `boxes` (velocities in
         m/s, NaN where unknown; no box at all is legal)."""
 
+    def losses_through(
+        self, head: Callable[[Tensor], HeadOutput], neck: Float[Tensor, "batch chan y x"], boxes: tuple[Boxes, ...]
+    ) -> Losses:
+        """`losses` of what the teacher's head says of another map; it need not say more than they look at."""
+
 
 def cross_head_losses(
     teacher: BevOutput,
@@ -63,7 +69,7 @@ def cross_head_losses(
         with torch.no_grad():
             found = judge.pseudo_boxes(teacher.predictions, temperature)
         boxes = tuple(replace(each, score=None) for each in found)
-    return judge.losses(teacher.head(aligned_neck), boxes)
+    return judge.losses_through(teacher.head, aligned_neck, boxes)
 
 
 def response_weights(*, heatmap: float, box: float, velocity: float) -> dict[str, float]:

@@ -74,6 +74,11 @@ class DistillBevConfig:
         return (*(f"stage{stage}" for stage in self.student_stages), NECK)
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Maps of the teacher that are looked at; a teacher cache keeps no others."""
+        return (*(f"stage{stage}" for stage in self.teacher_stages), NECK)
+
+    @property
     def weights(self) -> dict[str, float]:
         """Of every loss by name."""
         weights = mimic_weights(

@@ -24,8 +24,9 @@ from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import TASKS, BevOutput, Boxes, HeadOutput, Losses, Targets
 
-Partition = Literal["released", "key_frame"]
-"""Thirds of all channels of the canvas, the past frame's included, which no gradient reaches; or of the key frame's."""
+Partition = Literal["released", "key_frame", "none"]
+"""Thirds of all channels of the canvas, the past frame's included, which no gradient reaches; or of the key frame's; or
+all channels to both, an ablation."""
 ResponseTarget = Literal["released", "soft"]
 """Of the heat map: a focal loss whose positives never occur, so that it only suppresses; or a quality focal loss."""
 
@@ -49,7 +50,7 @@ class LabelDistillConfig:
     teacher_stages: tuple[int, ...] = (1, 2)
     """… these, of the same size in cells."""
     partition: Partition = "released"
-    """Of the canvas; stages are always in thirds of all channels."""
+    """Of the canvas; stages are in thirds of all channels, or whole for "none"."""
     frames: int = 2
     """Frames stacked in the canvas, the current one first; for partition "key_frame"."""
     label_weight: float = 0.3
@@ -88,10 +89,10 @@ class LabelDistillConfig:
             idle["lidar is off"] = {"lidar_weight"}
         if not (self.label or self.lidar):
             idle["no features are distilled"] = {"student_levels", "teacher_stages", "partition", "frames"}
-        if CANVAS not in self.student_levels:
+        if CANVAS not in self.student_levels and self.partition != "none":
             idle["the canvas is not distilled"] = {"partition", "frames"}
-        if self.partition == "released":
-            idle['partition "released" looks at all channels alike'] = {"frames"}
+        if self.partition != "key_frame":
+            idle[f'partition "{self.partition}" looks at all channels alike'] = {"frames"}
         if not self.response:
             idle["response is off"] = {each.name for each in fields(self) if each.name.startswith("response_")}
         default = {each.name: each.default for each in fields(self)}
@@ -185,7 +186,7 @@ class LabelDistill(nn.Module):
         self.adaptors = nn.ModuleDict(
             {
                 guide: nn.ModuleDict(
-                    {level: Adaptor(_third(config, level, here[0]), there[0]) for level, (there, here) in pairs.items()}
+                    {level: Adaptor(_width(config, level, here[0]), there[0]) for level, (there, here) in pairs.items()}
                 )
                 for guide in config.guides
             }
@@ -223,18 +224,21 @@ class LabelDistill(nn.Module):
 
 
 def partition(level: str, student: BevOutput, config: LabelDistillConfig) -> dict[str, Tensor]:
-    """The thirds of a map of the student: "label", "lidar" and "free", which is left alone (spec b.3)."""
+    """The parts of a map of the student: "label", "lidar" and "free", which is left alone (spec b.3)."""
     features = student.canvas if level == CANVAS else student.stages[int(level.removeprefix("stage"))]
-    third = _third(config, level, features.shape[1])
+    width = _width(config, level, features.shape[1])
+    first = 0 if config.partition == "none" else width  # of the LiDAR's channels
     return {
-        "label": features[:, :third],
-        "lidar": features[:, third : 2 * third],
-        "free": features[:, 2 * third :],
+        "label": features[:, :width],
+        "lidar": features[:, first : first + width],
+        "free": features[:, first + width :],
     }
 
 
-def _third(config: LabelDistillConfig, level: str, channels: int) -> int:
-    """Width of the label's and of the LiDAR's part of a level."""
+def _width(config: LabelDistillConfig, level: str, channels: int) -> int:
+    """Of the label's and of the LiDAR's part of a level, channels."""
+    if config.partition == "none":
+        return channels
     if level == CANVAS and config.partition == "key_frame":
         channels //= config.frames
     return channels // 3
@@ -315,7 +319,7 @@ def _paired_shapes(
                 f"{level} has {here[1]}x{here[2]} cells, the teacher's stage {stage} {there[1]}x{there[2]}: "
                 "pair maps of one size"
             )
-        if not _third(config, level, here[0]):
+        if not _width(config, level, here[0]):
             raise ValueError(f"{level} has {here[0]} channels, too few to part in three")
         pairs[level] = (there, here)
     return pairs

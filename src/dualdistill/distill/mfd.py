@@ -10,11 +10,12 @@ context rings and affinity terms that the released code switches off do not exis
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dualdistill.distill.regions import Foreground, TestPoint, false_positives, foreground, split_regions
-from dualdistill.distill.terms import channel_attention, map_difference, spatial_attention, weighted_squares
+from dualdistill.distill.terms import channel_attention, compare_maps, map_difference, spatial_attention
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import HeadOutput, Losses, Targets
 
@@ -73,16 +74,21 @@ class LevelMimic(nn.Module):
         regions = split_regions(foreground, false_positive)
         theirs, ours = (spatial_attention(features, config.spatial_temperature) for features in (teacher, aligned))
         attention = (theirs + config.student_attention * ours) / (1 + config.student_attention)
-        error = aligned - teacher
-        losses = {
-            "foreground": weighted_squares(error, regions.foreground * attention),
-            "background": weighted_squares(error, regions.background * attention),
-            "spatial": map_difference(teacher.mean(1, keepdim=True), self.spatial(aligned.mean(1, keepdim=True))),
-        }
+        weights = {"foreground": regions.foreground, "background": regions.background}
+        channels = dict.fromkeys(weights, torch.ones_like(teacher[:, :, 0, 0]))
         if false_positive is not None:
-            channels = channel_attention(teacher, config.channel_temperature) if config.channel_attention else None
-            losses["false_positive"] = weighted_squares(error, regions.false_positive * attention, channels)
-        return losses
+            weights["false_positive"] = regions.false_positive
+            channels["false_positive"] = channels["foreground"]
+            if config.channel_attention:
+                channels["false_positive"] = channel_attention(teacher, config.channel_temperature)[:, :, 0, 0]
+        squares, mean = compare_maps(
+            aligned,
+            teacher,
+            torch.cat([weight * attention for weight in weights.values()], dim=1),
+            torch.stack([*channels.values()], dim=1),
+        )
+        losses = dict(zip(weights, squares.unbind(), strict=True))
+        return losses | {"spatial": map_difference(teacher.mean(1, keepdim=True), self.spatial(mean))}
 
 
 class FeatureMimic(nn.Module):

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from dualdistill.geometry.boxes import owner_of_cells
+from dualdistill.geometry.boxes import footprints
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import Boxes
 
@@ -39,14 +39,43 @@ class Foreground:
 @torch.no_grad()
 def foreground(boxes: tuple[Boxes, ...], grid: BevGrid, test_point: TestPoint = "center") -> Foreground:
     """Cells of the boxes of each sample; of several boxes over one cell, the first in the list owns it."""
-    masks, scales = [], []
-    for sample in boxes:
-        owner = owner_of_cells(grid, sample, test_point)  # y x
-        area = sample.size[:, 0] * sample.size[:, 1]
-        scale_of_box = F.pad(grid.cell / area.float().sqrt(), (0, 1))  # owner -1, nobody, reads the 0 at the end
-        masks.append(owner >= 0)
-        scales.append(scale_of_box[owner])
-    return Foreground(mask=torch.stack(masks)[:, None], scale=torch.stack(scales)[:, None])
+    owner = owners_of_batch(boxes, grid, test_point)[:, None]
+    size = torch.cat([sample.size for sample in boxes])
+    scale_of_box = F.pad(grid.cell / (size[:, 0] * size[:, 1]).float().sqrt(), (0, 1))  # -1, nobody, reads the 0
+    return Foreground(mask=owner >= 0, scale=scale_of_box[owner])
+
+
+def owners_of_batch(
+    boxes: tuple[Boxes, ...], grid: BevGrid, test_point: TestPoint = "center"
+) -> Int[Tensor, "batch y x"]:
+    """`owner_of_cells` of all samples at once, as an index into their boxes one after the other; -1 for nobody.
+
+    Only the cells about each box are looked at, by the same arithmetic.
+    """
+    rectangles = torch.cat([footprints(sample) for sample in boxes]).double()
+    device, nobody, (height, width) = rectangles.device, len(rectangles), grid.shape
+    owner = torch.full((len(boxes) * height * width + 1,), nobody, device=device)
+    if nobody:
+        counts = torch.tensor([len(sample) for sample in boxes], device=device)
+        sample = torch.repeat_interleave(torch.arange(len(boxes), device=device), counts, output_size=nobody)
+        center, size, yaw = rectangles[:, None, :2], rectangles[:, 2:4, None, None], rectangles[:, 4, None, None]
+        # One more for the cell that the centre is rounded down to.
+        reach = int((rectangles[:, 2:4].norm(dim=1).max() / 2 / grid.cell).ceil()) + 1
+        offset = torch.arange(-reach, reach + 1, device=device)[:, None]
+        low = rectangles.new_tensor([grid.x_min, grid.y_min])
+        cell = ((center - low) / grid.cell).floor().long() + offset  # boxes window 2, column and row
+        on_map = (cell >= 0) & (cell < cell.new_tensor([width, height]))
+        dx, dy = (low + (cell + (0.5 if test_point == "center" else 0.0)) * grid.cell - center).unbind(dim=2)
+        dx, dy = dx[:, None, :], dy[:, :, None]
+        inside = on_map[:, None, :, 0] & on_map[:, :, None, 1]  # boxes row column
+        inside &= (dx * yaw.cos() + dy * yaw.sin()).abs() <= size[:, 0] / 2
+        inside &= (dy * yaw.cos() - dx * yaw.sin()).abs() <= size[:, 1] / 2
+        place = (sample[:, None, None] * height + cell[:, :, None, 1]) * width + cell[:, None, :, 0]
+        place = torch.where(inside, place, len(owner) - 1)
+        claim = torch.arange(nobody, device=device)[:, None, None].expand_as(place)
+        owner = owner.scatter_reduce(0, place.flatten(), claim.flatten(), "amin")  # the first box wins
+    owner = owner[:-1].view(len(boxes), height, width)
+    return torch.where(owner == nobody, -1, owner)
 
 
 @torch.no_grad()

@@ -3,9 +3,14 @@
 Spec dualdistill 3.1 and 3.2 (the same formulas as DistillBEV's, spec distillbev 5).
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dualdistill.ops.processes import mean_count
 
 
 @torch.no_grad()
@@ -30,11 +35,61 @@ def weighted_squares(
     cell_weight: Float[Tensor, "batch 1 y x"],
     channel_weight: Float[Tensor, "batch chan 1 1"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Sum of weighted squares over channels and cells, mean over the batch."""
+    """Sum of weighted squares over channels and cells, mean over the batch. The definition of `compare_maps`."""
     squares = error.square()
     if channel_weight is not None:
         squares = squares * channel_weight
     return (squares.sum(dim=1, keepdim=True) * cell_weight).sum() / len(error)
+
+
+def compare_maps(
+    aligned: Float[Tensor, "batch chan y x"],
+    teacher: Float[Tensor, "batch chan y x"],
+    cell_weights: Float[Tensor, "batch region y x"],
+    channel_weights: Float[Tensor, "batch region chan"],
+) -> tuple[Float[Tensor, "region"], Float[Tensor, "batch 1 y x"]]:
+    """`weighted_squares` of the difference of two maps for several regions at once, and the channel mean of `aligned`.
+
+    The difference is squared once for all regions, its weights are matrix products of rank `region`, and backward
+    writes one map. The gradient goes to `aligned` alone.
+    """
+    return _CompareMaps.apply(aligned, teacher, cell_weights, channel_weights)
+
+
+class _CompareMaps(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, aligned: Tensor, teacher: Tensor, cell_weights: Tensor, channel_weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(aligned, teacher, cell_weights, channel_weights)
+        squares = _difference(aligned, teacher).square_()
+        per_cell = channel_weights @ squares.flatten(2)  # batch region cells
+        losses = (per_cell * cell_weights.flatten(2)).sum(dim=(0, 2)) / len(aligned)
+        return losses, aligned.mean(dim=1, keepdim=True)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, losses_grad: Tensor, mean_grad: Tensor) -> tuple[Tensor, None, None, None]:
+        aligned, teacher, cell_weights, channel_weights = ctx.saved_tensors
+        cells = cell_weights.flatten(2) * (2 / len(aligned) * losses_grad[:, None])  # batch region cells
+        if _channels_last(aligned):
+            weight = (cells.mT @ channel_weights).mT.unflatten(2, aligned.shape[2:])
+        else:
+            weight = (channel_weights.mT @ cells).unflatten(2, aligned.shape[2:])
+        gradient = _difference(aligned, teacher).mul_(weight)
+        return gradient.add_(mean_grad / aligned.shape[1]), None, None, None
+
+
+def _difference(aligned: Tensor, teacher: Tensor) -> Tensor:
+    """In the memory layout of `aligned`: arithmetic across two layouts costs ten times as much."""
+    if _channels_last(aligned) != _channels_last(teacher):
+        layout = torch.channels_last if _channels_last(aligned) else torch.contiguous_format
+        teacher = teacher.contiguous(memory_format=layout)
+    return aligned - teacher
+
+
+def _channels_last(features: Tensor) -> bool:
+    return features.is_contiguous(memory_format=torch.channels_last) and not features.is_contiguous()
 
 
 def map_difference(a: Float[Tensor, "batch 1 y x"], b: Float[Tensor, "batch 1 y x"]) -> Float[Tensor, ""]:
@@ -45,6 +100,6 @@ def map_difference(a: Float[Tensor, "batch 1 y x"], b: Float[Tensor, "batch 1 y 
 def balanced_mean(error: Float[Tensor, "batch _ y x"], mask: Bool[Tensor, "batch 1 y x"]) -> Float[Tensor, ""]:
     """Half the mean over the cells of the mask, half that over the others; a half without cells is 0."""
     cells = error.mean(dim=1, keepdim=True)
-    inside = (cells * mask).sum() / mask.sum().clamp(min=1)
-    outside = (cells * ~mask).sum() / (~mask).sum().clamp(min=1)
+    inside = (cells * mask).sum() / mean_count(mask.sum(), at_least=1)
+    outside = (cells * ~mask).sum() / mean_count((~mask).sum(), at_least=1)
     return (inside + outside) / 2

@@ -1,101 +1,174 @@
-"""Which detection finds which object: the greedy matching of the nuScenes benchmark, all samples at once.
+"""Which detection finds which object: the greedy matching of the nuScenes benchmark, all thresholds at once.
 
 The rule: the detections of a class go in order of their score; each looks at the objects of its class in its
 sample that are still free, takes the nearest (the first of equally near ones) if it is nearer than the
 threshold, and is a false positive otherwise.
 
-Two observations make it a handful of array operations. An object farther away than the largest threshold
-changes nothing, so a short list of candidate pairs says everything. And matches in different (sample, class)
-groups do not interact: the k-th detections of all groups can choose in the same round, at all thresholds
-together.
+Three observations make it array operations of modest size. Samples and classes do not interact, so a class is taken
+in pieces of a few thousand detections, which fit the processor's cache. An object farther away than the largest
+threshold changes nothing, so short lists of candidates say everything. And to choose in turn is a stable matching:
+every detection asks the nearest object on its list, an object keeps the best that asked, and whoever is turned away
+asks the next, in whichever order this happens (Gale and Shapley 1962; objects that all prefer the better score leave
+only one stable matching, the greedy one). A few rounds end that, where turns would need one for each detection.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int, Int64
 
 from dualdistill.evaluate.records import GlobalBoxes
+from dualdistill.evaluate.sorting import sorted_rows
 from dualdistill.structures import CLASSES
+
+PIECE = 8192
+"""Detections taken at once, but for those of one sample that are more."""
+
+_FREE = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hits:
+    """True positives, by threshold, then turn."""
+
+    threshold: Int64[np.ndarray, "hits"]
+    """Index into the distances asked for."""
+    turn: Int64[np.ndarray, "hits"]
+    """Position of the detection among the turns."""
+    obj: Int64[np.ndarray, "hits"]
+    """Row of the object it takes."""
 
 
 def match(
     objects: GlobalBoxes,
     detections: GlobalBoxes,
-    best_first: Int64[np.ndarray, "detections"],
+    turns: Int64[np.ndarray, "detections"],
     distances: tuple[float, ...],
-) -> Int64[np.ndarray, "threshold detections"]:
-    """Row of the object that each detection takes at each threshold; -1 for a false positive.
+) -> Hits:
+    """The detections that take an object at each threshold; all others are false positives.
 
     Args:
-        best_first: Rows of `detections` in the order in which they choose.
+        turns: Rows of `detections`, class after class, those of one class in the order in which they choose.
         distances: The thresholds, metres in the ground plane.
     """
-    thresholds = np.array(distances)
-    detection, obj, distance = _candidate_pairs(objects, detections, thresholds.max())
-    turn = _turns(detections, best_first, detection)
-    # By turn, so that a round is a slice; within it by detection; of one detection, the nearest object first.
-    order = np.lexsort((obj, distance, detection, turn))
-    detection, obj, turn = detection[order], obj[order], turn[order]
-    near = distance[order] < thresholds[:, None]  # threshold pair
-
-    matched = np.full((len(thresholds), len(detections)), -1)
-    free = np.ones((len(thresholds), len(objects)), dtype=bool)
-    rounds = np.searchsorted(turn, np.arange(turn[-1] + 2)) if len(turn) else np.zeros(0, np.int64)
-    for start, stop in pairwise(rounds):
-        choice = near[:, start:stop] & free[:, obj[start:stop]]
-        threshold, pair = np.nonzero(choice)
-        pair += start
-        chooser = threshold * len(detections) + detection[pair]
-        nearest = np.diff(chooser, prepend=-1) != 0  # the first pair of each detection at each threshold
-        threshold, pair = threshold[nearest], pair[nearest]
-        matched[threshold, detection[pair]] = obj[pair]
-        free[threshold, obj[pair]] = False
-    return matched
+    samples = 1 + max(int(objects.sample.max(initial=-1)), int(detections.sample.max(initial=-1)))
+    object_rows = np.lexsort((objects.sample, objects.label))
+    ends_object = np.cumsum(np.bincount(objects.label, minlength=len(CLASSES)))
+    ends_turn = np.cumsum(np.bincount(detections.label, minlength=len(CLASSES)))
+    found = [np.zeros((3, 0), np.int64)]
+    for k, (end_object, end_turn) in enumerate(zip(ends_object, ends_turn, strict=True)):
+        own_objects = object_rows[ends_object[k - 1] if k else 0 : end_object]
+        start = ends_turn[k - 1] if k else 0
+        hits = _match_class(objects, detections, own_objects, turns[start:end_turn], samples, np.array(distances))
+        hits[1] += start
+        found.append(hits)
+    threshold, turn, obj = np.concatenate(found, axis=1)
+    order = np.argsort(threshold * len(turns) + turn)
+    return Hits(threshold=threshold[order], turn=turn[order], obj=obj[order])
 
 
-def _groups(boxes: GlobalBoxes) -> Int64[np.ndarray, "boxes"]:
-    """One number for each pair of sample and class."""
-    return boxes.sample * len(CLASSES) + boxes.label
+def _match_class(
+    objects: GlobalBoxes,
+    detections: GlobalBoxes,
+    object_rows: Int64[np.ndarray, "own_objects"],
+    turns: Int64[np.ndarray, "turns"],
+    samples: int,
+    distances: Float64[np.ndarray, "threshold"],
+) -> Int64[np.ndarray, "3 hits"]:
+    """Threshold, position in `turns` and row of the object of the hits of one class, its objects sorted by sample."""
+    count = np.bincount(objects.sample[object_rows], minlength=samples)
+    first = np.cumsum(count) - count
+    x_object, y_object = objects.center[object_rows, 0], objects.center[object_rows, 1]
+
+    # Turns by sample; those with nothing to choose from are left out. Small integers are sorted in linear time.
+    sample = detections.sample[turns]
+    turn = np.argsort(sample.astype(np.min_scalar_type(samples)), kind="stable")
+    turn = turn[count[sample[turn]] > 0]
+    sample, rows = sample[turn], turns[turn]
+    x, y = detections.center[rows, 0], detections.center[rows, 1]
+
+    ends = np.concatenate([[0], np.cumsum(np.bincount(sample, minlength=samples))])
+    cuts = np.unique(np.searchsorted(ends, np.arange(0, len(turn) + PIECE, PIECE)).clip(max=samples))
+    found = [np.zeros((3, 0), np.int64)]
+    for start, stop in pairwise(cuts):
+        a, b = ends[start], ends[stop]
+        if a == b:
+            continue
+        detection, nearby, distance = _candidates(
+            (x_object, y_object), first[start:stop], count[start:stop], (x[a:b], y[a:b]), sample[a:b] - start, distances
+        )
+        threshold, pair = _choose(detection, nearby - first[start], distance, int(count[start:stop].sum()), distances)
+        found.append(np.stack([threshold, turn[a + detection[pair]], object_rows[nearby[pair]]]))
+    return np.concatenate(found, axis=1)
 
 
-def _candidate_pairs(
-    objects: GlobalBoxes, detections: GlobalBoxes, reach: float
+def _candidates(
+    xy_object: tuple[Float64[np.ndarray, "objects"], Float64[np.ndarray, "objects"]],
+    first: Int[np.ndarray, "samples"],
+    count: Int[np.ndarray, "samples"],
+    xy: tuple[Float64[np.ndarray, "detections"], Float64[np.ndarray, "detections"]],
+    sample: Int64[np.ndarray, "detections"],
+    distances: Float64[np.ndarray, "threshold"],
 ) -> tuple[Int64[np.ndarray, "pairs"], Int64[np.ndarray, "pairs"], Float64[np.ndarray, "pairs"]]:
-    """Detection, object and distance in the ground plane of all pairs of a group nearer than `reach` metres.
+    """Detection, object and distance of all pairs within reach, by detection, then distance, then object.
 
-    Objects are sorted by group and x, so the ones within reach along x are a slice. Ranks stand for the
-    coordinates: group and rank in one integer compare exactly, however large the map.
+    Args:
+        xy_object: Coordinates of all objects of the class, metres; those of each sample are `count` from `first` on.
     """
-    x_object, x_detection = objects.center[:, 0], detections.center[:, 0]
-    sorted_x = np.sort(x_object)
-    stride = len(objects) + 1
-    key = _groups(objects) * stride + np.searchsorted(sorted_x, x_object)
-    order = np.argsort(key, kind="stable")
-    key = key[order]
-    margin = reach + 1e-6 + 1e-12 * np.abs(x_detection)  # rounding must not lose a pair; too many do no harm
-    first_key = _groups(detections) * stride + np.searchsorted(sorted_x, x_detection - margin, side="left")
-    last_key = _groups(detections) * stride + np.searchsorted(sorted_x, x_detection + margin, side="right")
-    first, last = np.searchsorted(key, first_key), np.searchsorted(key, last_key)
+    widest = int(count.max())
+    table = first[:, None] + np.arange(widest)  # samples, objects of each: short rows are padded
+    padding = np.arange(widest) >= count[:, None]
+    table[padding] = 0
+    x_table, y_table = xy_object[0][table], xy_object[1][table]
+    x_table[padding] = np.inf
+    square = x_table[sample]
+    square -= xy[0][:, None]
+    square *= square
+    aside = y_table[sample]
+    aside -= xy[1][:, None]
+    aside *= aside
+    square += aside
+    distance = square.ravel()
+    near = np.flatnonzero(distance < (distances.max() * (1 + 1e-12)) ** 2)  # rounding must not lose a pair
+    distance = np.sqrt(distance[near])
+    detection = near // widest
+    obj = table[sample[detection], near - detection * widest]
+    order = sorted_rows(detection, distance, groups=len(sample))
+    return detection[order], obj[order], distance[order]
 
-    count = last - first
-    detection = np.repeat(np.arange(len(detections)), count)
-    within_slice = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    obj = order[first[detection] + within_slice]
-    distance = np.sqrt(((detections.center[detection, :2] - objects.center[obj, :2]) ** 2).sum(axis=1))
-    close = distance < reach
-    return detection[close], obj[close], distance[close]
 
+def _choose(
+    detection: Int64[np.ndarray, "pairs"],
+    obj: Int64[np.ndarray, "pairs"],
+    distance: Float64[np.ndarray, "pairs"],
+    num_objects: int,
+    distances: Float64[np.ndarray, "threshold"],
+) -> tuple[Int64[np.ndarray, "hits"], Int64[np.ndarray, "hits"]]:
+    """Threshold and pair of each hit: every detection asks down its list, every object keeps its best.
 
-def _turns(
-    detections: GlobalBoxes, best_first: Int64[np.ndarray, "detections"], chooser: Int64[np.ndarray, "pairs"]
-) -> Int64[np.ndarray, "pairs"]:
-    """How many detections of the same group that have a choice at all come before that of each pair."""
-    has_choice = np.zeros(len(detections), dtype=bool)
-    has_choice[chooser] = True
-    choosers = best_first[has_choice[best_first]]
-    choosers = choosers[np.argsort(_groups(detections)[choosers], kind="stable")]
-    group = _groups(detections)[choosers]
-    turn_of = np.zeros(len(detections), np.int64)
-    turn_of[choosers] = np.arange(len(group)) - np.searchsorted(group, group)
-    return turn_of[chooser]
+    Args:
+        detection: Ascending; of two that ask one object, the lower is the better.
+        distance: Ascending within one detection.
+    """
+    begins = np.diff(detection, prepend=-1) != 0
+    ends_list = np.append(begins[1:], True)
+    lists = np.flatnonzero(begins)
+    asking = [lists[distance[lists] < limit] for limit in distances]
+    pair = np.concatenate(asking)
+    threshold = np.repeat(np.arange(len(distances)), [len(pairs) for pairs in asking])
+    held = np.full(len(distances) * num_objects, _FREE)  # the pair each object is held by, at each threshold
+    while len(pair):
+        place = threshold * num_objects + obj[pair]
+        before = held[place]
+        np.minimum.at(held, place, pair)
+        refused = held[place] != pair
+        displaced = ~refused & (before != _FREE)
+        pair = np.concatenate([pair[refused], before[displaced]])
+        threshold = np.concatenate([threshold[refused], threshold[displaced]])
+        going_on = ~ends_list[pair]
+        pair, threshold = pair[going_on] + 1, threshold[going_on]
+        going_on = distance[pair] < distances[threshold]
+        pair, threshold = pair[going_on], threshold[going_on]
+    taken = np.flatnonzero(held != _FREE)
+    return taken // max(num_objects, 1), held[taken]

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 
 from dualdistill.evaluate.filters import is_evaluated
-from dualdistill.evaluate.matching import match
+from dualdistill.evaluate.matching import Hits, match
 from dualdistill.evaluate.protocol import DETECTION_CVPR_2019, TP_ERRORS, UNDEFINED_ERRORS, DetectionConfig
 from dualdistill.evaluate.records import Detections, GlobalBoxes, GroundTruth
+from dualdistill.evaluate.sorting import sorted_rows
 from dualdistill.structures import CLASSES
 
 RECALLS = np.linspace(0, 1, 101)
@@ -74,12 +75,12 @@ class Matches:
 
     objects: GlobalBoxes
     detections: Detections
-    best_first: Int64[np.ndarray, "detections"]
-    """Rows of the detections by falling score."""
-    matched: Int64[np.ndarray, "threshold detections"]
-    """Row of the object found at each distance threshold; -1 for a false positive."""
-    error: Float64[np.ndarray, "threshold objects error"]
-    """Of the detection that found each object; NaN where none did, or where the annotation does not say."""
+    turns: Int64[np.ndarray, "detections"]
+    """Rows of the detections, class after class, those of one class by falling score."""
+    hits: Hits
+    """The true positives at each of the distance thresholds."""
+    error: Float64[np.ndarray, "hits error"]
+    """Of each hit, in the order of `TP_ERRORS`; NaN where the annotation does not say."""
 
 
 def detection_metrics(
@@ -102,14 +103,18 @@ def match_evaluated(
 
 def match_all(objects: GlobalBoxes, detections: Detections, config: DetectionConfig = DETECTION_CVPR_2019) -> Matches:
     """Matches between the boxes as they are, without any filter."""
-    # Of equal scores the later row goes first, as in the devkit.
-    best_first = np.argsort(detections.score, kind="stable")[::-1]
-    matched = match(objects, detections.boxes, best_first, config.distances)
-    error = np.full((len(config.distances), len(objects), len(TP_ERRORS)), np.nan)
-    for t, found in enumerate(matched):
-        hits = np.flatnonzero(found >= 0)
-        error[t, found[hits]] = _errors(objects.select(found[hits]), detections.boxes.select(hits))
-    return Matches(objects=objects, detections=detections, best_first=best_first, matched=matched, error=error)
+    turns = best_first(detections)
+    hits = match(objects, detections.boxes, turns, config.distances)
+    # Most pairs are hits at several thresholds: their errors are computed once.
+    pairs, pair_of_hit = np.unique(hits.turn * max(len(objects), 1) + hits.obj, return_inverse=True)
+    turn, obj = np.divmod(pairs, max(len(objects), 1))
+    error = _errors(objects.select(obj), detections.boxes.select(turns[turn]))
+    return Matches(objects=objects, detections=detections, turns=turns, hits=hits, error=error[pair_of_hit])
+
+
+def best_first(detections: Detections) -> Int64[np.ndarray, "detections"]:
+    """Rows class after class, those of one class by falling score; of equal scores the later row, as in the devkit."""
+    return sorted_rows(len(CLASSES) - 1 - detections.boxes.label, detections.score, groups=len(CLASSES))[::-1]
 
 
 def average_matches(
@@ -122,32 +127,50 @@ def average_matches(
     Args:
         times: How often each sample counts; None is once. Twice is as good as two equal samples.
     """
-    rows = matches.best_first
+    label, rows, hits, error = matches.detections.boxes.label, matches.turns, matches.hits, matches.error
+    object_times = detection_times = None
     if times is not None:
-        rows = np.repeat(rows, times[matches.detections.boxes.sample[rows]])
-    label, score = matches.detections.boxes.label[rows], matches.detections.score[rows]
-    matched = matches.matched[:, rows]
-    object_times = None if times is None else times[matches.objects.sample]
+        object_times, detection_times = times[matches.objects.sample], times[matches.detections.boxes.sample]
+        rows, hits, error = _repeated(matches, detection_times[matches.turns])
     num_objects = np.bincount(matches.objects.label, object_times, minlength=len(CLASSES)).astype(float)
+    num_detections = np.bincount(label, detection_times, minlength=len(CLASSES)).astype(np.int64)
+    ends = np.cumsum(num_detections)
 
     shape = (len(CLASSES), len(config.distances), len(RECALLS))
     curves = Curves(precision=np.zeros(shape), confidence=np.zeros(shape), error=np.ones((*shape, len(TP_ERRORS))))
-    for k in range(len(CLASSES)):
-        of_class = label == k
-        class_score = score[of_class]
-        for t, found in enumerate(matched[:, of_class]):
-            hits = found >= 0
-            if not hits.any():
+    order = hits.threshold * len(rows) + hits.turn  # ascending
+    for k, (start, end) in enumerate(zip(ends - num_detections, ends, strict=True)):
+        score = matches.detections.score[rows[start:end]]
+        for t in range(len(config.distances)):
+            own = slice(*np.searchsorted(order, [t * len(rows) + start, t * len(rows) + end]))
+            hit = hits.turn[own] - start
+            if not len(hit):
                 continue  # nothing found, or nothing there
-            precision, confidence = _precision_and_confidence(hits, class_score, num_objects[k])
+            precision, confidence = _precision_and_confidence(hit, score, num_objects[k])
             curves.precision[k, t], curves.confidence[k, t] = precision, confidence
-            curves.error[k, t] = _mean_errors(confidence, class_score[hits], matches.error[t, found[hits]])
+            curves.error[k, t] = _mean_errors(confidence, score[hit], error[own])
     return DetectionMetrics(
         config=config,
         ap=_average_precision(curves, config),
         error=_average_errors(curves, config),
         curves=curves,
     )
+
+
+def _repeated(
+    matches: Matches, times: Int64[np.ndarray, "detections"]
+) -> tuple[Int64[np.ndarray, "repeated"], Hits, Float64[np.ndarray, "repeated_hits error"]]:
+    """Turns, hits and errors where each turn is taken so many times, one after the other."""
+    hits = matches.hits
+    again = times[hits.turn]
+    copy = np.arange(again.sum()) - np.repeat(again.cumsum() - again, again)
+    first = times.cumsum() - times
+    repeated = Hits(
+        threshold=np.repeat(hits.threshold, again),
+        turn=np.repeat(first[hits.turn], again) + copy,
+        obj=np.repeat(hits.obj, again),
+    )
+    return np.repeat(matches.turns, times), repeated, np.repeat(matches.error, again, axis=0)
 
 
 def _errors(objects: GlobalBoxes, detections: GlobalBoxes) -> Float64[np.ndarray, "pairs error"]:
@@ -164,12 +187,18 @@ def _errors(objects: GlobalBoxes, detections: GlobalBoxes) -> Float64[np.ndarray
 
 
 def _precision_and_confidence(
-    hits: Bool[np.ndarray, "detections"], score: Float64[np.ndarray, "detections"], num_objects: float
+    hit: Int64[np.ndarray, "hits"], score: Float64[np.ndarray, "detections"], num_objects: float
 ) -> tuple[Float64[np.ndarray, "recall"], Float64[np.ndarray, "recall"]]:
-    """Precision and score at `RECALLS`, from the detections of one class, best first."""
-    found = np.cumsum(hits).astype(float)
-    recall, precision = found / num_objects, found / np.arange(1, len(hits) + 1)
-    return np.interp(RECALLS, recall, precision, right=0), np.interp(RECALLS, recall, score, right=0)
+    """Precision and score at `RECALLS`, from the scores of one class, best first, and which of them are hits.
+
+    Recall rises at hits alone: between two, interpolation starts from the last detection before the second.
+    """
+    place = np.append(np.stack([hit - 1, hit], axis=1), len(score) - 1)
+    found = np.append(np.repeat(np.arange(len(hit) + 1.0), 2)[1:-1], len(hit))
+    if place[0] < 0:
+        place, found = place[1:], found[1:]
+    recall, precision = found / num_objects, found / (place + 1)
+    return np.interp(RECALLS, recall, precision, right=0), np.interp(RECALLS, recall, score[place], right=0)
 
 
 def _mean_errors(

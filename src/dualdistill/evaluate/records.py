@@ -33,7 +33,8 @@ class GlobalBoxes:
 
     def select(self, index: Int64[np.ndarray, "_"] | Bool[np.ndarray, "_"]) -> "GlobalBoxes":
         """The rows at `index` (integers in any order, or a mask)."""
-        return GlobalBoxes(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        rows = np.flatnonzero(index) if index.dtype == bool else index  # a mask is read once, not once a column
+        return GlobalBoxes(**{f.name: getattr(self, f.name).take(rows, axis=0) for f in fields(self)})
 
     @property
     def yaw(self) -> Float64[np.ndarray, "boxes"]:

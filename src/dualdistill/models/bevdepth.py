@@ -28,6 +28,7 @@ from dualdistill.models.layers.depth_net import DepthRefinement, GatedDepthNet, 
 from dualdistill.models.layers.residual import residual_stage
 from dualdistill.models.layers.temporal import warp_previous
 from dualdistill.ops.bev_pool import PoolPlan, lift_splat_pool, make_pool_plan
+from dualdistill.ops.plan_cache import PlanCache
 from dualdistill.structures import Batch, BevOutput, Boxes, CameraOutput, Cameras, Losses, Targets
 
 __all__ = ["BevDepth", "BevDepthConfig", "distill_bevdepth", "official_bevdepth"]
@@ -54,6 +55,7 @@ class BevDepth(nn.Module):
         low, _ = config.lift.depth_range
         depths = low + config.lift.depth_step * torch.arange(config.lift.bins)
         self.register_buffer("depths", depths, persistent=False)
+        self.plans = PlanCache()
 
     @property
     def weights(self) -> dict[str, float]:
@@ -96,9 +98,12 @@ class BevDepth(nn.Module):
 
     def targets(self, batch: Batch) -> Targets:
         """What the head and the depth network should answer."""
+        return self._targets(batch, self._center_targets(batch))
+
+    def _targets(self, batch: Batch, drawn: CenterTargets) -> Targets:
         return Targets(
             boxes=batch.boxes,
-            heatmap=self._center_targets(batch).heatmap,
+            heatmap=drawn.heatmap,
             depth=batch.depth,
             depth_owner=batch.depth_owner,
             velocity_scale=self._velocity_scale(batch),
@@ -110,8 +115,13 @@ class BevDepth(nn.Module):
         Raises:
             ValueError: if the batch has no depth, or one of another size than the image features.
         """
-        losses = center_losses(output.predictions, self._center_targets(batch))
-        return losses | {"depth": self._depth_loss(output, batch)}
+        return self.examine(output, batch)[0]
+
+    def examine(self, output: BevOutput, batch: Batch) -> tuple[Losses, Targets]:
+        """`losses` and `targets`, the targets drawn once."""
+        drawn = self._center_targets(batch)
+        losses = center_losses(output.predictions, drawn) | {"depth": self._depth_loss(output, batch)}
+        return losses, self._targets(batch, drawn)
 
     def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]:
         """Detections of each sample in the augmented BEV frame, metres a second."""
@@ -139,15 +149,19 @@ class BevDepth(nn.Module):
     def _plan(self, cameras: Cameras, frame: int, feature_size: tuple[int, int]) -> PoolPlan:
         height, width = cameras.images.shape[-2:]
         rows, columns = feature_size
-        points = lift(
-            frustum((height, width), (rows, columns), self.depths),
+        matrices = (
             cameras.intrinsics[:, frame],
             cameras.augmented_from_image[:, frame],
             cameras.bev_from_camera[:, 0 if self.config.temporal.warps else frame],
         )
-        if self.refinement is not None:
-            points = points.flatten(1, 2).unsqueeze(2)
-        return make_pool_plan(points, self.grid, self.config.lift.z_range, self.config.lift.index)
+
+        def make() -> PoolPlan:
+            points = lift(frustum((height, width), (rows, columns), self.depths), *matrices)
+            if self.refinement is not None:
+                points = points.flatten(1, 2).unsqueeze(2)
+            return make_pool_plan(points, self.grid, self.config.lift.z_range, self.config.lift.index)
+
+        return self.plans.get(matrices, (height, width, rows, columns, self.depths.dtype), make)
 
     @torch.no_grad()
     def _camera_vector(self, batch: Batch, cameras: Cameras, frame: int) -> Float[Tensor, "images vector"]:

@@ -1,14 +1,18 @@
 """What a detector's head would say of someone else's map, and how far off that is: plain functions of its settings."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_decode import decode
-from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.models.center_losses import center_losses
+from dualdistill.models.center_head import CenterHead, CenterHeadConfig
+from dualdistill.models.center_losses import center_losses, losses_in_cells
 from dualdistill.models.center_targets import center_targets
+from dualdistill.models.frozen_head import can_be_read, read_head
 from dualdistill.structures import Boxes, HeadOutput, Losses
 
 
@@ -28,3 +32,12 @@ class CenterJudge:
     def losses(self, predictions: HeadOutput, boxes: tuple[Boxes, ...]) -> Losses:
         """The head's own detection losses, had `boxes` been the truth; unweighted."""
         return center_losses(predictions, center_targets(boxes, self.grid, self.config))
+
+    def losses_through(
+        self, head: Callable[[Tensor], HeadOutput], neck: Float[Tensor, "batch chan y x"], boxes: tuple[Boxes, ...]
+    ) -> Losses:
+        """`losses` of what `head` says of a map; a frozen head of ours is asked for no more than that takes."""
+        targets = center_targets(boxes, self.grid, self.config)
+        if isinstance(head, CenterHead) and can_be_read(head):
+            return losses_in_cells(*read_head(head, neck, targets.index, targets.mask), targets)
+        return center_losses(head(neck), targets)

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dualdistill.models.center_targets import TASK_OF_CLASS, CenterTargets
+from dualdistill.ops.processes import mean_count
 from dualdistill.structures import HeadOutput, Losses
 
 GROUPS = {"box/xy": 2, "box/z": 1, "box/size": 3, "box/yaw": 2, "box/velocity": 2}
@@ -18,21 +19,29 @@ def center_losses(output: HeadOutput, targets: CenterTargets) -> Losses:
     "heatmap": Gaussian focal loss of a task over all its cells, divided by its number of peaks in the batch
     (at least 1). "box/...": absolute errors of a group of codes, summed and divided by the task's number of
     boxes in the batch (plus 1e-4). Velocities not known (NaN) do not count; their boxes still do in the
-    divisor.
+    divisor. In distributed training both numbers are those of the whole batch, see `ops.processes`.
     """
     batch, tasks, codes, *_ = output.regression.shape
-    task_of_class = torch.tensor(TASK_OF_CLASS, device=output.heatmap.device)
-    focal = gaussian_focal(output.heatmap.float(), targets.heatmap).sum(dim=(0, 2, 3))  # klass
+    index = targets.index[:, :, None, :].expand(batch, tasks, codes, -1)
+    predicted = output.regression.flatten(3).gather(3, index).mT  # batch task slot code
+    return losses_in_cells(output.heatmap, predicted, targets)
+
+
+def losses_in_cells(
+    heatmap: Float[Tensor, "batch klass y x"], predicted: Float[Tensor, "batch task slot code"], targets: CenterTargets
+) -> Losses:
+    """`center_losses` of heat map logits, and of codes read in the cells of the targets' slots."""
+    tasks = predicted.shape[1]
+    task_of_class = torch.tensor(TASK_OF_CLASS, device=heatmap.device)
+    focal = gaussian_focal(heatmap.float(), targets.heatmap).sum(dim=(0, 2, 3))  # klass
     peaks = (targets.heatmap == 1).sum(dim=(0, 2, 3)).float()
     per_task = focal.new_zeros(2, tasks).index_add(1, task_of_class, torch.stack([focal, peaks]))
-    losses = {"heatmap": (per_task[0] / per_task[1].clamp(min=1)).sum()}
+    losses = {"heatmap": (per_task[0] / mean_count(per_task[1], at_least=1)).sum()}
 
-    index = targets.index[:, :, None, :].expand(batch, tasks, codes, -1)
-    predicted = output.regression.flatten(3).gather(3, index).mT.float()  # batch task slot code
     known = targets.mask[..., None] & ~targets.vector.isnan()
     # Chosen before the difference: a NaN that is only masked afterwards still poisons the gradient.
-    error = torch.where(known, predicted - targets.vector.where(known, 0.0), 0.0).abs().sum(dim=(0, 2))  # task code
-    error = error / (targets.mask.sum(dim=(0, 2)) + 1e-4)[:, None]
+    error = torch.where(known, predicted.float() - targets.vector.where(known, 0.0), 0.0).abs().sum(dim=(0, 2))
+    error = error / mean_count(targets.mask.sum(dim=(0, 2)), plus=1e-4)[:, None]  # task code
     groups = error.sum(dim=0).split(tuple(GROUPS.values()))
     return losses | {name: group.sum() for name, group in zip(GROUPS, groups, strict=True)}
 

@@ -1,11 +1,10 @@
-"""CenterPoint with pillars: the LiDAR teacher, and with virtual points in its batches the MVP teacher.
+"""CenterPoint with pillars or voxels: the LiDAR teacher, and with virtual points in its batches the MVP teacher.
 
-Source: CenterPoint (Yin et al., CVPR 2021), MVP (Yin et al., NeurIPS 2021); spec centerpoint 1
-(`pillar02_dyn`), 7 to 14.
+Source: CenterPoint (Yin et al., CVPR 2021), MVP (Yin et al., NeurIPS 2021); spec centerpoint 1, 7 to 14.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from torch import nn
 
@@ -17,12 +16,14 @@ from dualdistill.models.center_losses import center_losses
 from dualdistill.models.center_targets import center_targets
 from dualdistill.models.layers.second import Second, SecondFpn
 from dualdistill.models.pillars import PillarEncoder
+from dualdistill.models.voxels import VoxelConfig, VoxelEncoder
 from dualdistill.structures import Batch, BevOutput, Boxes, Losses, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
 class CenterPointConfig:
-    """A pillar CenterPoint; the defaults are the 0.2 m teacher of DistillBEV and DualDistill."""
+    """A pillar CenterPoint; the defaults are the 0.2 m teacher of DistillBEV and DualDistill. Or, with `voxel`, a voxel
+    CenterPoint: see `voxel_centerpoint`."""
 
     point_channels: int = 5
     """Of a point: 5 for LiDAR (x, y, z, intensity, time lag), 17 with virtual points."""
@@ -34,6 +35,13 @@ class CenterPointConfig:
     """Side of a pillar, metres."""
     pillar_channels: tuple[int, ...] = (64,)
     """Width of each point layer; the last is the canvas'. (32, 64) is the original CenterPoint's."""
+    pillar_points: int | None = None
+    """Fill each pillar up to this many points with empty rows, and leave out those beyond, as hard voxelisation does
+    (published: 20); None for dynamic pillars, as they are. For weights that were trained so."""
+    pillar_height: bool = False
+    """Describe points by their height above the middle of their pillar too, as mmdetection3d does since 1.0.0rc1."""
+    voxel: VoxelConfig | None = None
+    """Voxels and sparse convolutions instead of pillars, which then must be left at their defaults."""
     stage_channels: tuple[int, ...] = (64, 128, 256)
     stage_layers: tuple[int, ...] = (3, 5, 5)
     """Convolutions of each stage after its strided one."""
@@ -59,19 +67,57 @@ class CenterPointConfig:
             raise ValueError(f"norm_momentum must lie in (0, 1], got {self.norm_momentum}")
         if self.z_range[0] >= self.z_range[1]:
             raise ValueError(f"z_range must rise, got {self.z_range}")
-        self.pillars.coarser(math.prod(self.stage_strides))  # raises where a map would not fit
+        if self.pillar_points is not None and self.pillar_points < 1:
+            raise ValueError(f"pillar_points must be positive or None, got {self.pillar_points}")
+        if self.voxel is not None:
+            idle = [f.name for f in fields(self) if f.name.startswith("pillar") and getattr(self, f.name) != f.default]
+            if idle:
+                raise ValueError(f"{', '.join(idle)} has no effect with voxels: leave it out")
+            self.voxel.depth(self.z_range)  # raises where nothing would be left along z
+        self.canvas_grid.coarser(math.prod(self.stage_strides))  # raises where a map would not fit
 
     @property
-    def pillars(self) -> BevGrid:
-        return BevGrid.around(self.reach, self.pillar)
+    def points_grid(self) -> BevGrid:
+        """The pillars, or the voxels seen from above."""
+        return BevGrid.around(self.reach, self.pillar if self.voxel is None else self.voxel.size)
+
+    @property
+    def canvas_grid(self) -> BevGrid:
+        """The grid of the canvas: the pillars, or what the sparse encoder makes of the voxels."""
+        return self.points_grid.coarser(1 if self.voxel is None else self.voxel.stride)
+
+    @property
+    def canvas_channels(self) -> int:
+        return self.pillar_channels[-1] if self.voxel is None else self.voxel.canvas_channels(self.z_range)
 
     @property
     def head_grid(self) -> BevGrid:
         """The grid of the neck and of the predictions."""
-        return self.pillars.coarser(math.prod(self.stage_strides[: self.neck_stage + 1]))
+        return self.canvas_grid.coarser(math.prod(self.stage_strides[: self.neck_stage + 1]))
 
     def build(self) -> "CenterPoint":
         return CenterPoint(self)
+
+
+def voxel_centerpoint(size: float = 0.1, *, point_channels: int = 5) -> CenterPointConfig:
+    """The published voxel CenterPoints (spec centerpoint 1): 0.1 m over ±51.2 m, and 0.075 m over ±54 m.
+
+    Raises:
+        ValueError: for another size.
+    """
+    reaches = {0.1: 51.2, 0.075: 54.0}
+    if size not in reaches:
+        raise ValueError(f"published voxels are 0.1 m or 0.075 m, got {size}")
+    return CenterPointConfig(
+        point_channels=point_channels,
+        reach=reaches[size],
+        voxel=VoxelConfig(size=size),
+        stage_channels=(128, 256),
+        stage_layers=(5, 5),
+        stage_strides=(1, 2),
+        neck_channels=256,
+        neck_stage=0,
+    )
 
 
 class CenterPoint(nn.Module):
@@ -80,10 +126,8 @@ class CenterPoint(nn.Module):
     def __init__(self, config: CenterPointConfig):
         super().__init__()
         self.config = config
-        self.encoder = PillarEncoder(config.point_channels, config.pillar_channels, config.pillars, config.z_range)
-        self.backbone = Second(
-            config.pillar_channels[-1], config.stage_channels, config.stage_layers, config.stage_strides
-        )
+        self.encoder = _encoder(config)
+        self.backbone = Second(config.canvas_channels, config.stage_channels, config.stage_layers, config.stage_strides)
         at_neck = math.prod(config.stage_strides[: config.neck_stage + 1])
         scales = [math.prod(config.stage_strides[: stage + 1]) / at_neck for stage in range(len(config.stage_channels))]
         widths = [config.neck_channels] * len(scales)
@@ -113,7 +157,7 @@ class CenterPoint(nn.Module):
         stages = self.backbone(canvas)
         neck = self.neck(stages)
         return BevOutput(
-            extent=self.config.pillars.extent,
+            extent=self.config.canvas_grid.extent,
             canvas=canvas,
             stages=stages,
             neck=neck,
@@ -137,3 +181,16 @@ class CenterPoint(nn.Module):
     def judge(self) -> CenterJudge:
         """Decoding and losses of this detector's head, for response distillation; holds no weights."""
         return CenterJudge(self.config.head_grid, self.config.head)
+
+
+def _encoder(config: CenterPointConfig) -> PillarEncoder | VoxelEncoder:
+    if config.voxel is not None:
+        return VoxelEncoder(config.point_channels, config.voxel, config.points_grid, config.z_range)
+    return PillarEncoder(
+        config.point_channels,
+        config.pillar_channels,
+        config.points_grid,
+        config.z_range,
+        max_points=config.pillar_points,
+        height_column=config.pillar_height,
+    )

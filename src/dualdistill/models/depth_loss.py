@@ -5,6 +5,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from dualdistill.ops.processes import mean_count
+
 EMPTY = -1
 """Bin of a cell without a usable depth."""
 
@@ -36,11 +38,11 @@ def softmax_depth_loss(
     probability: Float[Tensor, "images depth h w"], bins: Int[Tensor, "images h w"]
 ) -> Float[Tensor, ""]:
     """Binary cross entropy of the softmax, summed over bins, averaged over cells with a depth, in float32
-    (official)."""
+    (official; in distributed training over those of the whole batch)."""
     with torch.autocast(probability.device.type, enabled=False):
         target, known = _one_hot(bins, probability.shape[1])
         loss = F.binary_cross_entropy(probability.float(), target, reduction="none")
-        return (loss * known).sum() / known.sum().clamp(min=1.0)
+        return (loss * known).sum() / mean_count(known.sum(), at_least=1.0)
 
 
 def _one_hot(

@@ -7,9 +7,12 @@ from typing import Any, Literal
 import timm
 import torch
 from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dualdistill.errors import UserError
+from dualdistill.models.checkpoints import differences
 from dualdistill.models.layers.image_neck import FeaturePyramid
 from dualdistill.models.layers.second import SecondFpn
 
@@ -26,8 +29,8 @@ class ImageConfig:
     """Any name of timm that offers `features_only`; strides 4 to 32."""
     pretrained: str = "none"
     """Where `ImageEncoder.load_pretrained` finds weights: "none", "hub" (those timm names for the backbone:
-    downloaded, or from the local cache), or the path of a .safetensors or PyTorch file with the names of timm
-    or torchvision."""
+    downloaded, or from the local cache), the path of a .safetensors or PyTorch file with the names of timm
+    or torchvision, or of a student.safetensors, whose image backbone is taken."""
     neck: Literal["pyramid", "second"] = "pyramid"
     """How levels become one map. "pyramid": top-down over the levels from `stride` to 32 (BEVDet); "second":
     SECOND's, over the levels from 4 to 32 (official)."""
@@ -124,6 +127,11 @@ class ImageEncoder(nn.Module):
         name, source = self.config.backbone, self.config.pretrained
         if source == "none":
             return
+        if source != "hub" and (state := _students_backbone(Path(source))) is not None:
+            if wrong := differences(self.backbone.state_dict(), state):
+                raise UserError(f"{source} holds a student whose image backbone is no {name!r}: {wrong[0]}")
+            self.backbone.load_state_dict(state)
+            return
         overlay = None if source == "hub" else {"file": str(_checked_file(Path(source), name))}
         try:
             donor = _timm_levels(self.config, pretrained=True, pretrained_cfg_overlay=overlay)
@@ -150,6 +158,16 @@ def _timm_levels(config: ImageConfig, **options: object) -> Any:  # a module wit
         raise UserError(f"backbone {config.backbone!r} has levels at strides {strides}, none at {sorted(missing)}")
     indices = tuple(strides.index(stride) for stride in config.level_strides)
     return timm.create_model(config.backbone, features_only=True, out_indices=indices, **options)
+
+
+def _students_backbone(path: Path) -> dict[str, Tensor] | None:
+    """Tensors of the image backbone in a student's checkpoint; None if the file is something else."""
+    prefix = "image.backbone."
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError):
+        return None
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)} or None
 
 
 def _checked_file(path: Path, backbone: str) -> Path:

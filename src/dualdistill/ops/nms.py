@@ -1,30 +1,54 @@
-"""Non-maximum suppression in BEV, greedy by score, no loop over boxes (spec bevdepth 9.5, centerpoint 14).
+"""Non-maximum suppression in BEV, greedy by score (spec bevdepth 9.5, centerpoint 14).
 
 Functions that take scores return the indices of the boxes they keep, best first; of equal scores, the earlier
 box counts as better.
 """
 
+import math
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dualdistill.ops.rotated_iou import rotated_iou
 
+_PAIRS_AT_ONCE = 3 << 13
+"""Distances worked on in one go on a CPU."""
+
 
 def greedy(conflict: Bool[Tensor, "boxes boxes"]) -> Bool[Tensor, "boxes"]:
     """Who survives if boxes, best first, are kept unless they conflict with a better one already kept.
 
-    Starts with everybody and lets the survivors strike out their victims until nothing changes. After n
-    rounds the first n decisions are final and those of the sequential loop; real scenes settle in a few.
-
     Args:
         conflict: [i, j]: box i, if kept, strikes out box j; only i < j counts.
+    """
+    return _greedy_in_turn(conflict) if conflict.device.type == "cpu" else greedy_at_once(conflict)
+
+
+def greedy_at_once(conflict: Bool[Tensor, "boxes boxes"]) -> Bool[Tensor, "boxes"]:
+    """`greedy` without a loop over boxes, for devices.
+
+    Starts with everybody and lets the survivors strike out their victims until nothing changes. After n
+    rounds the first n decisions are final and those of the sequential loop; real scenes settle in a few.
     """
     strikes = conflict.triu(diagonal=1).float()
     keep = strikes.new_ones(len(strikes))
     while not torch.equal(keep, survivors := (keep @ strikes == 0).float()):
         keep = survivors
     return keep.bool()
+
+
+def _greedy_in_turn(conflict: Bool[Tensor, "boxes boxes"]) -> Bool[Tensor, "boxes"]:
+    """`greedy` box by box: whom a box strikes out is one long whole number, a bit a box."""
+    rows = np.packbits(conflict.numpy(), axis=1, bitorder="little")
+    victims, width = rows.tobytes(), rows.shape[1]
+    struck, keep = 0, []
+    for box in range(len(conflict)):
+        if not struck >> box & 1:
+            keep.append(box)
+            struck |= int.from_bytes(victims[box * width : (box + 1) * width], "little")
+    return torch.zeros(len(conflict), dtype=torch.bool).index_fill_(0, torch.tensor(keep, dtype=torch.long), True)
 
 
 def circle_nms(
@@ -35,9 +59,31 @@ def circle_nms(
     The released configurations call this value a radius; it is compared with the squared distance.
     """
     order = scores.argsort(descending=True, stable=True)
-    x, y = centers.index_select(0, order).unbind(dim=1)
-    apart = (x[:, None] - x).square() + (y[:, None] - y).square()
-    return order[greedy(apart <= squared_radius)][:post_max]
+    x, y = centers.detach().index_select(0, order).T.contiguous()
+    if centers.device.type == "cpu" and centers.dtype != torch.bfloat16:  # which NumPy does not know
+        near = torch.from_numpy(_near_in_strips(x.numpy(), y.numpy(), squared_radius))
+    else:
+        near = (x[:, None] - x).square() + (y[:, None] - y).square() <= squared_radius
+    return order[greedy(near)][:post_max]
+
+
+def _near_in_strips(x: np.ndarray, y: np.ndarray, squared_radius: float) -> np.ndarray:
+    """[i, j]: points i < j are within the radius; anything, where i >= j.
+
+    A strip at a time, into the same memory: fetching fresh memory for whole matrices costs more than the arithmetic.
+    """
+    count, rows = len(x), max(1, _PAIRS_AT_ONCE // max(1, len(x)))
+    near, (along, across) = np.empty((count, count), bool), np.empty((2, rows * count), x.dtype)
+    for first in range(0, count, rows):
+        last = min(count, first + rows)
+        size = (last - first, count - first)
+        dx, dy = along[: math.prod(size)].reshape(size), across[: math.prod(size)].reshape(size)
+        np.subtract(x[first:last, None], x[first:], out=dx)
+        np.subtract(y[first:last, None], y[first:], out=dy)
+        np.multiply(dx, dx, out=dx)
+        np.multiply(dy, dy, out=dy)
+        np.less_equal(np.add(dx, dy, out=dx), x.dtype.type(squared_radius), out=near[first:last, first:])
+    return near
 
 
 def rotated_nms(

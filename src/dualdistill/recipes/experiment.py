@@ -5,43 +5,64 @@ import difflib
 import json
 import types
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints, runtime_checkable
 
 import msgspec
+from torch import nn
 
 from dualdistill.data.config import DataConfig
+from dualdistill.distill.crd import ResponseJudge
 from dualdistill.distill.distillbev import DistillBevConfig
 from dualdistill.distill.dualdistill import DualDistillConfig
+from dualdistill.distill.label_encoder import LabelEncoderConfig
+from dualdistill.distill.labeldistill import LabelDistillConfig
+from dualdistill.distill.shapes import BevShapes
 from dualdistill.distill.tig_bev import TigBevConfig
 from dualdistill.distill.x3kd import X3kdConfig
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth_config import BevDepthConfig
 from dualdistill.models.centerpoint import CenterPointConfig
+from dualdistill.recipes.external import UnloadedMethod, is_reference, load, reference_of
 from dualdistill.train.module import TrainingConfig
 
-DistillerConfig = DualDistillConfig | DistillBevConfig | TigBevConfig | X3kdConfig
-"""Any distiller's configuration."""
+
+@runtime_checkable
+class DistillerConfig(Protocol):
+    """Any distiller's configuration, a frozen dataclass of plain values: what an experiment asks of it."""
+
+    @property
+    def weights(self) -> dict[str, float]: ...
+    def build(self, *, teacher: BevShapes, student: BevShapes, judge: ResponseJudge | None) -> nn.Module: ...
+
 
 METHODS: dict[str, type[DistillerConfig]] = {
     "dualdistill": DualDistillConfig,
     "distillbev": DistillBevConfig,
+    "labeldistill": LabelDistillConfig,
     "tigbev": TigBevConfig,
     "x3kd": X3kdConfig,
 }
 """Name of each method in an experiment file."""
 
+Role = Literal["teacher", "label_encoder", "student"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A teacher (no student), a student alone (no teacher), or a student that learns from a teacher."""
+    """A teacher (no student), a student alone (no teacher), a student that learns from a teacher, or a label encoder
+    that learns to speak to a teacher's head (no student)."""
 
     data: DataConfig
     training: TrainingConfig
     teacher: CenterPointConfig | None = None
     student: BevDepthConfig | None = None
     distiller: DistillerConfig | None = None
+    label_encoder: LabelEncoderConfig | None = None
+    """Learns where there is no student; teaches, beside the teacher, where the distiller asks for it."""
     teacher_recipe: str | None = None
     """Recipe whose trained weights the teacher takes; None where the experiment has no teacher or trains one."""
+    label_encoder_recipe: str | None = None
+    """Recipe whose trained weights the label encoder takes; None where there is none or it is trained."""
     inherit_head: bool = False
     """Start the student's task heads from the teacher's (spec bevdepth 0, DB-4D item 9)."""
 
@@ -49,13 +70,28 @@ class Experiment:
         if self.teacher is None and self.student is None:
             raise ValueError("an experiment needs a teacher, a student, or both")
         distils = self.teacher is not None and self.student is not None
-        if distils != (self.distiller is not None) or distils != (self.teacher_recipe is not None):
-            raise ValueError(
-                "teacher and student together need a distiller and a teacher_recipe; one alone takes neither"
-            )
+        if distils != (self.distiller is not None):
+            raise ValueError("teacher and student together need a distiller; one alone takes none")
+        if self.training.teacher_precision != "fp32" and not distils:
+            raise ValueError("training.teacher_precision has no effect without a teacher that teaches: set it to fp32")
         if self.inherit_head and not distils:
             raise ValueError("inherit_head has no effect without a teacher: set it to false")
+        self._check_label_encoder()
+        if (distils or self.role == "label_encoder") != (self.teacher_recipe is not None):
+            raise ValueError("a teacher that teaches needs a teacher_recipe; one that is trained takes none")
         self._check_data()
+
+    def _check_label_encoder(self) -> None:
+        """One is trained through a teacher, or is there because the distiller learns from it."""
+        learns_from_labels = isinstance(self.distiller, LabelDistillConfig) and self.distiller.label
+        if self.student is not None and learns_from_labels != (self.label_encoder is not None):
+            raise ValueError("a student has a label_encoder if its distiller is LabelDistill with label on, only then")
+        if self.label_encoder is not None and self.teacher is None:
+            raise ValueError("a label_encoder speaks to a teacher's head: it needs a teacher")
+        if learns_from_labels != (self.label_encoder_recipe is not None):
+            raise ValueError(
+                "a label_encoder that teaches needs a label_encoder_recipe; one that is trained takes none"
+            )
 
     def _check_data(self) -> None:
         """What the data gives must be what the networks take."""
@@ -75,7 +111,12 @@ class Experiment:
                     "student.lift.depth_range",
                 ),
             ]
-        if self.teacher is not None:
+        if self.role == "label_encoder":
+            agreements += [
+                ("data.object_sampling", data.object_sampling, None, "a label encoder, which sees annotations alone,"),
+                ("data.bev_frame", data.bev_frame, "lidar", "a LiDAR teacher"),
+            ]
+        elif self.teacher is not None:
             agreements += [
                 ("data.points", data.points, True, "a LiDAR teacher"),
                 ("data.point_channels", data.point_channels, self.teacher.point_channels, "teacher.point_channels"),
@@ -98,21 +139,27 @@ class Experiment:
                 ("distiller.depth_range", tuple(self.distiller.depth_range), tuple(lift.depth_range), "student.lift"),
                 ("distiller.depth_step", self.distiller.depth_step, lift.depth_step, "student.lift"),
             ]
+        if self.student is not None and isinstance(self.distiller, LabelDistillConfig):
+            distiller, frames = self.distiller, self.student.temporal.frames
+            if distiller.partition == "key_frame":
+                agreements += [("distiller.frames", distiller.frames, frames, "student.temporal.frames")]
         for key, value, wanted, why in agreements:
             if value != wanted:
                 raise ValueError(f"{key} is {value}, but {why} wants {wanted}")
 
     @property
-    def role(self) -> Literal["teacher", "student"]:
+    def role(self) -> Role:
         """Who learns."""
-        return "teacher" if self.student is None else "student"
+        if self.student is not None:
+            return "student"
+        return "teacher" if self.label_encoder is None else "label_encoder"
 
 
 def to_plain(experiment: Experiment) -> dict[str, Any]:
     """As JSON values; a distiller carries the name of its method."""
     plain = dataclasses.asdict(experiment)
     if experiment.distiller is not None:
-        plain["distiller"] = {"method": method_of(experiment), **plain["distiller"]}
+        plain["distiller"] = _plain_method(experiment.distiller)
     return json.loads(json.dumps(plain))
 
 
@@ -127,8 +174,7 @@ def from_plain(plain: dict[str, Any]) -> Experiment:
     try:
         for name, value in plain.items():
             if name == "distiller":
-                record = dict(value or {})
-                values[name] = _convert(record, METHODS[record.pop("method")]) if record else None
+                values[name] = _method(value)
             else:
                 values[name] = _convert(value, hints[name])
         return Experiment(**values)
@@ -149,9 +195,40 @@ def _convert(value: Any, hint: Any) -> Any:
     return kind(**{name: _convert(item, hints[name]) for name, item in value.items()})
 
 
-def method_of(experiment: Experiment) -> str | None:
-    """Name of the distillation method, None without one."""
-    return next((name for name, kind in METHODS.items() if type(experiment.distiller) is kind), None)
+def _plain_method(distiller: DistillerConfig) -> dict[str, Any]:
+    """Settings of a distiller with the name of its method: ours, or where it stands outside this package."""
+    if isinstance(distiller, UnloadedMethod):
+        return {"method": distiller.reference, **json.loads(distiller.settings)}
+    if not dataclasses.is_dataclass(distiller) or isinstance(distiller, type):
+        raise UserError(f"A distiller's configuration must be a dataclass, {type(distiller).__name__} is none.")
+    ours = next((name for name, kind in METHODS.items() if type(distiller) is kind), None)
+    return {"method": ours or reference_of(type(distiller)), **dataclasses.asdict(distiller)}
+
+
+def _method(plain: dict[str, Any] | None) -> DistillerConfig | None:
+    """What `_plain_method` made plain; one outside this package stays unloaded."""
+    if plain is None:
+        return None
+    settings = dict(plain)
+    method = settings.pop("method")
+    if is_reference(method):
+        return UnloadedMethod(reference=method, settings=json.dumps(settings))
+    return _convert(settings, METHODS[method])
+
+
+def with_method(experiment: Experiment) -> Experiment:
+    """The experiment with its method loaded, if that stands outside this package: its code runs.
+
+    Raises:
+        UserError: if it is not where it was, or has other settings now.
+    """
+    method = experiment.distiller
+    if not isinstance(method, UnloadedMethod):
+        return experiment
+    try:
+        return replace(experiment, distiller=_convert(json.loads(method.settings), load(method.reference)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{method.reference} does not take the settings of this run any more: {error}.") from None
 
 
 def override(experiment: Experiment, assignments: list[str]) -> Experiment:

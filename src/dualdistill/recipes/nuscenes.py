@@ -1,31 +1,35 @@
 """The paper's rows at full size: nuScenes, BEVDepth-R50 at 256x704 and R101 at 512x1408.
 
-Sources: spec dualdistill 5 and 10, bevdepth 11, centerpoint 15 and 16. Batch sizes are per process: the published runs
-used 2 x 16 (students) and 8 x 4 (teachers), which `--devices` and `--set training.accumulate` bring back.
+Sources: spec dualdistill 5 and 10, bevdepth 11, centerpoint 15 and 16. Batch sizes are those of
+all devices together, as published: 2 x 16 (students), 8 x 4 (teachers), 8 x 8 (official BEVDepth). A device that is
+too small for its share takes `--set training.batch_size=B training.accumulate=A` with the same product.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from dualdistill.data.config import DataConfig, ImageAugmentation, ObjectSampling, VirtualPointsConfig
+from dualdistill.data.config import BevAugmentation, DataConfig, ImageAugmentation, ObjectSampling, VirtualPointsConfig
+from dualdistill.distill.label_encoder import LabelEncoderConfig
 from dualdistill.models.bevdepth_config import BevDepthConfig, distill_bevdepth, official_bevdepth
-from dualdistill.models.centerpoint import CenterPointConfig
+from dualdistill.models.centerpoint import CenterPointConfig, voxel_centerpoint
 from dualdistill.recipes.experiment import DistillerConfig, Experiment
-from dualdistill.recipes.variants import Teacher, sees_owners, taught_by
+from dualdistill.recipes.variants import KEY_FRAME_PARTITION, Teacher, learns_from_labels, sees_owners, taught_by
 from dualdistill.train.module import TrainingConfig
 from dualdistill.train.schedule import OptimiserConfig
 
 IMAGE_SIZES = {"resnet50": (256, 704), "resnet101": (512, 1408)}
 TEACHERS: dict[Teacher, VirtualPointsConfig | None] = {
     "centerpoint": None,
+    "centerpoint-voxel": None,
     "mvp": VirtualPointsConfig(masks="maskrcnn"),
 }
 """What each teacher sees beyond the LiDAR's points."""
 
 
 def teacher(kind: Teacher) -> Experiment:
-    """The LiDAR teacher: dynamic 0.2 m pillars, ten sweeps, class-balanced, pasted objects; MVP: virtual points."""
+    """The LiDAR teacher: dynamic 0.2 m pillars or 0.1 m voxels, ten sweeps, class-balanced, pasted objects; MVP:
+    virtual points."""
     cycle = OptimiserConfig(
         schedule="cyclic",
         learning_rate=1e-4,
@@ -43,8 +47,36 @@ def teacher(kind: Teacher) -> Experiment:
             object_sampling=ObjectSampling(),
             virtual_points=TEACHERS[kind],
         ),
-        training=TrainingConfig(optimiser=cycle, batch_size=4, epochs=20),
+        training=TrainingConfig(optimiser=cycle, batch_size=32, epochs=20),
         teacher=_network(kind),
+    )
+
+
+def teacher_of_small_voxels() -> Experiment:
+    """The teacher of 0.075 m voxels, under its stronger augmentation (spec centerpoint 6). It sees ±54 m, so that no
+    student of ±51.2 m can learn from its maps."""
+    base, network = teacher("centerpoint-voxel"), voxel_centerpoint(0.075)
+    reach = network.reach
+    data = replace(
+        base.data,
+        point_range=(-reach, -reach, -5.0, reach, reach, 3.0),
+        box_reach=reach,
+        bev_augmentation=BevAugmentation(rotation=(-0.7854, 0.7854), scale=(0.9, 1.1), translation_sd=0.5),
+    )
+    return replace(base, data=data, teacher=network)
+
+
+def label_encoder(kind: Teacher) -> Experiment:
+    """LabelDistill's label encoder: annotations, read out by the frozen head of the teacher (spec labeldistill d)."""
+    steps = OptimiserConfig(
+        learning_rate=1e-3, weight_decay=1e-7, drops=(10 / 12, 11 / 12), warmup_steps=0, clip_norm=5.0
+    )
+    return Experiment(
+        data=DataConfig(cameras=False, depth=False, points=False, num_frames=1),
+        training=TrainingConfig(optimiser=steps, batch_size=16, epochs=12, precision="bf16", ema_decay=0.999),
+        teacher=_network(kind),
+        teacher_recipe=f"nuscenes/teacher-{kind}",
+        label_encoder=LabelEncoderConfig(),
     )
 
 
@@ -53,7 +85,7 @@ def student(backbone: str = "resnet50") -> Experiment:
     size = IMAGE_SIZES[backbone]
     return Experiment(
         data=DataConfig(points=False, image_size=size, class_balanced=True),
-        training=TrainingConfig(optimiser=OptimiserConfig(), batch_size=16, epochs=24, precision="bf16"),
+        training=TrainingConfig(optimiser=OptimiserConfig(), batch_size=32, epochs=24, precision="bf16"),
         student=_bevdepth(backbone),
     )
 
@@ -70,7 +102,7 @@ def student_official() -> Experiment:
             depth_variant="official",
             image_augmentation=ImageAugmentation(scale=(-0.054, 0.11), test_scale=0.0),
         ),
-        training=TrainingConfig(optimiser=optimiser, batch_size=8, epochs=24, precision="bf16"),
+        training=TrainingConfig(optimiser=optimiser, batch_size=64, epochs=24, precision="bf16"),
         student=official_bevdepth(pretrained="hub"),
     )
 
@@ -81,14 +113,19 @@ def distilled(distiller: DistillerConfig, kind: Teacher, backbone: str = "resnet
     return replace(
         alone,
         data=replace(alone.data, points=True, depth_owner=sees_owners(distiller), virtual_points=TEACHERS[kind]),
+        training=replace(alone.training, teacher_precision="bf16"),
         teacher=_network(kind),
         teacher_recipe=f"nuscenes/teacher-{kind}",
         distiller=distiller,
+        label_encoder=LabelEncoderConfig() if learns_from_labels(distiller) else None,
+        label_encoder_recipe=f"nuscenes/label-encoder-{kind}" if learns_from_labels(distiller) else None,
         inherit_head=True,
     )
 
 
 def _network(kind: Teacher) -> CenterPointConfig:
+    if kind == "centerpoint-voxel":
+        return voxel_centerpoint()
     return CenterPointConfig(point_channels=5 if TEACHERS[kind] is None else 17)
 
 
@@ -98,6 +135,14 @@ def _bevdepth(backbone: str) -> BevDepthConfig:
 
 BUILDERS: dict[str, tuple[str, Callable[[], Experiment]]] = {
     "teacher-centerpoint": ("LiDAR teacher: CenterPoint, 0.2 m pillars", partial(teacher, "centerpoint")),
+    "teacher-centerpoint-voxel": (
+        "LiDAR teacher: CenterPoint, 0.1 m voxels (spconv)",
+        partial(teacher, "centerpoint-voxel"),
+    ),
+    "teacher-centerpoint-voxel-0.075": (
+        "LiDAR teacher: CenterPoint, 0.075 m voxels over ±54 m (spconv)",
+        teacher_of_small_voxels,
+    ),
     "teacher-mvp": ("LiDAR and camera teacher: CenterPoint on virtual points (MVP)", partial(teacher, "mvp")),
     "student": ("camera student alone: BEVDepth-R50, 256x704, two frames", student),
     "student-r101": ("camera student alone: BEVDepth-R101, 512x1408, two frames", partial(student, "resnet101")),
@@ -106,6 +151,13 @@ BUILDERS: dict[str, tuple[str, Callable[[], Experiment]]] = {
 """By name without the family: what it is, and how to build it."""
 
 for _kind in TEACHERS:
+    BUILDERS[f"label-encoder-{_kind}"] = ("label encoder of LabelDistill", partial(label_encoder, _kind))
     for _name, (_summary, _distiller) in taught_by(_kind).items():
         BUILDERS[_name] = (f"R50: {_summary}", partial(distilled, _distiller, _kind))
         BUILDERS[f"{_name}-r101"] = (f"R101: {_summary}", partial(distilled, _distiller, _kind, "resnet101"))
+    if _kind == "centerpoint-voxel":
+        continue  # no ablations
+    BUILDERS[f"labeldistill-{_kind}-key-frame"] = (
+        f"R50: {KEY_FRAME_PARTITION[0]}",
+        partial(distilled, KEY_FRAME_PARTITION[1], _kind),
+    )

@@ -10,20 +10,26 @@ from functools import partial
 from typing import Any
 
 from dualdistill.data.config import BevAugmentation, DataConfig, ImageAugmentation, ObjectSampling, VirtualPointsConfig
+from dualdistill.distill.label_encoder import LabelEncoderConfig
+from dualdistill.distill.tig_bev import TigBevConfig
 from dualdistill.models.bevdepth_config import BevConfig, BevDepthConfig, LiftConfig, TemporalConfig
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.centerpoint import CenterPointConfig
 from dualdistill.models.image_backbone import ImageConfig
+from dualdistill.models.voxels import VoxelConfig
 from dualdistill.recipes.experiment import DistillerConfig, Experiment
-from dualdistill.recipes.variants import Teacher, sees_owners, taught_by
+from dualdistill.recipes.variants import Teacher, learns_from_labels, sees_owners, taught_by
 from dualdistill.train.module import TrainingConfig
 from dualdistill.train.schedule import OptimiserConfig
 
 TEACHERS: dict[Teacher, VirtualPointsConfig | None] = {
     "centerpoint": None,
+    "centerpoint-voxel": None,
     "mvp": VirtualPointsConfig(masks="synthetic"),
 }
 """What each teacher sees beyond the LiDAR's points. The synthetic masks are perfect: an oracle, to be named as one."""
+
+LABEL_ENCODER = LabelEncoderConfig(hidden_channels=48)
 
 TEACHER_STEPS = 350
 STUDENT_STEPS = 320
@@ -32,7 +38,8 @@ STUDENT_STEPS = 320
 REACH = 38.4
 """Half the side of every map, metres: 48 x 48 cells of 1.6 m before the head."""
 
-HEAD = CenterHeadConfig(shared_channels=16, head_channels=8)
+HEAD = CenterHeadConfig(shared_channels=16, head_channels=8, heatmap_bias=-4.6)
+"""Starts at a probability of 0.01: a short training has no steps to spend on learning that most cells are empty."""
 
 
 def _data(**changes: Any) -> DataConfig:
@@ -55,6 +62,18 @@ def _training(steps: int) -> TrainingConfig:
 
 
 def _network(kind: Teacher) -> CenterPointConfig:
+    if kind == "centerpoint-voxel":
+        return CenterPointConfig(
+            reach=REACH,
+            voxel=VoxelConfig(size=0.2, channels=(8, 16, 16, 32), out_channels=16, blocks=1, backend="reference"),
+            stage_channels=(32, 64),
+            stage_layers=(2, 2),
+            stage_strides=(1, 2),
+            neck_channels=48,
+            neck_stage=0,
+            norm_momentum=0.1,
+            head=HEAD,
+        )
     return CenterPointConfig(
         point_channels=5 if TEACHERS[kind] is None else 17,
         reach=REACH,
@@ -69,7 +88,7 @@ def _network(kind: Teacher) -> CenterPointConfig:
 
 
 def teacher(kind: Teacher) -> Experiment:
-    """The LiDAR teacher: 0.4 m pillars, five sweeps; MVP: with virtual points."""
+    """The LiDAR teacher: 0.4 m pillars or 0.2 m voxels, five sweeps; MVP: with virtual points."""
     return Experiment(
         data=_data(
             cameras=False, depth=False, num_frames=1, object_sampling=ObjectSampling(), virtual_points=TEACHERS[kind]
@@ -79,8 +98,23 @@ def teacher(kind: Teacher) -> Experiment:
     )
 
 
+def label_encoder(kind: Teacher) -> Experiment:
+    """LabelDistill's label encoder: annotations, read out by the frozen head of the teacher."""
+    return Experiment(
+        data=_data(cameras=False, depth=False, points=False, num_frames=1),
+        training=_training(TEACHER_STEPS),
+        teacher=_network(kind),
+        teacher_recipe=f"synthetic/teacher-{kind}",
+        label_encoder=LABEL_ENCODER,
+    )
+
+
 def student() -> Experiment:
-    """The camera student: small images, features lifted at stride 8, one frame (an earlier one costs a third more)."""
+    """The camera student: small images, features lifted at stride 8, one frame (an earlier one costs a third more).
+
+    Its BEV encoder is the official one, whose neck sees the map itself: the other's finest level would be 3.2 m a cell
+    here, too coarse for most objects.
+    """
     return Experiment(
         data=_data(points=False, num_frames=1),
         training=_training(STUDENT_STEPS),
@@ -90,7 +124,15 @@ def student() -> Experiment:
                 context_channels=32, hidden_channels=64, blocks=1, deformable=False, loss="softmax", loss_weight=3.0
             ),
             temporal=TemporalConfig(frames=1),
-            bev=BevConfig(reach=REACH, cell=1.6, widths=(32, 64, 128), blocks=1, neck_channels=64),
+            bev=BevConfig(
+                reach=REACH,
+                cell=1.6,
+                encoder="resnet",
+                widths=(32, 64, 128),
+                blocks=1,
+                neck_channels=64,
+                final_norm=False,
+            ),
             head=replace(HEAD, nms="scale"),
         ),
     )
@@ -98,6 +140,8 @@ def student() -> Experiment:
 
 def distilled(distiller: DistillerConfig, kind: Teacher) -> Experiment:
     """The same student at the same budget, taught."""
+    if isinstance(distiller, TigBevConfig):  # at 1.6 m a cell, the relations of 24² keypoints would tell nothing more
+        distiller = replace(distiller, keypoints=8)
     alone = student()
     return replace(
         alone,
@@ -105,17 +149,24 @@ def distilled(distiller: DistillerConfig, kind: Teacher) -> Experiment:
         teacher=_network(kind),
         teacher_recipe=f"synthetic/teacher-{kind}",
         distiller=distiller,
+        label_encoder=LABEL_ENCODER if learns_from_labels(distiller) else None,
+        label_encoder_recipe=f"synthetic/label-encoder-{kind}" if learns_from_labels(distiller) else None,
         inherit_head=True,
     )
 
 
 BUILDERS: dict[str, tuple[str, Callable[[], Experiment]]] = {
     "teacher-centerpoint": ("LiDAR teacher: CenterPoint, 0.4 m pillars", partial(teacher, "centerpoint")),
+    "teacher-centerpoint-voxel": (
+        "LiDAR teacher: CenterPoint, 0.2 m voxels, convolved by plain PyTorch",
+        partial(teacher, "centerpoint-voxel"),
+    ),
     "teacher-mvp": ("LiDAR and camera teacher: CenterPoint on virtual points (MVP)", partial(teacher, "mvp")),
     "student": ("camera student alone", student),
 }
 """By name without the family: what it is, and how to build it."""
 
 for _kind in TEACHERS:
+    BUILDERS[f"label-encoder-{_kind}"] = ("label encoder of LabelDistill", partial(label_encoder, _kind))
     for _name, (_summary, _distiller) in taught_by(_kind).items():
         BUILDERS[_name] = (_summary, partial(distilled, _distiller, _kind))

@@ -1,14 +1,16 @@
 """The distillers of the comparison and the ablations of the paper; the same for every family."""
 
+from dataclasses import replace
 from typing import Literal
 
 from dualdistill.distill.distillbev import DistillBevConfig
 from dualdistill.distill.dualdistill import DualDistillConfig
+from dualdistill.distill.labeldistill import LabelDistillConfig
 from dualdistill.distill.tig_bev import TigBevConfig
 from dualdistill.distill.x3kd import X3kdConfig
 from dualdistill.recipes.experiment import DistillerConfig
 
-Teacher = Literal["centerpoint", "mvp"]
+Teacher = Literal["centerpoint", "centerpoint-voxel", "mvp"]
 """Who teaches: names in recipes."""
 
 ABLATIONS: dict[str, tuple[str, DualDistillConfig]] = {
@@ -39,13 +41,52 @@ RIVALS: dict[str, tuple[str, DistillerConfig]] = {
 }
 """Other methods on the same student, teacher and data."""
 
+LABEL_ABLATIONS: dict[str, tuple[str, LabelDistillConfig]] = {
+    "": ("LabelDistill: features of the LiDAR and of the labels, and responses", LabelDistillConfig()),
+    "label-only": (
+        "LabelDistill with features of the labels only",
+        LabelDistillConfig(lidar=False, response=False),
+    ),
+    "lidar-only": ("LabelDistill without labels: LiDAR features and responses", LabelDistillConfig(label=False)),
+    "no-partition": ("LabelDistill without parting channels", LabelDistillConfig(partition="none")),
+    "soft-response": (
+        "LabelDistill with a heat map loss that can raise, too",
+        LabelDistillConfig(response_target="soft"),
+    ),
+}
+"""Suffix of a LabelDistill recipe: what it is, and the distiller."""
+KEY_FRAME_PARTITION = (
+    "LabelDistill that parts the current frame's channels",
+    LabelDistillConfig(partition="key_frame"),
+)
+"""A row for students of two frames; with one it is what the others are."""
+
 
 def taught_by(teacher: Teacher) -> dict[str, tuple[str, DistillerConfig]]:
-    """Name of every distilled recipe under this teacher, such as "dualdistill-mvp-no-crd", and its distiller."""
+    """Name of every distilled recipe under this teacher, such as "dualdistill-mvp-no-crd", and its distiller; under
+    voxels the main row of each method, no ablations."""
+    if teacher == "centerpoint-voxel":
+        methods = {"dualdistill": ABLATIONS[""], **RIVALS, "labeldistill": LABEL_ABLATIONS[""]}
+        return {f"{name}-{teacher}": (summary, _of_voxels(row)) for name, (summary, row) in methods.items()}
     rows: dict[str, tuple[str, DistillerConfig]] = {
         f"dualdistill-{teacher}" + (f"-{suffix}" if suffix else ""): row for suffix, row in ABLATIONS.items()
     }
-    return rows | {f"{method}-{teacher}": row for method, row in RIVALS.items()}
+    rows |= {f"{method}-{teacher}": row for method, row in RIVALS.items()}
+    return rows | {
+        f"labeldistill-{teacher}" + (f"-{suffix}" if suffix else ""): row for suffix, row in LABEL_ABLATIONS.items()
+    }
+
+
+def _of_voxels(distiller: DistillerConfig) -> DistillerConfig:
+    """The distiller for a voxel teacher: it has two stages, where pillars have their second and third."""
+    if isinstance(distiller, DualDistillConfig | DistillBevConfig | LabelDistillConfig):
+        return replace(distiller, teacher_stages=tuple(stage - 1 for stage in distiller.teacher_stages))
+    return distiller
+
+
+def learns_from_labels(distiller: DistillerConfig) -> bool:
+    """Whether a distiller needs a trained label encoder."""
+    return isinstance(distiller, LabelDistillConfig) and distiller.label
 
 
 def sees_owners(distiller: DistillerConfig) -> bool:

@@ -19,13 +19,15 @@ CONFIDENCE = 0.95
 """Of the intervals of gains."""
 _WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {"training": ("save_every", "log_every")}
 """Settings that change no result."""
+_ORDER = ("teacher", "label_encoder", "student")
+"""Of rows, by role."""
 _TEACHERS_OWN: dict[str, tuple[str, ...]] = {"data": ("points", "virtual_points", "depth_owner")}
 """Settings of the data that a student has only for the sake of its teacher."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaughtBy:
-    """The teacher of a run."""
+    """The teacher of a run, or its label encoder."""
 
     recipe: str
     step: int | None
@@ -42,7 +44,7 @@ class RunRecord:
     recipe: str
     overrides: tuple[str, ...]
     seed: int
-    role: Literal["teacher", "student"]
+    role: Literal["teacher", "label_encoder", "student"]
     experiment: Mapping[str, Any]
     """Resolved, as plain JSON."""
     data: str
@@ -54,6 +56,7 @@ class RunRecord:
     finished: float = 0.0
     """When, seconds since the epoch: of two runs with one seed the later counts."""
     teacher: TaughtBy | None = None
+    label_encoder: TaughtBy | None = None
     published: tuple[float, float, str] | None = None
     """mAP and NDS in [0, 1] that the literature reports for the recipe, and where."""
 
@@ -164,7 +167,7 @@ def _comparison(data: str, records: list[RunRecord]) -> Comparison:
         group[record.seed] = record
     kept = sorted(
         ([group[seed] for seed in sorted(group)] for group in groups.values()),
-        key=lambda runs: (runs[0].role != "teacher", runs[0].distilled, runs[0].recipe, runs[0].overrides),
+        key=lambda runs: (_ORDER.index(runs[0].role), runs[0].distilled, runs[0].recipe, runs[0].overrides),
     )
     names, shared = _names(kept)
     rows = [_row(name, runs, kept) for name, runs in zip(names, kept, strict=True)]
@@ -180,6 +183,11 @@ def _comparison(data: str, records: list[RunRecord]) -> Comparison:
         f"{row.scores.name}: no gain, for no undistilled student of its settings and seeds is among the runs."
         for row in rows
         if row.runs[0].distilled and not row.pairs
+    ]
+    notes += [
+        f"{row.scores.name} reads the annotations themselves: it says how well the teacher's head reads them back."
+        for row in rows
+        if row.runs[0].role == "label_encoder"
     ]
     sources = {row.scores.name: row.runs[0].published for row in rows}
     notes += [f"Published, {name}: {found[2]}." for name, found in sources.items() if found]
@@ -213,7 +221,7 @@ def _scores(name: str, run: RunRecord) -> ResultRow:
         name,
         run.metrics,
         teacher=run.teacher.recipe if run.teacher else None,
-        is_teacher=run.role == "teacher",
+        is_teacher=run.role != "student",
         published_mean_ap=published[0],
         published_nd_score=published[1],
         steps=run.step,
@@ -234,8 +242,8 @@ def _student(run: RunRecord) -> Mapping[str, Any]:
 
 
 def _group(run: RunRecord) -> str:
-    teacher = (run.teacher.recipe, run.teacher.step) if run.teacher else None
-    return json.dumps([run.recipe, _without(run.experiment, _WITHOUT_EFFECT), teacher], sort_keys=True)
+    taught_by = [(one.recipe, one.step) for one in (run.teacher, run.label_encoder) if one]
+    return json.dumps([run.recipe, _without(run.experiment, _WITHOUT_EFFECT), taught_by], sort_keys=True)
 
 
 def _without(experiment: Mapping[str, Any], left_out: Mapping[str, Sequence[str]]) -> dict[str, Any]:

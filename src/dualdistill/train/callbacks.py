@@ -4,7 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 import pytorch_lightning as pl
 import torch
@@ -20,10 +20,16 @@ class Recorder(pl.Callback):
     def __init__(self, run: RunFolder, say: Callable[[int, int, str], None], *, resumed_at: int = 0):
         self.run = run
         self.say = say
-        self._forget_after(resumed_at)
-        self._file = run.metrics.open("a")
-        self._board = _tensorboard(run)
+        self.resumed_at = resumed_at
+        self._file: IO[str] | None = None
+        self._board: Any = None
         self._began = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:  # one of the processes keeps the record
+            self._forget_after(self.resumed_at)
+            self._file = self.run.metrics.open("a")
+            self._board = _tensorboard(self.run)
 
     def _forget_after(self, step: int) -> None:
         """Drop records past the checkpoint a resumed run starts from: each step is told once."""
@@ -38,6 +44,8 @@ class Recorder(pl.Callback):
             return
         self._told = step
         record = {"step": step, "seconds": round(time.monotonic() - self._began, 2), **module.record()}
+        if self._file is None:
+            return
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         if self._board is not None:
@@ -46,7 +54,8 @@ class Recorder(pl.Callback):
         self.say(step, last, f"loss {record['loss']:.3f}, waiting for data {record['data_share']:.0%}")
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

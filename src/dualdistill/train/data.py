@@ -11,13 +11,17 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) pairs for all the steps of a training that are still to come.
 
     Each epoch is a permutation drawn from (seed, epoch); epochs follow each other without a gap, so a batch may hold
-    the end of one and the beginning of the next. With several processes, each takes every `world`-th batch.
+    the end of one and the beginning of the next. Several processes share each batch: process `rank` of `world` takes
+    every `world`-th sample of it, so that what a step sees does not depend on their number.
     """
 
     def __init__(
         self, length: int, batch_size: int, *, first: int, last: int, seed: int, rank: int = 0, world: int = 1
     ):
-        """Args: `first` and `last` number the batches of one process (`last` excluded)."""
+        """Args: `batch_size` counts the samples of all processes; `first` and `last` number the batches (`last`
+        excluded)."""
+        if batch_size % world:
+            raise ValueError(f"{world} processes cannot share a batch of {batch_size}")
         self.length, self.batch_size = length, batch_size
         self.first, self.last = first, last
         self.seed, self.rank, self.world = seed, rank, world
@@ -28,9 +32,9 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, order = -1, np.empty(0, dtype=np.int64)
         for number in range(self.first, self.last):
-            start = (number * self.world + self.rank) * self.batch_size
+            start = number * self.batch_size
             batch = []
-            for place in range(start, start + self.batch_size):
+            for place in range(start + self.rank, start + self.batch_size, self.world):
                 if place // self.length != epoch:
                     epoch = place // self.length
                     order = np.random.default_rng([self.seed, epoch]).permutation(self.length)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ def fit(
     """Take the steps that are left and keep the run folder up to date.
 
     Args:
-        role: "student" or "teacher": the name of the weights file.
+        role: "student", "teacher" or "label_encoder": the name of the weights file.
         facts: Plain JSON that goes into the metadata of every weights file.
         say: Told the step, the number of steps, and a line about the last one.
         devices: Processes; more than one means distributed data parallel.
@@ -62,6 +63,15 @@ def fit(
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of PyTorch
         trainer.fit(module, loader)
     return not keeper.interrupted
+
+
+def rank() -> int:
+    """Number of this process in a distributed training, as its launcher says (Lightning's own, torchrun, SLURM); 0
+    leads: it alone keeps a run folder and talks."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if name in os.environ:
+            return int(os.environ[name])
+    return 0
 
 
 def restore(module: TrainingModule, checkpoint: Path, role: str) -> None:

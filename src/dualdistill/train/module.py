@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from dualdistill.errors import UserError
 from dualdistill.structures import Batch, weighted_sum
 from dualdistill.train.schedule import OptimiserConfig, learning_rate, momentum, parameter_groups
-from dualdistill.train.step import Detector, Distillation, training_losses
+from dualdistill.train.step import Detector, Distillation, TeacherPrecision, training_losses
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +21,7 @@ class TrainingConfig:
 
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     batch_size: int = 8
-    """Samples of one process and step, before accumulation."""
+    """Samples of all processes together, before accumulation: each of N devices takes an N-th of them."""
     accumulate: int = 1
     """Batches whose gradients make one step."""
     epochs: float | None = 24
@@ -28,6 +29,10 @@ class TrainingConfig:
     steps: int | None = None
     """Length of training in optimiser steps; None where `epochs` says it."""
     precision: Literal["32", "bf16"] = "32"
+    teacher_precision: TeacherPrecision = "fp32"
+    """Of the frozen teacher's forward pass in distillation."""
+    cache_precision: Literal["fp32", "fp16", "bf16"] = "bf16"
+    """Of the teacher's features in a `--teacher-cache`; its heat maps and boxes are always float32."""
     ema_decay: float = 0.0
     """Exponential moving average of the weights, evaluated and saved instead of them; 0 = none."""
     save_every: int = 1000
@@ -42,12 +47,25 @@ class TrainingConfig:
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
 
-    def total_steps(self, samples: int, processes: int = 1) -> int:
+    def batch_of_one(self, processes: int) -> int:
+        """Samples of one process and step.
+
+        Raises:
+            UserError: if the processes cannot share a batch equally.
+        """
+        if self.batch_size % processes:
+            raise UserError(
+                f"{processes} devices cannot share a batch of {self.batch_size}: choose another number of devices, or "
+                f"set training.batch_size to a multiple of it (and training.accumulate, for the same samples a step)."
+            )
+        return self.batch_size // processes
+
+    def total_steps(self, samples: int) -> int:
         """Optimiser steps of a whole training over a split of `samples`."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(1, round(self.epochs * samples / (self.batch_size * self.accumulate * processes)))
+        return max(1, round(self.epochs * samples / (self.batch_size * self.accumulate)))
 
 
 class TrainingModule(pl.LightningModule):

@@ -1,6 +1,6 @@
 """What one training step minimises: the figure of the paper as a function."""
 
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -21,29 +21,69 @@ class Detector(Protocol):
 
 
 @runtime_checkable
+class Student(Detector, Protocol):
+    """A detector that can be taught: it tells what it should have answered along with how far off it was."""
+
+    def examine(self, output: BevOutput, batch: Batch) -> tuple[Losses, Targets]:
+        """`losses` and `targets`, the targets drawn once."""
+
+
+@runtime_checkable
+class TaughtMaps(Protocol):
+    """Where a teacher's output comes from, if not from the teacher: see `teacher_cache`."""
+
+    def __call__(self, batch: Batch) -> BevOutput: ...
+
+
+@runtime_checkable
 class Distiller(Protocol):
     """Two outputs and the truth in, named unweighted losses out."""
 
     def __call__(self, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses: ...
 
 
+TeacherPrecision = Literal["fp32", "bf16"]
+"""Of the teacher's forward pass."""
+
+
 class Distillation(nn.Module):
     """A distiller with the frozen teacher it listens to, which is nobody's child: no state dict holds it."""
 
-    def __init__(self, distiller: nn.Module, weights: dict[str, float], teacher: nn.Module):
+    def __init__(
+        self,
+        distiller: nn.Module,
+        weights: dict[str, float],
+        teacher: nn.Module,
+        *,
+        teacher_precision: TeacherPrecision = "fp32",
+    ):
+        """Args: `teacher_precision` is that of its forward pass alone; what it is asked with a gradient is float32."""
         super().__init__()
         self.distiller = distiller
         self.weights = weights
-        self._teacher = (freeze(teacher),)
+        self.teacher_precision = teacher_precision
+        self.remembered: TaughtMaps | None = None
+        """Asked instead of the teacher, where set."""
+        # In the layout of the student's maps: what compares them need not transpose.
+        self._teacher = (freeze(teacher).to(memory_format=torch.channels_last),)
 
     @property
     def teacher(self) -> nn.Module:
         return self._teacher[0]
 
     def forward(self, batch: Batch, learnt: BevOutput, targets: Targets) -> Losses:
-        with torch.no_grad():
-            taught = self.teacher(batch)
-        return self.distiller(taught, learnt, targets)
+        return self.distiller(self.taught(batch, learnt.neck.device.type), learnt, targets)
+
+    def taught(self, batch: Batch, device: str) -> BevOutput:
+        """The teacher's output, without gradient; from memory where there is one.
+
+        Not in inference mode: what is made there may not even be compared with a map that has a gradient.
+        """
+        if self.remembered is not None:
+            return self.remembered(batch)
+        half = self.teacher_precision == "bf16"
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=half):
+            return self.teacher(batch)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay must spare (timm's convention)."""
@@ -63,7 +103,9 @@ def freeze(module: nn.Module) -> nn.Module:
 def training_losses(student: Detector, distillation: Distillation | None, batch: Batch) -> Losses:
     """Everything one step minimises, unweighted, by name. A teacher learns alone, as a student without distillation."""
     learnt = student(batch)
-    losses = student.losses(learnt, batch)
-    if distillation is not None:
-        losses = losses | distillation(batch, learnt, student.targets(batch))
-    return losses
+    if distillation is None:
+        return student.losses(learnt, batch)
+    if not isinstance(student, Student):
+        raise ValueError(f"{type(student).__name__} cannot be taught: it has no `examine`")
+    losses, targets = student.examine(learnt, batch)
+    return losses | distillation(batch, learnt, targets)

@@ -12,11 +12,13 @@ from rich.markup import escape
 from dualdistill.errors import UserError
 from dualdistill.models.checkpoints import fingerprint
 from dualdistill.recipes.catalogue import RECIPES
+from dualdistill.recipes.experiment import Role
 from dualdistill.report.compare import Comparison, RunRecord, TaughtBy, compare
 from dualdistill.report.page import ReportPage
 from dualdistill.train.fit import step_of
 from dualdistill.train.run_folder import RunFolder, write_atomically
-from dualdistill.workflows.build import evaluation_folder, split_names
+from dualdistill.workflows.build import split_names
+from dualdistill.workflows.teachers import evaluation_folder
 
 
 def compare_runs(
@@ -89,13 +91,14 @@ def read_run(run: RunFolder, checkpoint: str = "last") -> RunRecord:
         recipe=plain["recipe"],
         overrides=tuple(plain["overrides"]),
         seed=plain["seed"],
-        role="teacher" if plain["experiment"]["student"] is None else "student",
+        role=_role(plain["experiment"]),
         experiment=plain["experiment"],
         data=_data(plain["data"], results),
         metrics=json.loads((results / "metrics.json").read_text()),
         step=step_of(folder),
         finished=(run.path / "finished.json").stat().st_mtime,
         teacher=_teacher(plain["teacher"]) if plain["teacher"] else None,
+        label_encoder=_teacher(plain["label_encoder"]) if plain.get("label_encoder") else None,
         published=_published(plain["recipe"]),
     )
 
@@ -135,6 +138,12 @@ def _evaluated(runs: Iterable[RunFolder], checkpoint: str) -> list[RunFolder]:
     return runs
 
 
+def _role(experiment: dict[str, Any]) -> Role:
+    if experiment["student"] is not None:
+        return "student"
+    return "teacher" if experiment.get("label_encoder") is None else "label_encoder"
+
+
 def _data(trained: dict[str, str], results: Path) -> str:
     """Trained and evaluated on what, in words."""
     record = results / "evaluated.json"
@@ -149,7 +158,7 @@ def _data(trained: dict[str, str], results: Path) -> str:
 
 
 def _teacher(identity: dict[str, Any]) -> TaughtBy:
-    """The teacher with the score it had when the run began, or else the one its weights have got since."""
+    """A teacher or label encoder with the score it had when the run began, or else what its weights have got since."""
     known = TaughtBy(recipe=identity["recipe"], step=identity["step"])
     score = identity["score"]
     if score is not None:

@@ -28,7 +28,9 @@ _RELEASED_MVP = VirtualPointsConfig(masks="official", missing="unpainted", ring_
 """Virtual points as the released MVP weights were trained on (spec mvp 6.1, 13)."""
 
 
-def convert_checkpoint(console: Console, path: Path, out: Path, boxes: str | None = None) -> dict[str, Any]:
+def convert_checkpoint(
+    console: Console, path: Path, out: Path, boxes: str | None = None, voxel: float | None = None
+) -> dict[str, Any]:
     """Convert `path`, print what became of every key, write `out`; returns the account.
 
     Raises:
@@ -37,7 +39,7 @@ def convert_checkpoint(console: Console, path: Path, out: Path, boxes: str | Non
     if out.suffix != ".safetensors":
         raise UserError(f"--out names the weights file to write and ends in .safetensors, got {out}.")
     foreign = read_foreign(path)
-    conversion = convert(foreign.state, _boxes(foreign, boxes))
+    conversion = convert(foreign.state, _boxes(foreign, boxes), _voxel(foreign, voxel))
     experiment = experiment_for(conversion, foreign.state)
     facts = {
         "recipe": f"converted/{path.stem}",
@@ -66,7 +68,7 @@ def experiment_for(conversion: Conversion, state: dict[str, Tensor]) -> Experime
     """
     config = conversion.config
     if isinstance(config, CenterPointConfig):
-        base = find("nuscenes/teacher-centerpoint").build()
+        base = find(f"nuscenes/teacher-centerpoint{_voxel_suffix(config)}").build()
         virtual = _RELEASED_MVP if config.point_channels == 17 else None
         return replace(base, data=replace(base.data, virtual_points=virtual), teacher=config)
     official = config.lift.net == "squeeze"
@@ -94,6 +96,24 @@ def _boxes(foreign: Foreign, asked: str | None) -> BoxConvention | None:
         version = foreign.meta.get("mmdet3d_version") or f"mmengine {foreign.meta.get('mmengine_version')}"
         raise UserError(f"--boxes {asked} contradicts the file: it was written by version {version}, {told} boxes.")
     return "legacy" if asked == "legacy" else "new"
+
+
+def _voxel_suffix(config: CenterPointConfig) -> str:
+    """End of the name of the teacher's recipe: its data have the range of the voxels."""
+    if config.voxel is None:
+        return ""
+    return "-voxel" if config.voxel.size == 0.1 else "-voxel-0.075"
+
+
+def _voxel(foreign: Foreign, asked: float | None) -> float | None:
+    """What the user says and the file says must agree."""
+    if asked is not None and asked not in (0.1, 0.075):
+        raise UserError(f"--voxel is 0.1 or 0.075 (metres), got {asked}.")
+    if not any(name.startswith(("pts_middle_encoder.", "backbone.conv_input.")) for name in foreign.state):
+        return asked
+    if asked is not None and foreign.voxel not in (None, asked):
+        raise UserError(f"--voxel {asked} contradicts the file: its configuration says {foreign.voxel} m.")
+    return foreign.voxel if asked is None else asked
 
 
 def _network(conversion: Conversion) -> nn.Module:

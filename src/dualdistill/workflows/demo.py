@@ -18,7 +18,6 @@ from dualdistill.report.page import ReportPage
 from dualdistill.report.results import ResultRow
 from dualdistill.report.tables import results_table
 from dualdistill.train.run_folder import RunFolder, write_atomically
-from dualdistill.workflows.build import evaluation_folder
 from dualdistill.workflows.data import synthesise
 from dualdistill.workflows.drawing import (
     Colour,
@@ -30,6 +29,7 @@ from dualdistill.workflows.drawing import (
     viewing_dataset,
 )
 from dualdistill.workflows.evaluation import Trained, evaluate_anything, weights_of
+from dualdistill.workflows.teachers import evaluation_folder
 from dualdistill.workflows.training import start_training
 
 QUICK = ("training.steps=4", "training.log_every=1", "training.batch_size=2")

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from rich.markup import escape
 from dualdistill.errors import UserError
 
 _GIGABYTE = 1e9
+_OPTIONAL = {"spconv": "voxel CenterPoints"}
 
 
 def examine(console: Console, data: Path | None) -> int:
@@ -31,6 +33,10 @@ def examine(console: Console, data: Path | None) -> int:
             tell(True, f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             tell(False, f"{name} is missing", f"pip install {name}")
+    for name, use in _OPTIONAL.items():
+        # Its wheels have many names, one a CUDA version.
+        found = "is installed" if find_spec(name) else "is not installed (pip install 'dualdistill[voxel]')"
+        tell(True, f"{name}, optional, for {use}, {found}")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             tell(True, f"GPU {index}: {torch.cuda.get_device_name(index)}")

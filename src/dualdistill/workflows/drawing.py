@@ -53,7 +53,7 @@ def visualize_run(
     metrics = evaluate_anything(console, weights, data=data, split=split)
     colour = (
         "teacher"
-        if trained.experiment.role == "teacher"
+        if trained.experiment.role != "student"
         else "distilled"
         if trained.experiment.distiller
         else "student"

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from rich.console import Console
@@ -16,24 +16,27 @@ from dualdistill.evaluate.export import detections_to_global
 from dualdistill.evaluate.predict import predict
 from dualdistill.evaluate.records import Detections
 from dualdistill.evaluate.submission import Source, write_submission
-from dualdistill.models.bevdepth import BevDepth
-from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.models.checkpoints import load_weights, read_facts
-from dualdistill.recipes.experiment import Experiment
+from dualdistill.recipes.experiment import Experiment, Role
 from dualdistill.report.results import ResultRow
 from dualdistill.report.tables import results_table
 from dualdistill.train.run_folder import RunFolder, write_atomically
 from dualdistill.workflows.build import (
+    Network,
     build_detector,
-    evaluation_folder,
     evaluation_loader,
     experiment_of,
+    load_teacher,
     open_dataset,
     split_names,
 )
 from dualdistill.workflows.progress import progress
+from dualdistill.workflows.teachers import TrainedWeights, evaluation_folder
 
 EVALUATION_BATCH = 4
+_EXPECTED = ", ".join(f"{role}.safetensors" for role in get_args(Role))
+_SOURCES: dict[Role, Source] = {"teacher": "lidar", "student": "camera", "label_encoder": "external"}
+ORACLE = "A label encoder reads the annotations themselves: its score says how well the teacher's head reads them back."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +46,20 @@ class Trained:
     path: Path
     facts: dict[str, Any]
     experiment: Experiment
-    detector: BevDepth | CenterPoint
+    detector: Network
 
     @classmethod
     def load(cls, path: Path) -> "Trained":
-        """Raises UserError for a file that is not ours or does not fit its own description."""
+        """Raises UserError for a file that is not ours or does not fit its own description, and for a label encoder
+        whose teacher is gone."""
         facts = read_facts(path)
-        if facts["role"] not in ("student", "teacher"):
-            raise UserError(f"{path} holds a {facts['role']}; expected student.safetensors or teacher.safetensors.")
+        if facts["role"] not in get_args(Role):
+            raise UserError(f"{path} holds a {facts['role']}; expected one of {_EXPECTED}.")
         experiment = experiment_of(facts)
-        detector = build_detector(experiment)
+        teacher = None
+        if experiment.role == "label_encoder":
+            teacher = load_teacher(experiment, TrainedWeights.recall(facts["teacher"]))
+        detector = build_detector(experiment, teacher)
         load_weights(detector, path)
         return cls(path=path, facts=facts, experiment=experiment, detector=detector.eval())
 
@@ -72,10 +79,10 @@ def weights_of(path: Path, checkpoint: str) -> Path:
     """The detector's weights in a run folder, or the file itself."""
     if path.is_dir():
         folder = RunFolder.open(path).checkpoint(checkpoint)
-        for role in ("student", "teacher"):
+        for role in get_args(Role):
             if (folder / f"{role}.safetensors").is_file():
                 return folder / f"{role}.safetensors"
-        raise UserError(f"{folder} holds neither student.safetensors nor teacher.safetensors.")
+        raise UserError(f"{folder} holds none of {_EXPECTED}.")
     return path
 
 
@@ -100,6 +107,7 @@ def evaluate_anything(
             raise UserError(f"There is no result file {what}.")
         index = NuscenesIndex.open(data, version)
         results, name, folder = what, what.name, out or what.parent
+        caveat = None
         split = split or split_names(index.version)[1]
     else:
         if not what.exists():
@@ -109,6 +117,7 @@ def evaluate_anything(
         index = trained.index(data, version)
         split = split or split_names(index.version)[1]
         name = trained.facts["recipe"]
+        caveat = ORACLE if trained.experiment.role == "label_encoder" else None
         folder = out or evaluation_folder(weights)
         results = folder / "results_nusc.json"
         write_detections(console, trained, trained.dataset(index, split), results, workers or 0)
@@ -121,6 +130,8 @@ def evaluate_anything(
     evaluated = {"root": str(index.root.resolve()), "version": index.version, "split": split}
     write_atomically(folder / "evaluated.json", json.dumps(evaluated, indent=2) + "\n")
     console.print(results_table([ResultRow.from_metrics(name, metrics)]).to_rich())
+    if caveat is not None:
+        console.print(caveat)
     console.print(f"wrote {folder / 'metrics.json'}")
     return metrics
 
@@ -135,5 +146,5 @@ def write_detections(
     with progress(console, f"detecting with {trained.facts['recipe']}") as say:
         answers = predict(trained.detector, loader, device=device, say=lambda done: say(done, len(dataset)))
     parts = [detections_to_global(boxes, meta, sample=i) for i, (meta, boxes) in enumerate(answers)]
-    source: Source = "lidar" if trained.experiment.role == "teacher" else "camera"
-    write_submission(path, Detections.concatenate(parts), [meta.token for meta, _ in answers], sources=[source])
+    sources = [_SOURCES[trained.experiment.role]]
+    write_submission(path, Detections.concatenate(parts), [meta.token for meta, _ in answers], sources=sources)

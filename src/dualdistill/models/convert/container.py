@@ -1,6 +1,7 @@
 """Opening files that strangers made: tensors and plain values only, nothing is ever executed."""
 
 import pickle
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,13 @@ class Foreign:
         if isinstance(version, str) and version[:1].isdigit():
             return "legacy" if version.startswith("0.") else "new"
         return "new" if "mmengine_version" in self.meta else None
+
+    @property
+    def voxel(self) -> float | None:
+        """Side of the voxels, metres, by the configuration that mmdetection3d records; None where none is."""
+        text = str(self.meta.get("config", "")) + str(self.meta.get("cfg", ""))
+        sizes = {float(size) for size in re.findall(r"voxel_size\s*=\s*[\[(]\s*([\d.]+)", text)}
+        return sizes.pop() if len(sizes) == 1 else None
 
 
 def read_foreign(path: Path) -> Foreign:

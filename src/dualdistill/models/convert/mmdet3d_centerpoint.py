@@ -1,4 +1,4 @@
-"""Pillar CenterPoints of mmdetection3d and of its forks inside DistillBEV and DualDistill (spec centerpoint 17.1)."""
+"""CenterPoints of mmdetection3d and of its forks inside DistillBEV and DualDistill (spec centerpoint 17.1)."""
 
 import re
 from functools import partial
@@ -8,10 +8,9 @@ from torch import Tensor
 from dualdistill.errors import UserError
 from dualdistill.models.convert.account import BoxConvention, Conversion, KeyFate
 from dualdistill.models.convert.pillars import FIRST, by_patterns, pillar_conversion, renamed
+from dualdistill.models.convert.voxels import mmdet3d_name, voxel_conversion
 
-_NAMES = {
-    r"pts_voxel_encoder\.pfn_layers\.(\d+)\.(?:linear|0)\.": r"encoder.layers.\1.linear.",
-    r"pts_voxel_encoder\.pfn_layers\.(\d+)\.(?:norm|1)\.": r"encoder.layers.\1.norm.",
+_BEV = {
     r"pts_backbone\.blocks\.": "backbone.blocks.",
     r"pts_neck\.deblocks\.": "neck.deblocks.",
     r"pts_bbox_head\.shared_conv\.conv\.": "head.shared.0.",
@@ -20,13 +19,17 @@ _NAMES = {
     r"pts_bbox_head\.task_heads\.(\d+)\.(\w+)\.0\.bn\.": r"head.tasks.\1.\2.0.1.",
     r"pts_bbox_head\.task_heads\.(\d+)\.(\w+)\.1\.": r"head.tasks.\1.\2.1.",
 }
+_PILLARS = _BEV | {
+    r"pts_voxel_encoder\.pfn_layers\.(\d+)\.(?:linear|0)\.": r"encoder.layers.\1.linear.",
+    r"pts_voxel_encoder\.pfn_layers\.(\d+)\.(?:norm|1)\.": r"encoder.layers.\1.norm.",
+}
 _MEAN = "encoder.layers.0.norm.running_mean"
 _COLUMNS = {10: 5, 11: 5, 22: 17, 23: 17}
 """Columns of the first point layer, and channels of the points; an odd one more is the height above the middle of the
 pillar (mmdetection3d since 1.0.0rc1)."""
 
 
-def convert_mmdet3d(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
+def convert_mmdet3d_pillars(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
     """A pillar CenterPoint, hard or dynamic, or with virtual points MVP.
 
     Args:
@@ -34,10 +37,9 @@ def convert_mmdet3d(state: dict[str, Tensor], boxes: BoxConvention | None) -> Co
         boxes: The convention of the file, None if nobody said: eleven columns prove the new one.
 
     Raises:
-        UserError: for a key nobody knows, a gap or another shape, boxes nobody can tell, or a column that hard pillars
-            cannot do without.
+        UserError: for a key nobody knows, a gap or another shape, or boxes nobody can tell.
     """
-    ours, account = renamed(state, partial(by_patterns, patterns=_NAMES))
+    ours, account = renamed(state, partial(by_patterns, patterns=_PILLARS))
     if FIRST not in ours or _MEAN not in ours:
         raise UserError("This is no whole pillar CenterPoint: its first point layer (pfn_layers.0) is not there.")
     columns = ours[FIRST].shape[1]
@@ -53,20 +55,9 @@ def convert_mmdet3d(state: dict[str, Tensor], boxes: BoxConvention | None) -> Co
                 "This CenterPoint reads the height in the pillar, as mmdetection3d does since 1.0.0rc1: its boxes are "
                 "new, but legacy ones were asked for. Leave out --boxes."
             )
-        if hard:
-            raise UserError(
-                f"This CenterPoint has hard pillars and reads a height column ({columns} columns). The column can be "
-                "folded away exactly only in dynamic pillars, where no padding row takes part in the maximum: these "
-                "weights are refused. Use a checkpoint with 10 columns, or a dynamic one."
-            )
         boxes = "new"
-        ours, account = without_height(ours, account)
-    if boxes is None:
-        raise UserError(
-            "This file does not say which box convention its head was trained with, and keys and shapes are the same "
-            "in both. Give --boxes legacy for mmdetection3d before 1.0 (also for the teachers of DistillBEV and "
-            "DualDistill), or --boxes new for 1.0 and later."
-        )
+        if not hard:  # the empty rows of hard pillars have no height: there the column stays
+            ours, account = without_height(ours, account)
     points = _COLUMNS[columns]
     model = "MVP (points of 17 channels)" if points == 17 else "CenterPoint"
     return pillar_conversion(
@@ -74,9 +65,36 @@ def convert_mmdet3d(state: dict[str, Tensor], boxes: BoxConvention | None) -> Co
         ours=ours,
         account=account,
         point_channels=points,
-        boxes=boxes,
+        boxes=_told(boxes),
         hard=hard,
     )
+
+
+def convert_mmdet3d_voxels(state: dict[str, Tensor], boxes: BoxConvention | None, voxel: float | None) -> Conversion:
+    """A voxel CenterPoint.
+
+    Args:
+        state: Without the prefix "module.".
+        boxes: The convention of the file, None if nobody said.
+        voxel: Side of its voxels, metres, None if nobody said.
+
+    Raises:
+        UserError: for a key nobody knows, a gap or another shape, boxes or voxels nobody can tell.
+    """
+    ours, account = renamed(state, lambda key: mmdet3d_name(key) or by_patterns(key, _BEV))
+    return voxel_conversion(
+        family="mmdetection3d CenterPoint, voxels", ours=ours, account=account, boxes=_told(boxes), size=voxel
+    )
+
+
+def _told(boxes: BoxConvention | None) -> BoxConvention:
+    if boxes is None:
+        raise UserError(
+            "This file does not say which box convention its head was trained with, and keys and shapes are the same "
+            "in both. Give --boxes legacy for mmdetection3d before 1.0 (also for the teachers of DistillBEV and "
+            "DualDistill), or --boxes new for 1.0 and later."
+        )
+    return boxes
 
 
 def without_height(ours: dict[str, Tensor], account: list[KeyFate]) -> tuple[dict[str, Tensor], list[KeyFate]]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,10 @@ from dualdistill.models.official_names import from_legacy_codes
 
 FIRST = "encoder.layers.0.linear.weight"
 """Weight of the first point layer: its columns tell what a point is made of."""
+_PADDED = (
+    "Trained with hard pillars, of at most 20 points and filled up with empty rows: the network does the same "
+    "(pillar_points=20), but has no limit on the number of pillars."
+)
 _SWAPPED = re.compile(r"\.(dim|rot)\.1\.(weight|bias)$")
 """Last convolutions of the head whose channels depend on the box convention."""
 
@@ -52,9 +57,9 @@ def by_patterns(key: str, patterns: dict[str, str]) -> str | None:
     return None
 
 
-def pillar_config(state: dict[str, Tensor], point_channels: int) -> CenterPointConfig:
-    """Widths and depths of the network a state is of; range, pillar size and strides, which no tensor tells, are the
-    published ones (51.2 m, 0.2 m, 2 a stage).
+def pillar_config(state: dict[str, Tensor], point_channels: int, *, hard: bool) -> CenterPointConfig:
+    """Widths and depths of the network a state is of; range, pillar size, strides and points of a hard pillar, which no
+    tensor tells, are the published ones (51.2 m, 0.2 m, 2 a stage, 20).
 
     Args:
         state: By our names.
@@ -62,29 +67,43 @@ def pillar_config(state: dict[str, Tensor], point_channels: int) -> CenterPointC
     Raises:
         UserError: if there are not the parts of a pillar CenterPoint.
     """
-    stages = _count(state, r"backbone\.blocks\.(\d+)\.")
-    layers = [_count(state, rf"backbone\.blocks\.{stage}\.(\d+)\.") for stage in range(stages)]
     try:
+        sizes = bev_sizes(state)
         return CenterPointConfig(
             point_channels=point_channels,
             pillar_channels=tuple(
                 len(state[f"encoder.layers.{layer}.linear.weight"])
-                for layer in range(_count(state, r"encoder\.layers\.(\d+)\."))
+                for layer in range(count(state, r"encoder\.layers\.(\d+)\."))
             ),
-            stage_channels=tuple(len(state[f"backbone.blocks.{stage}.0.weight"]) for stage in range(stages)),
-            # Convolution, norm and ReLU in turn; the first convolution is the strided one.
-            stage_layers=tuple((entries + 1) // 3 - 1 for entries in layers),
-            stage_strides=(2,) * stages,
-            neck_channels=len(state["neck.deblocks.0.1.weight"]),
-            head=CenterHeadConfig(
-                shared_channels=len(state["head.shared.0.weight"]),
-                head_channels=len(state["head.tasks.0.reg.0.0.weight"]),
-            ),
+            pillar_points=20 if hard else None,
+            pillar_height=state[FIRST].shape[1] > point_channels + 5,
+            stage_strides=(2,) * len(sizes["stage_channels"]),
+            **sizes,
         )
     except KeyError as error:
         raise UserError(f"This is no whole pillar CenterPoint: nothing in the file becomes {error.args[0]}.") from None
     except ValueError as error:
         raise UserError(f"The sizes of this checkpoint make no CenterPoint: {error}.") from None
+
+
+def bev_sizes(state: dict[str, Tensor]) -> dict[str, Any]:
+    """What a state tells of backbone, neck and head, as fields of `CenterPointConfig`.
+
+    Raises:
+        KeyError: if one of them is not there.
+    """
+    stages = count(state, r"backbone\.blocks\.(\d+)\.")
+    layers = [count(state, rf"backbone\.blocks\.{stage}\.(\d+)\.") for stage in range(stages)]
+    return {
+        "stage_channels": tuple(len(state[f"backbone.blocks.{stage}.0.weight"]) for stage in range(stages)),
+        # Convolution, norm and ReLU in turn; the first convolution is the strided one.
+        "stage_layers": tuple((entries + 1) // 3 - 1 for entries in layers),
+        "neck_channels": len(state["neck.deblocks.0.1.weight"]),
+        "head": CenterHeadConfig(
+            shared_channels=len(state["head.shared.0.weight"]),
+            head_channels=len(state["head.tasks.0.reg.0.0.weight"]),
+        ),
+    }
 
 
 def pillar_conversion(
@@ -104,41 +123,27 @@ def pillar_conversion(
         account: A renamed tensor whose channels the box convention moves becomes a changed one.
         hard: Whether pillars were padded with empty rows while it was trained.
     """
-    account = list(account)
-    config = pillar_config(ours, point_channels)
+    entries = list(account)
+    config = pillar_config(ours, point_channels, hard=hard)
     with torch.device("meta"):
         model = CenterPoint(config)
-    state = completed(model, ours, {entry.into: entry.key for entry in account if entry.into is not None})
+    state = completed(model, ours, {entry.into: entry.key for entry in entries if entry.into is not None})
     if boxes == "legacy":
-        state = from_legacy_codes(state)
-        account = [_moved(entry) for entry in account]
+        state, entries = in_new_boxes(state, entries)
     if hard:
-        notes = (*notes, padding_note(state))
-    if config != CenterPointConfig(point_channels=point_channels, pillar_channels=config.pillar_channels):
-        notes = (*notes, "Its widths are not the published ones: range ±51.2 m and 0.2 m pillars are assumed.")
-    return Conversion(family=family, config=config, state=state, account=tuple(account), boxes=boxes, notes=notes)
-
-
-def padding_note(state: dict[str, Tensor]) -> str:
-    """How much the empty rows that fill up a hard pillar show in its maximum (spec centerpoint 8, 19.3): in a single
-    layer, a channel where an empty row answers zero does not notice them."""
-    if "encoder.layers.1.linear.weight" in state:
-        return (
-            "Trained with hard pillars of at most 20 points, filled up with empty rows that take part in the maximum. "
-            "Our pillars have no such rows and no cap, so that results differ somewhat from the original's: evaluate "
-            "before use."
-        )
-    norm = "encoder.layers.0.norm"
-    scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + 1e-3).sqrt()
-    answer = state[f"{norm}.bias"] - scale * state[f"{norm}.running_mean"]
-    showing = int((answer > 0).sum())
-    if not showing:
-        return "Trained with hard pillars; their padding shows in no channel: results are those of the original."
-    return (
-        f"Trained with hard pillars of at most 20 points, filled up with empty rows: in {showing} of {len(answer)} "
-        "channels these rows answer above zero and take part in the maximum. Our pillars have no such rows and no cap, "
-        "so that results differ somewhat from the original's: evaluate before use."
+        notes = (*notes, _PADDED)
+    published = CenterPointConfig(
+        point_channels=point_channels,
+        **{name: getattr(config, name) for name in ("pillar_channels", "pillar_points", "pillar_height")},
     )
+    if config != published:
+        notes = (*notes, "Its widths are not the published ones: range ±51.2 m and 0.2 m pillars are assumed.")
+    return Conversion(family=family, config=config, state=state, account=tuple(entries), boxes=boxes, notes=notes)
+
+
+def in_new_boxes(state: dict[str, Tensor], account: list[KeyFate]) -> tuple[dict[str, Tensor], list[KeyFate]]:
+    """A head that says legacy boxes, by our names, changed so that it says ours."""
+    return from_legacy_codes(state), [_moved(entry) for entry in account]
 
 
 def _moved(entry: KeyFate) -> KeyFate:
@@ -149,6 +154,6 @@ def _moved(entry: KeyFate) -> KeyFate:
     return KeyFate(entry.key, entry.shape, "changed", entry.into, f"legacy to new boxes: {why}")
 
 
-def _count(state: dict[str, Tensor], pattern: str) -> int:
-    """One more than the highest number that `pattern` finds in the names."""
+def count(state: dict[str, Tensor], pattern: str) -> int:
+    """How many parts a state numbers: one more than the highest number that `pattern` finds in the names."""
     return 1 + max((int(match[1]) for name in state if (match := re.match(pattern, name))), default=-1)

@@ -1,4 +1,4 @@
-"""Pillar CenterPoints of the original code base (tianweiy/CenterPoint; spec centerpoint 17.2, 17.3)."""
+"""Pillar and voxel CenterPoints of the original code base (tianweiy/CenterPoint; spec centerpoint 17.2, 17.3)."""
 
 import re
 
@@ -7,6 +7,7 @@ from torch import Tensor
 from dualdistill.errors import UserError
 from dualdistill.models.convert.account import BoxConvention, Conversion, KeyFate
 from dualdistill.models.convert.pillars import FIRST, by_patterns, pillar_conversion, renamed
+from dualdistill.models.convert.voxels import INPUT, original_name, voxel_conversion, with_kernels_first
 
 _NAMES = {
     r"reader\.pfn_layers\.(\d+)\.(linear|norm)\.": r"encoder.layers.\1.\2.",
@@ -15,7 +16,11 @@ _NAMES = {
     r"bbox_head\.tasks\.(\d+)\.(\w+)\.([01])\.": r"head.tasks.\1.\2.0.\3.",
     r"bbox_head\.tasks\.(\d+)\.(\w+)\.3\.": r"head.tasks.\1.\2.1.",
 }
-_BEFORE_NORM = re.compile(r"(head\.(?:shared|tasks\.\d+\.\w+\.0))\.0\.bias")
+_BEFORE_NORM = {
+    r"(head\.(?:shared|tasks\.\d+\.\w+\.0))\.0\.bias": r"\1.1.running_mean",
+    r"(encoder\.sparse\.stages\..*)conv\.bias": r"\1norm.running_mean",
+}
+"""Biases, and the mean that the norm after them subtracts."""
 
 
 def our_name(key: str) -> str | None:
@@ -23,11 +28,11 @@ def our_name(key: str) -> str | None:
     if match := re.match(r"neck\.blocks\.(\d+)\.(\d+)\.", key):
         layer = int(match[2]) - 1  # their first entry is the padding, a layer of its own
         return f"backbone.blocks.{match[1]}.{layer}.{key[match.end() :]}"
-    name = by_patterns(key, _NAMES)
+    name = original_name(key) or by_patterns(key, _NAMES)
     return name and re.sub(r"(head\.tasks\.\d+)\.hm\.", r"\1.heatmap.", name)
 
 
-def convert_tianweiy(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
+def convert_tianweiy_pillars(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
     """Two point layers, hard pillars, convolutions with a bias before their norm.
 
     Args:
@@ -38,8 +43,7 @@ def convert_tianweiy(state: dict[str, Tensor], boxes: BoxConvention | None) -> C
         UserError: for a key nobody knows, a gap or another shape, new boxes, or virtual points in the layout of this
             code base.
     """
-    if boxes == "new":
-        raise UserError("The original CenterPoint has legacy boxes only: leave out --boxes.")
+    _refuse_new(boxes)
     ours, account = without_biases(*renamed(state, our_name))
     if FIRST in ours and ours[FIRST].shape[1] != 10:
         raise UserError(
@@ -57,17 +61,46 @@ def convert_tianweiy(state: dict[str, Tensor], boxes: BoxConvention | None) -> C
     )
 
 
+def convert_tianweiy_voxels(state: dict[str, Tensor], boxes: BoxConvention | None, voxel: float | None) -> Conversion:
+    """Voxels, convolutions with a bias before their norm.
+
+    Args:
+        state: Without the prefix "module.".
+        boxes: Always legacy there; None or "legacy".
+        voxel: Side of its voxels, metres, None if nobody said.
+
+    Raises:
+        UserError: for a key nobody knows, a gap or another shape, new boxes, voxels nobody can tell, or virtual points
+            in the layout of this code base.
+    """
+    _refuse_new(boxes)
+    ours, account = without_biases(*renamed(state, our_name))
+    ours, account = with_kernels_first(ours, account)
+    if INPUT in ours and ours[INPUT].shape[-1] != 5:
+        raise UserError(
+            f"The voxels of this CenterPoint have {ours[INPUT].shape[-1]} channels, expected 5. (21 are virtual points "
+            "in the layout of its own reader, which is not implemented here.)"
+        )
+    return voxel_conversion(
+        family="original CenterPoint (tianweiy), voxels", ours=ours, account=account, boxes="legacy", size=voxel
+    )
+
+
+def _refuse_new(boxes: BoxConvention | None) -> None:
+    if boxes == "new":
+        raise UserError("The original CenterPoint has legacy boxes only: leave out --boxes.")
+
+
 def without_biases(ours: dict[str, Tensor], account: list[KeyFate]) -> tuple[dict[str, Tensor], list[KeyFate]]:
     """Biases before a norm folded into the mean it subtracts (spec centerpoint 17.3.2). Exact in eval."""
     folded = dict(ours)
     entries = []
     for entry in account:
-        match = entry.into and _BEFORE_NORM.fullmatch(entry.into)
-        if not match:
+        mean = entry.into and by_patterns(entry.into, _BEFORE_NORM)
+        if not entry.into or not mean:
             entries.append(entry)
             continue
-        mean = f"{match[1]}.1.running_mean"
-        bias = folded.pop(f"{match[1]}.0.bias")
+        bias = folded.pop(entry.into)
         if mean not in folded or folded[mean].shape != bias.shape:
             raise UserError(f"{entry.key} is a bias before a norm, but no norm of {len(bias)} channels follows it.")
         folded[mean] = folded[mean] - bias

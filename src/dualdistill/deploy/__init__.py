@@ -1,0 +1,1 @@
+"""The student alone, as a graph that others can run: no Python classes, no training code, the calibration inside."""

@@ -1,0 +1,161 @@
+"""The student as a pure function of tensors: images in, maps of the head out, batch one.
+
+Everything that depends on the calibration alone is worked out before. With a fixed `Sight` it is part of the graph:
+the pooling plan as constants, and of the depth network's camera branch what it answers for these cameras.
+"""
+
+import copy
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dualdistill.deploy.sight import Sight
+from dualdistill.errors import UserError
+from dualdistill.models.bevdepth import BevDepth
+from dualdistill.models.layers.depth_net import GatedDepthNet, SqueezeDepthNet
+from dualdistill.models.layers.temporal import warp_previous
+
+Pooling = Literal["bag", "scatter"]
+"""How points are summed into cells. "bag": an embedding bag, fastest in PyTorch; "scatter": gather, scale,
+scatter-add, the form other runtimes have operators for (57 ms of some 2,400 in ONNX Runtime at full size)."""
+
+
+class FrozenStudent(nn.Module):
+    """A trained student in evaluation mode, its weights copied; the inputs are those of `inputs`.
+
+    A student of two frames (fusion "warp") takes the map it made of the earlier frame, and returns the one of now:
+    each image is looked at once. For the first frame of a drive there is no such map: call twice, the second time with
+    the map of the first.
+    """
+
+    def __init__(self, student: BevDepth, sight: Sight | None = None, *, pooling: Pooling = "bag"):
+        """Freeze a student.
+
+        Args:
+            sight: Of the only cameras it will ever see; None makes them inputs.
+            pooling: See `Pooling`.
+
+        Raises:
+            UserError: for a student whose earlier frame is lifted into the current one ("lift", two frames).
+        """
+        super().__init__()
+        temporal = student.config.temporal
+        if temporal.frames == 2 and not temporal.warps:
+            raise UserError(
+                "Students that lift the earlier frame straight into the current one (temporal.fusion=lift, the "
+                "official BEVDepth with two frames) cannot be exported: their earlier map depends on where the car "
+                "went. Expected one frame, or two with temporal.fusion=warp."
+            )
+        student = copy.deepcopy(student).eval().requires_grad_(False)
+        self.config, self.grid, self.pooling = student.config, student.grid, pooling
+        self.image, self.depth_net, self.refinement = student.image, student.depth_net, student.refinement
+        self.preprocess, self.encoder, self.head = student.preprocess, student.encoder, student.head
+        self.fixed = sight is not None
+        if sight is not None:
+            self.depth_net = with_constant_gates(self.depth_net, sight.camera)
+            self.register_buffer("kept_point", sight.point)
+            self.register_buffer("kept_cell", sight.cell)
+            self.register_buffer("cell_start", self._starts(sight.cell))
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it takes the map of an earlier frame."""
+        return self.config.temporal.warps
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what `forward` returns."""
+        return ("heatmap", "regression", "map") if self.remembers else ("heatmap", "regression")
+
+    def forward(
+        self,
+        images: Tensor,
+        previous_map: Tensor | None = None,
+        previous_from_current: Tensor | None = None,
+        camera: Tensor | None = None,
+        point: Tensor | None = None,
+        cell: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Head maps of one sample (`structures.HeadOutput`), and its own map where it remembers.
+
+        Args:
+            images: uint8, (cam, 3, h, w), RGB, resized and cropped for the network.
+            previous_map: The `map` returned for the earlier frame.
+            previous_from_current: Motion of the car, (1, 4, 4), as in `structures.Cameras`.
+            camera: With `point` and `cell` a `Sight`; all three unless one is fixed.
+        """
+        if self.fixed:
+            camera = torch.zeros(len(images), 1)  # nobody looks at it
+            point, cell = self.get_buffer("kept_point"), self.get_buffer("kept_cell")
+        assert camera is not None
+        assert point is not None
+        assert cell is not None
+        features = self.image.neck(self.image.backbone(self.image.normalised(images)))
+        logits, context = self.depth_net(features, camera)
+        depth = logits.float().softmax(dim=1)
+        if self.refinement is not None:
+            volume = self.refinement(depth.unsqueeze(1) * context.unsqueeze(2))
+            context = volume.movedim(1, 2).flatten(0, 1)
+            depth = context.new_ones(len(context), 1, *context.shape[-2:])
+        current = self._pool(depth, context, point, cell)
+        if not self.remembers:
+            return self._answer(current)
+        assert self.preprocess is not None
+        assert previous_map is not None
+        assert previous_from_current is not None
+        current = self.preprocess(current)
+        warped = warp_previous(previous_map, previous_from_current, self.grid, self.config.temporal.anchor)
+        return (*self._answer(torch.cat([current, warped], dim=1)), current)
+
+    def _answer(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
+        _, neck = self.encoder(canvas)
+        answer = self.head(neck)
+        return answer.heatmap, answer.regression
+
+    def _starts(self, cell: Tensor) -> Tensor:
+        """Where the points of each cell begin."""
+        return torch.searchsorted(cell, torch.arange(self.grid.height * self.grid.width, device=cell.device))
+
+    def _pool(self, depth: Tensor, context: Tensor, point: Tensor, cell: Tensor) -> Tensor:
+        """Sum of `context` times `depth` in each cell; the plan is sorted by cell."""
+        cells = self.grid.height * self.grid.width
+        rows = context.float().permute(0, 2, 3, 1).reshape(-1, context.shape[1])
+        weights = depth.permute(0, 2, 3, 1).reshape(-1).index_select(0, point)
+        pixel = torch.div(point, depth.shape[1], rounding_mode="floor")
+        if self.pooling == "bag":
+            start = self.get_buffer("cell_start") if self.fixed else self._starts(cell)
+            # A last point without weight: OpenVINO wants every bag, empty ones at the end too, to start at one.
+            pixel, weights = torch.cat([pixel, pixel[:1]]), torch.cat([weights, weights.new_zeros(1)])
+            pooled = F.embedding_bag(pixel, rows, start, mode="sum", per_sample_weights=weights)
+        else:
+            lifted = rows.index_select(0, pixel) * weights[:, None]
+            pooled = lifted.new_zeros(cells, rows.shape[1]).index_add(0, cell, lifted)
+        return pooled.view(1, self.grid.height, self.grid.width, -1).permute(0, 3, 1, 2)
+
+
+class Constant(nn.Module):
+    """Answers the same, whatever it is asked."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor):
+        super().__init__()
+        self.register_buffer("value", value)
+
+    def forward(self, asked: Tensor) -> Tensor:
+        return self.value
+
+
+@torch.no_grad()
+def with_constant_gates(
+    net: GatedDepthNet | SqueezeDepthNet, camera: Float[Tensor, "cam vector"]
+) -> GatedDepthNet | SqueezeDepthNet:
+    """The depth network (changed in place) with the answers of its camera branch for these cameras put in its stead."""
+    normed = net.vector_norm(camera)
+    setattr(net, "vector_norm", nn.Identity())  # noqa: B010  (declared as a norm)
+    for name in ("gate",) if isinstance(net, GatedDepthNet) else ("context_gate", "depth_gate"):
+        setattr(net, name, Constant(net.get_submodule(name)(normed)))
+    return net

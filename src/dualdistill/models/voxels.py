@@ -1,0 +1,121 @@
+"""Voxel features: LiDAR points, averaged in small cells, become a BEV map by sparse convolutions.
+
+Source: SECOND and CenterPoint; spec centerpoint 7 and 9 (`voxel01`, `voxel0075`). Differs from the published code in
+that no cell drops points and no scene drops cells: there, of the points of a cell only the first ten count, and cells
+beyond the first 90 000 (training) to 160 000 (test) are not seen.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dualdistill.geometry.grid import BevGrid
+from dualdistill.models.layers.sparse_encoder import SparseEncoder, cells_left
+from dualdistill.ops.sparse_conv import Sites, SparseMap, SparseTensor, flat_index
+from dualdistill.ops.sparse_spconv import SpconvTensor, spconv
+from dualdistill.ops.voxelize import scatter_mean
+from dualdistill.structures import Points
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoxelConfig:
+    """Voxels and their sparse encoder; the defaults are the published 0.1 m ones."""
+
+    size: float = 0.1
+    """Side of a voxel along x and y, metres. 0.075 is the other published one."""
+    height: float = 0.2
+    """Of a voxel, metres."""
+    channels: tuple[int, ...] = (16, 32, 64, 128)
+    """Of each stage; each but the first has half the resolution of the one before."""
+    out_channels: int = 128
+    """Of each of the cells that are left along z; together they are the canvas'."""
+    blocks: int = 2
+    """Residual blocks of each stage."""
+    backend: Literal["spconv", "reference"] = "spconv"
+    """Who convolves: spconv (extra "voxel"), or plain PyTorch, slower and the same."""
+
+    def __post_init__(self) -> None:
+        if self.size <= 0 or self.height <= 0:
+            raise ValueError(f"voxels need a positive size and height, got {self.size} and {self.height}")
+        if not self.channels or min(*self.channels, self.out_channels, self.blocks, 1) < 1:
+            raise ValueError("voxels need at least one stage, and positive channels and blocks")
+
+    @property
+    def stride(self) -> int:
+        """Voxels along the side of a cell of the canvas."""
+        return 2 ** (len(self.channels) - 1)
+
+    def depth(self, z_range: tuple[float, float]) -> int:
+        """Cells along z: one more than the range holds, as published, so that 41 become 21, 11, 5 and 2.
+
+        Raises:
+            ValueError: if none would be left.
+        """
+        low, high = z_range
+        cells = round((high - low) / self.height)
+        if abs(cells * self.height - (high - low)) > 1e-6 * self.height:
+            raise ValueError(f"voxels {self.height} m high do not divide the range {z_range}")
+        if cells_left(cells + 1, len(self.channels)) < 1:
+            raise ValueError(f"{cells} voxels along z are too few for {len(self.channels)} stages")
+        return cells + 1
+
+    def canvas_channels(self, z_range: tuple[float, float]) -> int:
+        return self.out_channels * cells_left(self.depth(z_range), len(self.channels))
+
+    def check_backend(self) -> None:
+        """
+        Raises:
+            UserError: if spconv is asked for and not installed.
+        """
+        if self.backend == "spconv":
+            spconv()
+
+
+class VoxelEncoder(nn.Module):
+    """Points to a canvas: means of voxels, then sparse convolutions."""
+
+    def __init__(self, point_channels: int, config: VoxelConfig, grid: BevGrid, z_range: tuple[float, float]):
+        """
+        Args:
+            point_channels: Of `Points.features`, x, y, z first.
+            grid: The voxels, seen from above.
+            z_range: Heights a point may have, metres, half open.
+        """
+        super().__init__()
+        self.config = config
+        self.grid = grid
+        self.z_range = z_range
+        self.sparse = SparseEncoder(point_channels, config.channels, config.out_channels, config.blocks)
+
+    def forward(self, points: Points, batch_size: int) -> Float[Tensor, "batch chan y x"]:
+        """The canvas; zero where nothing is occupied.
+
+        Raises:
+            UserError: if spconv is asked for and not installed.
+        """
+        # Raw coordinates enter the first layer: bfloat16 would round 50 m to a quarter of a metre.
+        with torch.autocast(points.features.device.type, enabled=False):
+            features, sites = self.average(points, batch_size)
+            return self.sparse(self.tensor(features, sites))
+
+    def average(self, points: Points, batch_size: int) -> tuple[Float[Tensor, "sites chan"], Sites]:
+        """Mean of the points of each voxel, all channels; points out of range are in none."""
+        raw = points.features.float()
+        low, high = self.z_range
+        inside_z = (raw[:, 2] >= low) & (raw[:, 2] < high)
+        columns = self.grid.cells(raw[:, :2])
+        kept = (self.grid.inside(columns) & inside_z).nonzero().squeeze(1)
+        raw, columns = raw.index_select(0, kept), columns.index_select(0, kept)
+        z = ((raw[:, 2] - low) / self.config.height).floor().long()
+        cells = torch.stack([points.sample.index_select(0, kept), z, columns[:, 1], columns[:, 0]], dim=1)
+        shape = (self.config.depth(self.z_range), self.grid.height, self.grid.width)
+        keys, voxel = torch.unique(flat_index(cells, shape), return_inverse=True)
+        return scatter_mean(raw, voxel, len(keys)), Sites.of_keys(keys, shape, batch_size)
+
+    def tensor(self, features: Float[Tensor, "sites chan"], sites: Sites) -> SparseMap:
+        if self.config.backend == "reference" or not len(sites):  # spconv takes no empty scenes
+            return SparseTensor(features, sites)
+        return SpconvTensor.of(features, sites)

@@ -1,0 +1,86 @@
+"""Sparse convolution by spconv, the optional fast twin of `sparse_conv` (extra "voxel").
+
+spconv's wheel without CUDA computes on the CPU, in its "native" algorithm only; its backward asks for the current CUDA
+stream even so, and gets 0 here (spconv 2.3.8).
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import functional_call
+
+from dualdistill.errors import UserError
+from dualdistill.ops.sparse_conv import Sites, Triple, densify, flat_index
+
+MISSING = (
+    "Voxels are convolved by spconv, which is not installed. Install it with `pip install 'dualdistill[voxel]'` (on a "
+    "GPU: the spconv-cu… wheel of your CUDA), or compute with the plain PyTorch form, slower and the same: "
+    "--set teacher.voxel.backend=reference."
+)
+
+
+@cache
+def spconv() -> ModuleType:
+    """spconv.pytorch, made fit for backward passes on a CPU.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    try:
+        import spconv.pytorch as library
+        from spconv.pytorch import ops
+    except ImportError as error:
+        raise UserError(f"{MISSING} ({error})") from None
+    if not torch.cuda.is_available():
+        ops.get_current_stream = lambda: 0
+    return library
+
+
+@dataclass(frozen=True, eq=False)
+class SpconvTensor:
+    """Features at the occupied cells of a grid, in spconv's hands."""
+
+    held: Any
+    """A spconv.SparseConvTensor."""
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "sites chan"], sites: Sites) -> "SpconvTensor":
+        cells = sites.cells.int().contiguous()
+        return cls(spconv().SparseConvTensor(features, cells, list(sites.shape), sites.batch_size))
+
+    @property
+    def features(self) -> Float[Tensor, "sites chan"]:
+        return self.held.features
+
+    def with_features(self, features: Float[Tensor, "sites _"]) -> "SpconvTensor":
+        return SpconvTensor(self.held.replace_feature(features))
+
+    def submanifold(self, weight: Float[Tensor, "out 3 3 3 chan"]) -> "SpconvTensor":
+        """A 3x3x3 convolution that answers at the occupied cells only."""
+        # Layers on the same cells share their rules under this name; each resolution is another shape.
+        return self._through(weight, "SubMConv3d", padding=1, indice_key=f"submanifold {self.held.spatial_shape}")
+
+    def strided(self, weight: Float[Tensor, "out kz ky kx chan"], stride: Triple, padding: Triple) -> "SpconvTensor":
+        """A convolution that answers wherever its window meets an occupied cell."""
+        return self._through(weight, "SparseConv3d", stride=stride, padding=padding)
+
+    def dense(self) -> Float[Tensor, "batch chan z y x"]:
+        """Zero where no cell is occupied."""
+        z, y, x = self.held.spatial_shape
+        # spconv's own indexes with a list, which PyTorch is about to read in another way.
+        keys = flat_index(self.held.indices.long(), (z, y, x))
+        return densify(self.features, keys, (z, y, x), self.held.batch_size)
+
+    def _through(self, weight: Tensor, kind: str, **options: Any) -> "SpconvTensor":
+        algorithm = {} if weight.is_cuda else {"algo": spconv().ConvAlgo.Native}
+        with torch.device("meta"):  # the layer's own weight is never used
+            layer = getattr(spconv(), kind)(
+                weight.shape[4], weight.shape[0], tuple(weight.shape[1:4]), bias=False, **options, **algorithm
+            )
+        layer.train(torch.is_grad_enabled())
+        return SpconvTensor(functional_call(layer, {"weight": weight}, (self.held,)))

@@ -1,0 +1,172 @@
+"""What a frozen teacher says of every training sample, on disk: taught steps then cost little more than untaught ones.
+
+One safetensors file per sample and flip of the BEV frame. Features are kept in the precision the recipe says, heat
+maps and box codes in float32, so that pseudo boxes are those of the live teacher. Nothing is re-augmented: a
+convolutional teacher does not turn its answer as its question is turned, so each flip has an answer of its own, and
+what varies continuously or is drawn anew each epoch (rotation, scale, translation, sweeps) cannot be cached at all.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import disk_usage
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dualdistill.errors import UserError
+from dualdistill.structures import Batch, BevOutput, HeadOutput
+
+LAYOUT = 1
+"""Of the files; a change makes every cache be filled anew."""
+
+CachePrecision = Literal["fp32", "fp16", "bf16"]
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+Flip = tuple[bool, bool]
+"""Whether x, and whether y, of the BEV frame is mirrored."""
+
+_SHAPE = "shape of "
+"""Before the name of a map that is not kept."""
+
+_SPARE = 1.02
+"""Room asked for over room needed: headers and file system blocks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherCache:
+    """A folder of answers of one teacher to one data configuration. Call it with a batch in the teacher's place."""
+
+    folder: Path
+    head: Callable[[Tensor], HeadOutput]
+    """The teacher's own, for distillers that ask it about other maps."""
+    extent: tuple[float, float, float, float]
+    maps: tuple[str, ...]
+    """What is kept of `BevOutput`: "canvas", "stage0" and so on, "neck". The others are NaN when read back, so that
+    nobody mistakes them for an answer."""
+    precision: CachePrecision = "bf16"
+
+    @classmethod
+    def under(
+        cls, root: Path, identity: dict[str, Any], answer: BevOutput, maps: tuple[str, ...], precision: CachePrecision
+    ) -> "TeacherCache":
+        """The cache of `identity` (plain JSON: teacher's weights, data) below `root`; caches of others may lie there.
+
+        Args:
+            answer: Of the live teacher, to any sample.
+        """
+        facts = {"layout": LAYOUT, "maps": sorted(maps), "precision": precision, **identity}
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+        return cls(folder=root / key, head=answer.head, extent=answer.extent, maps=maps, precision=precision)
+
+    def bytes_of_one(self, answer: BevOutput) -> int:
+        """Disk space of one sample and flip."""
+        kept = [tensor[0] for tensor in self._parts(answer).values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+
+    def require_room(self, count: int, each: int) -> None:
+        """Raises UserError where `count` more files of `each` bytes do not fit on the disk."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        needed, free = int(count * each * _SPARE), disk_usage(self.folder).free
+        if needed > free:
+            raise UserError(
+                f"The teacher cache {self.folder} needs {size_text(needed)} more ({count} files), the disk has "
+                f"{size_text(free)} free. Free some, give another --teacher-cache, set training.cache_precision=bf16, "
+                "or fewer flips (data.bev_augmentation.flip_x=0)."
+            )
+
+    def path(self, token: str, flip: Flip) -> Path:
+        return self.folder / token[:2] / f"{token}-{'x' * flip[0]}{'y' * flip[1]}.safetensors"
+
+    def holds(self, token: str, flip: Flip) -> bool:
+        return self.path(token, flip).is_file()
+
+    def write(self, batch: Batch, answer: BevOutput) -> None:
+        """Keep the answers to the samples of a batch; a file is there completely or not at all."""
+        parts = self._parts(answer)
+        for number, (meta, flip) in enumerate(zip(batch.meta, flips_of(batch), strict=True)):
+            path = self.path(meta.token, flip)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_name(f".{path.name}.{os.getpid()}")
+            # Copies: a slice would drag the memory of its whole batch along.
+            one = {name: part[number].clone(memory_format=torch.contiguous_format) for name, part in parts.items()}
+            save_file(one, draft)
+            draft.replace(path)
+
+    def __call__(self, batch: Batch) -> BevOutput:
+        """The answers to a batch; kept maps are in channels-last layout and in the cache's precision.
+
+        Raises:
+            UserError: for a sample that is missing or damaged.
+        """
+        samples = [
+            self._read(self.path(meta.token, flip)) for meta, flip in zip(batch.meta, flips_of(batch), strict=True)
+        ]
+        device = batch.augmented_from_bev.device
+        parts = {name: torch.stack([sample[name] for sample in samples]).to(device) for name in samples[0]}
+
+        def of(name: str) -> Tensor:
+            if name in self.maps:
+                return parts[name].permute(0, 3, 1, 2)
+            shape = samples[0][f"{_SHAPE}{name}"].tolist()
+            return torch.full((), torch.nan, device=device).expand(len(samples), *shape)
+
+        stages = sorted({name.removeprefix(_SHAPE) for name in parts if "stage" in name})
+        return BevOutput(
+            extent=self.extent,
+            canvas=of("canvas"),
+            stages=tuple(map(of, stages)),
+            neck=of("neck"),
+            predictions=HeadOutput(heatmap=parts["heatmap"], regression=parts["regression"]),
+            head=self.head,
+        )
+
+    def _parts(self, answer: BevOutput) -> dict[str, Tensor]:
+        """What is written of an answer, each with its batch axis first; maps with channels last."""
+        every = {"canvas": answer.canvas, "neck": answer.neck}
+        every |= {f"stage{number}": stage for number, stage in enumerate(answer.stages)}
+        parts = {name: every[name].permute(0, 2, 3, 1).to(_DTYPES[self.precision]) for name in self.maps}
+        for name in every.keys() - {*self.maps}:
+            parts[f"{_SHAPE}{name}"] = torch.tensor(every[name].shape[1:]).expand(len(answer.neck), 3)
+        parts["heatmap"] = answer.predictions.heatmap.float()
+        parts["regression"] = answer.predictions.regression.float()
+        return parts
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"The teacher cache lacks {path} or cannot read it ({error}): delete the file where there is one and "
+                "start again with the same --teacher-cache; it fills what is missing."
+            ) from None
+
+
+def flips_of(batch: Batch) -> list[Flip]:
+    """How the BEV frame of each sample is mirrored.
+
+    Raises:
+        ValueError: for a BEV augmentation that is more than flips.
+    """
+    linear = batch.augmented_from_bev.detach().cpu()
+    signs = torch.sign(torch.diagonal(linear[:, :2, :2], dim1=1, dim2=2))
+    rebuilt = torch.diag_embed(torch.cat([signs, signs.new_ones(len(signs), 2)], dim=1))
+    if not torch.allclose(linear, rebuilt, atol=1e-6):
+        raise ValueError("a teacher cache holds flips only; this batch is rotated, scaled or moved")
+    return [(bool(x < 0), bool(y < 0)) for x, y in signs.tolist()]
+
+
+def size_text(count: float) -> str:
+    """Bytes for a reader."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -1,0 +1,175 @@
+"""`plan`: what a recipe will cost, before anything is spent."""
+
+import math
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.errors import UserError
+from dualdistill.recipes.catalogue import find
+from dualdistill.recipes.experiment import Experiment, override
+from dualdistill.train.teacher_cache import TeacherCache, size_text
+from dualdistill.workflows.build import open_dataset, split_names
+from dualdistill.workflows.caching import flips_drawn, maps_read, refuse_uncacheable
+from dualdistill.workflows.costs import Rehearsal, StepCost, step_cost
+
+NUSCENES_TRAIN, NUSCENES_BALANCED = 28_130, 123_580
+"""Samples of the official training split, as they are and class-balanced (spec dualdistill 5.3)."""
+
+_SMALL = 50e9
+"""FLOPs of a step that is measured as it is; larger ones are measured on images of half the side, and scaled."""
+
+
+def plan(
+    console: Console,
+    recipe: str,
+    *,
+    overrides: list[str],
+    data: Path | None = None,
+    version: str | None = None,
+    split: str | None = None,
+    devices: int = 1,
+    measure: bool = False,
+) -> dict[str, Any]:
+    """Print and return the cost of a training: parameters, arithmetic, memory, steps, files, disk and, measured on this
+    machine, time."""
+    experiment = override(find(recipe).build(), overrides)
+    each = experiment.training.batch_of_one(devices)
+    samples, drawn, source = _samples(experiment, data, version, split)
+    cost = step_cost(experiment)
+    training = experiment.training
+    steps = training.total_steps(drawn or 1)
+    step_samples = training.batch_size * training.accumulate
+    facts: dict[str, Any] = {
+        "recipe": recipe,
+        "parameters": cost.parameters,
+        "flops per sample": {"forward": cost.flops_forward, "backward": cost.flops_backward},
+        "flops in total": cost.flops * steps * step_samples,
+        "samples per step": step_samples,
+        "samples per device at once": each,
+        "steps": steps,
+        "samples seen": steps * step_samples,
+        "epochs": steps * step_samples / drawn if drawn else None,
+        "training samples": {"distinct": samples, "with class balance": drawn, "source": source},
+        "memory per device": cost.parameter_bytes + each * cost.activation_bytes,
+        "memory of which activations": each * cost.activation_bytes,
+        "files": _files(experiment, samples),
+        "disk": _disk(experiment, cost, steps, samples),
+        "seconds": _seconds(experiment, cost, steps * step_samples, devices) if measure else None,
+    }
+    _show(console, facts)
+    return facts
+
+
+def _samples(
+    experiment: Experiment, data: Path | None, version: str | None, split: str | None
+) -> tuple[int | None, int | None, str]:
+    """Training samples, distinct and as one epoch draws them, and who says so."""
+    if data is None:
+        if experiment.training.steps is not None:
+            return None, None, "none given: --data names a root"
+        drawn = NUSCENES_BALANCED if experiment.data.class_balanced else NUSCENES_TRAIN
+        return NUSCENES_TRAIN, drawn, "the official train split (no --data was given)"
+    index = NuscenesIndex.open(data, version)
+    split = split or split_names(index.version)[0]
+    dataset = open_dataset(experiment, index, split=split, training=False, seed=0)
+    drawn = len(open_dataset(experiment, index, split=split, training=True, seed=0))
+    return len(dataset), drawn, f"{data} ({index.version}, {split})"
+
+
+def _files(experiment: Experiment, samples: int | None) -> dict[str, Any]:
+    """What must be on disk before the first step; files a sample, and at most in all."""
+    data = experiment.data
+    needed: dict[str, Any] = {}
+    if data.cameras:
+        needed["camera images per sample"] = 6 * data.num_frames
+    if data.points:
+        needed["LiDAR sweeps per sample"] = data.num_sweeps + data.random_sweeps
+    elif data.depth:
+        needed["LiDAR sweeps per sample"] = 1
+    if data.virtual_points is not None:
+        needed["virtual points"] = f"of every sweep, {data.virtual_points.masks} masks (data virtual-points)"
+    if samples is not None:
+        needed["sensor files at most"] = samples * sum(n for n in needed.values() if isinstance(n, int))
+    if experiment.student is not None and experiment.student.image.pretrained != "none":
+        needed["image weights"] = f"{experiment.student.image.backbone} from {experiment.student.image.pretrained}"
+    if experiment.teacher_recipe is not None:
+        needed["trained teacher"] = experiment.teacher_recipe
+    if experiment.label_encoder_recipe is not None:
+        needed["trained label encoder"] = experiment.label_encoder_recipe
+    return needed
+
+
+def _disk(experiment: Experiment, cost: StepCost, steps: int, samples: int | None) -> dict[str, Any]:
+    """Bytes that the run will write, and that a teacher cache would."""
+    learnt = sum(count for name, count in cost.parameters.items() if name != "teacher" or experiment.role == "teacher")
+    checkpoints = math.ceil(steps / experiment.training.save_every)
+    disk: dict[str, Any] = {"checkpoints": checkpoints, "bytes of checkpoints": checkpoints * 12 * learnt}
+    if cost.answer is not None:
+        maps = maps_read(experiment, cost.answer)
+        cache = TeacherCache.under(Path(), {}, cost.answer, maps, experiment.training.cache_precision)
+        flips = len(flips_drawn(experiment.data.bev_augmentation))
+        disk["teacher cache per sample"] = cache.bytes_of_one(cost.answer) * flips
+        disk["teacher cache"] = disk["teacher cache per sample"] * samples if samples else None
+        try:
+            refuse_uncacheable(experiment)
+        except UserError:
+            disk["teacher cache needs"] = "no BEV rotation or scaling, no random sweeps"
+    return disk
+
+
+def _seconds(experiment: Experiment, cost: StepCost, samples: int, devices: int) -> dict[str, float]:
+    """Time of the whole training on devices like this one: a step is taken here, and scaled by its arithmetic.
+
+    Rows of `bench scaling` say how far cost follows arithmetic. Reading data is not part of it.
+    """
+    tried, scale = experiment, 1.0
+    height, width = experiment.data.image_size
+    if cost.flops > _SMALL and experiment.data.cameras and not (height % 64 or width % 64):
+        tried = replace(experiment, data=replace(experiment.data, image_size=(height // 2, width // 2)))
+        scale = cost.flops / step_cost(tried).flops
+    rehearsal = Rehearsal(tried)
+    rehearsal.forward().backward()  # the first step allocates
+    began = time.perf_counter()
+    rehearsal.forward().backward()
+    each = (time.perf_counter() - began) * scale
+    return {"per sample": each, "in total": each * samples / devices}
+
+
+def _show(console: Console, facts: dict[str, Any]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, count in facts["parameters"].items():
+        table.add_row(f"parameters, {name}", f"{count:,}")
+    forward, backward = facts["flops per sample"].values()
+    table.add_row("arithmetic a sample", f"{forward / 1e9:,.1f} GFLOP forward, {backward / 1e9:,.1f} backward")
+    table.add_row("arithmetic in total", f"{facts['flops in total'] / 1e15:,.3g} PFLOP")
+    epochs = f", {facts['epochs']:.3g} epochs" if facts["epochs"] else ""
+    table.add_row("steps", f"{facts['steps']:,} of {facts['samples per step']} samples{epochs}")
+    distinct = facts["training samples"]["distinct"]
+    table.add_row("training samples", f"{distinct:,}, from {facts['training samples']['source']}" if distinct else "?")
+    activations = size_text(facts["memory of which activations"])
+    table.add_row(
+        "memory a device",
+        f"about {size_text(facts['memory per device'])}, {activations} of it for the activations of "
+        f"{facts['samples per device at once']} samples",
+    )
+    for name, value in facts["files"].items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+    disk = facts["disk"]
+    table.add_row("checkpoints", f"{disk['checkpoints']}, {size_text(disk['bytes of checkpoints'])}")
+    if disk.get("teacher cache per sample"):
+        whole = f", {size_text(disk['teacher cache'])} in all" if disk["teacher cache"] else ""
+        needs = f"; needs {disk['teacher cache needs']}" if "teacher cache needs" in disk else ""
+        table.add_row("teacher cache", f"{size_text(disk['teacher cache per sample'])} a sample{whole}{needs}")
+    seconds = facts["seconds"]
+    if seconds is None:
+        table.add_row("time", f"not measured (--measure takes two steps on this machine, {os.cpu_count()} cores)")
+    else:
+        table.add_row("time", f"{seconds['per sample']:.2f} s a sample, {seconds['in total'] / 3600:,.1f} h in all")
+    console.print(table)

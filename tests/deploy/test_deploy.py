@@ -1,0 +1,136 @@
+"""A frozen student answers as the live one does, folded, in another rig, and from files."""
+
+from dataclasses import replace
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import nn
+
+from dualdistill.deploy.export import deployable, write_onnx
+from dualdistill.deploy.freeze import FrozenStudent
+from dualdistill.deploy.run import OnnxRun, answer, boxes_of, frame_inputs
+from dualdistill.deploy.sight import sight_of
+from dualdistill.errors import UserError
+from dualdistill.models.bevdepth import BevDepth, official_bevdepth
+from tests.models.camera_batches import camera_batch, small, students
+
+LIFTS = ("official, two frames", "official, refined")
+DEPLOYABLE = {name: config for name, config in students().items() if name not in LIFTS}
+DEPLOYABLE["official, one frame, refined"] = small(official_bevdepth(frames=1, refine=True))
+
+needs_onnx = pytest.mark.skipif(find_spec("onnxruntime") is None, reason="the extra [export] is not installed")
+
+
+def trained(config):
+    """A student whose norms and offsets have something to say."""
+    student = BevDepth(config)
+    for module in student.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+        if hasattr(module, "offset"):
+            nn.init.normal_(module.offset.weight, std=0.05)
+    return student.eval()
+
+
+def live(student, batch):
+    with torch.no_grad():
+        return student(batch).predictions
+
+
+def frozen_run(student, batch, *, fixed, pooling):
+    frozen = FrozenStudent(student, sight_of(student, batch) if fixed else None, pooling=pooling)
+
+    def run(inputs):
+        with torch.no_grad():
+            return dict(zip(frozen.outputs, frozen(**inputs), strict=True))
+
+    return run
+
+
+def assert_same(one, other, tolerance=2e-5):
+    torch.testing.assert_close(one.heatmap, other.heatmap, rtol=0, atol=tolerance)
+    torch.testing.assert_close(one.regression, other.regression, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("pooling", ["bag", "scatter"])
+@pytest.mark.parametrize("name", DEPLOYABLE)
+def test_a_frozen_student_is_the_live_one(name, pooling):
+    student = trained(DEPLOYABLE[name])
+    batch = camera_batch(batch=1, frames=student.config.temporal.frames)
+    said = live(student, batch)
+    assert_same(answer(frozen_run(student, batch, fixed=False, pooling=pooling), student, batch, any_rig=True), said)
+    if student.config.temporal.warps:
+        # A frozen rig is one rig: the earlier frame's poses, the car's motion taken out, are those of now.
+        cameras = batch.cameras
+        batch = replace(batch, cameras=replace(cameras, bev_from_camera=cameras.bev_from_camera[:, [0, 0]]))
+        said = live(student, batch)
+    assert_same(answer(frozen_run(student, batch, fixed=True, pooling=pooling), student, batch, any_rig=False), said)
+
+
+def test_boxes_are_read_as_the_student_reads_them():
+    config = DEPLOYABLE["distill, two frames"]
+    student = trained(replace(config, head=replace(config.head, score_threshold=0.01)))
+    batch = camera_batch(batch=1)
+    with torch.no_grad():
+        output = student(batch)
+    (expected,) = student.detect(output, batch)
+    boxes = boxes_of(student, output.predictions, batch)
+    assert len(boxes) > 0
+    torch.testing.assert_close(boxes.velocity, expected.velocity)
+    torch.testing.assert_close(boxes.center, expected.center)
+
+
+@pytest.mark.parametrize("name", ["distill, two frames", "official, one frame"])
+def test_folding_leaves_no_norm_and_lower_precision_only_what_may_round(name):
+    student = trained(DEPLOYABLE[name])
+    batch = camera_batch(batch=1, frames=student.config.temporal.frames)
+    said = live(student, batch)
+    frozen = FrozenStudent(student)
+    inputs = frame_inputs(student, batch, any_rig=True)
+    folded = deployable(frozen, inputs)
+    norms = folded.graph.graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default)
+    assert not norms
+    assert_same(answer(folded, student, batch, any_rig=True), said)
+
+    low = deployable(frozen, inputs, "bf16")
+    state = low.graph.state_dict()
+    assert {str(v.dtype) for k, v in state.items() if "offset" in k} == {"torch.float32"}
+    assert any(v.dtype == torch.bfloat16 for v in state.values())
+    rounded = answer(low, student, batch, any_rig=True)
+    assert rounded.heatmap.dtype == torch.float32
+    assert_same(rounded, said, tolerance=0.03 * said.heatmap.abs().max().item())
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_an_onnx_file_that_takes_any_rig_is_right_for_another_one(tmp_path):
+    student = trained(DEPLOYABLE["distill, one frame"])
+    batch = camera_batch(batch=1, frames=1)
+    write_onnx(
+        tmp_path / "model.onnx",
+        deployable(FrozenStudent(student, pooling="scatter"), frame_inputs(student, batch, any_rig=True)),
+    )
+    moved = batch.cameras.bev_from_camera.clone()
+    moved[..., 0, 3] += 4.0
+    other = replace(batch, cameras=replace(batch.cameras, bev_from_camera=moved))
+    said = live(student, other)
+    assert_same(answer(OnnxRun(tmp_path / "model.onnx"), student, other, any_rig=True), said)
+    assert (live(student, batch).heatmap - said.heatmap).abs().max() > 1e-3
+
+
+def test_a_student_that_lifts_its_earlier_frame_is_refused():
+    with pytest.raises(UserError, match=r"temporal\.fusion=warp"):
+        FrozenStudent(BevDepth(students()["official, two frames"]))
+
+
+def test_cameras_that_see_nothing_of_the_map_are_an_error():
+    student = BevDepth(DEPLOYABLE["distill, one frame"])
+    batch = camera_batch(batch=1, frames=1)
+    far = batch.cameras.bev_from_camera.clone()
+    far[..., 0, 3] += 1e4
+    with pytest.raises(UserError, match="lies on the map"):
+        sight_of(student, replace(batch, cameras=replace(batch.cameras, bev_from_camera=far)))
+    with pytest.raises(ValueError, match="one sample"):
+        sight_of(student, camera_batch(batch=2, frames=1))

@@ -1,0 +1,115 @@
+"""The tutorial's code, cut out of its page, keeps the contract of distillers and trains."""
+
+import inspect
+import io
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from safetensors.torch import load_file
+
+from dualdistill.errors import UserError
+from dualdistill.recipes.catalogue import find
+from dualdistill.recipes.experiment import UnloadedMethod, from_plain, to_plain, with_method
+from dualdistill.recipes.external import load
+from dualdistill.train.run_folder import RunFolder
+from dualdistill.workflows.evaluation import evaluate_anything
+from dualdistill.workflows.training import resume_training, start_training
+from tests.distill import test_contract as contract
+from tests.distill.conftest import make_pair  # noqa: F401 (a fixture)
+from tests.workflows.conftest import STEPS, TINY_STUDENT, TINY_TEACHER, console  # noqa: F401 (a fixture)
+
+PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "new-method.md"
+PROMISES = {name: check for name, check in vars(contract).items() if name.startswith("test_")}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """`plain_mimic.py` as a reader would have it."""
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    path = tmp_path_factory.mktemp("tutorial") / "plain_mimic.py"
+    path.write_text("\n\n".join(block.strip() for block in blocks) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(file, world, tmp_path_factory):
+    """A teacher, and the student of the page."""
+    out, quiet = tmp_path_factory.mktemp("runs"), Console(file=io.StringIO())
+    sets = {
+        "synthetic/teacher-centerpoint": [*TINY_TEACHER, *STEPS],
+        f"{file}:plain_mimic": [*TINY_TEACHER, *TINY_STUDENT, *STEPS, "distiller.weight=2"],
+    }
+    return [
+        start_training(quiet, recipe, data=world, out=out, overrides=changes, seed=0, workers=0)
+        for recipe, changes in sets.items()
+    ]
+
+
+@pytest.mark.parametrize("name", PROMISES)
+def test_the_method_of_the_page_keeps_what_every_distiller_promises(name, file, make_pair):  # noqa: F811
+    config = load(f"{file}:PlainMimicConfig")()
+    wanted = inspect.signature(PROMISES[name]).parameters
+    offered = {"config": config, "make_pair": make_pair, "batch": 1, "boxes": 0}
+    PROMISES[name](**{key: value for key, value in offered.items() if key in wanted})
+
+
+def test_its_run_names_the_method_and_where_it_stands(runs, file):
+    run = RunFolder.open(runs[1])
+    assert run.path.parent.name == run.path.parent.parent.name == "plain_mimic"
+    record = run.experiment
+    assert record["recipe"] == "plain_mimic/plain_mimic"
+    assert record["experiment"]["distiller"] == {"method": f"{file}:PlainMimicConfig", "weight": 2.0}
+    assert f"dualdistill train {file}:plain_mimic" in (run.path / "card.md").read_text()
+    assert "loss/mimic" in json.loads(run.metrics.read_text().splitlines()[-1])
+
+
+def test_an_experiment_with_it_survives_json_and_is_loaded_on_demand_only(file):
+    experiment = find(f"{file}:plain_mimic").build()
+    read = from_plain(to_plain(experiment))
+    assert isinstance(read.distiller, UnloadedMethod)
+    assert to_plain(read) == to_plain(experiment)
+    assert with_method(read) == experiment
+
+
+def test_without_the_file_a_student_is_evaluated_but_not_resumed(runs, file, console, tmp_path, monkeypatch):  # noqa: F811
+    stopped = tmp_path / "stopped"
+    shutil.copytree(runs[1], stopped, symlinks=True)
+    (stopped / "finished.json").unlink()
+    monkeypatch.delitem(sys.modules, str(file))
+    hidden = file.rename(tmp_path / "hidden.py")
+    try:
+        assert 0 <= evaluate_anything(console, stopped)["nd_score"] <= 1
+        with pytest.raises(UserError, match=r"no file .*plain_mimic\.py"):
+            resume_training(console, stopped, workers=0)
+    finally:
+        hidden.rename(file)
+
+
+def test_resuming_gives_the_weights_of_an_unbroken_run(runs, console, tmp_path):  # noqa: F811
+    broken = tmp_path / "broken"
+    shutil.copytree(runs[1], broken, symlinks=True)
+    (broken / "finished.json").unlink()
+    shutil.rmtree(broken / "checkpoints" / "step_000003")
+    RunFolder(broken).link("last", "step_000002")
+    resume_training(console, broken, workers=0)
+    want, came = (load_file(RunFolder(run).checkpoint() / "student.safetensors") for run in (runs[1], broken))
+    assert all((came[name] == value).all() for name, value in want.items())
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("nowhere.py:recipe", "There is no file"),
+        ("{file}:plain_mimik", "It defines: PlainMimic, PlainMimicConfig, plain_mimic"),
+        ("{file}:PlainMimicConfig", "expected a function that returns Experiment"),
+        ("no_such_package.mimic:recipe", "There is no module"),
+    ],
+)
+def test_a_recipe_that_is_not_there_is_named(file, reference, message):
+    with pytest.raises(UserError, match=message):
+        find(reference.format(file=file)).build()

@@ -1,0 +1,73 @@
+"""What a training will cost, told before it."""
+
+import json
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dualdistill.errors import UserError
+from dualdistill.recipes.catalogue import find
+from dualdistill.recipes.experiment import override
+from dualdistill.workflows.costs import Rehearsal, step_cost
+from dualdistill.workflows.plan import plan
+from tests.workflows.conftest import TINY_STUDENT, TINY_TEACHER
+
+SETS = [*TINY_STUDENT, *TINY_TEACHER]
+RECIPE = "synthetic/dualdistill-centerpoint"
+
+
+def test_arithmetic_counted_without_doing_it_is_that_of_a_real_step():
+    experiment = override(find(RECIPE).build(), SETS)
+    rehearsal = Rehearsal(experiment)
+    with FlopCounterMode(display=False) as forward:
+        loss = rehearsal.forward()
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    assert loss.isfinite()
+    cost = step_cost(experiment)
+    # Pseudo boxes of a real step have a few windows more or less.
+    assert cost.flops_forward == pytest.approx(forward.get_total_flops(), rel=0.05)
+    assert cost.flops_backward == pytest.approx(backward.get_total_flops(), rel=0.05)
+    assert cost.parameters["student"] == sum(p.numel() for p in rehearsal.detector.parameters())
+    assert cost.parameters["teacher"] == sum(p.numel() for p in rehearsal.teacher.parameters())
+    assert cost.activation_bytes > 4 * rehearsal.batch.cameras.images[:, 0].numel() / 3
+
+
+def test_a_plan_counts_steps_samples_files_and_disk(console, world):
+    facts = plan(
+        console,
+        RECIPE,
+        overrides=[*SETS, "training.batch_size=4", "training.accumulate=2", "training.steps=50"],
+        data=world,
+        devices=2,
+    )
+    distinct = facts["training samples"]["distinct"]
+    assert facts["samples per step"] == 8
+    assert facts["samples per device at once"] == 2
+    assert facts["samples seen"] == 400
+    assert facts["epochs"] == pytest.approx(400 / distinct)
+    assert facts["files"]["camera images per sample"] == 6
+    assert facts["files"]["LiDAR sweeps per sample"] == 5
+    assert facts["files"]["trained teacher"] == "synthetic/teacher-centerpoint"
+    assert facts["disk"]["teacher cache"] == distinct * facts["disk"]["teacher cache per sample"]
+    assert facts["seconds"] is None
+    json.dumps(facts)
+
+
+def test_the_length_of_a_paper_recipe_is_that_of_the_official_split(console):
+    facts = plan(console, "nuscenes/teacher-centerpoint", overrides=["teacher.reach=12.8", "data.box_reach=12.8"])
+    assert facts["steps"] == round(20 * 123_580 / 32)
+    assert facts["parameters"]["teacher"] == 5_982_790
+
+
+def test_devices_that_cannot_share_a_batch_are_refused(console):
+    with pytest.raises(UserError, match="3 devices cannot share a batch of 2"):
+        plan(console, RECIPE, overrides=SETS, devices=3)
+
+
+def test_a_measured_plan_tells_the_time(console):
+    facts = plan(console, RECIPE, overrides=[*SETS, "training.steps=100"], measure=True)
+    assert facts["seconds"]["in total"] == pytest.approx(200 * facts["seconds"]["per sample"])
+    assert facts["seconds"]["per sample"] > 0
+    assert torch.is_grad_enabled()
