@@ -71,7 +71,7 @@ def test_maps_of_the_detector_cover_one_extent_at_their_resolutions():
 
 
 def test_every_parameter_learns():
-    teacher = SMALL.build()
+    teacher = SMALL.build().to(memory_format=torch.channels_last)  # as training lays it out
     boxes = replace(random_boxes(6, seed=1, reach=6.0), label=torch.tensor([0, 2, 3, 5, 7, 8]))
     losses = one_step(teacher, batch_of(points_of([900, 700], reach=6.4), (boxes, Boxes.empty())))
     assert all(loss.isfinite() and loss > 0 for loss in losses.values())

@@ -40,6 +40,7 @@ def test_the_sparse_encoder_says_what_the_released_one_said(backend, sample):
         if name.startswith("w."):
             ours = mmdet3d_name("pts_middle_encoder." + name.removeprefix("w."))
             assert ours is not None, name
+            tensor = tensor.flatten(1, 3) if tensor.ndim == 5 else tensor
             counter = name.endswith("num_batches_tracked")
             state[ours.removeprefix("encoder.sparse.")] = tensor.squeeze() if counter else tensor
     encoder.load_state_dict(state)

@@ -52,6 +52,7 @@ def do_job(job: Job, clock: "Clock") -> None:
 
     from dualdistill.science.outcome import outcome
     from dualdistill.science.record import write_result
+    from dualdistill.workflows.evaluation import weights_of
     from dualdistill.workflows.training import resume_training, start_training
 
     console = Console(force_terminal=False, soft_wrap=True, highlight=False)
@@ -62,12 +63,13 @@ def do_job(job: Job, clock: "Clock") -> None:
         shutil.rmtree(run)  # stopped before its first checkpoint
         run = None
     if run is None:
+        starts = [weights_of(needed_run(recipe, Path(folder)), "last") for recipe, folder in job.starts_from.items()]
         run = start_training(
             console,
             job.recipe,
             data=Path(job.data),
             out=out,
-            overrides=job.overrides,
+            overrides=[*job.overrides, *(f"student.image.pretrained={path.resolve()}" for path in starts)],
             seed=job.seed,
             workers=0,
             check=False,

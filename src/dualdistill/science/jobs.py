@@ -35,6 +35,8 @@ class Job:
     """The file to write."""
     learns_from: dict[str, str]
     """Folder of the job behind each recipe whose weights this one takes."""
+    starts_from: dict[str, str]
+    """Recipe and folder of the student whose image backbone this one starts from; empty for random weights."""
     compared_with: dict[str, str]
     """Folder of the job of each teacher that the student's features are compared with."""
     bands: list[float]
@@ -47,7 +49,7 @@ class Job:
     @property
     def waits_for(self) -> set[str]:
         """Folders of the jobs that must be done before."""
-        return {*self.learns_from.values(), *self.compared_with.values()}
+        return {*self.learns_from.values(), *self.starts_from.values(), *self.compared_with.values()}
 
     @property
     def run(self) -> Path | None:
@@ -135,13 +137,16 @@ class _Maker:
             return self.jobs[key, seed]
         experiment, overrides = self.study.experiment(recipe, sets)
         needs = self.add_needs(recipe, sets)
-        identity = {
+        start = self._pretraining() if experiment.role == "student" and not self._is_pretraining(key) else None
+        identity: dict[str, Any] = {
             "recipe": recipe,
             "seed": seed,
             "experiment": experiment_identity(to_plain(experiment)),
             "world": self.world,
             "needs": {needed: job.identity for needed, job in needs.items()},
         }
+        if start is not None:
+            identity["starts_from"] = start.identity
         folder = self.out / f"{key}-seed{seed}-{fingerprint_of(identity)[:10]}"
         job = Job(
             study=self.study.name,
@@ -155,12 +160,20 @@ class _Maker:
             folder=str(folder),
             result=str(self.results / result_name(key, seed)),
             learns_from={needed: job.folder for needed, job in needs.items()},
+            starts_from={start.recipe: start.folder} if start is not None else {},
             compared_with=self._teachers(needs) if experiment.role == "student" else {},
             bands=list(self.study.bands),
             replicates=self.study.replicates,
         )
         self.jobs[key, seed] = job
         return job
+
+    def _is_pretraining(self, key: str) -> bool:
+        return self.study.pretraining is not None and key == self.study.pretraining.key
+
+    def _pretraining(self) -> Job | None:
+        row = self.study.pretraining
+        return self.add(row.key, row.recipe, row.sets, self.study.teacher_seed) if row is not None else None
 
     def _teachers(self, needs: dict[str, Job]) -> dict[str, str]:
         """A student's own teacher; all of the study for one that has none."""

@@ -67,6 +67,9 @@ class Study:
     """Of the students: the same for every row, so that runs pair up."""
     teacher_seed: int = 0
     """One teacher of a kind teaches all students, as in the papers; so does one label encoder."""
+    pretraining: Row | None = None
+    """A student trained before all others, whose image backbone theirs start from, as the papers start from ImageNet.
+    None: they start from random weights."""
     sets: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
     """Overrides for every experiment of a role, the budget among them."""
     bands: tuple[float, ...] = (0.0, 15.0, 25.0, 38.0)
@@ -75,7 +78,7 @@ class Study:
     """Draws of validation scenes for the intervals over scenes."""
 
     def __post_init__(self) -> None:
-        known: dict[str, Row] = {}
+        known: dict[str, Row] = {self.pretraining.key: self.pretraining} if self.pretraining else {}
         for row in self.all_rows():
             same = known.setdefault(row.key, row)
             if (same.recipe, same.sets) != (row.recipe, row.sets):
@@ -203,7 +206,12 @@ _TABLES = (
     ),
 )
 
-_SAVED_OFTEN = ("training.save_every=100",)
+_BUDGETS: dict[Role, tuple[str, ...]] = {
+    "teacher": ("training.steps=2000",),
+    "label_encoder": ("training.steps=1000",),
+    "student": ("training.steps=600",),
+}
+_SAVED_OFTEN = "training.save_every=100"
 
 _A_HANDFUL = ("training.steps=4", "training.batch_size=2", "training.log_every=1", "training.save_every=2")
 
@@ -211,9 +219,13 @@ STUDIES: dict[str, Study] = {
     "paper": Study(
         name="paper",
         summary="the paper's tables on the bench-size synthetic world: hours",
-        world=BENCH,
+        world=dataclasses.replace(BENCH, seed=100),
         tables=_TABLES,
-        sets=dict.fromkeys(get_args(Role), _SAVED_OFTEN),
+        seeds=(1, 2, 3),
+        pretraining=Row(
+            recipe="synthetic/student", name="pretraining", key="pretraining", sets=("training.steps=3000",)
+        ),
+        sets={role: (*budget, _SAVED_OFTEN) for role, budget in _BUDGETS.items()},
     ),
     "smoke": Study(
         name="smoke",
@@ -227,6 +239,7 @@ STUDIES: dict[str, Study] = {
             ),
         ),
         seeds=(0, 1),
+        pretraining=Row(recipe="synthetic/student", name="pretraining", key="pretraining"),
         sets=dict.fromkeys(get_args(Role), _A_HANDFUL),
         replicates=20,
     ),

@@ -59,8 +59,8 @@ def original_name(key: str) -> str | None:
 
 
 def with_kernels_first(ours: dict[str, Tensor], account: list[KeyFate]) -> tuple[dict[str, Tensor], list[KeyFate]]:
-    """Sparse kernels of spconv 1.x and mmcv, (kz, ky, kx, in, out), as ours and spconv 2.x have them, (out, kz, ky, kx,
-    in).
+    """Sparse kernels of spconv 1.x and mmcv, (kz, ky, kx, in, out), or of spconv 2.x, (out, kz, ky, kx, in), as ours:
+    (out, kz ky kx, in).
 
     Raises:
         UserError: if the shapes say neither, or not one of them for all.
@@ -68,17 +68,17 @@ def with_kernels_first(ours: dict[str, Tensor], account: list[KeyFate]) -> tuple
     kernels = {name: t for name, t in ours.items() if name.startswith(_PREFIX) and t.ndim == 5}
     old = {name for name, t in kernels.items() if tuple(t.shape[:3]) in _KERNELS}
     new = {name for name, t in kernels.items() if tuple(t.shape[1:4]) in _KERNELS}
-    if new == kernels.keys():
-        return ours, account
-    if old != kernels.keys():
+    if kernels.keys() not in (old, new):
         odd = next(iter(kernels.keys() - (old & new)))
         raise UserError(
             "The sparse convolutions of this file have no layout known here: expected (kz, ky, kx, in, out) of spconv "
             f"1.x or (out, kz, ky, kx, in) of 2.x for all of them; {odd} has {tuple(kernels[odd].shape)}."
         )
-    why = "kernel of spconv 1.x: output channels first"
+    first = new == kernels.keys()
+    why = "kernel of spconv 2.x: one axis" if first else "kernel of spconv 1.x: output first, one axis"
     entries = [KeyFate(e.key, e.shape, "changed", e.into, why) if e.into in kernels else e for e in account]
-    return ours | {name: t.permute(4, 0, 1, 2, 3).contiguous() for name, t in kernels.items()}, entries
+    changed = {name: t if first else t.permute(4, 0, 1, 2, 3) for name, t in kernels.items()}
+    return ours | {name: t.flatten(1, 3).contiguous() for name, t in changed.items()}, entries
 
 
 def voxel_conversion(

@@ -4,6 +4,7 @@ Source: SECOND (Yan et al., 2018) in the residual form of CenterPoint (spec cent
 mmdetection3d; the original CenterPoint's, before norms, change nothing but the means these subtract.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -37,15 +38,18 @@ class SparseConv(nn.Module):
             stride: None for a submanifold convolution, which needs no padding either.
         """
         super().__init__()
+        self.kernel = kernel
         self.stride = stride
         self.padding = padding
-        self.weight = nn.Parameter(torch.empty(out_channels, *kernel, in_channels))
+        # One axis for the kernel: a network of 4D weights is laid out channels last, which 5D ones do not know.
+        self.weight = nn.Parameter(torch.empty(out_channels, math.prod(kernel), in_channels))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def forward(self, x: SparseMap) -> SparseMap:
+        weight = self.weight.unflatten(1, self.kernel)
         if self.stride is None:
-            return x.submanifold(self.weight)
-        return x.strided(self.weight, self.stride, self.padding)
+            return x.submanifold(weight)
+        return x.strided(weight, self.stride, self.padding)
 
 
 class SparseLayer(nn.Module):
