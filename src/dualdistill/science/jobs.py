@@ -161,7 +161,7 @@ class _Maker:
             result=str(self.results / result_name(key, seed)),
             learns_from={needed: job.folder for needed, job in needs.items()},
             starts_from={start.recipe: start.folder} if start is not None else {},
-            compared_with=self._teachers(needs) if experiment.role == "student" else {},
+            compared_with={} if experiment.role != "student" or self._is_pretraining(key) else self._teachers(needs),
             bands=list(self.study.bands),
             replicates=self.study.replicates,
         )
@@ -176,6 +176,7 @@ class _Maker:
         return self.add(row.key, row.recipe, row.sets, self.study.teacher_seed) if row is not None else None
 
     def _teachers(self, needs: dict[str, Job]) -> dict[str, str]:
-        """A student's own teacher; all of the study for one that has none."""
+        """A student's own teacher; the first of the study for one that has none."""
         own = {recipe: job.folder for recipe, job in needs.items() if job.role == "teacher"}
-        return own or {job.recipe: job.folder for job in self.jobs.values() if job.role == "teacher"}
+        every = {job.recipe: job.folder for job in self.jobs.values() if job.role == "teacher"}
+        return own or dict(list(every.items())[:1])

@@ -6,7 +6,7 @@ from typing import Any
 
 from dualdistill.science.plots import draw_gains, draw_values, write_picture
 from dualdistill.science.record import Result
-from dualdistill.science.study import Study
+from dualdistill.science.study import BASELINE, Study
 from dualdistill.science.summary import lines_of
 
 
@@ -69,7 +69,7 @@ def _depth_error(result: Result) -> float | None:
 
 def _likeness(study: Study, results: Sequence[Result]) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """CKA of the undistilled student with each row's teacher, and of the row, by row name and seed."""
-    alone = [result for result in results if result.role == "student" and result.teacher is None]
+    alone = [result for result in results if result.row == BASELINE]
     before: dict[str, list[float]] = {}
     after: dict[str, list[float]] = {}
     for key in study.rows():
