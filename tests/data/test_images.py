@@ -147,7 +147,6 @@ def test_broken_images_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"cameras": False, "points": False},
         {"num_frames": 3},
         {"num_sweeps": 0},
         {"depth_stride": 15},

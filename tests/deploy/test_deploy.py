@@ -83,7 +83,7 @@ def test_boxes_are_read_as_the_student_reads_them():
 
 
 @pytest.mark.parametrize("name", ["distill, two frames", "official, one frame"])
-def test_folding_leaves_no_norm_and_lower_precision_only_what_may_round(name):
+def test_folding_leaves_no_norm_after_a_convolution_and_lower_precision_only_what_may_round(name):
     student = trained(DEPLOYABLE[name])
     batch = camera_batch(batch=1, frames=student.config.temporal.frames)
     said = live(student, batch)
@@ -91,7 +91,7 @@ def test_folding_leaves_no_norm_and_lower_precision_only_what_may_round(name):
     inputs = frame_inputs(student, batch, any_rig=True)
     folded = deployable(frozen, inputs)
     norms = folded.graph.graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default)
-    assert not norms
+    assert all("vector_norm" in str(norm.args[1]) for norm in norms)  # of the camera vector: no convolution before it
     assert_same(answer(folded, student, batch, any_rig=True), said)
 
     low = deployable(frozen, inputs, "bf16")

@@ -122,7 +122,7 @@ def test_only_some_rows_wait_for_nobody_else(tmp_path):
     left = what_is_left(TINY_STUDY, jobs, ["distillbev-centerpoint"])
     assert {job.row for job in left} == {"teacher-centerpoint", "distillbev-centerpoint"}
     assert what_is_left(TINY_STUDY, jobs, ["methods"]) == jobs
-    with pytest.raises(UserError, match="no table or row of that name"):
+    with pytest.raises(UserError, match="no table or row of made-up"):
         what_is_left(TINY_STUDY, jobs, ["dualdistil"])
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_without_the_extra_the_message_names_it(runs, tmp_path, console, monkeyp
         ({"geometry": "bent"}, "--geometry bent"),
         ({"formats": ["onnx"], "dtype": "bf16"}, "no bf16 convolutions"),
         ({"sample": "never"}, "neither the token"),
-        ({"data": "somewhere", "calibration": "some.json"}, "two sources"),
+        ({"data": Path("somewhere"), "calibration": Path("some.json")}, "two sources"),
     ],
 )
 def test_what_cannot_be_exported_is_said_before_anything_is_written(runs, tmp_path, console, options, message):

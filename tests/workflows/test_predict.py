@@ -55,7 +55,8 @@ def test_boxes_come_best_first_with_a_drawing(runs, tmp_path, console):
     assert answer["frame"] == "lidar"
     json.dumps(answer)
     for name in ("seen.png", "seen-cameras.png"):
-        assert Image.open(tmp_path / name).width > 300
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > 300
     assert f"{len(scores)} boxes" in console.file.getvalue()
 
 

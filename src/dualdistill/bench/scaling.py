@@ -16,7 +16,7 @@ from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.recipes.catalogue import find
 from dualdistill.recipes.experiment import Experiment
 from dualdistill.structures import Batch, weighted_sum
-from dualdistill.train.step import Detector, training_losses
+from dualdistill.train.step import Detector, channels_last, training_losses
 from dualdistill.workflows.stand_in import stand_in
 
 Step = Callable[[], None]
@@ -51,7 +51,7 @@ def exponent(sizes: tuple[int, ...], costs: list[float]) -> float:
 
 
 def _step(detector: torch.nn.Module, batch: Batch) -> Step:
-    detector.train().to(memory_format=torch.channels_last)
+    channels_last(detector.train())
     assert isinstance(detector, Detector)
     weights = detector.weights
 

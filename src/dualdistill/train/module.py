@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from dualdistill.errors import UserError
 from dualdistill.structures import Batch, weighted_sum
 from dualdistill.train.schedule import OptimiserConfig, learning_rate, momentum, parameter_groups
-from dualdistill.train.step import Detector, Distillation, TeacherPrecision, training_losses
+from dualdistill.train.step import Detector, Distillation, TeacherPrecision, channels_last, training_losses
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +83,7 @@ class TrainingModule(pl.LightningModule):
         seed: int = 0,
     ):
         super().__init__()
-        self.detector = detector.to(memory_format=torch.channels_last)
+        self.detector = channels_last(detector)
         self.distillation = distillation
         self.config = config
         self.total_steps = total_steps

@@ -18,7 +18,7 @@ from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.recipes.experiment import Experiment
 from dualdistill.structures import Batch, BevOutput, weighted_sum
-from dualdistill.train.step import Detector, Distillation, freeze, training_losses
+from dualdistill.train.step import Detector, Distillation, channels_last, freeze, training_losses
 from dualdistill.workflows.build import build_detector, build_distillation
 from dualdistill.workflows.stand_in import stand_in
 
@@ -62,7 +62,7 @@ class Rehearsal:
         if self.teacher is not None and isinstance(self.detector, BevDepth):
             self.distillation = build_distillation(experiment, self.detector, self.teacher, self.batch)
             self.distillation.train()
-        self.detector.train().to(memory_format=torch.channels_last)
+        channels_last(self.detector.train())
 
     def forward(self) -> Tensor:
         """The sum of all losses, in the recipe's precision."""

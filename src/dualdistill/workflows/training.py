@@ -208,7 +208,10 @@ def _train(
     if not rank():
         run.log(f"steps {start} to {total}, {len(dataset)} training samples")
     with progress(console, f"training {job.recipe}") as say:
-        finished = fit(module, loader, run, role=experiment.role, facts=facts, say=say, devices=devices)
+        # A run that was killed after its last checkpoint has only to be called finished.
+        finished = start == total or fit(
+            module, loader, run, role=experiment.role, facts=facts, say=say, devices=devices
+        )
     if rank():
         return
     if not finished:
