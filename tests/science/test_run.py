@@ -64,7 +64,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_is_left_alone(world, tmp_path):
     first = Path(teacher.result).read_bytes()
 
     process = start(student, 1)
-    while not list(Path(student.folder).glob("synthetic/*/*/checkpoints/last")):
+    while not list(Path(student.folder).glob(f"{student.recipe}/*/checkpoints/last")):  # not the linked teacher.s
         assert process.poll() is None, log_of(student).read_text()
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -144,17 +144,30 @@ def test_a_student_is_another_one_if_its_teacher_is(tmp_path):
     assert jobs_of(TINY_STUDY, tmp_path)[alone].folder == jobs_of(other, tmp_path)[alone].folder
 
 
-def test_the_student_alone_is_compared_with_every_teacher_and_the_others_with_their_own(tmp_path):
+def test_the_student_alone_is_compared_with_the_first_teacher_and_the_others_with_their_own(tmp_path):
     study, _ = STUDIES["paper"].present()
     jobs = {job.row: job for job in jobs_of(study, tmp_path).values()}
-    assert set(jobs["student"].compared_with) == {"synthetic/teacher-centerpoint", "synthetic/teacher-mvp"}
+    assert set(jobs["student"].compared_with) == {"synthetic/teacher-centerpoint"}
     assert set(jobs["dualdistill-mvp"].compared_with) == {"synthetic/teacher-mvp"}
+    assert jobs["pretraining"].compared_with == {}
+
+
+def test_students_start_from_the_pretrained_one_and_are_others_if_it_is(tmp_path):
+    study, _ = STUDIES["paper"].present()
+    jobs = {job.row: job for job in jobs_of(study, tmp_path).values()}
+    assert jobs["pretraining"].starts_from == {} == jobs["teacher-centerpoint"].starts_from
+    for row in study.rows():
+        assert jobs[row].starts_from == {"synthetic/student": jobs["pretraining"].folder}
+        assert jobs["pretraining"].folder in jobs[row].waits_for
+    longer = dataclasses.replace(study.pretraining, sets=("training.steps=999",))
+    others = jobs_of(dataclasses.replace(study, pretraining=longer), tmp_path)
+    assert others["student seed 1"].folder != jobs_of(study, tmp_path)["student seed 1"].folder
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_resolves_its_experiments_at_one_budget(name, tmp_path):
     study, _ = STUDIES[name].present()
-    students = [job for job in jobs_of(study, tmp_path).values() if job.role == "student"]
+    students = [job for job in jobs_of(study, tmp_path).values() if job.row in study.rows()]
     assert len({job.row for job in students}) == len(study.rows())
     budgets = {json.dumps(job.identity["experiment"]["training"], sort_keys=True) for job in students}
     assert len(budgets) == 1
