@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from dualdistill.errors import UserError
 from dualdistill.science.pictures import draw_pictures
-from dualdistill.science.record import Result, read_results
+from dualdistill.science.record import PRETRAINING, Result, read_results
 from dualdistill.science.study import Study, StudyTable
 from dualdistill.science.summary import METRICS, check_comparable, lines_of, missing_runs
 from dualdistill.science.tables import difference_table, error_table, points, run_table, teacher_table, written
@@ -101,7 +101,7 @@ def load_results(folder: Path) -> list[Result]:
         UserError: if there are none, or they are of different worlds.
     """
     results = read_results(folder)
-    if not any(result.role == "student" for result in results):
+    if not any(result.compared for result in results):
         raise UserError(f"{folder} holds no result of a student yet: `dualdistill science run` makes them.")
     check_comparable(results)
     return results
@@ -109,7 +109,8 @@ def load_results(folder: Path) -> list[Result]:
 
 def _preface(study: Study, results: Sequence[Result]) -> str:
     world = results[0].identity["world"]
-    students = [result for result in results if result.role == "student"]
+    students = [result for result in results if result.compared]
+    first = [result for result in results if result.row == PRETRAINING]
     samples = sorted({result.samples for result in students})
     cpus = ", ".join(sorted({result.cpu for result in results}))
     commits = ", ".join(sorted({(result.commit or "unknown")[:10] for result in results}))
@@ -121,6 +122,11 @@ def _preface(study: Study, results: Sequence[Result]) -> str:
         f"**Budget**: every student sees {' or '.join(f'{count:,}' for count in samples)} samples, alone or distilled; "
         f"student seeds {', '.join(map(str, _seeds(results)))}, the same for all; one teacher of each kind, seed "
         f"{study.teacher_seed}.",
+        *(
+            f"**Start**: the image backbones of all students are those of one trained alone on {result.samples:,} "
+            f"samples, which itself scores {100 * result.scores.mean_ap:.1f} mAP; everything else starts from random weights."
+            for result in first
+        ),
         f"**Cost**: {len(results)} runs, {sum(result.cpu_seconds for result in results) / 3600:.1f} CPU hours in all "
         f"({cpus}), evaluation included.",
         f"**Code**: version {results[0].version}, commit {commits}.",
@@ -138,7 +144,7 @@ def _preface(study: Study, results: Sequence[Result]) -> str:
 
 
 def _seeds(results: Sequence[Result]) -> list[int]:
-    return sorted({result.seed for result in results if result.role == "student"})
+    return sorted({result.seed for result in results if result.compared})
 
 
 def _about(table: StudyTable) -> str:

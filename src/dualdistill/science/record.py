@@ -12,6 +12,8 @@ from dualdistill.errors import UserError
 from dualdistill.recipes.experiment import Role, differences, from_plain, to_plain
 from dualdistill.train.run_folder import write_atomically
 
+PRETRAINING = "pretraining"
+"""Key of the student whose image backbone the others start from."""
 WITHOUT_EFFECT = ("save_every", "log_every")
 """Settings of `training` that change no result and so are not part of an identity."""
 
@@ -105,6 +107,11 @@ class Result:
     @property
     def file_name(self) -> str:
         return result_name(self.row, self.seed)
+
+    @property
+    def compared(self) -> bool:
+        """Whether it is a student of a table: not a teacher, and not the student whose image backbone others take."""
+        return self.role == "student" and self.row != PRETRAINING
 
 
 def result_name(row: str, seed: int) -> str:

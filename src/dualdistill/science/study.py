@@ -10,6 +10,7 @@ from dualdistill.data.synthetic.config import SyntheticConfig
 from dualdistill.errors import UserError
 from dualdistill.recipes.catalogue import RECIPES, find
 from dualdistill.recipes.experiment import Experiment, Role, override
+from dualdistill.science.record import PRETRAINING
 
 BASELINE = "student"
 """Key of the row without a teacher, to which all others are compared."""
@@ -222,9 +223,7 @@ STUDIES: dict[str, Study] = {
         world=dataclasses.replace(BENCH, seed=100),
         tables=_TABLES,
         seeds=(1, 2, 3),
-        pretraining=Row(
-            recipe="synthetic/student", name="pretraining", key="pretraining", sets=("training.steps=3000",)
-        ),
+        pretraining=Row(recipe="synthetic/student", name="pretraining", key=PRETRAINING, sets=("training.steps=3000",)),
         sets={role: (*budget, _SAVED_OFTEN) for role, budget in _BUDGETS.items()},
     ),
     "smoke": Study(
@@ -239,7 +238,7 @@ STUDIES: dict[str, Study] = {
             ),
         ),
         seeds=(0, 1),
-        pretraining=Row(recipe="synthetic/student", name="pretraining", key="pretraining"),
+        pretraining=Row(recipe="synthetic/student", name="pretraining", key=PRETRAINING),
         sets=dict.fromkeys(get_args(Role), _A_HANDFUL),
         replicates=20,
     ),

@@ -154,7 +154,7 @@ def check_comparable(results: Sequence[Result]) -> list[str]:
     if len(worlds) > 1:
         names = ", ".join(f"{result.file_name}" for result in list(worlds.values())[:2])
         raise UserError(f"These results are of {len(worlds)} different worlds, such as {names}: keep them apart.")
-    students = [result for result in results if result.role == "student"]
+    students = [result for result in results if result.compared]
     notes = []
     if len({result.samples for result in students}) > 1:
         notes.append("The students were not all trained for the same number of samples.")

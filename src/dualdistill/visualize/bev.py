@@ -168,6 +168,10 @@ def _draw_ego(axes: Axes, forward: Forward, theme: Theme) -> None:
     axes.add_patch(Polygon(shape, closed=True, facecolor=theme.muted, edgecolor="none", zorder=2))
 
 
+_LEGEND_INCHES = 1.6
+"""Room for the longest name of a class."""
+
+
 def _draw_legend(figure: Figure, layers: Sequence[BoxLayer], entries: dict[str, str], theme: Theme) -> None:
     dashed = {layer.name for layer in layers if layer.dashed}
     filled = {layer.name for layer in layers if layer.filled}
@@ -180,7 +184,7 @@ def _draw_legend(figure: Figure, layers: Sequence[BoxLayer], entries: dict[str, 
     figure.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=min(len(handles), 6),
+        ncols=min(len(handles), 6, max(1, int(figure.get_figwidth() / _LEGEND_INCHES))),
         frameon=False,
         fontsize=9,
         labelcolor=theme.ink,
