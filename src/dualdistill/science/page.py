@@ -124,7 +124,7 @@ def _preface(study: Study, results: Sequence[Result]) -> str:
         f"{study.teacher_seed}.",
         *(
             f"**Start**: the image backbones of all students are those of one trained alone on {result.samples:,} "
-            f"samples, which itself scores {100 * result.scores.mean_ap:.1f} mAP; everything else starts from random weights."
+            f"samples, which itself scores {100 * result.scores.mean_ap:.1f} mAP; all else starts from random weights."
             for result in first
         ),
         f"**Cost**: {len(results)} runs, {sum(result.cpu_seconds for result in results) / 3600:.1f} CPU hours in all "
