@@ -4,8 +4,9 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def run_demo(console: Console, *, out: Path, data: Path, seed: int, quick: bool 
     console.rule("1 of 3  A synthetic driving world")
     synthesise(console, root, "tiny" if quick else "demo", seed=0, workers=None)
     console.rule("2 of 3  The LiDAR teacher")
-    teacher = train_and_score(console, PARTS[0].recipe, root, out, overrides, seed)
+    with _one_thread():
+        teacher = train_and_score(console, PARTS[0].recipe, root, out, overrides, seed)
     console.rule("3 of 3  The camera student, alone and distilled, side by side")
     runs = [teacher, *_side_by_side([part.recipe for part in PARTS[1:]], root, out, overrides, seed, teacher)]
     exhibits = [_exhibit(part, run) for part, run in zip(PARTS, runs, strict=True)]
@@ -89,6 +91,15 @@ def train_and_score(
     )
     evaluate_anything(console, run)
     return run
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A network this small takes longer on two threads, while another process loads its data."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _side_by_side(
