@@ -151,7 +151,7 @@ def _inductor(graph: Deployable) -> Callable[[], Maps]:
 
 
 def _openvino(graph: Deployable, hint: str) -> Callable[[], Maps]:
-    import openvino  # type: ignore[import-untyped]
+    import openvino
 
     settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     model = openvino.Core().compile_model(openvino.convert_model(graph.program()), "CPU", settings)

@@ -56,7 +56,7 @@ class OnnxRun:
     """An ONNX file in ONNX Runtime, on the CPU."""
 
     def __init__(self, path: Path, threads: int | None = None):
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
