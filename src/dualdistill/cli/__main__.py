@@ -1,0 +1,3 @@
+from dualdistill.cli import main
+
+main()

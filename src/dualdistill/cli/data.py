@@ -1,0 +1,56 @@
+"""`dualdistill data`: roots."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dualdistill.cli.shared import JsonFile, Version, Workers, console, write_json
+
+app = typer.Typer(help="Make, index and check data roots.", no_args_is_help=True)
+
+
+@app.command("make-synthetic")
+def make_synthetic(
+    root: Annotated[Path, typer.Argument(help="New folder for the world.")],
+    size: Annotated[str, typer.Option(help="tiny, demo or bench.")] = "demo",
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    workers: Workers = None,
+) -> None:
+    """Write a synthetic driving world in the nuScenes format."""
+    from dualdistill.workflows.data import synthesise
+
+    synthesise(console, root, size, seed, workers)
+
+
+@app.command("prepare")
+def prepare(root: Annotated[Path, typer.Argument(help="A nuScenes root.")], version: Version = None) -> None:
+    """Index the tables of a root, so that trainings open it in an instant."""
+    from dualdistill.workflows.data import prepare_index
+
+    prepare_index(console, root, version)
+
+
+@app.command("check")
+def check(
+    root: Annotated[Path, typer.Argument(help="A nuScenes root.")],
+    version: Version = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Verify the tables of a root and every sensor file it will need."""
+    from dualdistill.workflows.data import check_data
+
+    write_json(json_file, check_data(console, root, version))
+
+
+@app.command("virtual-points")
+def virtual_points(
+    root: Annotated[Path, typer.Argument(help="A nuScenes root.")],
+    masks: Annotated[str, typer.Option(help="Instance masks: synthetic (that world's own) or maskrcnn.")] = "synthetic",
+    weights: Annotated[Path | None, typer.Option(help="Local COCO weights of torchvision's Mask R-CNN.")] = None,
+    version: Version = None,
+) -> None:
+    """Make the virtual points an MVP teacher reads, once for each LiDAR sweep."""
+    from dualdistill.workflows.data import make_virtual
+
+    make_virtual(console, root, version, masks, weights)

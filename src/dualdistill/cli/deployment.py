@@ -1,0 +1,69 @@
+"""Weights in from other code, and out to other machines."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dualdistill.cli.shared import JsonFile, Version, console, write_json
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A student's weights file or run folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for model.onnx, model.pt2, calibration.json, export.json.")],
+    data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
+    sample: Annotated[str, typer.Option(help="Whose calibration is frozen: token, or number in the split.")] = "0",
+    calibration: Annotated[Path | None, typer.Option(help="Freeze this rig instead: see docs/export.md.")] = None,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="onnx, torch or both, separated by a comma; default: both.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="fp32, or bf16 (torch alone).")] = "fp32",
+    geometry: Annotated[
+        str, typer.Option(help="fixed: one rig, inside the file; input: any rig, as inputs.")
+    ] = "fixed",
+    version: Version = None,
+    split: Annotated[
+        str | None, typer.Option(help="Of --sample and --check-metrics; default: val, or mini_val.")
+    ] = None,
+    check_metrics: Annotated[
+        bool, typer.Option(help="Score the split with live model and files; takes a while.")
+    ] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """The student alone, as ONNX and torch.export, checked against the live model."""
+    from dualdistill.workflows.export import export_student
+
+    record = export_student(
+        console,
+        checkpoint,
+        out=out,
+        data=data,
+        sample=sample,
+        calibration=calibration,
+        formats=formats,
+        dtype=dtype,
+        geometry=geometry,
+        version=version,
+        split=split,
+        check_metrics=check_metrics,
+    )
+    write_json(json_file, record)
+
+
+def convert(
+    foreign: Annotated[Path, typer.Argument(help="A checkpoint of an official code base (.pth, .ckpt, .safetensors).")],
+    out: Annotated[Path, typer.Option(help="The weights file to write, .safetensors.")],
+    boxes: Annotated[
+        str | None,
+        typer.Option(help="Box convention of the file, legacy or new: only where the file cannot tell (it asks then)."),
+    ] = None,
+    voxel: Annotated[
+        float | None,
+        typer.Option(help="Side of the file's voxels, 0.1 or 0.075 m: only where the file cannot tell (it asks then)."),
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Turn an official checkpoint into weights that `evaluate` and `train --teacher` take; every key accounted for."""
+    from dualdistill.workflows.convert import convert_checkpoint
+
+    write_json(json_file, convert_checkpoint(console, foreign, out, boxes, voxel))

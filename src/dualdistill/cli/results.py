@@ -1,0 +1,99 @@
+"""From a trained detector to scores and pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dualdistill.cli.shared import JsonFile, Version, Workers, console, write_json
+
+
+def evaluate(
+    what: Annotated[Path, typer.Argument(help="A run folder, a weights file, or a results_nusc.json.")],
+    data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
+    version: Version = None,
+    split: Annotated[str | None, typer.Option(help="Default: val, or mini_val for v1.0-mini.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and results_nusc.json.")] = None,
+    checkpoint: Annotated[str, typer.Option(help="Of a run: last, best or step_000400.")] = "last",
+    workers: Workers = None,
+    official: Annotated[bool, typer.Option(help="Let nuscenes-devkit judge (must be installed).")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Score with the nuScenes detection metrics; write the submission file."""
+    from dualdistill.workflows.evaluation import evaluate_anything
+
+    metrics = evaluate_anything(
+        console,
+        what,
+        data=data,
+        version=version,
+        split=split,
+        out=out,
+        checkpoint=checkpoint,
+        workers=workers,
+        official=official,
+    )
+    write_json(json_file, metrics)
+
+
+def visualize(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
+    samples: Annotated[int, typer.Option(help="How many samples to draw, spread over the split.")] = 4,
+    checkpoint: Annotated[str, typer.Option(help="last, best or step_000400.")] = "last",
+    split: Annotated[str | None, typer.Option(help="Default: val, or mini_val for v1.0-mini.")] = None,
+) -> None:
+    """Draw what a run detects: report.html beside its evaluation, no display needed."""
+    from dualdistill.workflows.drawing import visualize_run
+
+    visualize_run(console, run, data=data, samples=samples, checkpoint=checkpoint, split=split)
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders with runs below, such as runs/.")],
+    checkpoint: Annotated[str, typer.Option(help="Of each run: last, best or step_000400.")] = "last",
+    markdown: Annotated[Path | None, typer.Option(help="Also write the table as Markdown to this file.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="As LaTeX, for the booktabs package.")] = None,
+    html: Annotated[Path | None, typer.Option(help="As a page.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """One table of many evaluated runs: means and spreads over seeds, gains over the student without a teacher."""
+    from dualdistill.workflows.compare import compare_runs
+
+    rows = compare_runs(console, runs, checkpoint=checkpoint, markdown=markdown, latex=latex, html=html)
+    write_json(json_file, rows)
+
+
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(help="A weights file or a run folder.")],
+    more_images: Annotated[list[Path] | None, typer.Argument(help="More files of --images.", hidden=True)] = None,
+    data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
+    sample: Annotated[str, typer.Option(help="Token, or number in the split.")] = "0",
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Own images, one a camera, in the order of the calibration file.")
+    ] = None,
+    calibration: Annotated[Path | None, typer.Option(help="JSON file of those cameras: see docs/export.md.")] = None,
+    version: Version = None,
+    split: Annotated[str | None, typer.Option(help="That --sample counts in; default: val, or mini_val.")] = None,
+    min_score: Annotated[float, typer.Option(help="Boxes that score less are left out.")] = 0.0,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw the boxes: a .png from above, and one of six cameras.")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Boxes for one sample of a root, or for your own images with a calibration file."""
+    from dualdistill.workflows.predict import predict_sample
+
+    answer = predict_sample(
+        console,
+        checkpoint,
+        data=data,
+        sample=sample,
+        images=[*(images or []), *(more_images or [])],
+        calibration=calibration,
+        version=version,
+        split=split,
+        min_score=min_score,
+        picture=picture,
+    )
+    write_json(json_file, answer)

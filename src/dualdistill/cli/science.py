@@ -1,0 +1,81 @@
+"""`dualdistill science`: the experiments."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dualdistill.cli.shared import JsonFile, console, write_json
+
+app = typer.Typer(help="The paper's experiments on a synthetic world.", no_args_is_help=True)
+
+StudyName = Annotated[str, typer.Argument(help="paper, or smoke: a tiny one that shows the command works.")]
+Results = Annotated[Path | None, typer.Option(help="Folder of the result files; default: docs/results/STUDY.")]
+
+
+@app.command("run")
+def science_run(
+    study: StudyName = "paper",
+    data: Annotated[
+        Path | None, typer.Option(help="Root of the world, made if it is not there; default: data/synthetic-SIZE.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where run folders go; default: runs/science/STUDY.")] = None,
+    results: Results = None,
+    seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2; default: the study's.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A table or row. May be given many times.")] = None,
+    workers: Annotated[int, typer.Option(help="Runs side by side.")] = 2,
+    threads: Annotated[int, typer.Option(help="Of each run.")] = 1,
+    limit_minutes: Annotated[
+        float | None, typer.Option(help="Stop after so long; running ones save a checkpoint.")
+    ] = None,
+    plan: Annotated[bool, typer.Option(help="Only say what there is to do.")] = False,
+) -> None:
+    """Train, evaluate and record every row and seed that is not recorded yet; may be killed and run again."""
+    from dualdistill.science.run import run_study
+    from dualdistill.science.study import find_study, parse_seeds
+
+    found = find_study(study)
+    run_study(
+        console,
+        found,
+        data=data or Path("data") / f"synthetic-{found.world.name}",
+        out=out or Path("runs/science") / study,
+        results=results or Path("docs/results") / study,
+        seeds=parse_seeds(seeds),
+        only=only or [],
+        workers=workers,
+        threads=threads,
+        limit_minutes=limit_minutes,
+        plan=plan,
+    )
+
+
+@app.command("table")
+def science_table(study: StudyName = "paper", results: Results = None, json_file: JsonFile = None) -> None:
+    """Print the study's tables from its result files."""
+    from dualdistill.science.page import print_tables
+    from dualdistill.science.study import find_study
+
+    write_json(json_file, print_tables(console, find_study(study), results or Path("docs/results") / study))
+
+
+@app.command("page")
+def science_page(
+    study: StudyName = "paper",
+    results: Results = None,
+    page: Annotated[Path, typer.Option(help="The page to write; pictures go beside the result files.")] = Path(
+        "docs/results.md"
+    ),
+    readme: Annotated[
+        Path | None, typer.Option(help="Also put the main table into this file, between its results markers.")
+    ] = None,
+) -> None:
+    """Write the results page and its pictures from the result files alone."""
+    from dualdistill.science.page import write_page, write_readme_table
+    from dualdistill.science.study import find_study
+
+    folder = results or Path("docs/results") / study
+    console.print(f"wrote {write_page(find_study(study), folder, page)}")
+    if readme is not None:
+        write_readme_table(find_study(study), folder, readme)
+        console.print(f"wrote the table in {readme}")

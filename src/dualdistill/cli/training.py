@@ -1,0 +1,92 @@
+"""From a recipe to a trained detector."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dualdistill.cli.shared import JsonFile, Out, Overrides, Root, Seed, Version, Workers, console, write_json
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A name from `dualdistill recipes list`, or file.py:function.")],
+    data: Root,
+    out: Out = Path("runs"),
+    overrides: Overrides = None,
+    seed: Seed = 0,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run folder or weights of the teacher; default: the newest finished run of its recipe in OUT."
+        ),
+    ] = None,
+    label_encoder: Annotated[
+        Path | None,
+        typer.Option(help="Of LabelDistill: run folder or weights; default: the newest in OUT with this teacher."),
+    ] = None,
+    teacher_cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder that remembers what the teacher says of each sample: filled first, then reused."),
+    ] = None,
+    version: Version = None,
+    split: Annotated[str | None, typer.Option(help="Trained on; default: train, or mini_train for v1.0-mini.")] = None,
+    workers: Workers = None,
+    devices: Annotated[int, typer.Option(help="Processes; more than one trains distributed.")] = 1,
+    check: Annotated[bool, typer.Option(help="Look at every sensor file before training.")] = True,
+) -> None:
+    """Train a teacher, a label encoder, or a student, alone or distilled."""
+    from dualdistill.workflows.training import start_training
+
+    start_training(
+        console,
+        recipe,
+        data=data,
+        out=out,
+        overrides=overrides or [],
+        seed=seed,
+        teacher=teacher,
+        label_encoder=label_encoder,
+        teacher_cache=teacher_cache,
+        version=version,
+        split=split,
+        workers=workers,
+        devices=devices,
+        check=check,
+    )
+
+
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A name from `dualdistill recipes list`.")],
+    data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the official train split.")] = None,
+    overrides: Overrides = None,
+    version: Version = None,
+    split: Annotated[str | None, typer.Option(help="Trained on; default: train, or mini_train for v1.0-mini.")] = None,
+    devices: Annotated[int, typer.Option(help="Processes that share each batch.")] = 1,
+    measure: Annotated[bool, typer.Option(help="Take two steps here and tell how long it all will last.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """What a recipe will cost: parameters, arithmetic, memory, steps, files, disk, time; before anything is spent."""
+    from dualdistill.workflows.plan import plan as make_plan
+
+    facts = make_plan(
+        console,
+        recipe,
+        overrides=overrides or [],
+        data=data,
+        version=version,
+        split=split,
+        devices=devices,
+        measure=measure,
+    )
+    write_json(json_file, facts)
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="Run folder of an interrupted training.")],
+    workers: Workers = None,
+    devices: Annotated[int, typer.Option(help="Processes; more than one trains distributed.")] = 1,
+) -> None:
+    """Go on with a training exactly where its last checkpoint left it."""
+    from dualdistill.workflows.training import resume_training
+
+    resume_training(console, run, workers=workers, devices=devices)
