@@ -17,14 +17,18 @@ from dualdistill.errors import UserError
 FULL = (900, 1600)
 
 
-def dot(u: int, v: int, radius: int = 6) -> Image.Image:
-    pixels = np.zeros((*FULL, 3), dtype=np.uint8)
-    pixels[v - radius : v + radius + 1, u - radius : u + radius + 1] = 255
-    return Image.fromarray(pixels)
+def dot(u: int, v: int, radius: int = 6, size: tuple[int, int] = FULL) -> Tensor:
+    pixels = torch.zeros(3, *size, dtype=torch.uint8)
+    pixels[:, v - radius : v + radius + 1, u - radius : u + radius + 1] = 255
+    return pixels
 
 
-def centre_of_light(image: Image.Image) -> Tensor:
-    light = torch.from_numpy(np.array(image))[..., 0].double()
+def as_image(pixels: Tensor) -> Image.Image:
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def centre_of_light(pixels: Tensor) -> Tensor:
+    light = pixels[0].double()
     v, u = torch.meshgrid(torch.arange(light.shape[0]) + 0.5, torch.arange(light.shape[1]) + 0.5, indexing="ij")
     return torch.stack([(light * u).sum(), (light * v).sum()]) / light.sum()
 
@@ -79,22 +83,29 @@ def test_the_base_scale_follows_the_size_of_the_stored_image() -> None:
 
 
 def test_what_lies_beyond_the_image_is_black() -> None:
-    white = Image.new("RGB", (160, 90), (255, 255, 255))
+    white = torch.full((3, 90, 160), 255, dtype=torch.uint8)
     view = ImageView(resize=0.5, crop=(0, -10), size=(55, 100))
-    pixels = np.array(apply_view(white, view, (90, 160)))
-    assert pixels[:10].max() == 0  # above
-    assert pixels[:, 80:].max() == 0  # to the right
-    assert pixels[10:, :80].min() == 255
+    pixels = apply_view(white, view, (90, 160))
+    assert pixels[:, :10].max() == 0  # above
+    assert pixels[:, :, 80:].max() == 0  # to the right
+    assert pixels[:, 10:, :80].min() == 255
+    for crop in ((-30, 70), (90, 0), (0, -60)):  # a corner of it, none of it
+        corner = apply_view(white, ImageView(resize=0.5, crop=crop, size=(50, 50)), (90, 160))
+        (x, y), lit = crop, corner.bool().sum(dim=(1, 2))
+        assert (lit == max(0, min(x + 50, 80) - max(x, 0)) * max(0, min(y + 50, 45) - max(y, 0))).all()
 
 
 @pytest.mark.parametrize("crop", [(37, 194), (0, 140), (-20, -8), (200, 250)])
-def test_resizing_the_crop_alone_is_resizing_everything_and_cropping(crop: tuple[int, int]) -> None:
+@pytest.mark.parametrize("resize", [0.3, 0.44, 0.5, 1.0, 1.3])
+def test_pixels_are_those_of_pillow_to_a_few_grey_levels(crop: tuple[int, int], resize: float) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (*FULL, 3), dtype=np.uint8)
-    view = ImageView(resize=0.5, crop=crop, size=(256, 704))
-    x, y = crop
-    slow = Image.fromarray(noise).resize((800, 450), Image.Resampling.BICUBIC).crop((x, y, x + 704, y + 256))
-    fast = apply_view(Image.fromarray(noise), view, FULL)
-    assert np.abs(np.asarray(fast, dtype=int) - np.asarray(slow, dtype=int)).max() <= 1
+    for flip, angle in ((False, 0.0), (True, 3.0)):
+        view = ImageView(resize=resize, crop=crop, size=(256, 704), flip=flip, rotate_deg=angle)
+        (x, y), (height, width) = crop, resized_size(FULL, resize)
+        slow = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).crop((x, y, x + 704, y + 256))
+        slow = slow.transpose(Image.Transpose.FLIP_LEFT_RIGHT).rotate(angle) if flip else slow
+        fast = as_image(apply_view(torch.from_numpy(noise).permute(2, 0, 1), view, FULL))
+        assert np.abs(np.asarray(fast, dtype=int) - np.asarray(slow, dtype=int)).max() <= 3
 
 
 def test_bev_draws_fill_their_ranges_and_keep_their_shape() -> None:
@@ -110,16 +121,30 @@ def test_bev_draws_fill_their_ranges_and_keep_their_shape() -> None:
     assert shifted[:3, 3].all()
 
 
-def test_decoding_smaller_changes_pixels_a_little_and_geometry_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resize", [0.1, 0.24, 0.37, 0.44, 0.55, 0.7, 0.9])
+@pytest.mark.parametrize("stored", [FULL, (149, 267)])
+def test_decoding_smaller_changes_pixels_a_little_and_geometry_not(
+    tmp_path: Path, resize: float, stored: tuple[int, int]
+) -> None:
     path = tmp_path / "dot.jpg"
-    dot(700, 500, radius=20).save(path, quality=95)
-    view = draw_view(ImageAugmentation(), (256, 704), FULL, None)
-    slow = load_image(path, view, FULL)
-    fast = load_image(path, view, FULL, draft=True)
-    assert fast.shape == slow.shape == (3, 256, 704)
+    v, u = (side * 5 // 8 for side in stored)
+    as_image(dot(u, v, radius=stored[0] // 20, size=stored)).save(path, quality=95)
+    size = resized_size(stored, resize)
+    view = ImageView(resize=resize, crop=(size[1] // 9, size[0] // 7), size=(size[0] * 3 // 4, size[1] * 3 // 4))
+    slow = load_image(path, view, stored)
+    fast = load_image(path, view, stored, draft=True)
+    assert fast.shape == slow.shape == (3, *view.size)
     assert (fast.double() - slow.double()).abs().mean() < 0.5
-    centres = [centre_of_light(Image.fromarray(x.permute(1, 2, 0).numpy())) for x in (slow, fast)]
-    assert_close(centres[0], centres[1], atol=0.2, rtol=0)
+    centres = [centre_of_light(x) for x in (slow, fast)]
+    assert_close(centres[0], centres[1], atol=0.1, rtol=0)
+
+
+def test_a_file_decoded_whole_has_the_pixels_pillow_gives_it(tmp_path: Path) -> None:
+    path = tmp_path / "noise.jpg"
+    noise = np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    pixels = load_image(path, ImageView(resize=1.0, crop=(0, 0), size=(90, 160)), (90, 160))
+    assert_close(pixels, torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1), atol=0, rtol=0)
 
 
 def test_red_is_the_first_channel(tmp_path: Path) -> None:

@@ -81,9 +81,19 @@ class ObjectSampling:
             raise ValueError(f"counts must be ten numbers >= 0, one a class, got {self.counts}")
 
 
+MASK_RCNN_SCORE = 0.3
+"""From which score upwards Mask R-CNN's instances are kept (spec mvp 11, option B)."""
+
 MaskSource = Literal["synthetic", "maskrcnn", "official"]
 """Who gave the masks behind the virtual points: the synthetic world, torchvision's Mask R-CNN, or, through the cache
 files of the official MVP, its CenterNet2."""
+
+
+def _check_noise(noise: float, masks: MaskSource) -> None:
+    if not 0 <= noise <= 1:
+        raise ValueError(f"noise must lie in [0, 1], got {noise}")
+    if noise and masks != "synthetic":
+        raise ValueError(f"noise is for perfect masks: masks={masks} have errors of their own, leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +108,9 @@ class VirtualPointsConfig:
     """Whether earlier sweeps carry painted and virtual points too; otherwise the key frame alone does."""
     missing: Literal["error", "unpainted"] = "error"
     """What becomes of a sweep without cached points: the official download lacks about one in a hundred."""
+    noise: float = 0.0
+    """How much is made wrong with the perfect masks of a synthetic world, from 0 (nothing) to 1 (spec mvp 11, C'): see
+    `virtual_points.noise`."""
     depth_from_virtual: bool = True
     """Whether virtual points count as depth labels of the cameras, as in the released MVP runs (spec dualdistill
     9.9)."""
@@ -105,6 +118,7 @@ class VirtualPointsConfig:
     """Ring index instead of 1 in the first class column of raw sweep points: for released weights only."""
 
     def __post_init__(self) -> None:
+        _check_noise(self.noise, self.masks)
         if self.ring_leak and self.layout != "distillbev":
             raise ValueError("ring_leak is an accident of the distillbev layout")
 
@@ -112,6 +126,27 @@ class VirtualPointsConfig:
     def point_channels(self) -> int:
         """Of a point as the network sees it."""
         return 17 if self.layout == "distillbev" else 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstancesConfig:
+    """Which objects an instance segmenter sees in the key frame's images, for distillers that learn from it (spec x3kd
+    b.4). They are read while training only."""
+
+    masks: Literal["synthetic", "maskrcnn"] = "maskrcnn"
+    """The synthetic world's own, or those of torchvision's Mask R-CNN."""
+    noise: float = 0.0
+    """As in `VirtualPointsConfig`."""
+    min_score: float = 0.3
+    """Instances of which the segmenter was less sure are taken for background. Mask R-CNN's begin at 0.3."""
+
+    def __post_init__(self) -> None:
+        _check_noise(self.noise, self.masks)
+        _check_probability("min_score", self.min_score)
+        if self.masks == "maskrcnn" and self.min_score < MASK_RCNN_SCORE:
+            raise ValueError(
+                f"min_score {self.min_score} has no effect: Mask R-CNN's masks are made from {MASK_RCNN_SCORE} upwards"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +167,7 @@ class DataConfig:
     """Height and width the network sees, pixels."""
     image_augmentation: ImageAugmentation = ImageAugmentation()
     draft_decoding: bool = True
-    """Decode JPEGs at half size where the network's size allows: faster, slightly different pixels."""
+    """Decode JPEGs no larger than the network's size asks for, in eighths: faster, slightly different pixels."""
 
     num_frames: int = 2
     """1: the key frame; 2: an earlier one too."""
@@ -164,6 +199,10 @@ class DataConfig:
     depth_owner: bool = False
     """Whether to tell which annotated object the point of each depth label lies in (TiG-BEV); needs `depth`."""
 
+    instances: InstancesConfig | None = None
+    """Adds what an instance segmenter sees, whose masks must have been made before, in cells of `depth_stride` (X-IS of
+    the X3KD-style method); needs `cameras`."""
+
     bev_augmentation: BevAugmentation = BevAugmentation()
     box_reach: float = 51.2
     """Annotations are kept where |x| and |y| of their centre are below this, metres, after augmentation."""
@@ -186,6 +225,8 @@ class DataConfig:
         _check_range("depth_range", self.depth_range)
         if self.depth_owner and not (self.cameras and self.depth):
             raise ValueError("depth_owner tells whose the depth labels are: it needs cameras=True, depth=True")
+        if self.instances is not None and not self.cameras:
+            raise ValueError("instances are seen in images: they need cameras=True")
         if any(low >= high for low, high in zip(self.point_range[:3], self.point_range[3:], strict=True)):
             raise ValueError(f"point_range must go from low to high on every axis, got {self.point_range}")
         if self.box_reach <= 0:
