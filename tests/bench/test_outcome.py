@@ -53,6 +53,17 @@ def test_what_cannot_be_judged_is_not():
     assert judged(Promise(formulation="vector", peak_mib=9.0)) == "missed"  # memory nobody could measure is not small
 
 
+def test_a_share_of_memory_is_of_the_first_row_of_the_same_setting():
+    rows = tuple(
+        Row(benchmark=benchmark, name=name, milliseconds=1.0, peak_mib=mib)
+        for benchmark, name, mib in (("a", "loop", 100.0), ("a", "vector", 20.0), ("b", "loop", 10.0), ("b", "new", 9.0))
+    )
+    assert judged(Promise(formulation="vector", memory_share=1 / 5), rows=rows) == "met"
+    assert judged(Promise(formulation="vector", memory_share=1 / 6), rows=rows) == "missed"
+    assert judged(Promise(formulation="new", memory_share=1 / 5), rows=rows) == "missed"
+    assert judged(Promise(formulation="vector", memory_share=1 / 5)) == "missed"  # the reference's is not known
+
+
 def test_a_result_of_another_form_never_keeps_a_bound_on_differences():
     wrong = Row(benchmark="sum", name="vector", milliseconds=1.0, ratio=10.0, difference=math.inf)
     assert judged(Promise(formulation="vector", difference=1.0), rows=(wrong,)) == "missed"

@@ -28,12 +28,14 @@ def test_overrides_are_typed_and_reach_every_depth():
         "data.image_size=32,96",
         "student.head.nms=circle",
         "training.steps=7",
+        "training.precision=32",
     ]
     changed = override(base, sets)
     assert changed.distiller.crd_temperature == 0.5
     assert changed.data.image_size == (32, 96)
     assert changed.student.head.nms == "circle"
     assert changed.training.steps == 7
+    assert changed.training.precision == "32"
     keys = [key for key, _, _ in differences(to_plain(base), to_plain(changed))]
     assert sorted(keys) == [
         "data.image_size",

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import types
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints, runtime_checkable
 
@@ -143,9 +144,22 @@ class Experiment:
             distiller, frames = self.distiller, self.student.temporal.frames
             if distiller.partition == "key_frame":
                 agreements += [("distiller.frames", distiller.frames, frames, "student.temporal.frames")]
+        self._check_instances()
         for key, value, wanted, why in agreements:
             if value != wanted:
                 raise ValueError(f"{key} is {value}, but {why} wants {wanted}")
+
+    def _check_instances(self) -> None:
+        """What an instance segmenter sees is for X3KD-style distillation, or for a method outside this package."""
+        learns = isinstance(self.distiller, X3kdConfig) and self.distiller.instances
+        if learns and self.data.instances is None:
+            raise ValueError(
+                "distiller.instances is on, but data.instances is none: nobody says which objects the images show. "
+                "Take a recipe x3kd-full-…, whose data have them, or switch distiller.instances off"
+            )
+        foreign = self.distiller is not None and type(self.distiller) not in METHODS.values()
+        if self.data.instances is not None and not (learns or foreign):
+            raise ValueError("data.instances has no effect, since no distiller learns from it: set it to none")
 
     @property
     def role(self) -> Role:
@@ -282,10 +296,10 @@ def _parse(text: str, hint: Any, key: str) -> Any:
             raw = json.loads(literal)
         except json.JSONDecodeError:
             raw = text
-    try:
-        return msgspec.convert(raw, hint, strict=False)
-    except (msgspec.ValidationError, TypeError):
-        raise UserError(f"--set {key}={text}: expected {_describe(hint)}.") from None
+    for value in (raw, text):  # as text, too: training.precision=32 means the word
+        with suppress(msgspec.ValidationError, TypeError):
+            return msgspec.convert(value, hint, strict=False)
+    raise UserError(f"--set {key}={text}: expected {_describe(hint)}.")
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
