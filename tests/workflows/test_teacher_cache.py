@@ -47,6 +47,15 @@ def test_losses_taught_from_memory_are_those_taught_live(runs, world, console, t
     assert sorted((tmp_path / "cache").rglob("*.safetensors")) == files
 
 
+def test_a_teacher_in_bf16_teaches_what_it_does_in_float32_to_its_rounding(runs, world, console, tmp_path):
+    sets = [*SETS, "training.teacher_precision=bf16"]
+    given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
+    halved, live = losses_of(start_training(console, RECIPE, **given)), losses_of(runs["distilled"])
+    assert halved != live
+    for want, came in zip(live, halved, strict=True):
+        assert came == pytest.approx(want, rel=3e-2, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
