@@ -1,6 +1,6 @@
 """From JSON tables to columns: links become positions, quaternions matrices, classes numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,9 @@ from jaxtyping import Float, Int
 
 from dualdistill.data import tables
 from dualdistill.data.build_annotations import annotation_columns
-from dualdistill.data.tables import Positions, read_table, require_all
+from dualdistill.data.table_columns import read_table_columns
+from dualdistill.data.tables import read_table, require_all
+from dualdistill.data.tokens import Positions, Tokens, as_texts
 from dualdistill.errors import UserError
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 from dualdistill.structures import CAMERAS
@@ -19,49 +21,52 @@ CHANNELS = (*CAMERAS, "LIDAR_TOP")
 
 LIDAR = CHANNELS.index("LIDAR_TOP")
 
-Columns = dict[str, dict[str, np.ndarray | list[str]]]
+Columns = Mapping[str, np.ndarray | list[str]]
+
+BLOCK = 1 << 14
+"""Matrices made at once: what they are made from stays in a processor's cache."""
 
 
-def build_columns(folder: Path) -> Columns:
-    """Every column of the index, by file name, from the version folder of a nuScenes root.
+def build_columns(folder: Path) -> Iterator[tuple[str, Columns]]:
+    """Columns of the index by file name, from the version folder of a nuScenes root; one file after another, so that
+    those written need not be held.
 
     Raises:
         UserError: for tables that are missing, cut off, or contradict each other.
     """
     tables.require_tables(folder)
     scenes, samples, sample_positions = _scenes_and_samples(folder)
+    yield "scenes", scenes
     sensor_data = _sensor_data(folder, sample_positions)
     _attach_key_frames(samples, sensor_data)
     _end_chains_with_scenes(samples["sample_scene"], sensor_data)
+    yield "sensor_data", sensor_data
+    del sensor_data
     categories = read_table(folder, "category", tables.Named)
     attributes = read_table(folder, "attribute", tables.Named)
     annotations = annotation_columns(folder, sample_positions, samples["sample_timestamp_us"], categories, attributes)
     samples["annotation_count"] = np.bincount(
         annotations.pop("annotation_sample"), minlength=len(samples["sample_scene"])
     )
-    return {
-        "scenes": scenes,
-        "samples": samples,
-        "sensor_data": sensor_data,
-        "annotations": annotations,
-        "categories": {"categories": [category.name for category in categories]},
-        "attributes": {"attributes": [attribute.name for attribute in attributes]},
-    }
+    yield "samples", samples
+    yield "annotations", annotations
+    yield "categories", {"categories": [category.name for category in categories]}
+    yield "attributes", {"attributes": [attribute.name for attribute in attributes]}
 
 
-def _scenes_and_samples(folder: Path) -> tuple[dict, dict, Positions]:
+def _scenes_and_samples(folder: Path) -> tuple[Columns, dict[str, np.ndarray], Positions]:
     """Samples by scene, then time; scenes without a sample (of a cut root) are left out."""
     scenes = read_table(folder, "scene", tables.Named)
-    samples = read_table(folder, "sample", tables.Sample)
-    if not samples:
+    samples = read_table_columns(folder, "sample", tables.Sample)
+    if not len(samples["token"]):
         raise UserError(f"{folder / 'sample.json'} holds no sample: there is nothing to index")
-    scene_positions = Positions(folder, "scene", [scene.token for scene in scenes])
-    scene_of = scene_positions.of([s.scene_token for s in samples], [s.token for s in samples], "sample.scene_token")
-    order = sorted(range(len(samples)), key=lambda i: (scene_of[i], samples[i].timestamp))
-    samples = [samples[i] for i in order]
-    present, scene = np.unique([scene_of[i] for i in order], return_inverse=True)
+    scene_positions = Positions(folder, "scene", as_texts(scene.token for scene in scenes))
+    scene_of = scene_positions.of(samples["scene_token"], samples["token"], "sample.scene_token")
+    order = np.lexsort((samples["timestamp"], scene_of))
+    samples = {name: values[order] for name, values in samples.items()}
+    present, scene = np.unique(scene_of[order], return_inverse=True)
     ends = np.cumsum(np.bincount(scene))
-    tokens = [sample.token for sample in samples]
+    tokens = samples["token"]
     positions = Positions(folder, "sample", tokens)
     return (
         {
@@ -72,68 +77,72 @@ def _scenes_and_samples(folder: Path) -> tuple[dict, dict, Positions]:
         },
         {
             "sample_token": tokens,
-            "sample_timestamp_us": np.array([sample.timestamp for sample in samples], dtype=np.int64),
+            "sample_timestamp_us": samples["timestamp"],
             "sample_scene": scene.astype(np.int64),
-            "sample_prev": np.array(positions.of([s.prev for s in samples], tokens, "sample.prev", may_be_empty=True)),
-            "sample_next": np.array(positions.of([s.next for s in samples], tokens, "sample.next", may_be_empty=True)),
+            "sample_prev": positions.of(samples["prev"], tokens, "sample.prev", may_be_empty=True),
+            "sample_next": positions.of(samples["next"], tokens, "sample.next", may_be_empty=True),
         },
         positions,
     )
 
 
-def _sensor_data(folder: Path, sample_positions: Positions) -> dict:
+def _sensor_data(folder: Path, sample_positions: Positions) -> dict[str, np.ndarray]:
     """Records of the cameras and the LiDAR, by channel, then time."""
-    # trainval has 2.6 million poses and as many records: the poses are arrays before the records come in.
-    pose_positions, global_from_ego = _ego_poses(folder)
+    pose_positions, rotation, translation = _ego_poses(folder)
     sensors = read_table(folder, "sensor", tables.Sensor)
     calibrations = read_table(folder, "calibrated_sensor", tables.CalibratedSensor)
-    records, calibration, channel = _by_channel(folder, sensors, calibrations)
-    tokens = [record.token for record in records]
+    records = _by_channel(folder, _channels(folder, sensors, calibrations), calibrations)
+    tokens = records["token"]
     rows = Positions(folder, "sample_data", tokens)
 
-    def links(positions: Positions, field: str, targets: list[str], *, may_be_empty: bool = False) -> np.ndarray:
-        found = positions.of(targets, tokens, f"sample_data.{field}", may_be_empty=may_be_empty)
-        return np.array(found, dtype=np.int64)
+    def links(positions: Positions, field: str, *, may_be_empty: bool = False) -> Int[np.ndarray, "data"]:
+        return positions.of(records.pop(field), tokens, f"sample_data.{field}", may_be_empty=may_be_empty)
 
-    pose = links(pose_positions, "ego_pose_token", [r.ego_pose_token for r in records])
-    size = np.array([(r.height or 0, r.width or 0) for r in records], dtype=np.int32)
+    pose = links(pose_positions, "ego_pose_token")
+    calibration = records["calibration"]
     return {
-        "data_filename": [record.filename for record in records],
-        "data_channel": channel,
-        "data_sample": links(sample_positions, "sample_token", [r.sample_token for r in records]),
-        "data_timestamp_us": np.array([record.timestamp for record in records], dtype=np.int64),
-        "data_prev": links(rows, "prev", [r.prev for r in records], may_be_empty=True),
-        "data_next": links(rows, "next", [r.next for r in records], may_be_empty=True),
-        "data_is_key": np.array([record.is_key_frame for record in records], dtype=bool),
-        "data_size": size.reshape(-1, 2),
-        "ego_from_sensor": _matrices(folder, "calibrated_sensor", calibrations)[calibration],
-        "global_from_ego": global_from_ego[pose],
+        "data_filename": records["filename"],
+        "data_channel": records["channel"],
+        "data_sample": links(sample_positions, "sample_token"),
+        "data_timestamp_us": records["timestamp"],
+        "data_prev": links(rows, "prev", may_be_empty=True),
+        "data_next": links(rows, "next", may_be_empty=True),
+        "data_is_key": records["is_key_frame"],
+        "data_size": np.stack([records["height"], records["width"]], axis=1).astype(np.int32),
+        "ego_from_sensor": _calibrated(folder, calibrations)[calibration],
+        "global_from_ego": _matrices(rotation[pose], translation[pose]),
         "intrinsics": _intrinsics(calibrations)[calibration],
     }
 
 
-def _ego_poses(folder: Path) -> tuple[Positions, Float[np.ndarray, "poses 4 4"]]:
-    """All poses of the table, and where each token stands."""
-    poses = read_table(folder, "ego_pose", tables.EgoPose)
-    return Positions(folder, "ego_pose", [pose.token for pose in poses]), _matrices(folder, "ego_pose", poses)
+def _ego_poses(folder: Path) -> tuple[Positions, Float[np.ndarray, "poses 4"], Float[np.ndarray, "poses 3"]]:
+    """Where each token stands in the table, and the quaternion and the place of each pose."""
+    poses = read_table_columns(folder, "ego_pose", tables.EgoPose)
+    positions = Positions(folder, "ego_pose", poses["token"])
+    _require_directions(folder, "ego_pose", poses["token"], poses["rotation"])
+    return positions, poses["rotation"], poses["translation"]
 
 
 def _by_channel(
-    folder: Path, sensors: list[tables.Sensor], calibrations: list[tables.CalibratedSensor]
-) -> tuple[list[tables.SampleData], Int[np.ndarray, "data"], Int[np.ndarray, "data"]]:
-    """Sensor records an index keeps, in its order, with the calibration and the channel of each."""
-    records = read_table(folder, "sample_data", tables.SampleData)
-    positions = Positions(folder, "calibrated_sensor", [c.token for c in calibrations])
-    found = positions.of(
-        [r.calibrated_sensor_token for r in records],
-        [r.token for r in records],
-        "sample_data.calibrated_sensor_token",
-    )
-    calibration = np.array(found, dtype=np.int64)
-    channel = _channels(folder, sensors, calibrations)[calibration]
-    order = np.lexsort((np.array([record.timestamp for record in records], dtype=np.int64), channel))
-    order = order[channel[order] >= 0]
-    return [records[i] for i in order], calibration[order], channel[order]
+    folder: Path, channels: Int[np.ndarray, "calibrations"], calibrations: list[tables.CalibratedSensor]
+) -> dict[str, np.ndarray]:
+    """Sensor records an index keeps, in its order, with the calibration and the channel of each.
+
+    Args:
+        channels: Of each calibration, see `_channels`.
+    """
+    positions = Positions(folder, "calibrated_sensor", as_texts(c.token for c in calibrations))
+
+    def kept(records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        tokens = records.pop("calibrated_sensor_token")
+        records["calibration"] = positions.of(tokens, records["token"], "sample_data.calibrated_sensor_token")
+        records["channel"] = channels[records["calibration"]]
+        rows = np.flatnonzero(records["channel"] >= 0)
+        return {name: values[rows] for name, values in records.items()}
+
+    records = read_table_columns(folder, "sample_data", tables.SampleData, kept)
+    order = np.lexsort((records["timestamp"], records["channel"]))
+    return {name: records.pop(name)[order] for name in list(records)}
 
 
 def _channels(
@@ -141,13 +150,12 @@ def _channels(
 ) -> Int[np.ndarray, "calibrations"]:
     """Position in `CHANNELS` of the sensor of each calibration, -1 for those an index leaves out (radar)."""
     number = np.array([CHANNELS.index(s.channel) if s.channel in CHANNELS else -1 for s in sensors], dtype=np.int64)
-    positions = Positions(folder, "sensor", [sensor.token for sensor in sensors])
-    sensor = positions.of(
-        [c.sensor_token for c in calibrations],
-        [c.token for c in calibrations],
+    sensor = Positions(folder, "sensor", as_texts(sensor.token for sensor in sensors)).of(
+        as_texts(c.sensor_token for c in calibrations),
+        as_texts(c.token for c in calibrations),
         "calibrated_sensor.sensor_token",
     )
-    return number[np.array(sensor, dtype=np.int64)]
+    return number[sensor]
 
 
 def _intrinsics(calibrations: list[tables.CalibratedSensor]) -> Float[np.ndarray, "calibrations 3 3"]:
@@ -156,21 +164,37 @@ def _intrinsics(calibrations: list[tables.CalibratedSensor]) -> Float[np.ndarray
     return np.array([c.camera_intrinsic or identity for c in calibrations], dtype=np.float64).reshape(-1, 3, 3)
 
 
-def _matrices(
-    folder: Path, name: str, records: Sequence[tables.CalibratedSensor | tables.EgoPose]
-) -> Float[np.ndarray, "records 4 4"]:
-    """Poses as 4x4 matrices.
+def _calibrated(folder: Path, calibrations: list[tables.CalibratedSensor]) -> Float[np.ndarray, "calibrations 4 4"]:
+    """Ego from sensor."""
+    rotation = np.array([c.rotation for c in calibrations], dtype=np.float64).reshape(-1, 4)
+    translation = np.array([c.translation for c in calibrations], dtype=np.float64).reshape(-1, 3)
+    _require_directions(folder, "calibrated_sensor", as_texts(c.token for c in calibrations), rotation)
+    return _matrices(rotation, translation)
+
+
+def _require_directions(folder: Path, name: str, tokens: Tokens, rotation: Float[np.ndarray, "records 4"]) -> None:
+    """See that every quaternion has a direction.
 
     Raises:
-        UserError: for a quaternion without a direction.
+        UserError: naming the first record without.
     """
-    rotation = np.array([r.rotation for r in records], dtype=np.float64).reshape(-1, 4)
-    translation = np.array([r.translation for r in records], dtype=np.float64).reshape(-1, 3)
-    require_all(np.linalg.norm(rotation, axis=1) > 0, folder, name, records, "a rotation of length zero")
-    return rigid(rotation_from_quaternion(torch.from_numpy(rotation)), torch.from_numpy(translation)).numpy()
+    good = np.asarray(np.linalg.norm(rotation, axis=1) > 0)
+    require_all(good, folder, name, tokens, "a rotation of length zero")
 
 
-def _attach_key_frames(samples: dict, sensor_data: dict) -> None:
+def _matrices(
+    rotation: Float[np.ndarray, "records 4"], translation: Float[np.ndarray, "records 3"]
+) -> Float[np.ndarray, "records 4 4"]:
+    """Poses as 4x4 matrices."""
+    matrices = np.empty((len(rotation), 4, 4))
+    for start in range(0, len(rotation), BLOCK):
+        block = slice(start, start + BLOCK)
+        turned = rotation_from_quaternion(torch.from_numpy(rotation[block]))
+        matrices[block] = rigid(turned, torch.from_numpy(translation[block])).numpy()
+    return matrices
+
+
+def _attach_key_frames(samples: dict[str, np.ndarray], sensor_data: dict[str, np.ndarray]) -> None:
     """Note with each sample the rows of its key frame's sensors, -1 where one is missing."""
     rows = np.full((len(samples["sample_scene"]), len(CHANNELS)), -1, dtype=np.int64)
     key = np.flatnonzero(sensor_data["data_is_key"])
@@ -178,7 +202,7 @@ def _attach_key_frames(samples: dict, sensor_data: dict) -> None:
     samples["sample_cameras"], samples["sample_lidar"] = rows[:, :LIDAR].copy(), rows[:, LIDAR].copy()
 
 
-def _end_chains_with_scenes(sample_scene: Int[np.ndarray, "samples"], sensor_data: dict) -> None:
+def _end_chains_with_scenes(sample_scene: Int[np.ndarray, "samples"], sensor_data: dict[str, np.ndarray]) -> None:
     """Clear links to records of another scene, so that nobody who follows a chain has to look."""
     scene = sample_scene[sensor_data["data_sample"]]
     for name in ("data_prev", "data_next"):

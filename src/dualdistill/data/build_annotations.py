@@ -7,7 +7,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dualdistill.data import tables
-from dualdistill.data.tables import Positions, read_table, require_all
+from dualdistill.data.table_columns import read_table_columns
+from dualdistill.data.tables import read_table, require_all
+from dualdistill.data.tokens import Positions, as_texts
 from dualdistill.structures import CLASSES
 
 CLASS_OF_CATEGORY = {
@@ -46,40 +48,27 @@ def annotation_columns(
     Raises:
         UserError: for a box that is none, or a link that leads nowhere.
     """
-    records, sample = _by_sample(read_table(folder, TABLE, tables.Annotation), sample_positions)
+    records, sample = _by_sample(read_table_columns(folder, TABLE, tables.Annotation), sample_positions)
+    tokens = records["token"]
     center, size, rotation = _boxes(folder, records)
-    tokens = [record.token for record in records]
     own_positions = Positions(folder, TABLE, tokens)
-    instances = read_table(folder, "instance", tables.Instance)
-    instance = _links(
-        Positions(folder, "instance", [i.token for i in instances]),
-        records,
-        [r.instance_token for r in records],
-        f"{TABLE}.instance_token",
-    )
-    category = _links(
-        Positions(folder, "category", [c.token for c in categories]),
-        instances,
-        [i.category_token for i in instances],
-        "instance.category_token",
-    )[instance]
-    attribute = _links(
-        Positions(folder, "attribute", [a.token for a in attributes]),
-        records,
-        [r.attribute_tokens[0] if r.attribute_tokens else "" for r in records],
-        f"{TABLE}.attribute_tokens",
-        may_be_empty=True,
-    )
+    instances = read_table_columns(folder, "instance", tables.Instance)
     visibilities = sorted(read_table(folder, "visibility", tables.Visibility), key=lambda v: v.level)
-    visibility = _links(
-        Positions(folder, "visibility", [v.token for v in visibilities]),
-        records,
-        [r.visibility_token for r in records],
-        f"{TABLE}.visibility_token",
-        may_be_empty=True,
-    )
-    previous = _links(own_positions, records, [r.prev for r in records], f"{TABLE}.prev", may_be_empty=True)
-    following = _links(own_positions, records, [r.next for r in records], f"{TABLE}.next", may_be_empty=True)
+
+    def links(positions: Positions, field: str, *, may_be_empty: bool = False) -> Int[np.ndarray, "boxes"]:
+        return positions.of(records.pop(field), tokens, f"{TABLE}.{field}", may_be_empty=may_be_empty)
+
+    def positions(name: str, named: Sequence[tables.Named | tables.Visibility]) -> Positions:
+        return Positions(folder, name, as_texts(each.token for each in named))
+
+    instance = links(Positions(folder, "instance", instances["token"]), "instance_token")
+    category = positions("category", categories).of(
+        instances["category_token"], instances["token"], "instance.category_token"
+    )[instance]
+    attribute = links(positions("attribute", attributes), "attribute_tokens", may_be_empty=True)
+    visibility = links(positions("visibility", visibilities), "visibility_token", may_be_empty=True)
+    previous = links(own_positions, "prev", may_be_empty=True)
+    following = links(own_positions, "next", may_be_empty=True)
     class_of_category = np.array([_class_index(c.name) for c in categories], dtype=np.int64)
     seconds = sample_timestamp_us[sample] * 1e-6
     return {
@@ -94,44 +83,31 @@ def annotation_columns(
         "annotation_class": class_of_category[category],
         "annotation_attribute": attribute,
         "annotation_visibility": visibility + 1,
-        "annotation_lidar_points": np.array([r.num_lidar_pts for r in records], dtype=np.int64),
-        "annotation_radar_points": np.array([r.num_radar_pts for r in records], dtype=np.int64),
+        "annotation_lidar_points": records["num_lidar_pts"],
+        "annotation_radar_points": records["num_radar_pts"],
     }
 
 
 def _by_sample(
-    records: list[tables.Annotation], sample_positions: Positions
-) -> tuple[list[tables.Annotation], Int[np.ndarray, "boxes"]]:
+    records: dict[str, np.ndarray], sample_positions: Positions
+) -> tuple[dict[str, np.ndarray], Int[np.ndarray, "boxes"]]:
     """Records in the order of their samples, and the position of each one's sample."""
-    sample = _links(sample_positions, records, [r.sample_token for r in records], f"{TABLE}.sample_token")
+    sample = sample_positions.of(records.pop("sample_token"), records["token"], f"{TABLE}.sample_token")
     order = np.argsort(sample, kind="stable")
-    return [records[i] for i in order], sample[order]
+    return {name: records.pop(name)[order] for name in list(records)}, sample[order]
 
 
 def _boxes(
-    folder: Path, records: list[tables.Annotation]
+    folder: Path, records: dict[str, np.ndarray]
 ) -> tuple[Float[np.ndarray, "boxes 3"], Float[np.ndarray, "boxes 3"], Float[np.ndarray, "boxes 4"]]:
     """Centre, size (length, width, height) and quaternion of each record, fit to compute with."""
-    center = np.array([r.translation for r in records], dtype=np.float64).reshape(-1, 3)
-    size = np.array([r.size for r in records], dtype=np.float64).reshape(-1, 3)[:, [1, 0, 2]]
-    rotation = np.array([r.rotation for r in records], dtype=np.float64).reshape(-1, 4)
+    tokens, center, rotation = records["token"], records.pop("translation"), records.pop("rotation")
+    size = records.pop("size")[:, [1, 0, 2]]
     finite = np.isfinite(center).all(axis=1) & np.isfinite(size).all(axis=1) & np.isfinite(rotation).all(axis=1)
-    require_all(np.asarray(finite), folder, TABLE, records, "a number that is not finite")
-    require_all(size.min(axis=1, initial=np.inf) > 0, folder, TABLE, records, "a size that is not positive")
-    require_all(np.abs(rotation).sum(axis=1) > 0, folder, TABLE, records, "a rotation of length zero")
+    require_all(np.asarray(finite), folder, TABLE, tokens, "a number that is not finite")
+    require_all(size.min(axis=1, initial=np.inf) > 0, folder, TABLE, tokens, "a size that is not positive")
+    require_all(np.abs(rotation).sum(axis=1) > 0, folder, TABLE, tokens, "a rotation of length zero")
     return center, size, rotation
-
-
-def _links(
-    positions: Positions,
-    records: Sequence[tables.Annotation | tables.Instance],
-    tokens: list[str],
-    field: str,
-    *,
-    may_be_empty: bool = False,
-) -> Int[np.ndarray, "records"]:
-    found = positions.of(tokens, [record.token for record in records], field, may_be_empty=may_be_empty)
-    return np.array(found, dtype=np.int64)
 
 
 def _class_index(category: str) -> int:

@@ -10,6 +10,7 @@ from typing import overload
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Shaped
 
 Position = int | np.integer
 
@@ -40,11 +41,11 @@ Column = np.ndarray | Texts
 
 
 def write_columns(path: Path, columns: Mapping[str, np.ndarray | list[str]]) -> None:
-    """Write columns of equal length to one Arrow file."""
+    """Write columns of equal length to one Arrow file; numpy's bytes are UTF-8 texts."""
     arrays, schema = [], []
     for name, values in columns.items():
         kind = ""
-        if isinstance(values, np.ndarray):
+        if isinstance(values, np.ndarray) and values.dtype.kind != "S":
             if values.dtype == bool:  # Arrow packs booleans into bits, which numpy cannot map
                 values, kind = values.view(np.uint8), "bool"
             width = int(np.prod(values.shape[1:], dtype=np.int64))
@@ -52,6 +53,8 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray | list[str]]) -> 
             if values.ndim > 1:
                 array = pa.FixedSizeListArray.from_arrays(array, width)
             shape = ",".join(map(str, values.shape[1:]))
+        elif isinstance(values, np.ndarray):
+            array, shape = _strings(values), ""
         else:
             array, shape = pa.array(values, type=pa.large_string()), ""
         arrays.append(array)
@@ -59,6 +62,14 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray | list[str]]) -> 
     table = pa.table(arrays, schema=pa.schema(schema))
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
+
+
+def _strings(texts: Shaped[np.ndarray, "records"]) -> pa.LargeStringArray:
+    """Bytes that end in zeros as texts of their own length."""
+    characters = np.ascontiguousarray(texts).view(np.uint8).reshape(len(texts), texts.itemsize)
+    filled = characters != 0
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(filled.sum(axis=1))])
+    return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(characters[filled]))
 
 
 def read_columns(path: Path) -> dict[str, Column]:

@@ -167,8 +167,9 @@ def _write(version_folder: Path, target: Path) -> None:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for name, columns in build_columns(version_folder).items():
+        for name, columns in build_columns(version_folder):
             write_columns(target / f"{name}.arrow", columns)
+            del columns  # of gigabytes there should be one at a time
     finally:
         if collecting:
             gc.enable()

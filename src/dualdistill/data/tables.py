@@ -2,13 +2,12 @@
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Shaped
 
 from dualdistill.errors import UserError
 
@@ -112,6 +111,29 @@ class Annotation(msgspec.Struct, gc=False):
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
+Kind = Literal["text", "first text", "integer", "truth", "vector", "quaternion"]
+"""What a field is as a column: texts (bytes, UTF-8); of lists of texts the first, or nothing; int64 (0 for null);
+bool; float64 with a row of three or four for each record."""
+
+_KINDS: dict[Any, Kind] = {
+    str: "text",
+    list[str]: "first text",
+    int: "integer",
+    int | None: "integer",
+    bool: "truth",
+    Vector: "vector",
+    Quaternion: "quaternion",
+}
+
+
+def kinds_of(record: type[msgspec.Struct]) -> dict[str, Kind]:
+    """What each field of a record is as a column.
+
+    Raises:
+        KeyError: for a record with a field that is no column.
+    """
+    return {field.name: _KINDS[field.type] for field in msgspec.structs.fields(record)}
+
 
 def find_version(root: Path, version: str | None) -> str:
     """Name of the version folder of a root: the given one, or the only one there is.
@@ -158,11 +180,11 @@ def read_table(folder: Path, name: str, record: type[Record]) -> list[Record]:
     content = path.read_bytes()
     try:
         return msgspec.json.decode(content, type=list[record])  # type: ignore[valid-type]
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {_explain(content, error)}") from error
 
 
-def _explain(content: bytes, error: msgspec.DecodeError) -> str:
+def _explain(content: bytes, error: Exception) -> str:
     """What is wrong with a table that would not decode, and what to do."""
     remedy = "unpack the metadata archive of this version again"
     if isinstance(error, msgspec.ValidationError):
@@ -187,48 +209,18 @@ def _is_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-class Positions:
-    """Where each token of a table stands, and a word for tokens that lead nowhere."""
-
-    def __init__(self, folder: Path, name: str, tokens: list[str]):
-        self.path = folder / f"{name}.json"
-        self.by_token = {token: position for position, token in enumerate(tokens)}
-        if len(self.by_token) != len(tokens):
-            seen: set[str] = set()
-            twice = next(token for token in tokens if token in seen or seen.add(token))  # type: ignore[func-returns-value]
-            raise UserError(f"{self.path}: token {twice!r} occurs twice; every record needs its own")
-
-    def of(self, tokens: list[str], referrers: list[str], field: str, *, may_be_empty: bool = False) -> list[int]:
-        """Position of each token.
-
-        Args:
-            tokens: What `field` says in each record that refers to this table.
-            referrers: Token of each of those records, for the error.
-            field: `<table>.<field>`, for the error.
-            may_be_empty: Whether an empty token means "none": its position is -1.
-
-        Raises:
-            UserError: for a token that is not in the table.
-        """
-        by_token = self.by_token
-        found = [by_token.get(token, -1 if may_be_empty and token == "" else None) for token in tokens]
-        if None in found:
-            position = found.index(None)
-            raise UserError(
-                f"{field} of record {referrers[position]!r} is {tokens[position]!r}, which is not in "
-                f"{self.path}; the tables do not belong together, or a cut left links to what it removed: "
-                "restore the record or clear the link"
-            )
-        return found  # type: ignore[return-value]
-
-
-def require_all(good: Bool[np.ndarray, "records"], folder: Path, name: str, records: Sequence[Any], what: str) -> None:
+def require_all(
+    good: Bool[np.ndarray, "records"], folder: Path, name: str, tokens: Shaped[np.ndarray, "records"], what: str
+) -> None:
     """See that every record of a table is good.
+
+    Args:
+        tokens: Of the records, as bytes.
 
     Raises:
         UserError: naming the first that is not, which has `what`.
     """
     if not good.all():
-        token = records[int(np.flatnonzero(~good)[0])].token
+        token = tokens[int(np.flatnonzero(~good)[0])].decode()
         path = folder / f"{name}.json"
         raise UserError(f"{path}: record {token!r} has {what}; correct or remove the record")

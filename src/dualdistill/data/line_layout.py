@@ -1,0 +1,288 @@
+"""Records that lie one field a line, as nuScenes publishes its tables, cut into columns without a parser.
+
+`json.dump(..., indent=0)` gives each number and each text a line of its own, and what lies between the values is the
+same in every record of a table. The first record tells what that is; every other one is compared with it byte for
+byte, and its values are taken from where they stand, some thousand records at a time. A table that is laid out
+otherwise anywhere is `Unfamiliar`: nothing need be wrong with it, but a parser has to read it.
+"""
+
+import os
+import re
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Int, Num, Shaped, UInt8
+
+from dualdistill.data.tables import Kind, kinds_of
+
+PIECE = 1 << 22
+"""Bytes read at once: few enough to stay in a processor's cache while they are cut up."""
+
+LONGEST = 512
+"""Bytes of a text, or between two values."""
+
+WORKERS = 4
+"""Threads that cut, at most."""
+
+MOST_SHAPES = 16
+"""Records of one table differ in how many lines a list of texts takes: in so many ways."""
+
+_PADDING = b" " * LONGEST
+_END = b"\n},\n"
+_LINE = re.compile(
+    rb'(?:"(?P<key>\w+)": ?)?(?:(?P<bracket>\[\]|[\[\]{}])|"(?P<text>[^"]*)"|(?P<bare>[^"\[\]{},\s]+)),?'
+)
+
+Value = Literal["text", "truth", "number"]
+Columns = dict[str, np.ndarray]
+Area = UInt8[np.ndarray, "bytes"]
+Places = Int[np.ndarray, "records"]
+
+
+class Unfamiliar(Exception):
+    """A table is laid out otherwise than expected here."""
+
+
+def cut_records(path: Path, record: type[msgspec.Struct]) -> Iterator[Columns]:
+    """The fields of some thousand records after another, in the order of the table; see `tables.Kind`.
+
+    Args:
+        record: Names the wanted fields and what they hold.
+
+    Raises:
+        Unfamiliar: at the first record that is not as expected, whatever was given out before.
+    """
+    shapes: dict[int, _Shape] = {}
+    workers = min(WORKERS, os.cpu_count() or 1)
+    if path.stat().st_size <= PIECE or workers == 1:
+        yield from (_cut_piece(text, size, shapes, record) for text, size in _pieces(path))
+        return
+    with ThreadPoolExecutor(workers) as pool:  # numpy and Arrow let go of the interpreter while they work
+        waiting: deque[Future[Columns]] = deque()
+        for text, size in _pieces(path):
+            waiting.append(pool.submit(_cut_piece, text, size, shapes, record))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _pieces(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Texts that begin with whole records, each ending in a comma and a line break; and how many bytes these are."""
+    with path.open("rb", buffering=0) as file:
+        if file.read(2) != b"[\n":
+            raise Unfamiliar
+        rest = b""
+        while more := file.read(PIECE):
+            text = b"".join((rest, more, _PADDING))
+            end = text.rfind(_END + b"{\n")
+            if end >= 0:
+                yield text, end + len(_END)
+                rest = text[end + len(_END) : -len(_PADDING)]
+            elif len(rest) < PIECE:
+                rest += more
+            else:
+                raise Unfamiliar
+    last = rest.rstrip(b" \t\r\n")
+    if not last.endswith(b"\n}\n]"):
+        raise Unfamiliar
+    yield last[:-2] + b",\n" + _PADDING, len(last)
+
+
+def _cut_piece(text: bytes, size: int, shapes: dict[int, "_Shape"], record: type[msgspec.Struct]) -> Columns:
+    if b"\0" in text:
+        raise Unfamiliar
+    area = np.frombuffer(text, np.uint8)
+    breaks = np.concatenate([[-1], np.flatnonzero(area[:size] == ord("\n"))])
+    first = np.flatnonzero(np.diff(breaks) == 2)  # lines of one character
+    first = first[area[breaks[first] + 1] == ord("{")]
+    if not len(first) or first[0] != 0:
+        raise Unfamiliar
+    lines = np.diff(first, append=len(breaks) - 1)
+    parts: list[Columns] = []
+    places: list[np.ndarray] = []
+    for count in np.flatnonzero(np.bincount(lines)).tolist():
+        places.append(np.flatnonzero(lines == count))
+        starts = first[places[-1]]
+        if count not in shapes:
+            if len(shapes) == MOST_SHAPES:
+                raise Unfamiliar
+            shapes[count] = _shape(text[breaks[starts[0]] + 1 : breaks[starts[0] + count] + 1], record)
+        parts.append(shapes[count].cut(area, breaks, starts))
+    if len(parts) == 1:
+        return parts[0]
+    order = np.argsort(np.concatenate(places))
+    return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+
+
+@dataclass(frozen=True)
+class _Between:
+    """What stands between two values, or before the first, or after the last."""
+
+    line: int
+    """In which it begins, counted in the record."""
+    before: int
+    """Bytes of it in that line, the line break not counted."""
+    text: bytes
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What the records of a table that have equally many lines have in common."""
+
+    between: list[_Between]
+    """One more than there are values."""
+    values: list[Value]
+    fields: dict[str, tuple[Kind, list[int]]]
+    """Of each wanted field, what it holds and which values are its own."""
+
+    def cut(self, area: Area, breaks: Int[np.ndarray, "breaks"], first: Places) -> Columns:
+        """Wanted fields of some records.
+
+        Args:
+            breaks: Before the first line, and after each.
+            first: First line of each record.
+        """
+        begins = [breaks[first + part.line + 1] - part.before for part in self.between]
+        for part, begin in zip(self.between, begins, strict=True):
+            if not _stands(area, begin, part.text):
+                raise Unfamiliar
+        starts = [begin + len(part.text) for part, begin in zip(self.between[:-1], begins[:-1], strict=True)]
+        stops = begins[1:]
+        of_fields = {place for _, places in self.fields.values() for place in places}
+        read: dict[int, np.ndarray] = {}
+        for place, value in enumerate(self.values):
+            if value == "text":
+                read[place] = _texts(area, starts[place], stops[place])
+            elif value == "truth":
+                read[place] = _truths(area, starts[place], stops[place])
+            elif place not in of_fields:  # not wanted, yet no JSON if it were anything but a number
+                _numbers(area, starts[place], stops[place], pa.float64())
+
+        def column(kind: Kind, places: list[int]) -> np.ndarray:
+            if kind == "integer":
+                return _numbers(area, starts[places[0]], stops[places[0]], pa.int64())
+            if kind in ("vector", "quaternion"):
+                each = [np.stack([these[place] for place in places], axis=1) for these in (starts, stops)]
+                return _numbers(area, each[0].reshape(-1), each[1].reshape(-1), pa.float64()).reshape(len(first), -1)
+            return read[places[0]] if places else np.zeros(len(first), "S1")
+
+        return {name: column(*field) for name, field in self.fields.items()}
+
+
+def _shape(content: bytes, record: type[msgspec.Struct]) -> _Shape:
+    """What a record has in common with those that have as many lines.
+
+    Args:
+        content: The record, up to the comma and the line break behind it.
+    """
+    try:
+        msgspec.json.decode(content[: -len(b",\n")], type=record)
+    except ValueError:  # what msgspec raises, and for bytes that are no UTF-8 Python
+        raise Unfamiliar from None
+    between: list[_Between] = []
+    values: list[Value] = []
+    fields: dict[str, list[int]] = {}
+    text, line, before, name, in_list = b"", 0, len(b"{"), "", False
+    for number, each in enumerate(content.split(b"\n")[:-1]):
+        match = _LINE.fullmatch(each)
+        if match is None or (match["key"] and in_list):
+            raise Unfamiliar
+        if match["key"]:
+            name = match["key"].decode()
+            if name in fields:
+                raise Unfamiliar
+            fields[name] = []
+        if match["bracket"]:
+            if match["bracket"] not in ((b"[", b"[]") if match["key"] else (b"{", b"]", b"}")):
+                raise Unfamiliar  # a list of lists, or of objects
+            in_list = match["bracket"] == b"["
+            text += each + b"\n"
+            continue
+        begin, end = match.span("bare" if match["text"] is None else "text")
+        between.append(_Between(line, before, text + each[:begin]))
+        text, line, before = each[end:] + b"\n", number, len(each) - end
+        fields[name].append(len(values))
+        values.append(
+            "text" if match["bare"] is None else "truth" if match["bare"] in (b"true", b"false") else "number"
+        )
+    between.append(_Between(line, before, text))
+    kinds = kinds_of(record)
+    if not kinds.keys() <= fields.keys() or any(len(part.text) > LONGEST for part in between):
+        raise Unfamiliar
+    return _Shape(between, values, {name: (kind, fields[name]) for name, kind in kinds.items()})
+
+
+def _taken(area: Area, places: Places, width: int) -> Shaped[np.ndarray, "records"]:
+    """So many bytes from each place on."""
+    everywhere = np.ndarray((len(area) - width + 1,), f"S{width}", buffer=area, strides=(1,))
+    return everywhere[places]
+
+
+def _stands(area: Area, places: Places, text: bytes) -> bool:
+    """Whether a text stands at each place."""
+    if text == b",\n":  # of which the line break is known
+        return bool((area.take(places) == text[0]).all())
+    return _taken(area, places, len(text)).tobytes() == text * len(places)
+
+
+def _texts(area: Area, starts: Places, stops: Places) -> Shaped[np.ndarray, "records"]:
+    widths = stops - starts
+    shortest, longest = int(widths.min()), int(widths.max())
+    if shortest < 0 or longest > LONGEST:
+        raise Unfamiliar
+    if shortest == longest > 0:
+        texts = _taken(area, starts, longest)
+    else:
+        texts = np.zeros(len(starts), f"S{max(longest, 1)}")
+        for width in np.flatnonzero(np.bincount(widths)).tolist():
+            rows = np.flatnonzero(widths == width)
+            texts[rows] = _taken(area, starts[rows], width) if width else b""
+    characters = texts.tobytes()
+    control = texts.view(np.uint8) - 1 < ord(" ") - 1  # not the zeros behind shorter texts
+    if b'"' in characters or b"\\" in characters or not characters.isascii() or control.any():
+        raise Unfamiliar  # no JSON, or it does not say what its bytes say
+    return texts
+
+
+def _truths(area: Area, starts: Places, stops: Places) -> Bool[np.ndarray, "records"]:
+    texts = _texts(area, starts, stops)
+    true = texts == b"true"
+    if not (true | (texts == b"false")).all():
+        raise Unfamiliar
+    return true
+
+
+def _numbers(area: Area, starts: Places, stops: Places, kind: pa.DataType) -> Num[np.ndarray, "records"]:
+    """Numbers as JSON writes them; places in rising order."""
+    widths = stops - starts
+    if (widths < 1).any():
+        raise Unfamiliar
+    begins = starts + (area.take(starts) == ord("-"))
+    lead, follow, last = area.take(begins), area.take(begins + 1), area.take(stops - 1)
+    # Arrow also reads what JSON does not know: +1, .5, nan; 01, 0x1; 1.
+    odd = (lead < ord("0")) | (lead > ord("9")) | ((lead == ord("0")) & (follow >= ord("0"))) | (last < ord("0"))
+    if odd.any():
+        raise Unfamiliar
+    # The texts lie in the file as they are: every second entry is a number, those between are declared missing.
+    places = np.empty((len(starts), 2), np.int64)
+    places[:, 0], places[:, 1] = starts, stops
+    count = 2 * len(starts) - 1
+    present = pa.py_buffer(np.full(count // 8 + 1, 0b01010101, np.uint8))
+    texts = pa.LargeStringArray.from_buffers(count, pa.py_buffer(places), pa.py_buffer(area), present)
+    try:
+        numbers = texts.cast(kind)
+    except pa.ArrowInvalid:
+        raise Unfamiliar from None
+    values = np.frombuffer(numbers.buffers()[1], kind.to_pandas_dtype(), count)[::2]
+    # -0 is the integer zero to a parser; what is too large for a float64 is an error to it.
+    if not np.isfinite(values).all() or ((values == 0) & (widths == 2)).any():
+        raise Unfamiliar
+    return values
