@@ -130,6 +130,16 @@ class SampleMeta:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InstanceMap(_Movable):
+    """Objects seen in each image, told apart cell by cell of its features, after image augmentation."""
+
+    klass: Int[Tensor, "batch cam h w"]
+    """Index into `CLASSES` of the object in front; -1 where there is none."""
+    instance: Int[Tensor, "batch cam h w"]
+    """Number (from 0) of that object in its image; of no meaning where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch(_Movable):
     """Samples as the networks take them. What a recipe does not need is None."""
 
@@ -144,6 +154,8 @@ class Batch(_Movable):
     depth_owner: Int[Tensor, "batch cam h w"] | None = None
     """Number of the annotated object that the point of each `depth` lies in, -1 = none. It tells the objects of a
     sample apart and is no index into `boxes`: objects beyond their reach have numbers too."""
+    instances: InstanceMap | None = None
+    """What an instance segmenter says of the current frame's images."""
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -191,16 +203,6 @@ class BevOutput:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstanceMap(_Movable):
-    """Objects seen in each image, told apart cell by cell of its features, after image augmentation."""
-
-    klass: Int[Tensor, "batch cam h w"]
-    """Index into `CLASSES` of the object in front; -1 where there is none."""
-    instance: Int[Tensor, "batch cam h w"]
-    """Number (from 0) of that object in its image; of no meaning where there is none."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Targets(_Movable):
     """What a batch should have been answered with, for losses and distillers."""
 
@@ -215,7 +217,7 @@ class Targets(_Movable):
     velocity_scale: Float[Tensor, "batch"] | None = None
     """Seconds times which the detector's own head learns velocities; None for metres a second."""
     instances: InstanceMap | None = None
-    """What an instance segmenter says of the key frame's images; None where no recipe asks."""
+    """As in `Batch`."""
 
 
 def weighted_sum(losses: Losses, weights: dict[str, float]) -> Float[Tensor, ""]:

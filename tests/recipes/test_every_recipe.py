@@ -15,7 +15,7 @@ from dualdistill.recipes.experiment import override
 from dualdistill.structures import weighted_sum
 from dualdistill.train.step import freeze, training_losses
 from dualdistill.workflows.build import build_detector, build_distillation, open_dataset, shapes_of
-from dualdistill.workflows.data import make_virtual
+from dualdistill.workflows.data import make_instances, make_virtual
 from tests.workflows.conftest import TINY_STUDENT, TINY_TEACHER, TINY_VOXEL_TEACHER
 
 SMALL = [name for name in RECIPES if name.startswith("synthetic/")]
@@ -29,8 +29,9 @@ FULL = {
 
 @pytest.fixture(scope="module")
 def completed_world(world: Path) -> Path:
-    """The tiny world, with virtual points for the MVP recipes."""
+    """The tiny world, with virtual points for the MVP recipes and instance masks for those with X-IS."""
     make_virtual(Console(file=io.StringIO()), world, None, "synthetic", None)
+    make_instances(Console(file=io.StringIO()), world, None, "synthetic", None)
     return world
 
 

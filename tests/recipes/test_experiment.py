@@ -1,10 +1,13 @@
 """Experiments as records: round trips, overrides, differences."""
 
+from dataclasses import replace
+
 import pytest
 
 from dualdistill.errors import UserError
 from dualdistill.recipes.catalogue import RECIPES, find
 from dualdistill.recipes.experiment import differences, from_plain, override, to_plain
+from dualdistill.recipes.external import UnloadedMethod
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -85,3 +88,27 @@ def test_an_experiment_of_another_version_is_named_as_such():
     plain = to_plain(find("synthetic/student").build())
     with pytest.raises(UserError, match="version"):
         from_plain(plain | {"data": plain["data"] | {"smell": 3}})
+
+
+def test_a_distiller_that_learns_from_instances_and_data_that_have_them_go_together():
+    full = find("synthetic/x3kd-full-centerpoint").build()
+    assert full.distiller.instances
+    assert full.data.instances.masks == "synthetic"
+    assert find("nuscenes/x3kd-full-centerpoint-r101").build().data.instances.masks == "maskrcnn"
+    with pytest.raises(UserError, match=r"data\.instances is none.*x3kd-full"):
+        override(find("synthetic/x3kd-centerpoint").build(), ["distiller.instances=true"])
+    with pytest.raises(UserError, match=r"data\.instances is none"):
+        override(full, ["data.instances=none"])
+    with pytest.raises(UserError, match=r"data\.instances has no effect"):
+        override(full, ["distiller.instances=false"])
+    with pytest.raises(ValueError, match="no effect"):
+        replace(find("synthetic/dualdistill-centerpoint").build(), data=full.data)
+    assert override(full, ["distiller.instances=false", "data.instances=none"]).data == replace(
+        full.data, instances=None
+    )
+
+
+def test_a_method_of_ones_own_may_learn_from_instances():
+    full = find("synthetic/x3kd-full-centerpoint").build()
+    own = UnloadedMethod(reference="somewhere.py:Method", settings="{}")
+    assert replace(full, distiller=own).data.instances is not None

@@ -7,14 +7,20 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dualdistill.errors import UserError
-from dualdistill.recipes.catalogue import find
+from dualdistill.recipes.catalogue import RECIPES, find
 from dualdistill.recipes.experiment import override
 from dualdistill.workflows.costs import Rehearsal, step_cost
 from dualdistill.workflows.plan import plan
-from tests.workflows.conftest import TINY_STUDENT, TINY_TEACHER
+from tests.workflows.conftest import TINY_STUDENT, TINY_TEACHER, TINY_VOXEL_TEACHER
 
 SETS = [*TINY_STUDENT, *TINY_TEACHER]
 RECIPE = "synthetic/dualdistill-centerpoint"
+OF_EACH_KIND = {
+    (experiment.role, type(experiment.distiller), bool(experiment.teacher and experiment.teacher.voxel)): name
+    for name in RECIPES
+    if name.startswith("synthetic/") and (experiment := RECIPES[name].build())
+}
+"""One recipe of every method, with pillars and with voxels."""
 
 
 def test_arithmetic_counted_without_doing_it_is_that_of_a_real_step():
@@ -59,6 +65,21 @@ def test_the_length_of_a_paper_recipe_is_that_of_the_official_split(console):
     facts = plan(console, "nuscenes/teacher-centerpoint", overrides=["teacher.reach=12.8", "data.box_reach=12.8"])
     assert facts["steps"] == round(20 * 123_580 / 32)
     assert facts["parameters"]["teacher"] == 5_982_790
+
+
+@pytest.mark.parametrize("name", OF_EACH_KIND.values())
+def test_a_step_of_every_method_is_counted(name):
+    experiment = find(name).build()
+    sets = list(TINY_STUDENT if experiment.student else ())
+    if experiment.teacher is not None:
+        sets += TINY_TEACHER if experiment.teacher.voxel is None else TINY_VOXEL_TEACHER
+    cost = step_cost(override(experiment, sets))
+    assert min(cost.flops_forward, cost.flops_backward, cost.activation_bytes, *cost.parameters.values()) > 0
+    parts = {"teacher": experiment.teacher, "label_encoder": experiment.label_encoder, "distiller": experiment.distiller}
+    assert cost.parameters.keys() == {experiment.role, *(part for part, config in parts.items() if config is not None)}
+    trained = sum(cost.parameters.get(part, 0) for part in (experiment.role, "distiller"))
+    frozen = sum(cost.parameters.values()) - trained
+    assert cost.parameter_bytes == 16 * trained + 4 * frozen
 
 
 def test_devices_that_cannot_share_a_batch_are_refused(console):

@@ -68,6 +68,32 @@ def test_a_teacher_takes_a_step_on_them(world: Path, console: Console, own_cache
     assert gradient.isfinite().all()
 
 
+def test_points_of_noisy_masks_lie_apart_and_are_others(world: Path, console: Console, own_cache: Path) -> None:
+    index = NuscenesIndex.open(world)
+    config = replace(LIDAR, virtual_points=VirtualPointsConfig(masks="synthetic", noise=0.5))
+    make_virtual(console, world, None, "synthetic", None)
+    with pytest.raises(UserError, match=r"--masks synthetic --noise 0\.5"):
+        NuscenesDataset(index, config, np.arange(len(index)), training=False, seed=0)
+    make_virtual(console, world, None, "synthetic", None, 0.5)
+    assert len(list(own_cache.rglob("*.npz"))) == 2 * 33
+    clouds = []
+    for each in (LIDAR, config):
+        points = NuscenesDataset(index, each, np.arange(len(index)), training=False, seed=0)[0].points
+        assert points is not None
+        clouds.append(points.features)
+    perfect, noisy = ((cloud[cloud[:, 15] == 1][:, 14]) for cloud in clouds)  # scores of virtual points
+    assert (perfect == 1).all()
+    assert 0.5 < noisy.mean() < 1
+
+
+@pytest.mark.parametrize("amount", [1.5, -0.1])
+def test_noise_that_makes_no_sense_is_refused(world: Path, console: Console, amount: float) -> None:
+    with pytest.raises(UserError, match="between 0 and 1"):
+        make_virtual(console, world, None, "synthetic", None, amount)
+    with pytest.raises(UserError, match="--noise has no effect with --masks maskrcnn"):
+        make_virtual(console, world, None, "maskrcnn", Path("weights.pth"), 0.5)
+
+
 @pytest.mark.parametrize(
     ("source", "weights", "message"),
     [

@@ -9,6 +9,10 @@ from dualdistill.cli.shared import JsonFile, Version, Workers, console, write_js
 
 app = typer.Typer(help="Make, index and check data roots.", no_args_is_help=True)
 
+Masks = Annotated[str, typer.Option(help="Instance masks: synthetic (that world's own) or maskrcnn.")]
+MaskWeights = Annotated[Path | None, typer.Option(help="Local COCO weights of torchvision's Mask R-CNN.")]
+Noise = Annotated[float, typer.Option(help="Errors put into a synthetic world's perfect masks, from 0 (none) to 1.")]
+
 
 @app.command("make-synthetic")
 def make_synthetic(
@@ -46,11 +50,27 @@ def check(
 @app.command("virtual-points")
 def virtual_points(
     root: Annotated[Path, typer.Argument(help="A nuScenes root.")],
-    masks: Annotated[str, typer.Option(help="Instance masks: synthetic (that world's own) or maskrcnn.")] = "synthetic",
-    weights: Annotated[Path | None, typer.Option(help="Local COCO weights of torchvision's Mask R-CNN.")] = None,
+    masks: Masks = "synthetic",
+    weights: MaskWeights = None,
+    noise: Noise = 0.0,
     version: Version = None,
 ) -> None:
     """Make the virtual points an MVP teacher reads, once for each LiDAR sweep."""
     from dualdistill.workflows.data import make_virtual
 
-    make_virtual(console, root, version, masks, weights)
+    make_virtual(console, root, version, masks, weights, noise)
+
+
+@app.command("instances")
+def instances(
+    root: Annotated[Path, typer.Argument(help="A nuScenes root.")],
+    masks: Masks = "synthetic",
+    weights: MaskWeights = None,
+    noise: Noise = 0.0,
+    split: Annotated[str, typer.Option(help="Key frames of this split; train is enough for training.")] = "all",
+    version: Version = None,
+) -> None:
+    """Make the instance masks that X-IS (recipes x3kd-full-…) learns from, once for each key frame image."""
+    from dualdistill.workflows.data import make_instances
+
+    make_instances(console, root, version, masks, weights, noise, split)

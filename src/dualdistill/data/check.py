@@ -13,6 +13,7 @@ from dualdistill.data.annotations import usable
 from dualdistill.data.config import DataConfig
 from dualdistill.data.frames import reachable_records
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.instances import making_masks, missing_masks
 from dualdistill.data.splits import samples_of_split
 from dualdistill.data.sweeps import BYTES_PER_POINT, sweep_candidates
 from dualdistill.structures import CAMERAS, CLASSES
@@ -83,7 +84,7 @@ def check_root(
     trains = boxes[usable(index)[boxes]]
     count = np.bincount(index.annotation_class[trains], minlength=len(CLASSES))
     rows = needed_records(index, positions, config)
-    found: list[Problem] = [*_table_problems(index, positions, boxes, config)]
+    found = [*_table_problems(index, positions, boxes, config), *_mask_problems(index, positions, config, split)]
     num_bytes, complaints = 0, []
     with ThreadPoolExecutor(THREADS) as pool:
         # The pool runs ahead of the loop; the loop shows what is done.
@@ -141,6 +142,17 @@ def _table_problems(
             example=index.annotation_token[int(fast[0])],
             remedy="look at the prev and next links and the timestamps of these records",
         )
+
+
+def _mask_problems(index: NuscenesIndex, positions: np.ndarray, config: DataConfig, split: str) -> Iterable[Problem]:
+    """Instance masks that were not made."""
+    if config.instances is None:
+        return
+    missing, _ = missing_masks(index, config.instances, positions)
+    if missing:
+        what, remedy = "key frame images without instance masks", making_masks(index, config.instances)
+        remedy += "" if split == "all" else f" --split {split}"
+        yield Problem(what=what, count=len(missing), example=missing[0], remedy=f"run `{remedy}`")
 
 
 def _look(index: NuscenesIndex, row: int) -> tuple[int, tuple[str, str] | None]:

@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from dualdistill.structures import Batch, Cameras, Points
+from dualdistill.structures import Batch, Cameras, InstanceMap, Points
 
 Part = TypeVar("Part")
 
@@ -23,6 +23,7 @@ def collate(samples: Sequence[Batch]) -> Batch:
     points = _present("points", [sample.points for sample in samples])
     depth = _present("depth", [sample.depth for sample in samples])
     depth_owner = _present("depth_owner", [sample.depth_owner for sample in samples])
+    instances = _present("instances", [sample.instances for sample in samples])
     return Batch(
         boxes=tuple(boxes for sample in samples for boxes in sample.boxes),
         augmented_from_bev=torch.cat([sample.augmented_from_bev for sample in samples]),
@@ -31,6 +32,7 @@ def collate(samples: Sequence[Batch]) -> Batch:
         points=_concatenate_points(points, [len(sample) for sample in samples]) if points else None,
         depth=torch.cat(depth) if depth else None,
         depth_owner=torch.cat(depth_owner) if depth_owner else None,
+        instances=_concatenate_instances(instances) if instances else None,
     )
 
 
@@ -53,6 +55,12 @@ def _concatenate_cameras(parts: Sequence[Cameras]) -> Cameras:
         bev_from_camera=joined("bev_from_camera"),
         previous_from_current=joined("previous_from_current"),
         frame_gap=joined("frame_gap"),
+    )
+
+
+def _concatenate_instances(parts: Sequence[InstanceMap]) -> InstanceMap:
+    return InstanceMap(
+        klass=torch.cat([part.klass for part in parts]), instance=torch.cat([part.instance for part in parts])
     )
 
 

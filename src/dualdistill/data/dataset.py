@@ -18,6 +18,7 @@ from dualdistill.data.depth import depth_labels, owners_of_labels, owners_of_poi
 from dualdistill.data.frames import STAND_IN_GAP, EarlierFrame, earlier_frame
 from dualdistill.data.images import ImageView, load_image
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.instances import InstanceTargets
 from dualdistill.data.object_sampling import ObjectDatabase, ObjectSampler
 from dualdistill.data.sweeps import accumulate, choose_sweeps, read_points
 from dualdistill.data.virtual_points.clouds import VirtualClouds
@@ -56,7 +57,7 @@ class NuscenesDataset(Dataset[Batch]):
             seed: Of everything that is drawn.
 
         Raises:
-            UserError: if one of the samples lacks a sensor that is needed, or virtual points.
+            UserError: if one of the samples lacks a sensor that is needed, virtual points, or instance masks.
         """
         self.index, self.config, self.training, self.seed = index, config, training, seed
         _require_sensors(index, config, positions)
@@ -66,6 +67,9 @@ class NuscenesDataset(Dataset[Batch]):
         self.virtual: VirtualClouds | None = None
         if config.virtual_points is not None:
             self.virtual = VirtualClouds(index, config.virtual_points, positions, config.num_sweeps)
+        self.instances: InstanceTargets | None = None
+        if training and config.instances is not None:
+            self.instances = InstanceTargets(index, config.instances, positions, config.depth_stride)
         self.objects: ObjectSampler | None = None
         if training and config.object_sampling is not None:
             database = ObjectDatabase.open(index, positions, config.num_sweeps, clouds=self.virtual)
@@ -109,10 +113,12 @@ class NuscenesDataset(Dataset[Batch]):
             if self.objects is not None and generator is not None and self._pastes(epoch):
                 features, boxes = self.objects(features, boxes, generator)
             points = self._points(features, augmented_from_bev @ bev_from_global @ self._pose(key_row))
-        cameras, depth, depth_owner = None, None, None
+        cameras, depth, depth_owner, instances = None, None, None, None
         if self.config.cameras:
             views = self._views(position, generator)
             cameras = self._cameras(position, views, augmented_from_bev, meta, generator)
+            if self.instances is not None:
+                instances = self.instances(position, views)
             if key_points is not None and wants_depth:
                 if self.virtual is not None and self.virtual.config.depth_from_virtual:
                     key_points = self.virtual.densified(key_row, key_points)
@@ -129,6 +135,7 @@ class NuscenesDataset(Dataset[Batch]):
             points=points,
             depth=depth,
             depth_owner=depth_owner,
+            instances=instances,
         )
 
     def _pastes(self, epoch: int) -> bool:

@@ -106,6 +106,7 @@ class BevDepth(nn.Module):
             heatmap=drawn.heatmap,
             depth=batch.depth,
             depth_owner=batch.depth_owner,
+            instances=batch.instances,
             velocity_scale=self._velocity_scale(batch),
         )
 

@@ -9,12 +9,26 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from dualdistill.data.config import BevAugmentation, DataConfig, ImageAugmentation, ObjectSampling, VirtualPointsConfig
+from dualdistill.data.config import (
+    BevAugmentation,
+    DataConfig,
+    ImageAugmentation,
+    InstancesConfig,
+    ObjectSampling,
+    VirtualPointsConfig,
+)
 from dualdistill.distill.label_encoder import LabelEncoderConfig
 from dualdistill.models.bevdepth_config import BevDepthConfig, distill_bevdepth, official_bevdepth
 from dualdistill.models.centerpoint import CenterPointConfig, voxel_centerpoint
 from dualdistill.recipes.experiment import DistillerConfig, Experiment
-from dualdistill.recipes.variants import KEY_FRAME_PARTITION, Teacher, learns_from_labels, sees_owners, taught_by
+from dualdistill.recipes.variants import (
+    KEY_FRAME_PARTITION,
+    Teacher,
+    learns_from_labels,
+    sees_instances,
+    sees_owners,
+    taught_by,
+)
 from dualdistill.train.module import TrainingConfig
 from dualdistill.train.schedule import OptimiserConfig
 
@@ -112,7 +126,13 @@ def distilled(distiller: DistillerConfig, kind: Teacher, backbone: str = "resnet
     alone = student(backbone)
     return replace(
         alone,
-        data=replace(alone.data, points=True, depth_owner=sees_owners(distiller), virtual_points=TEACHERS[kind]),
+        data=replace(
+            alone.data,
+            points=True,
+            depth_owner=sees_owners(distiller),
+            instances=InstancesConfig(masks="maskrcnn") if sees_instances(distiller) else None,
+            virtual_points=TEACHERS[kind],
+        ),
         training=replace(alone.training, teacher_precision="bf16"),
         teacher=_network(kind),
         teacher_recipe=f"nuscenes/teacher-{kind}",

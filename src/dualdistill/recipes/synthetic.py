@@ -9,7 +9,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from dualdistill.data.config import BevAugmentation, DataConfig, ImageAugmentation, ObjectSampling, VirtualPointsConfig
+from dualdistill.data.config import (
+    BevAugmentation,
+    DataConfig,
+    ImageAugmentation,
+    InstancesConfig,
+    ObjectSampling,
+    VirtualPointsConfig,
+)
 from dualdistill.distill.label_encoder import LabelEncoderConfig
 from dualdistill.distill.tig_bev import TigBevConfig
 from dualdistill.models.bevdepth_config import BevConfig, BevDepthConfig, LiftConfig, TemporalConfig
@@ -18,7 +25,7 @@ from dualdistill.models.centerpoint import CenterPointConfig
 from dualdistill.models.image_backbone import ImageConfig
 from dualdistill.models.voxels import VoxelConfig
 from dualdistill.recipes.experiment import DistillerConfig, Experiment
-from dualdistill.recipes.variants import Teacher, learns_from_labels, sees_owners, taught_by
+from dualdistill.recipes.variants import Teacher, learns_from_labels, sees_instances, sees_owners, taught_by
 from dualdistill.train.module import TrainingConfig
 from dualdistill.train.schedule import OptimiserConfig
 
@@ -145,7 +152,13 @@ def distilled(distiller: DistillerConfig, kind: Teacher) -> Experiment:
     alone = student()
     return replace(
         alone,
-        data=replace(alone.data, points=True, depth_owner=sees_owners(distiller), virtual_points=TEACHERS[kind]),
+        data=replace(
+            alone.data,
+            points=True,
+            depth_owner=sees_owners(distiller),
+            instances=InstancesConfig(masks="synthetic") if sees_instances(distiller) else None,
+            virtual_points=TEACHERS[kind],
+        ),
         teacher=_network(kind),
         teacher_recipe=f"synthetic/teacher-{kind}",
         distiller=distiller,

@@ -38,6 +38,10 @@ RIVALS: dict[str, tuple[str, DistillerConfig]] = {
     "distillbev": ("DistillBEV: balanced feature imitation at three levels", DistillBevConfig()),
     "tigbev": ("TiG-BEV: inner depth and inner features of objects", TigBevConfig()),
     "x3kd": ("X3KD-style, after the paper: no code is public, details are assumed", X3kdConfig()),
+    "x3kd-full": (
+        "X3KD-style with X-IS: image features learn from an instance segmenter, too",
+        X3kdConfig(instances=True),
+    ),
 }
 """Other methods on the same student, teacher and data."""
 
@@ -87,6 +91,11 @@ def _of_voxels(distiller: DistillerConfig) -> DistillerConfig:
 def learns_from_labels(distiller: DistillerConfig) -> bool:
     """Whether a distiller needs a trained label encoder."""
     return isinstance(distiller, LabelDistillConfig) and distiller.label
+
+
+def sees_instances(distiller: DistillerConfig) -> bool:
+    """Whether a distiller needs to know which objects an instance segmenter sees (`DataConfig.instances`)."""
+    return isinstance(distiller, X3kdConfig) and distiller.instances
 
 
 def sees_owners(distiller: DistillerConfig) -> bool:

@@ -115,7 +115,8 @@ def open_cache(
 def _teachers_view(data: DataConfig, flip: Flip) -> DataConfig:
     """Samples as the teacher sees them under one flip."""
     fixed = BevAugmentation(rotation=(0.0, 0.0), scale=(1.0, 1.0), flip_x=float(flip[0]), flip_y=float(flip[1]))
-    return replace(data, cameras=False, depth=False, depth_owner=False, class_balanced=False, bev_augmentation=fixed)
+    blind = replace(data, cameras=False, depth=False, depth_owner=False, instances=None)
+    return replace(blind, class_balanced=False, bev_augmentation=fixed)
 
 
 def _identity(experiment: Experiment, index: NuscenesIndex, teacher_sha256: str) -> dict[str, Any]:

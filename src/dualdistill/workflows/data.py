@@ -1,4 +1,4 @@
-"""`data make-synthetic`, `data prepare`, `data check`, `data virtual-points`."""
+"""`data make-synthetic`, `data prepare`, `data check`, `data virtual-points`, `data instances`."""
 
 import dataclasses
 import os
@@ -15,10 +15,13 @@ from dualdistill.data.build import LIDAR
 from dualdistill.data.check import RootReport, check_root
 from dualdistill.data.config import DataConfig
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.splits import samples_of_split
 from dualdistill.data.synthetic import BENCH, DEMO, TINY, make_synthetic
 from dualdistill.data.virtual_points.cache import VirtualPointsCache
 from dualdistill.data.virtual_points.make import make_virtual_points
+from dualdistill.data.virtual_points.mask_cache import MaskCache, key_images, make_masks
 from dualdistill.data.virtual_points.masks import InstanceMasks
+from dualdistill.data.virtual_points.noise import NoisyMasks
 from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 from dualdistill.errors import UserError
 from dualdistill.workflows.progress import Say, progress
@@ -86,8 +89,49 @@ def check_data(console: Console, root: Path, version: str | None) -> dict[str, A
     return {**dataclasses.asdict(report), "root": str(report.root)}
 
 
-def make_virtual(console: Console, root: Path, version: str | None, source: str, weights: Path | None) -> None:
-    """Make the painted and virtual points of every LiDAR sweep of a root; those that are there are kept."""
+def make_virtual(
+    console: Console, root: Path, version: str | None, source: str, weights: Path | None, noise: float = 0.0
+) -> None:
+    """Make the painted and virtual points of every LiDAR sweep of a root; those that are there are kept.
+
+    Args:
+        noise: Of `VirtualPointsConfig`: points of each amount lie apart.
+    """
+    index = NuscenesIndex.open(root, version)
+    masks = _masks(index, source, weights, noise)
+    cache = VirtualPointsCache.of(index, "synthetic" if source == "synthetic" else "maskrcnn", noise)
+    rows = np.flatnonzero(index.data_channel == LIDAR).tolist()
+    with progress(console, "completing sweeps") as say:
+        made = make_virtual_points(index, rows, masks, cache, progress=_watched(say))
+    console.print(f"{root}: virtual points of {made} LiDAR sweeps made, of {len(rows) - made} kept, in {cache.folder}")
+
+
+def make_instances(
+    console: Console,
+    root: Path,
+    version: str | None,
+    source: str,
+    weights: Path | None,
+    noise: float = 0.0,
+    split: str = "all",
+) -> None:
+    """Make the instance masks of every key frame image of a split; those that are there are kept.
+
+    Args:
+        noise: Of `InstancesConfig`: masks of each amount lie apart.
+    """
+    index = NuscenesIndex.open(root, version)
+    rows = key_images(index, samples_of_split(index, split))
+    masks = _masks(index, source, weights, noise)
+    cache = MaskCache.of(index, "synthetic" if source == "synthetic" else "maskrcnn", noise)
+    with progress(console, "finding instances") as say:
+        made = make_masks(index, rows, masks, cache, progress=_watched(say))
+    folder = cache.files.folder
+    console.print(f"{root}: instance masks of {made} images made, of {len(rows) - made} kept, in {folder}")
+
+
+def _masks(index: NuscenesIndex, source: str, weights: Path | None, noise: float) -> InstanceMasks:
+    """Who says which objects an image shows."""
     # Imported here, for torchvision's detectors take a while and no other verb needs them.
     from dualdistill.data.virtual_points.maskrcnn import WANTED, MaskRcnn
 
@@ -95,19 +139,15 @@ def make_virtual(console: Console, root: Path, version: str | None, source: str,
         raise UserError(f"There are no masks {source!r}; choose synthetic or maskrcnn.")
     if weights is not None and source != "maskrcnn":
         raise UserError(f"--weights has no effect with --masks {source}.")
-    index = NuscenesIndex.open(root, version)
-    masks: InstanceMasks
+    if not 0 <= noise <= 1:
+        raise UserError(f"--noise must lie between 0 and 1, got {noise:g}.")
+    if noise and source != "synthetic":
+        raise UserError(f"--noise has no effect with --masks {source}, which have errors of their own.")
     if source == "synthetic":
-        masks = SyntheticMasks(index)
-    elif weights is None:
+        return NoisyMasks(SyntheticMasks(index), index, noise) if noise else SyntheticMasks(index)
+    if weights is None:
         raise UserError(f"--masks maskrcnn needs --weights FILE: {WANTED}.")
-    else:
-        masks = MaskRcnn(index, weights, device="cuda" if torch.cuda.is_available() else "cpu")
-    cache = VirtualPointsCache.of(index, "synthetic" if source == "synthetic" else "maskrcnn")
-    rows = np.flatnonzero(index.data_channel == LIDAR).tolist()
-    with progress(console, "completing sweeps") as say:
-        made = make_virtual_points(index, rows, masks, cache, progress=_watched(say))
-    console.print(f"{root}: virtual points of {made} LiDAR sweeps made, of {len(rows) - made} kept, in {cache.folder}")
+    return MaskRcnn(index, weights, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _watched(say: Say) -> Callable[[Iterable[int]], Iterable[int]]:

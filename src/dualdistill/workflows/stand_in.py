@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dualdistill.data.config import DataConfig
-from dualdistill.structures import CLASSES, Batch, Boxes, Cameras, Points, SampleMeta
+from dualdistill.structures import CLASSES, Batch, Boxes, Cameras, InstanceMap, Points, SampleMeta
 
 POINTS = 25_000
 """In range, of one sweep of a 32-beam LiDAR."""
@@ -49,7 +49,14 @@ def stand_in(
         points=_cloud(data, samples, points, generator) if data.points else None,
         depth=depth if data.cameras and data.depth else None,
         depth_owner=torch.full(depth.shape, -1) if data.depth_owner else None,
+        instances=_seen(depth.shape, generator) if data.instances is not None else None,
     )
+
+
+def _seen(shape: torch.Size, generator: torch.Generator) -> InstanceMap:
+    """Every cell an object, all numbered alike."""
+    klass = torch.randint(0, len(CLASSES), shape, generator=generator)
+    return InstanceMap(klass=klass, instance=torch.zeros_like(klass))
 
 
 def _nobody(number: int) -> SampleMeta:

@@ -13,6 +13,7 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.sweeps import key_from_sweep, read_points, without_close_points
 from dualdistill.data.virtual_points.cache import VirtualPointsCache
 from dualdistill.data.virtual_points.complete import CompletedSweep
+from dualdistill.data.virtual_points.files import mask_options
 from dualdistill.data.virtual_points.layout import NO_INTENSITY, laid_out
 from dualdistill.data.virtual_points.make import lidar_records
 from dualdistill.errors import UserError
@@ -38,7 +39,7 @@ class VirtualClouds:
             UserError: if a sweep that may be asked for has no cached points.
         """
         self.index, self.config = index, config
-        self.cache = VirtualPointsCache.of(index, config.masks)
+        self.cache = VirtualPointsCache.of(index, config.masks, config.noise)
         rows = lidar_records(index, positions, num_sweeps if config.sweeps else 1)
         missing = self.cache.missing(index.data_filename[row] for row in rows)
         if missing and config.missing == "error":
@@ -104,5 +105,4 @@ def _complaint(
             f"{where}: unpack the official cache into {index.root}, or set data.virtual_points.missing=unpainted to "
             "take the raw points alone where it has gaps"
         )
-    weights = " --weights FILE" if config.masks == "maskrcnn" else ""
-    return f"{where}: run `dualdistill data virtual-points {index.root} --masks {config.masks}{weights}`"
+    return f"{where}: run `dualdistill data virtual-points {index.root} {mask_options(config)}`"

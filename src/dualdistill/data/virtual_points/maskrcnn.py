@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
 
+from dualdistill.data.config import MASK_RCNN_SCORE
 from dualdistill.data.images import ImageView, load_image
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.virtual_points.masks import ImageInstances
@@ -39,7 +40,7 @@ class MaskRcnn:
         index: NuscenesIndex,
         weights: Path,
         *,
-        min_score: float = 0.3,
+        min_score: float = MASK_RCNN_SCORE,
         short_side: int = 800,
         device: str = "cpu",
     ):

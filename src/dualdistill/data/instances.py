@@ -1,0 +1,118 @@
+"""What an instance segmenter sees in the images of a sample, cell by cell of their features (spec x3kd b.4).
+
+Masks move with the pixels of the augmented image, by nearest neighbour; an instance of which little is left is dropped
+and its cells are background. Boxes, which the description cuts out of the masks anew, are needed by nobody: the head
+that learns from this (`distill.instances`) has none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
+
+from dualdistill.data.config import InstancesConfig
+from dualdistill.data.images import ImageView
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.virtual_points.files import mask_options
+from dualdistill.data.virtual_points.mask_cache import MaskCache, SeenObjects, key_images
+from dualdistill.errors import UserError
+from dualdistill.structures import InstanceMap
+
+MIN_PIXELS = 16
+"""Instances of which the augmented image shows fewer are dropped (spec x3kd b.4)."""
+MIN_SHARE = 0.25
+"""A cell belongs to the instance that fills most of it, if that is at least this much: people far away are narrower
+than a cell, and half a cell would lose most of those that two cells share."""
+
+
+class InstanceTargets:
+    """Instance maps of the key frame's images of samples, from cached masks."""
+
+    def __init__(
+        self, index: NuscenesIndex, config: InstancesConfig, positions: Int[np.ndarray, "samples"], stride: int
+    ):
+        """
+        Args:
+            positions: Samples whose maps will be asked for.
+            stride: Pixels of the network image per cell.
+
+        Raises:
+            UserError: if one of their images has no cached masks.
+        """
+        self.index, self.config, self.stride = index, config, stride
+        self.cache = MaskCache.of(index, config.masks, config.noise)
+        missing, count = missing_masks(index, config, positions)
+        if missing:
+            raise UserError(
+                f"{len(missing)} of {count} key frame images have no instance masks, such as "
+                f"{self.cache.files.path(missing[0])}: run `{making_masks(index, config)}`"
+            )
+
+    def __call__(self, position: int, views: Sequence[ImageView]) -> InstanceMap:
+        """Of one sample, whose cameras are seen in these views.
+
+        Raises:
+            UserError: for a file that is missing or broken.
+        """
+        maps = [self._map(int(row), view) for row, view in zip(self.index.sample_cameras[position], views, strict=True)]
+        klass, instance = (torch.stack(each) for each in zip(*maps, strict=True))
+        return InstanceMap(klass=klass[None], instance=instance[None])
+
+    def _map(self, row: int, view: ImageView) -> tuple[Int[Tensor, "h w"], Int[Tensor, "h w"]]:
+        seen = self.cache.read(self.index.data_filename[row])
+        owner = owners_in_view(seen, view, self.config.min_score)
+        cells = owners_of_cells(owner, len(seen.klass), self.stride)
+        nobody = cells == 0
+        if not len(seen.klass):
+            return cells - 1, cells
+        return torch.where(nobody, -1, seen.klass[(cells - 1).clamp(min=0)]), (cells - 1).clamp(min=0)
+
+
+def missing_masks(
+    index: NuscenesIndex, config: InstancesConfig, positions: Int[np.ndarray, "samples"]
+) -> tuple[list[str], int]:
+    """Key frame images of samples that have no cached masks, and how many images there are."""
+    images = [index.data_filename[row] for row in key_images(index, positions)]
+    return MaskCache.of(index, config.masks, config.noise).missing(images), len(images)
+
+
+def making_masks(index: NuscenesIndex, config: InstancesConfig) -> str:
+    """The command that makes the masks."""
+    return f"dualdistill data instances {index.root} {mask_options(config)}"
+
+
+def owners_in_view(seen: SeenObjects, view: ImageView, min_score: float = 0.0) -> Int[Tensor, "h w"]:
+    """Whose each pixel of the augmented image is, counted from 1; 0 = nobody's, or nobody's of this score and of
+    `MIN_PIXELS`."""
+    image_from_crop = torch.linalg.inv(replace(view, rotate_deg=0.0).matrix().double())
+    affine = torch.cat([image_from_crop[:2, :2], image_from_crop[:2, 3:]], dim=1).flatten().tolist()
+    count = len(seen.klass) + 1
+    stored = Image.fromarray(seen.owner.astype(np.uint8 if count <= 256 else np.int32))  # bytes are much faster
+    crop = stored.transform(view.size[::-1], Image.Transform.AFFINE, affine, Image.Resampling.NEAREST)
+    # The rotation turns the crop, and brings in nothing from beyond it.
+    owner = np.array(crop.rotate(view.rotate_deg) if view.rotate_deg else crop)
+    kept = np.bincount(owner.ravel(), minlength=count) >= MIN_PIXELS
+    kept[1:] &= seen.score.numpy() >= min_score
+    number = np.where(kept, np.arange(count), 0)
+    return torch.from_numpy(number[owner])
+
+
+def owners_of_cells(owner: Int[Tensor, "h w"], instances: int, stride: int) -> Int[Tensor, "rows columns"]:
+    """The instance that fills most of each cell of `stride` x `stride` pixels, at least `MIN_SHARE` of it; else 0. Of
+    two that fill as much of it, the first.
+
+    Args:
+        owner: Numbers from 1 to `instances`; 0 = nobody's.
+    """
+    rows, columns = owner.shape[0] // stride, owner.shape[1] // stride
+    if not instances:
+        return owner.new_zeros(rows, columns)
+    first = (instances + 1) * torch.arange(rows * columns).view(rows, 1, columns, 1)
+    numbers = first + owner.view(rows, stride, columns, stride)
+    count = numbers.flatten().bincount(minlength=rows * columns * (instances + 1))
+    most, which = count.view(rows, columns, instances + 1)[..., 1:].max(dim=-1)
+    return torch.where(most >= MIN_SHARE * stride**2, which + 1, 0)

@@ -1,0 +1,118 @@
+"""Folders of arrays made from a root's sensor files: one `.npz` without pickles for each of them.
+
+They lie below the cache folder (`$DUALDISTILL_CACHE`, else `~/.cache/dualdistill`): the root itself is only read.
+`made_from.json` beside them says what they were made from.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dualdistill.data.cache import cache_root
+from dualdistill.data.config import InstancesConfig, MaskSource, VirtualPointsConfig
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.errors import UserError
+
+MADE_FROM = "made_from.json"
+
+
+def folder_of(kind: str, index: NuscenesIndex, source: MaskSource, noise: float) -> Path:
+    """Where what is made of a root from masks of one kind lies."""
+    where = hashlib.sha256(str(index.root).encode()).hexdigest()[:16]
+    masks = f"{source}-noise-{noise:g}" if noise else source
+    return cache_root() / kind / f"{index.root.name}-{where}" / masks
+
+
+def mask_options(config: VirtualPointsConfig | InstancesConfig) -> str:
+    """The options of the verb that makes what a configuration reads."""
+    noise = f" --noise {config.noise:g}" if config.noise else ""
+    weights = " --weights FILE" if config.masks == "maskrcnn" else ""
+    return f"--masks {config.masks}{noise}{weights}"
+
+
+def missing_files(path_of: Callable[[str], Path], filenames: Iterable[str]) -> list[str]:
+    """Those without a file; each folder is listed once, however many files it holds."""
+    there: dict[Path, set[str]] = {}
+    lacking = []
+    for filename in filenames:
+        path = path_of(filename)
+        if path.parent not in there:
+            there[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+        if path.name not in there[path.parent]:
+            lacking.append(filename)
+    return lacking
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayFiles:
+    """Arrays by name of the sensor file they were made from."""
+
+    folder: Path
+    what: str
+    """They hold, for people."""
+    verb: str
+    """That makes them."""
+
+    def path(self, filename: str) -> Path:
+        return self.folder / f"{filename}.npz"
+
+    def read(self, filename: str) -> dict[str, np.ndarray]:
+        """
+        Raises:
+            UserError: for a file that is missing or broken.
+        """
+        path = self.path(filename)
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise self.broken(filename, error) from error
+
+    def broken(self, filename: str, why: Exception) -> UserError:
+        return UserError(
+            f"cannot read {self.what} {self.path(filename)} ({why}); delete the file, then run `dualdistill data "
+            f"{self.verb}`"
+        )
+
+    def write(self, filename: str, arrays: dict[str, np.ndarray], *, compressed: bool = False) -> None:
+        """Store arrays: their file is there completely or not at all."""
+        path = self.path(filename)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        save = np.savez_compressed if compressed else np.savez
+        columns: dict[str, Any] = {**arrays}
+        with draft.open("wb") as file:
+            save(file, **columns)
+        draft.replace(path)
+
+    @property
+    def made_from(self) -> dict[str, Any] | None:
+        """What the files were made from; None where nothing was made."""
+        path = self.folder / MADE_FROM
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def begin(self, made_from: dict[str, Any]) -> None:
+        """Say what the files to come are made from.
+
+        Raises:
+            UserError: if there are files made from something else, or the folder cannot be written.
+        """
+        before = self.made_from
+        if before is not None and before != made_from:
+            raise UserError(
+                f"{self.folder} holds {self.what} made from {before}, not from {made_from}. "
+                "Delete the folder to make them anew."
+            )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / MADE_FROM).write_text(json.dumps(made_from, indent=1) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self.folder} ({error}): set DUALDISTILL_CACHE") from error
