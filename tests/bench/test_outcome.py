@@ -69,7 +69,7 @@ def test_a_result_of_another_form_never_keeps_a_bound_on_differences():
     assert judged(Promise(formulation="vector", difference=1.0), rows=(wrong,)) == "missed"
 
 
-def test_the_page_has_a_table_a_setting_and_says_whether_targets_were_met():
+def test_the_page_has_a_table_a_setting_and_says_whether_targets_were_met_and_what_was_noted(tmp_path):
     large = Row(benchmark="sum of 1000", name="loop", milliseconds=99.0)
     benchmarks = {
         "sum": Benchmark(
@@ -80,7 +80,9 @@ def test_the_page_has_a_table_a_setting_and_says_whether_targets_were_met():
         ),
         "absent": Benchmark(summary="not measured", run=lambda quick: []),
     }
-    text = page(benchmarks, plain(SLOW, FAST, large))
+    (tmp_path / "sum.md").write_text("Most of it is addition.\n")
+    text = page(benchmarks, plain(SLOW, FAST, large), tmp_path)
+    assert text.index("**Met.**") < text.index("Most of it is addition.")
     assert text.index("**sum of 10**") < text.index("**sum of 1000**")
     assert "Target: 4x. **Met.**" in text
     assert "## absent" not in text

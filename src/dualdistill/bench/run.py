@@ -79,7 +79,7 @@ def run_benchmarks(
         if page_file is not None and store is not None:
             kept = replaced(read_rows(store), new, list(BENCHMARKS))
             write_rows(store, kept)
-            write_atomically(page_file, page(BENCHMARKS, kept))
+            write_atomically(page_file, page(BENCHMARKS, kept, page_file.with_suffix("")))
     if failed:
         console.print(f"[bold red]failed:[/] {', '.join(failed)}")
         raise SystemExit(1)
