@@ -1,12 +1,14 @@
 """Sparse convolutions: what dense ones say, where something is."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.ops.sparse_conv import Sites, SparseTensor, strided_shape
+from dualdistill.ops.sparse_conv import Sites, SparseMap, SparseTensor, strided_shape
 from dualdistill.ops.sparse_spconv import SpconvTensor
 
 SHAPE = (8, 16, 16)
@@ -93,17 +95,32 @@ def test_gradients_are_those_of_small_changes():
     torch.autograd.gradcheck(network, inputs)
 
 
+def answer_and_gradients(kind: Callable[[Tensor, Sites], SparseMap]) -> list[Tensor]:
+    start = scattered()
+    weights = [kernel(6, 3, 3, 3, 5), kernel(6, 3, 3, 3, 6), kernel(7, 3, 3, 3, 6), kernel(7, 3, 1, 1, 7)]
+    inputs = [start.features.requires_grad_(), *(weight.requires_grad_() for weight in weights)]
+    x = kind(start.features, start.sites).submanifold(weights[0])
+    x = x.with_features(x.features.relu()).submanifold(weights[1]).strided(weights[2], (2, 2, 2), (1, 1, 1))
+    dense = x.with_features(x.features.relu()).strided(weights[3], (2, 1, 1), (0, 0, 0)).dense()
+    dense.square().mean().backward()
+    return [dense.detach(), *(each.grad for each in inputs)]
+
+
 def test_spconv_says_the_same_and_so_do_its_gradients():
     pytest.importorskip("spconv")
-    found = []
-    for kind in (SparseTensor, SpconvTensor.of):
-        start = scattered()
-        weights = [kernel(6, 3, 3, 3, 5), kernel(6, 3, 3, 3, 6), kernel(7, 3, 3, 3, 6), kernel(7, 3, 1, 1, 7)]
-        inputs = [start.features.requires_grad_(), *(weight.requires_grad_() for weight in weights)]
-        x = kind(start.features, start.sites).submanifold(weights[0])
-        x = x.with_features(x.features.relu()).submanifold(weights[1]).strided(weights[2], (2, 2, 2), (1, 1, 1))
-        dense = x.with_features(x.features.relu()).strided(weights[3], (2, 1, 1), (0, 0, 0)).dense()
-        dense.square().mean().backward()
-        found.append([dense.detach(), *(each.grad for each in inputs)])
-    for ours, theirs in zip(*found, strict=True):
+    for theirs, ours in zip(answer_and_gradients(SpconvTensor.of), answer_and_gradients(SparseTensor), strict=True):
         assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
+
+
+def test_spconv_says_the_same_whatever_threads_there_are():
+    """Left to several threads, its sums are wrong now and then."""
+    pytest.importorskip("spconv")
+    expected, before = answer_and_gradients(SparseTensor), torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for _ in range(20):
+            for theirs, ours in zip(answer_and_gradients(SpconvTensor.of), expected, strict=True):
+                assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)

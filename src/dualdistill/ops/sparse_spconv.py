@@ -1,11 +1,14 @@
 """Sparse convolution by spconv, the optional fast twin of `sparse_conv` (extra "voxel").
 
 spconv's wheel without CUDA computes on the CPU, in its "native" algorithm only; its backward asks for the current CUDA
-stream even so, and gets 0 here (spconv 2.3.8).
+stream even so, and gets 0 here (spconv 2.3.8). Its sums have a data race: the threads of `scatter_add` share the two
+pointers that say what is added where, so that a cell now and then receives another's share. It gets one thread here.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +29,7 @@ MISSING = (
 
 @cache
 def spconv() -> ModuleType:
-    """spconv.pytorch, made fit for backward passes on a CPU.
+    """spconv.pytorch, made fit for a CPU: its backward passes run there, and its sums are right.
 
     Raises:
         UserError: if it is not installed.
@@ -38,7 +41,33 @@ def spconv() -> ModuleType:
         raise UserError(f"{MISSING} ({error})") from None
     if not torch.cuda.is_available():
         ops.get_current_stream = lambda: 0
+    for sums in ("indice_conv", "indice_conv_backward"):
+        setattr(ops, sums, _undisturbed(getattr(ops, sums)))
     return library
+
+
+def _undisturbed(sums: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, in one thread where its features are on a CPU."""
+
+    @wraps(sums)
+    def alone(features: Tensor, *args: Any, **options: Any) -> Any:
+        if features.is_cuda:
+            return sums(features, *args, **options)
+        with one_thread():
+            return sums(features, *args, **options)
+
+    return alone
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch, and whoever uses OpenMP beside it, computes in one thread meanwhile."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True, eq=False)

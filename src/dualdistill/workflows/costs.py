@@ -14,12 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
+from dualdistill.distill.label_encoder import LabelEncoder
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.recipes.experiment import Experiment
 from dualdistill.structures import Batch, BevOutput, weighted_sum
 from dualdistill.train.step import Detector, Distillation, channels_last, freeze, training_losses
-from dualdistill.workflows.build import build_detector, build_distillation
+from dualdistill.workflows.build import build_detector, build_distillation, shapes_of
 from dualdistill.workflows.stand_in import stand_in
 
 _ADAM = 4 * 4
@@ -36,7 +37,7 @@ class StepCost:
     activation_bytes: int
     """What autograd keeps from forward to backward."""
     parameters: dict[str, int]
-    """Of the learner, the distiller and the frozen teacher, as far as there are any."""
+    """Of the learner, the distiller, and the frozen teacher and label encoder, as far as there are any."""
     parameter_bytes: int
     """Of all of them, with gradients and AdamW's state."""
     answer: BevOutput | None
@@ -59,8 +60,14 @@ class Rehearsal:
             freeze(self.teacher)
         self.detector: nn.Module = build_detector(experiment, self.teacher)
         self.distillation: Distillation | None = None
+        self.label_encoder: LabelEncoder | None = None
+        """Frozen, beside the teacher."""
         if self.teacher is not None and isinstance(self.detector, BevDepth):
-            self.distillation = build_distillation(experiment, self.detector, self.teacher, self.batch)
+            if experiment.label_encoder is not None:
+                self.label_encoder = experiment.label_encoder.build(teacher=shapes_of(self.teacher))
+            self.distillation = build_distillation(
+                experiment, self.detector, self.teacher, self.batch, self.label_encoder
+            )
             self.distillation.train()
         channels_last(self.detector.train())
 
@@ -97,23 +104,21 @@ def step_cost(experiment: Experiment) -> StepCost:
     counts: dict[str, int] = {experiment.role: _count(rehearsal.detector, trained=True)}
     if rehearsal.distillation is not None:
         counts["distiller"] = _count(rehearsal.distillation, trained=True)
-    if rehearsal.teacher is not None:
-        counts["teacher"] = _count(rehearsal.teacher)
-    trained = sum(count for name, count in counts.items() if name != "teacher" or experiment.role == "teacher")
-    frozen = counts["teacher"] if rehearsal.teacher is not None else 0
+    taught_by = {"teacher": rehearsal.teacher, "label_encoder": rehearsal.label_encoder}
+    frozen = {name: _count(module) for name, module in taught_by.items() if module is not None}
     average = 4 * counts[experiment.role] if experiment.training.ema_decay else 0
     return StepCost(
         flops_forward=flops_forward,
         flops_backward=flops_backward,
         activation_bytes=sum(kept.values()),
-        parameters=counts,
-        parameter_bytes=_ADAM * trained + 4 * frozen + average,
+        parameters=counts | frozen,
+        parameter_bytes=_ADAM * sum(counts.values()) + 4 * sum(frozen.values()) + average,
         answer=answer,
     )
 
 
 def _parameters(rehearsal: Rehearsal) -> list[nn.Parameter]:
-    modules = [rehearsal.detector, rehearsal.distillation, rehearsal.teacher]
+    modules = [rehearsal.detector, rehearsal.distillation, rehearsal.teacher, rehearsal.label_encoder]
     return [p for module in modules if module is not None for p in module.parameters()]
 
 
