@@ -95,6 +95,8 @@ def _files(experiment: Experiment, samples: int | None) -> dict[str, Any]:
         needed["LiDAR sweeps per sample"] = 1
     if data.virtual_points is not None:
         needed["virtual points"] = f"of every sweep, {data.virtual_points.masks} masks (data virtual-points)"
+    if data.instances is not None:
+        needed["instance masks"] = f"of every key frame image, {data.instances.masks} masks (data instances)"
     if samples is not None:
         needed["sensor files at most"] = samples * sum(n for n in needed.values() if isinstance(n, int))
     if experiment.student is not None and experiment.student.image.pretrained != "none":
