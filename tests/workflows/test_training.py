@@ -88,6 +88,7 @@ def test_a_teacher_does_not_change_while_it_teaches(runs):
         ("synthetic/studnt", {}, "Did you mean synthetic/student"),
         ("synthetic/student", {"overrides": ["student.bev.sell=1"]}, "Did you mean cell"),
         ("synthetic/student", {"overrides": ["training.steps=many"]}, "a whole number"),
+        ("synthetic/dualdistill-centerpoint", {"overrides": ["student.head.head_channels=4"]}, "wants 8"),
         ("synthetic/student", {"version": "v1.0-mini"}, "v1.0-mini"),
         ("synthetic/student", {"split": "mini_train"}, "mini_train"),
         ("synthetic/dualdistill-centerpoint", {}, "train synthetic/teacher-centerpoint"),
@@ -114,16 +115,17 @@ def test_a_student_is_not_taken_for_a_teacher(runs, world, console, tmp_path):
 
 
 def test_a_teacher_of_other_widths_is_refused_with_the_differences(runs, world, console, tmp_path):
-    with pytest.raises(UserError, match="another model"):
+    with pytest.raises(UserError, match=r"another model(.|\n)*--set teacher\.pillar_channels=8 --set teacher\.stage"):
         start_training(
             console,
             "synthetic/dualdistill-centerpoint",
             data=world,
             out=tmp_path,
-            overrides=[*TINY_STUDENT, *STEPS],
+            overrides=[*TINY_STUDENT, *STEPS, "inherit_head=false"],
             seed=0,
             teacher=runs["teacher"],
         )
+    assert not any(tmp_path.iterdir())
 
 
 def test_evaluating_a_run_and_its_result_file_gives_the_same_metrics(runs, world, console, tmp_path):

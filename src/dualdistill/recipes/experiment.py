@@ -133,6 +133,13 @@ class Experiment:
                 ("student.bev.reach", self.student.bev.reach, self.teacher.reach, "teacher.reach"),
                 ("data.bev_frame", data.bev_frame, "lidar", "a LiDAR teacher"),
             ]
+        if self.teacher is not None and self.student is not None and self.inherit_head:
+            ours, theirs = self.student.head, self.teacher.head
+            why = "inherit_head, which starts it as a copy of the teacher's,"
+            agreements += [
+                ("student.head.shared_channels", ours.shared_channels, theirs.shared_channels, why),
+                ("student.head.head_channels", ours.head_channels, theirs.head_channels, why),
+            ]
         if isinstance(self.distiller, TigBevConfig) and self.distiller.inner_depth and self.student is not None:
             lift = self.student.lift
             agreements += [

@@ -1,7 +1,7 @@
 """`evaluate`: a run, a weights file or a result file, scored with the nuScenes detection metrics."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -38,6 +38,8 @@ _EXPECTED = ", ".join(f"{role}.safetensors" for role in get_args(Role))
 _SOURCES: dict[Role, Source] = {"teacher": "lidar", "student": "camera", "label_encoder": "external"}
 ORACLE = "A label encoder reads the annotations themselves: its score says how well the teacher's head reads them back."
 
+WITHOUT_SPCONV = "spconv is not installed: plain PyTorch convolves the voxels, with the same result."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
@@ -55,7 +57,7 @@ class Trained:
         facts = read_facts(path)
         if facts["role"] not in get_args(Role):
             raise UserError(f"{path} holds a {facts['role']}; expected one of {_EXPECTED}.")
-        experiment = experiment_of(facts)
+        experiment = _computable(experiment_of(facts))
         teacher = None
         if experiment.role == "label_encoder":
             teacher = load_teacher(experiment, TrainedWeights.recall(facts["teacher"]))
@@ -73,6 +75,19 @@ class Trained:
     def dataset(self, index: NuscenesIndex, split: str | None) -> NuscenesDataset:
         split = split or split_names(index.version)[1]
         return open_dataset(self.experiment, index, split=split, training=False, seed=self.facts["seed"])
+
+
+def _computable(experiment: Experiment) -> Experiment:
+    """With voxels convolved by plain PyTorch where spconv is missing: whoever only looks gets the same answers."""
+    teacher = experiment.teacher
+    if teacher is None or teacher.voxel is None:
+        return experiment
+    try:
+        teacher.voxel.check_backend()
+    except UserError:
+        voxel = replace(teacher.voxel, backend="reference")
+        return replace(experiment, teacher=replace(teacher, voxel=voxel))
+    return experiment
 
 
 def weights_of(path: Path, checkpoint: str) -> Path:
@@ -114,6 +129,8 @@ def evaluate_anything(
             raise UserError(f"There is no run folder, weights file or result file {what}.")
         weights = weights_of(what, checkpoint)
         trained = Trained.load(weights)
+        if trained.experiment != experiment_of(trained.facts):
+            console.print(WITHOUT_SPCONV)
         index = trained.index(data, version)
         split = split or split_names(index.version)[1]
         name = trained.facts["recipe"]

@@ -1,16 +1,25 @@
 """Trained weights that others learn from, teachers and label encoders: found, told apart, found again."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from dualdistill.errors import UserError
+from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.checkpoints import fingerprint, read_facts
-from dualdistill.recipes.experiment import Experiment, Role
+from dualdistill.recipes.experiment import Experiment, Role, differences, from_plain, to_plain
 from dualdistill.train.run_folder import RunFolder
 
 _WHAT: dict[Role, str] = {"teacher": "a LiDAR teacher", "label_encoder": "a label encoder", "student": "a student"}
+
+_HEAD_WIDTHS = ("shared_channels", "head_channels")
+_FREE = (
+    "teacher.norm_momentum",
+    "teacher.voxel.backend",
+    *(f"teacher.head.{each.name}" for each in fields(CenterHeadConfig) if each.name not in _HEAD_WIDTHS),
+)
+"""Settings that leave a trained network what it is: how it was trained, how its maps are read, who computes."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +59,17 @@ def find_teacher(experiment: Experiment, given: Path | None, out: Path) -> Train
     """The teacher the user names, or the newest finished run of the teacher's recipe below `out`.
 
     Raises:
-        UserError: if there is none, or it is not a teacher.
+        UserError: if there is none, it is not a teacher, or it is another network than the recipe's teacher.
     """
     assert experiment.teacher_recipe is not None
     if given is not None:
-        return _named(given, "teacher", "--teacher")
-    found = _finished(experiment.teacher_recipe, "teacher", out)
-    if not found:
+        weights = _named(given, "teacher", "--teacher")
+    elif found := _finished(experiment.teacher_recipe, "teacher", out):
+        weights = found[-1]
+    else:
         raise UserError(_train_one(experiment.teacher_recipe, out, "--teacher"))
-    return found[-1]
+    _refuse_another_network(experiment, weights)
+    return weights
 
 
 def find_label_encoder(
@@ -87,6 +98,33 @@ def find_label_encoder(
         others = " for this teacher (there are some for others)" if found else ""
         raise UserError(_train_one(recipe, out, "--label-encoder", f" --teacher {teacher.path}", others))
     return fitting[-1]
+
+
+def _refuse_another_network(experiment: Experiment, weights: TrainedWeights) -> None:
+    """What the weights were trained as must be what the recipe builds. Shapes do not tell all of it: neither the size
+    of pillars nor their empty rows."""
+    theirs, ours = (to_plain(e)["teacher"] for e in (from_plain(weights.facts["experiment"]), experiment))
+    if (theirs["voxel"] is None) != (ours["voxel"] is None):
+        kind, wanted = ("pillars", "voxels") if theirs["voxel"] is None else ("voxels", "pillars")
+        raise UserError(
+            f"{weights.path} ({weights.facts['recipe']}) is a CenterPoint with {kind}, and this recipe learns from one "
+            f"with {wanted}. Take a recipe with such a teacher: `dualdistill recipes list`."
+        )
+    differ = [row for row in differences(ours, theirs, "teacher") if not row[0].startswith(_FREE)]
+    if differ:
+        sets = " ".join(f"--set {key}={_typed(value)}" for key, _, value in differ)
+        rows = "".join(f"\n  {key}: {_typed(value)}, in this recipe {_typed(here)}" for key, here, value in differ)
+        raise UserError(
+            f"{weights.path} ({weights.facts['recipe']}) is another model than the teacher of this recipe. It "
+            f"has:{rows}\nTo learn from it, add:\n  {sets}"
+        )
+
+
+def _typed(value: Any) -> str:
+    """A plain value as --set takes it."""
+    if isinstance(value, list):
+        return ",".join(map(_typed, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _named(given: Path, role: Role, option: str) -> TrainedWeights:
