@@ -69,10 +69,12 @@ def write_readme_table(study: Study, results_folder: Path, readme: Path) -> None
     if not (begin and end):
         raise UserError(f"{readme} has no lines {BEGIN} and {END}: put them where the table belongs.")
     results = load_results(results_folder)
-    table = difference_table(lines_of(study.tables[0], results), brief=True)
-    note = (
-        f"Means over {len(_seeds(results))} seeds, percent; Δ: paired difference to the student alone, 95 % interval."
-    )
+    lines = lines_of(study.tables[0], results)
+    table = difference_table(lines, brief=True)
+    most = len(_seeds(results))
+    fewer = [f"{line.row.name}: {len(line.results)}" for line in lines if 0 < len(line.results) < most]
+    incomplete = f" ({'; '.join(fewer)})" if fewer else ""
+    note = f"Means over {most} seeds{incomplete}, percent; Δ: paired difference to the student alone, 95 % interval."
     write_atomically(readme, f"{before}{BEGIN}\n{table.to_markdown()}\n{note}\n{END}{after}")
 
 
