@@ -1,12 +1,14 @@
 """Converted checkpoints in use, on a tiny world: scored, and teaching."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
+from dualdistill.data.synthetic import TINY, make_synthetic
 from dualdistill.errors import UserError
 from dualdistill.geometry.frustum import frustum
 from dualdistill.models.bevdepth import BevDepth, distill_bevdepth
@@ -96,7 +98,9 @@ def test_a_voxel_teacher_is_not_taken_for_one_of_pillars(converted, world, conso
         learn(console, world, tmp_path, converted / "voxels.safetensors")
 
 
-def test_a_converted_student_is_scored_on_images_of_its_own_size(world, console, tmp_path):
+def test_a_converted_student_is_scored_on_images_of_its_own_size(console, tmp_path):
+    """Full size, as all published ones are: on a single key frame."""
+    world = make_synthetic(tmp_path / "world", replace(TINY, train_scenes=1, key_frames=1), workers=1)
     model = BevDepth(distill_bevdepth())
     state = moderate(bevdet_state(model))
     state["img_view_transformer.frustum"] = frustum((64, 192), (4, 12), model.depths)

@@ -22,7 +22,7 @@ from dualdistill.ops.sparse_conv import Sites, Triple, densify, flat_index
 
 MISSING = (
     "Voxels are convolved by spconv, which is not installed. Install it with `pip install 'dualdistill[voxel]'` (on a "
-    "GPU: the spconv-cu… wheel of your CUDA), or compute with the plain PyTorch form, slower and the same: "
+    "GPU: the spconv-cu… wheel of your CUDA), or compute with the plain PyTorch form, with the same result: "
     "--set teacher.voxel.backend=reference."
 )
 
