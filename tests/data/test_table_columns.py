@@ -198,7 +198,7 @@ def test_a_table_with_any_byte_lost_or_changed_is_read_or_refused_like_by_a_pars
 
 
 @given(
-    st.lists(st.text(st.characters(exclude_characters="\0"), max_size=40), unique=True, max_size=20),
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40), unique=True, max_size=20),
     st.lists(st.integers(0, 30)),
 )
 def test_sorting_finds_what_a_dictionary_finds(tokens, wanted):
