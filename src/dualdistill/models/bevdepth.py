@@ -10,6 +10,7 @@ as zero.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +21,7 @@ from dualdistill.models.bevdepth_config import BevDepthConfig, LiftConfig, disti
 from dualdistill.models.center_decode import decode
 from dualdistill.models.center_losses import center_losses
 from dualdistill.models.center_targets import CenterTargets, center_targets
+from dualdistill.models.checkpoints import load_weights
 from dualdistill.models.depth_loss import depth_bins, sigmoid_depth_loss, softmax_depth_loss
 from dualdistill.models.image_backbone import ImageEncoder
 from dualdistill.models.layers.bev_encoder import ResidualEncoder, ResNetEncoder
@@ -63,12 +65,15 @@ class BevDepth(nn.Module):
         return self.config.weights
 
     def load_pretrained(self) -> None:
-        """Start the image backbone from the weights its config names.
+        """Start from the weights the config names: a whole student's, or those of an image backbone.
 
         Raises:
-            UserError: if they cannot be had.
+            UserError: if they cannot be had, or are of another network.
         """
-        self.image.load_pretrained()
+        if self.config.pretrained != "none":
+            load_weights(self, Path(self.config.pretrained))
+        else:
+            self.image.load_pretrained()
 
     def forward(self, batch: Batch) -> BevOutput:
         cameras = self._cameras(batch)

@@ -135,6 +135,16 @@ class BevDepthConfig:
     temporal: TemporalConfig = field(default_factory=TemporalConfig)
     bev: BevConfig = field(default_factory=BevConfig)
     head: CenterHeadConfig = field(default_factory=lambda: CenterHeadConfig(velocity_weight=1.0, nms="scale"))
+    pretrained: str = "none"
+    """The student.safetensors of a trained student of this architecture, all of whose weights training starts from;
+    "none": from random ones, but for what `image.pretrained` names."""
+
+    def __post_init__(self) -> None:
+        if self.pretrained != "none" and self.image.pretrained != "none":
+            raise ValueError(
+                f"pretrained is {self.pretrained}, which holds the image backbone, too: image.pretrained has no "
+                "effect, set it to none"
+            )
 
     @property
     def weights(self) -> dict[str, float]:

@@ -77,6 +77,11 @@ class Experiment:
             raise ValueError("training.teacher_precision has no effect without a teacher that teaches: set it to fp32")
         if self.inherit_head and not distils:
             raise ValueError("inherit_head has no effect without a teacher: set it to false")
+        if self.inherit_head and self.student is not None and self.student.pretrained != "none":
+            raise ValueError(
+                "inherit_head would put the teacher's task heads in place of those that student.pretrained holds: "
+                "set it to false"
+            )
         self._check_label_encoder()
         if (distils or self.role == "label_encoder") != (self.teacher_recipe is not None):
             raise ValueError("a teacher that teaches needs a teacher_recipe; one that is trained takes none")

@@ -69,8 +69,9 @@ def do_job(job: Job, clock: "Clock") -> None:
             job.recipe,
             data=Path(job.data),
             out=out,
-            overrides=[*job.overrides, *(f"student.image.pretrained={path.resolve()}" for path in starts)],
+            overrides=[*job.overrides, *(f"{job.start}={path.resolve()}" for path in starts)],
             seed=job.seed,
+            teacher_cache=Path(job.teacher_cache) if job.teacher_cache else None,
             workers=0,
             check=False,
         )

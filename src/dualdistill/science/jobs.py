@@ -13,7 +13,7 @@ from dualdistill.data.synthetic.write import GENERATOR_VERSION
 from dualdistill.errors import UserError
 from dualdistill.recipes.experiment import Role, to_plain
 from dualdistill.science.record import experiment_identity, fingerprint_of, read_result, result_name, what_differs
-from dualdistill.science.study import Study, needed_recipes
+from dualdistill.science.study import Start, Study, needed_recipes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,11 @@ class Job:
     learns_from: dict[str, str]
     """Folder of the job behind each recipe whose weights this one takes."""
     starts_from: dict[str, str]
-    """Recipe and folder of the student whose image backbone this one starts from; empty for random weights."""
+    """Recipe and folder of the student whose weights this one starts from; empty for random weights."""
+    start: Start
+    """The setting that takes them."""
+    teacher_cache: str | None
+    """Where the answers of the teacher are kept, for all jobs it teaches; None for a job without one."""
     compared_with: dict[str, str]
     """Folder of the job of each teacher that the student's features are compared with."""
     bands: list[float]
@@ -146,7 +150,7 @@ class _Maker:
             "needs": {needed: job.identity for needed, job in needs.items()},
         }
         if start is not None:
-            identity["starts_from"] = start.identity
+            identity |= {"starts_from": start.identity, "start": self.study.start}
         folder = self.out / f"{key}-seed{seed}-{fingerprint_of(identity)[:10]}"
         job = Job(
             study=self.study.name,
@@ -161,6 +165,8 @@ class _Maker:
             result=str(self.results / result_name(key, seed)),
             learns_from={needed: job.folder for needed, job in needs.items()},
             starts_from={start.recipe: start.folder} if start is not None else {},
+            start=self.study.start,
+            teacher_cache=str(self.out / "teacher-cache") if experiment.distiller is not None else None,
             compared_with={} if experiment.role != "student" or self._is_pretraining(key) else self._teachers(needs),
             bands=list(self.study.bands),
             replicates=self.study.replicates,

@@ -13,7 +13,7 @@ from dualdistill.recipes.experiment import Role, differences, from_plain, to_pla
 from dualdistill.train.run_folder import write_atomically
 
 PRETRAINING = "pretraining"
-"""Key of the student whose image backbone the others start from."""
+"""Key of the student that the others start from."""
 WITHOUT_EFFECT = ("save_every", "log_every")
 """Settings of `training` that change no result and so are not part of an identity."""
 
@@ -110,7 +110,7 @@ class Result:
 
     @property
     def compared(self) -> bool:
-        """Whether it is a student of a table: not a teacher, and not the student whose image backbone others take."""
+        """Whether it is a student of a table: not a teacher, and not the student that others start from."""
         return self.role == "student" and self.row != PRETRAINING
 
 
@@ -159,6 +159,8 @@ def what_differs(recorded: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 
 def _with_defaults(identity: dict[str, Any]) -> dict[str, Any]:
+    if "starts_from" in identity:
+        identity = {"start": "student.image.pretrained"} | identity
     needs = {recipe: _with_defaults(needed) for recipe, needed in identity["needs"].items()}
     try:
         experiment = experiment_identity(to_plain(from_plain(identity["experiment"])))

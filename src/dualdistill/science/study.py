@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Literal, get_args
 
 from dualdistill.data.synthetic import BENCH, TINY
 from dualdistill.data.synthetic.config import SyntheticConfig
@@ -11,6 +11,9 @@ from dualdistill.errors import UserError
 from dualdistill.recipes.catalogue import RECIPES, find
 from dualdistill.recipes.experiment import Experiment, Role, override
 from dualdistill.science.record import PRETRAINING
+
+Start = Literal["student.image.pretrained", "student.pretrained"]
+"""The setting that names the pretraining student's weights."""
 
 BASELINE = "student"
 """Key of the row without a teacher, to which all others are compared."""
@@ -69,8 +72,9 @@ class Study:
     teacher_seed: int = 0
     """One teacher of a kind teaches all students, as in the papers; so does one label encoder."""
     pretraining: Row | None = None
-    """A student trained before all others, whose image backbone theirs start from, as the papers start from ImageNet.
-    None: they start from random weights."""
+    """A student trained before all others, which they start from; None: they start from random weights."""
+    start: Start = "student.image.pretrained"
+    """What they take of it: its image backbone, as the papers start from ImageNet, or everything."""
     sets: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
     """Overrides for every experiment of a role, the budget among them."""
     bands: tuple[float, ...] = (0.0, 15.0, 25.0, 38.0)
@@ -210,7 +214,7 @@ _TABLES = (
 _BUDGETS: dict[Role, tuple[str, ...]] = {
     "teacher": ("training.steps=2000",),
     "label_encoder": ("training.steps=1000",),
-    "student": ("training.steps=600",),
+    "student": ("training.steps=600", "training.cache_precision=fp16", "inherit_head=false"),
 }
 _SAVED_OFTEN = "training.save_every=100"
 
@@ -223,7 +227,8 @@ STUDIES: dict[str, Study] = {
         world=dataclasses.replace(BENCH, seed=100),
         tables=_TABLES,
         seeds=(1, 2, 3),
-        pretraining=Row(recipe="synthetic/student", name="pretraining", key=PRETRAINING, sets=("training.steps=3000",)),
+        pretraining=Row(recipe="synthetic/student", name="pretraining", key=PRETRAINING, sets=("training.steps=5000",)),
+        start="student.pretrained",
         sets={role: (*budget, _SAVED_OFTEN) for role, budget in _BUDGETS.items()},
     ),
     "smoke": Study(

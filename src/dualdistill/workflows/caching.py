@@ -1,5 +1,7 @@
 """`train --teacher-cache`: what may be cached, how much room it takes, and filling it before the first step."""
 
+import random
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,12 +106,24 @@ def open_cache(
         for flip, items in missing.items():
             if not items:
                 continue  # PyTorch warns of a loader of nothing
-            batches = [[(0, i) for i in items[start : start + _BATCH]] for start in range(0, len(items), _BATCH)]
+            batches = _still_missing(cache, tokens, flip, items)
             for batch in DataLoader(datasets[flip], batch_sampler=batches, collate_fn=collate, num_workers=workers):
                 cache.write(batch, distillation.taught(batch.to(device), device))
                 done += len(batch)
                 say(done, count)
     return cache
+
+
+def _still_missing(
+    cache: TeacherCache, tokens: list[str], flip: Flip, items: list[int]
+) -> Iterator[list[tuple[int, int]]]:
+    """Batches of `items` that nobody has made when their turn comes: trainings that start side by side share the work,
+    each beginning elsewhere."""
+    first = random.SystemRandom().randrange(len(items))
+    items = items[first:] + items[:first]
+    for start in range(0, len(items), _BATCH):
+        if batch := [(0, i) for i in items[start : start + _BATCH] if not cache.holds(tokens[i], flip)]:
+            yield batch
 
 
 def _teachers_view(data: DataConfig, flip: Flip) -> DataConfig:

@@ -99,6 +99,8 @@ def _files(experiment: Experiment, samples: int | None) -> dict[str, Any]:
         needed["instance masks"] = f"of every key frame image, {data.instances.masks} masks (data instances)"
     if samples is not None:
         needed["sensor files at most"] = samples * sum(n for n in needed.values() if isinstance(n, int))
+    if experiment.student is not None and experiment.student.pretrained != "none":
+        needed["student weights"] = experiment.student.pretrained
     if experiment.student is not None and experiment.student.image.pretrained != "none":
         needed["image weights"] = f"{experiment.student.image.backbone} from {experiment.student.image.pretrained}"
     if experiment.teacher_recipe is not None:
