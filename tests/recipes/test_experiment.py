@@ -112,3 +112,12 @@ def test_a_method_of_ones_own_may_learn_from_instances():
     full = find("synthetic/x3kd-full-centerpoint").build()
     own = UnloadedMethod(reference="somewhere.py:Method", settings="{}")
     assert replace(full, distiller=own).data.instances is not None
+
+
+def test_a_whole_trained_student_leaves_nothing_else_to_start_from():
+    with pytest.raises(UserError, match="inherit_head would put"):
+        override(find("synthetic/dualdistill-centerpoint").build(), ["student.pretrained=a.safetensors"])
+    with pytest.raises(UserError, match=r"image\.pretrained has no effect"):
+        override(find("nuscenes/student").build(), ["student.pretrained=a.safetensors"])
+    alone = override(find("synthetic/student").build(), ["student.pretrained=a.safetensors"])
+    assert from_plain(to_plain(alone)) == alone

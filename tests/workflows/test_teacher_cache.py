@@ -12,6 +12,7 @@ from dualdistill.structures import Batch, BevOutput, Boxes, HeadOutput, SampleMe
 from dualdistill.train import teacher_cache
 from dualdistill.train.run_folder import RunFolder
 from dualdistill.train.teacher_cache import TeacherCache, flips_of
+from dualdistill.workflows.caching import still_missing
 from dualdistill.workflows.training import resume_training, start_training
 from tests.workflows.conftest import STEPS, TINY_STUDENT, TINY_TEACHER
 
@@ -53,7 +54,7 @@ def test_a_teacher_in_bf16_teaches_what_it_does_in_float32_to_its_rounding(runs,
     halved, live = losses_of(start_training(console, RECIPE, **given)), losses_of(runs["distilled"])
     assert halved != live
     for want, came in zip(live, halved, strict=True):
-        assert came == pytest.approx(want, rel=3e-2, abs=1e-5)
+        assert came == pytest.approx(want, rel=3e-2, abs=1e-2)  # heat map losses begin at tens, some are a tenth
 
 
 @pytest.mark.parametrize(
@@ -149,6 +150,27 @@ def test_caches_of_other_teachers_data_or_precision_lie_apart(tmp_path):
     }
     assert len(folders) == 4
     assert folder({"teacher": "a"}, ("neck",), "bf16") in folders
+
+
+def test_trainings_side_by_side_make_each_answer_once(tmp_path):
+    def numbers(batches):
+        return [number for batch in batches for _, number in batch]
+
+    cache, tokens, flip = (
+        TeacherCache.under(tmp_path, {}, answer(), ("neck",), "bf16"),
+        list("abcdefghij"),
+        (False, True),
+    )
+    items = [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert sorted(numbers(still_missing(cache, tokens, flip, items))) == items
+    mine = still_missing(cache, tokens, flip, items)
+    begun = next(mine)
+    made_by_another = [number for number in items if number % 2]
+    for number in made_by_another:
+        path = cache.path(tokens[number], flip)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert sorted(numbers([begun, *mine])) == sorted({*items} - {*made_by_another} | {*numbers([begun])})
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):

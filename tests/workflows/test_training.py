@@ -141,3 +141,30 @@ def test_a_run_that_is_finished_has_nothing_left(runs, console):
     before = sorted(p.name for p in runs["student"].rglob("*"))
     resume_training(console, runs["student"])
     assert sorted(p.name for p in runs["student"].rglob("*")) == before
+
+
+def test_a_student_may_go_on_from_a_whole_trained_one_and_keeps_its_head(runs, world, console, tmp_path):
+    trained = weights_of(runs["student"], "last")
+    overrides = [*TINY_TEACHER, *TINY_STUDENT, *STEPS, f"student.pretrained={trained}", "inherit_head=false"]
+    given = {"data": world, "out": tmp_path, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
+    still = ["training.optimiser.learning_rate=1e-30", "training.steps=1"]
+    path = start_training(console, "synthetic/dualdistill-centerpoint", overrides=[*overrides, *still], **given)
+    before, after = load_file(trained), load_file(weights_of(path, "last"))
+    for name in before:
+        if "running" not in name and "tracked" not in name:  # batch norm has seen one more batch
+            assert torch.equal(after[name], before[name]), name
+    assert Trained.load(weights_of(path, "last")).experiment.student.pretrained == str(trained)
+
+
+def test_weights_of_another_student_are_no_start(runs, world, console, tmp_path):
+    sets = [*TINY_STUDENT, *STEPS, f"student.pretrained={weights_of(runs['student'], 'last')}"]
+    with pytest.raises(UserError, match=r"another model .*(\n.*)*shape of image.neck"):
+        start_training(
+            console,
+            "synthetic/student",
+            data=world,
+            out=tmp_path,
+            overrides=[*sets, "student.image.channels=16"],
+            seed=1,
+            workers=0,
+        )

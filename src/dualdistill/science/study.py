@@ -214,7 +214,7 @@ _TABLES = (
 _BUDGETS: dict[Role, tuple[str, ...]] = {
     "teacher": ("training.steps=2000",),
     "label_encoder": ("training.steps=1000",),
-    "student": ("training.steps=600", "training.cache_precision=fp16", "inherit_head=false"),
+    "student": ("training.steps=500", "training.cache_precision=fp16", "inherit_head=false"),
 }
 _SAVED_OFTEN = "training.save_every=100"
 
@@ -227,7 +227,7 @@ STUDIES: dict[str, Study] = {
         world=dataclasses.replace(BENCH, seed=100),
         tables=_TABLES,
         seeds=(1, 2, 3),
-        pretraining=Row(recipe="synthetic/student", name="pretraining", key=PRETRAINING, sets=("training.steps=5000",)),
+        pretraining=Row(recipe="synthetic/student", name="pretraining", key=PRETRAINING, sets=("training.steps=3000",)),
         start="student.pretrained",
         sets={role: (*budget, _SAVED_OFTEN) for role, budget in _BUDGETS.items()},
     ),

@@ -106,7 +106,7 @@ def open_cache(
         for flip, items in missing.items():
             if not items:
                 continue  # PyTorch warns of a loader of nothing
-            batches = _still_missing(cache, tokens, flip, items)
+            batches = still_missing(cache, tokens, flip, items)
             for batch in DataLoader(datasets[flip], batch_sampler=batches, collate_fn=collate, num_workers=workers):
                 cache.write(batch, distillation.taught(batch.to(device), device))
                 done += len(batch)
@@ -114,7 +114,7 @@ def open_cache(
     return cache
 
 
-def _still_missing(
+def still_missing(
     cache: TeacherCache, tokens: list[str], flip: Flip, items: list[int]
 ) -> Iterator[list[tuple[int, int]]]:
     """Batches of `items` that nobody has made when their turn comes: trainings that start side by side share the work,
