@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from dualdistill.distill.mfd import FeatureMimic, LevelMimic, RegionConfig
 from dualdistill.distill.regions import Foreground
+from dualdistill.distill.terms import magnitude_on
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import HeadOutput, Targets
 
@@ -119,3 +120,26 @@ def test_where_the_student_is_strong_counts_more_if_it_has_a_say(make_pair):
 def test_settings_that_cannot_be_meant_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         RegionConfig(**options)
+
+
+def test_relative_losses_are_the_same_under_a_teacher_of_any_magnitude(make_pair):
+    teacher, aligned = torch.randn(2, 8, 16, 16), torch.randn(2, 8, 16, 16)
+    module, pair = mimic(magnitude="relative"), make_pair()
+    with torch.no_grad():
+        for level in module.levels.values():
+            level.spatial.bias.zero_()  # a bias has a magnitude of its own
+    once, louder = losses_of(module, pair, teacher, aligned), losses_of(module, pair, 7 * teacher, 7 * aligned)
+    for name, loss in once.items():
+        assert_close(louder[name], loss, rtol=1e-4, atol=0)
+    absolute = losses_of(mimic(), pair, 7 * teacher, 7 * aligned)
+    assert not torch.isclose(absolute["neck/foreground"], once["neck/foreground"], rtol=0.1)
+
+
+def test_magnitudes_are_those_of_the_masked_cells_and_of_all_where_there_are_none():
+    features = torch.ones(1, 2, 2, 2)
+    features[0, :, 0, 0] = torch.tensor([3.0, 4.0])
+    mask = torch.zeros(1, 1, 2, 2, dtype=torch.bool)
+    assert_close(magnitude_on(features, mask), torch.tensor((31 / 8) ** 0.5))
+    mask[0, 0, 0, 0] = True
+    assert_close(magnitude_on(features, mask), torch.tensor(12.5**0.5))
+    assert magnitude_on(torch.zeros(1, 2, 2, 2), mask) > 0

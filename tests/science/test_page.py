@@ -70,7 +70,7 @@ def test_a_loss_where_a_gain_was_published_is_reported_as_such(tmp_path):
 
 
 def test_the_page_is_made_of_the_files_alone_and_the_same_files_make_the_same_bytes(folder, tmp_path):
-    (folder.parent / "discussion.md").write_text("Written by hand.\n")
+    (folder / "discussion.md").write_text("Written by hand.\n")
     first = write_page(TINY_STUDY, folder, folder.parents[1] / "results.md")
     text = first.read_text()
     assert "DualDistill" in text
@@ -81,7 +81,6 @@ def test_the_page_is_made_of_the_files_alone_and_the_same_files_make_the_same_by
     assert set(pictures) == {"gain_per_class.png", "gain_per_distance.png", "depth_error.png", "similarity.png"}
     other = tmp_path / "elsewhere" / "docs" / "results" / "made-up"
     shutil.copytree(folder, other, ignore=shutil.ignore_patterns("*.png"))
-    (other.parent / "discussion.md").write_text("Written by hand.\n")
     assert write_page(TINY_STUDY, other, other.parents[1] / "results.md").read_text() == text
     assert {path.name: path.read_bytes() for path in other.glob("*.png")} == pictures
 

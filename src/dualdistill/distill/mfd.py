@@ -9,13 +9,20 @@ context rings and affinity terms that the released code switches off do not exis
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dualdistill.distill.regions import Foreground, TestPoint, false_positives, foreground, split_regions
-from dualdistill.distill.terms import channel_attention, compare_maps, map_difference, spatial_attention
+from dualdistill.distill.terms import (
+    channel_attention,
+    compare_maps,
+    magnitude_on,
+    map_difference,
+    spatial_attention,
+)
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import HeadOutput, Losses, Targets
 
@@ -25,6 +32,9 @@ class RegionConfig:
     """How the cells of a map are told apart and weighted; the defaults are the released settings, save
     `test_point`."""
 
+    magnitude: Literal["absolute", "relative"] = "absolute"
+    """Of the maps that are compared. "relative": both are divided by the teacher's root mean square on object cells,
+    so that weights and temperatures mean the same under every teacher (not in the paper)."""
     test_point: TestPoint = "center"
     """Of a cell, when asking whether it lies in a box; "corner" (the lower one) is the released code's
     half-cell shift."""
@@ -128,7 +138,11 @@ class FeatureMimic(nn.Module):
                     truth_threshold=self.config.truth_threshold,
                     teacher_threshold=self.config.teacher_threshold,
                 )
-            terms = mimic(teacher[name], aligned[name], here, unfounded)
+            theirs, ours = teacher[name], aligned[name]
+            if self.config.magnitude == "relative":
+                unit = magnitude_on(theirs, here.mask)
+                theirs, ours = theirs / unit, ours / unit
+            terms = mimic(theirs, ours, here, unfounded)
             losses |= {f"{name}/{term}": loss for term, loss in terms.items()}
         return losses
 

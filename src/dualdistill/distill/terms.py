@@ -30,6 +30,15 @@ def channel_attention(features: Float[Tensor, "batch chan y x"], temperature: fl
     return strength.softmax(dim=1) * features.shape[1]
 
 
+@torch.no_grad()
+def magnitude_on(features: Float[Tensor, "batch chan y x"], mask: Bool[Tensor, "batch 1 y x"]) -> Float[Tensor, ""]:
+    """Root mean square of a map over the cells of a mask, all channels and samples together; over all cells if the
+    mask is empty. Positive; no gradient."""
+    squares = features.square().mean(dim=1, keepdim=True)
+    weight = torch.where(mask.any(), mask, True).float()
+    return ((squares * weight).sum() / weight.sum()).sqrt().clamp(min=1e-6)
+
+
 def weighted_squares(
     error: Float[Tensor, "batch chan y x"],
     cell_weight: Float[Tensor, "batch 1 y x"],

@@ -160,7 +160,8 @@ def what_differs(recorded: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 def _with_defaults(identity: dict[str, Any]) -> dict[str, Any]:
     if "starts_from" in identity:
-        identity = {"start": "student.image.pretrained"} | identity
+        started = {"starts_from": _with_defaults(identity["starts_from"])}
+        identity = {"start": "student.image.pretrained"} | identity | started
     needs = {recipe: _with_defaults(needed) for recipe, needed in identity["needs"].items()}
     try:
         experiment = experiment_identity(to_plain(from_plain(identity["experiment"])))

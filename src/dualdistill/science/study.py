@@ -218,18 +218,31 @@ _BUDGETS: dict[Role, tuple[str, ...]] = {
 }
 _SAVED_OFTEN = "training.save_every=100"
 
+_FROM_THE_IMAGE_BACKBONE: dict[Role, tuple[str, ...]] = _BUDGETS | {"student": ("training.steps=600",)}
+
 _A_HANDFUL = ("training.steps=4", "training.batch_size=2", "training.log_every=1", "training.save_every=2")
+
+_PRETRAINING = Row(recipe="synthetic/student", name="pretraining", key=PRETRAINING, sets=("training.steps=3000",))
 
 STUDIES: dict[str, Study] = {
     "paper": Study(
         name="paper",
-        summary="the paper's tables on the bench-size synthetic world: hours",
+        summary="the paper's tables on the bench-size synthetic world, from a trained student on: hours",
         world=dataclasses.replace(BENCH, seed=100),
         tables=_TABLES,
         seeds=(1, 2, 3),
-        pretraining=Row(recipe="synthetic/student", name="pretraining", key=PRETRAINING, sets=("training.steps=3000",)),
+        pretraining=_PRETRAINING,
         start="student.pretrained",
         sets={role: (*budget, _SAVED_OFTEN) for role, budget in _BUDGETS.items()},
+    ),
+    "short": Study(
+        name="short",
+        summary="the methods, from a pretrained image backbone on: students far from converged; an hour or two",
+        world=dataclasses.replace(BENCH, seed=100),
+        tables=(dataclasses.replace(_TABLES[0], rows=_TABLES[0].rows[:-1]),),
+        seeds=(1, 2, 3),
+        pretraining=_PRETRAINING,
+        sets={role: (*budget, _SAVED_OFTEN) for role, budget in _FROM_THE_IMAGE_BACKBONE.items()},
     ),
     "smoke": Study(
         name="smoke",

@@ -41,9 +41,9 @@ def difference_table(lines: Sequence[Line], *, brief: bool = False) -> Table:
     for metric, title in METRICS.items():
         columns += [
             Column(key=f"gain_{metric}", title=f"Δ {title}", signed=True, **_PERCENT),
-            Column(key=f"seeds_{metric}", title="95 % seeds"),
+            Column(key=f"seeds_{metric}", title="95 % seeds", side=True),
             *([] if brief else [Column(key=f"scenes_{metric}", title="95 % scenes", side=True)]),
-            Column(key=f"published_gain_{metric}", title=f"Δ {title} publ.", signed=True, **_PERCENT),
+            Column(key=f"published_gain_{metric}", title=f"Δ {title} publ.", signed=True, side=True, **_PERCENT),
             *([] if brief else [Column(key=f"verdict_{metric}", title="sign", side=True)]),
         ]
     if not brief:
