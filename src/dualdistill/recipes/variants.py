@@ -6,6 +6,7 @@ from typing import Literal
 from dualdistill.distill.distillbev import DistillBevConfig
 from dualdistill.distill.dualdistill import DualDistillConfig
 from dualdistill.distill.labeldistill import LabelDistillConfig
+from dualdistill.distill.mfd import RegionConfig
 from dualdistill.distill.tig_bev import TigBevConfig
 from dualdistill.distill.x3kd import X3kdConfig
 from dualdistill.recipes.experiment import DistillerConfig
@@ -31,6 +32,10 @@ ABLATIONS: dict[str, tuple[str, DualDistillConfig]] = {
     "ground-truth": ("CRD taught by annotations", DualDistillConfig(crd_labels="ground_truth")),
     "temperature-1.0": ("CRD labels at temperature 1.0", DualDistillConfig(crd_temperature=1.0)),
     "temperature-0.5": ("CRD labels at temperature 0.5", DualDistillConfig(crd_temperature=0.5)),
+    "plus": (
+        "beyond the paper: maps are compared in units of the teacher's magnitude on objects",
+        DualDistillConfig(regions=RegionConfig(magnitude="relative")),
+    ),
 }
 """Suffix of a DualDistill recipe: what it is, and the distiller. The paper's CRD labels are the teacher's at 0.1."""
 
