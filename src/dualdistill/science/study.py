@@ -173,7 +173,6 @@ _TABLES = (
             ("dualdistill-centerpoint", "DualDistill"),
             ("distillbev-mvp", "DistillBEV, MVP"),
             ("dualdistill-mvp", "DualDistill, MVP"),
-            ("dualdistill-centerpoint-plus", "DualDistill-plus"),
             ("dualdistill-mvp-plus", "DualDistill-plus, MVP"),
         ),
         note="Teacher: CenterPoint, or MVP where named (with perfect masks: the synthetic world's own).",
@@ -210,6 +209,20 @@ _TABLES = (
             (_FULL, "teacher, temperature 0.1"),
         ),
         reference=f"{_FULL}-ground-truth",
+    ),
+    StudyTable(
+        key="budget",
+        title="Budget",
+        rows=(
+            Row(recipe="synthetic/student", name="no distillation"),
+            Row(
+                recipe="synthetic/student",
+                name="no distillation, twice the steps",
+                key="student-twice",
+                sets=("training.steps=1000",),
+            ),
+        ),
+        note="What the same student gains from more of the same.",
     ),
 )
 
