@@ -5,8 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from dualdistill.distill.mfd import FeatureMimic, LevelMimic, RegionConfig
-from dualdistill.distill.regions import Foreground
-from dualdistill.distill.terms import magnitude_on
+from dualdistill.distill.regions import Foreground, foreground
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import HeadOutput, Targets
 
@@ -122,24 +121,31 @@ def test_settings_that_cannot_be_meant_are_refused(options, message):
         RegionConfig(**options)
 
 
-def test_relative_losses_are_the_same_under_a_teacher_of_any_magnitude(make_pair):
-    teacher, aligned = torch.randn(2, 8, 16, 16), torch.randn(2, 8, 16, 16)
-    module, pair = mimic(magnitude="relative"), make_pair()
-    with torch.no_grad():
-        for level in module.levels.values():
-            level.spatial.bias.zero_()  # a bias has a magnitude of its own
-    once, louder = losses_of(module, pair, teacher, aligned), losses_of(module, pair, 7 * teacher, 7 * aligned)
-    for name, loss in once.items():
-        assert_close(louder[name], loss, rtol=1e-4, atol=0)
-    absolute = losses_of(mimic(), pair, 7 * teacher, 7 * aligned)
-    assert not torch.isclose(absolute["neck/foreground"], once["neck/foreground"], rtol=0.1)
+def test_a_student_that_says_nothing_pays_relatively_the_same_under_every_teacher(make_pair):
+    module, pair = mimic(relative=True), make_pair()
+    module.eval()
+    objects = foreground(pair.targets.boxes, GRID)
+    weight = objects.scale * objects.mask
+    for teacher in (torch.randn(2, 8, 16, 16), 7 * torch.randn(2, 8, 16, 16), torch.randn(2, 8, 16, 16).exp()):
+        losses = losses_of(module, pair, teacher, torch.zeros(2, 8, 16, 16))
+        assert_close(losses["neck/foreground"], 8 * weight.sum() / 2, rtol=1e-4, atol=0)
+    assert losses_of(mimic(), pair, teacher, torch.zeros_like(teacher))["neck/foreground"] > losses["neck/foreground"]
 
 
-def test_magnitudes_are_those_of_the_masked_cells_and_of_all_where_there_are_none():
-    features = torch.ones(1, 2, 2, 2)
-    features[0, :, 0, 0] = torch.tensor([3.0, 4.0])
-    mask = torch.zeros(1, 1, 2, 2, dtype=torch.bool)
-    assert_close(magnitude_on(features, mask), torch.tensor((31 / 8) ** 0.5))
-    mask[0, 0, 0, 0] = True
-    assert_close(magnitude_on(features, mask), torch.tensor(12.5**0.5))
-    assert magnitude_on(torch.zeros(1, 2, 2, 2), mask) > 0
+def test_relative_losses_differ_from_absolute_ones_by_one_factor_a_level(make_pair):
+    teacher, aligned, pair = torch.randn(2, 8, 16, 16), torch.randn(2, 8, 16, 16), make_pair()
+    absolute, relative = mimic(), mimic(relative=True)
+    relative.load_state_dict(absolute.state_dict())
+    plain, scaled = losses_of(absolute, pair, teacher, aligned), losses_of(relative, pair, teacher, aligned)
+    ratios = {name: (scaled[name] / plain[name]).item() for name in plain if plain[name] > 0}
+    assert ratios["neck/spatial"] == pytest.approx(1)
+    assert ratios["neck/background"] == pytest.approx(ratios["neck/foreground"], rel=1e-4)
+    assert ratios["neck/background"] != pytest.approx(1, rel=1e-3)
+
+
+def test_without_objects_relative_losses_are_absolute():
+    nobody = Foreground(mask=torch.zeros(1, 1, 4, 4, dtype=torch.bool), scale=torch.zeros(1, 1, 4, 4))
+    teacher, aligned = torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, 4)
+    absolute, relative = (LevelMimic(RegionConfig(relative=on)) for on in (False, True))
+    relative.load_state_dict(absolute.state_dict())
+    assert_close(relative(teacher, aligned, nobody, None), absolute(teacher, aligned, nobody, None))

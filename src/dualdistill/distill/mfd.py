@@ -9,7 +9,6 @@ context rings and affinity terms that the released code switches off do not exis
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 
 from dualdistill.distill.regions import Foreground, TestPoint, false_positives, foreground, split_regions
 from dualdistill.distill.terms import (
+    attended_square,
     channel_attention,
     compare_maps,
-    magnitude_on,
     map_difference,
     spatial_attention,
 )
@@ -32,9 +31,10 @@ class RegionConfig:
     """How the cells of a map are told apart and weighted; the defaults are the released settings, save
     `test_point`."""
 
-    magnitude: Literal["absolute", "relative"] = "absolute"
-    """Of the maps that are compared. "relative": both are divided by the teacher's root mean square on object cells,
-    so that weights and temperatures mean the same under every teacher (not in the paper)."""
+    relative: bool = False
+    """Count the squared differences of a level in units of the teacher's mean square on object cells, weighted as they
+    are: a student that says nothing then pays for objects the same under every teacher, however its attention peaks
+    (not in the paper)."""
     test_point: TestPoint = "center"
     """Of a cell, when asking whether it lies in a box; "corner" (the lower one) is the released code's
     half-cell shift."""
@@ -97,6 +97,8 @@ class LevelMimic(nn.Module):
             torch.cat([weight * attention for weight in weights.values()], dim=1),
             torch.stack([*channels.values()], dim=1),
         )
+        if config.relative:
+            squares = squares / attended_square(teacher, regions.foreground, attention)
         losses = dict(zip(weights, squares.unbind(), strict=True))
         return losses | {"spatial": map_difference(teacher.mean(1, keepdim=True), self.spatial(mean))}
 
@@ -138,11 +140,7 @@ class FeatureMimic(nn.Module):
                     truth_threshold=self.config.truth_threshold,
                     teacher_threshold=self.config.teacher_threshold,
                 )
-            theirs, ours = teacher[name], aligned[name]
-            if self.config.magnitude == "relative":
-                unit = magnitude_on(theirs, here.mask)
-                theirs, ours = theirs / unit, ours / unit
-            terms = mimic(theirs, ours, here, unfounded)
+            terms = mimic(teacher[name], aligned[name], here, unfounded)
             losses |= {f"{name}/{term}": loss for term, loss in terms.items()}
         return losses
 

@@ -31,12 +31,15 @@ def channel_attention(features: Float[Tensor, "batch chan y x"], temperature: fl
 
 
 @torch.no_grad()
-def magnitude_on(features: Float[Tensor, "batch chan y x"], mask: Bool[Tensor, "batch 1 y x"]) -> Float[Tensor, ""]:
-    """Root mean square of a map over the cells of a mask, all channels and samples together; over all cells if the
-    mask is empty. Positive; no gradient."""
-    squares = features.square().mean(dim=1, keepdim=True)
-    weight = torch.where(mask.any(), mask, True).float()
-    return ((squares * weight).sum() / weight.sum()).sqrt().clamp(min=1e-6)
+def attended_square(
+    features: Float[Tensor, "batch chan y x"],
+    weight: Float[Tensor, "batch 1 y x"],
+    attention: Float[Tensor, "batch 1 y x"],
+) -> Float[Tensor, ""]:
+    """Sum of the squares of a map, mean over channels, over cells by weight and attention, for each unit of weight;
+    1 where there is none. No gradient."""
+    squares = features.square().mean(dim=1, keepdim=True) * weight * attention
+    return torch.where(weight.sum() > 0, squares.sum() / weight.sum().clamp(min=1e-6), 1.0).clamp(min=1e-6)
 
 
 def weighted_squares(

@@ -33,8 +33,8 @@ ABLATIONS: dict[str, tuple[str, DualDistillConfig]] = {
     "temperature-1.0": ("CRD labels at temperature 1.0", DualDistillConfig(crd_temperature=1.0)),
     "temperature-0.5": ("CRD labels at temperature 0.5", DualDistillConfig(crd_temperature=0.5)),
     "plus": (
-        "beyond the paper: maps are compared in units of the teacher's magnitude on objects",
-        DualDistillConfig(regions=RegionConfig(magnitude="relative")),
+        "beyond the paper: feature differences count relative to the teacher's features of objects",
+        DualDistillConfig(regions=RegionConfig(relative=True)),
     ),
 }
 """Suffix of a DualDistill recipe: what it is, and the distiller. The paper's CRD labels are the teacher's at 0.1."""
