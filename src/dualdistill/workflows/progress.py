@@ -17,8 +17,12 @@ class Say(Protocol):
 
 
 @contextmanager
-def progress(console: Console, title: str, *, every_seconds: float = 15.0) -> Iterator[Say]:
-    """Show the progress of one long piece of work while the block runs."""
+def progress(console: Console, title: str, *, before: int = 0, every_seconds: float = 15.0) -> Iterator[Say]:
+    """Show the progress of one long piece of work while the block runs.
+
+    Args:
+        before: How much had been done when it began: time is spent on the rest alone.
+    """
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}"),
@@ -32,7 +36,7 @@ def progress(console: Console, title: str, *, every_seconds: float = 15.0) -> It
             TextColumn("[dim]{task.fields[line]}"),
         )
         with Progress(*columns, *times, console=console) as bar:
-            task = bar.add_task(title, total=1, line="")
+            task = bar.add_task(title, total=max(before, 1), completed=before, line="")
 
             def show(done: int, total: int, line: str = "") -> None:
                 bar.update(task, completed=done, total=total, line=line)
@@ -47,7 +51,7 @@ def progress(console: Console, title: str, *, every_seconds: float = 15.0) -> It
         if done < total and now - told < every_seconds:
             return
         told = now
-        left = (now - began) / max(done, 1) * (total - done)
+        left = (now - began) / max(done - before, 1) * (total - done)
         console.print(
             f"{title}: {done}/{total}, {now - began:.0f} s, about {left:.0f} s left" + (f", {line}" if line else "")
         )

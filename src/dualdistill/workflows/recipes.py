@@ -5,27 +5,29 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dualdistill.recipes.catalogue import RECIPES, find
 from dualdistill.recipes.experiment import differences, override, to_plain
 from dualdistill.train.run_folder import RunFolder
 
+_WIDE = 110
+"""Columns of a terminal that has room for sources."""
+
 
 def list_recipes(console: Console) -> list[dict[str, Any]]:
-    """Print and return every recipe with its published row."""
-    table = Table(
-        "recipe", "what it is", "published mAP / NDS", "source", box=None, header_style="bold", pad_edge=False
-    )
+    """Print and return every recipe with its published row; a narrow terminal is not told the sources."""
+    wide = console.width >= _WIDE
+    table = Table("recipe, what it is", "published\nmAP / NDS", box=None, header_style="bold", pad_edge=False)
+    if wide:
+        table.add_column("source", max_width=50)
     rows = []
     for recipe in RECIPES.values():
         paper = recipe.published
-        table.add_row(
-            recipe.name,
-            recipe.summary,
-            f"{paper.mean_ap:g} / {paper.nds:g}" if paper else "",
-            paper.source if paper else "",
-        )
+        cells = [f"{recipe.name}\n  [dim]{escape(recipe.summary)}[/]"]
+        cells.append(f"{paper.mean_ap:g} / {paper.nds:g}" if paper else "")
+        table.add_row(*cells, *([escape(paper.source) if paper else ""] if wide else []))
         published = {"mAP": paper.mean_ap, "NDS": paper.nds, "source": paper.source} if paper else None
         rows.append({"name": recipe.name, "summary": recipe.summary, "published": published})
     console.print(table)

@@ -207,7 +207,7 @@ def _train(
     facts = {name: value for name, value in job.plain().items() if name != "overrides"}
     if not rank():
         run.log(f"steps {start} to {total}, {len(dataset)} training samples")
-    with progress(console, f"training {job.recipe}") as say:
+    with progress(console, f"training {job.recipe}", before=start) as say:
         # A run that was killed after its last checkpoint has only to be called finished.
         finished = start == total or fit(
             module, loader, run, role=experiment.role, facts=facts, say=say, devices=devices
