@@ -50,6 +50,27 @@ def science_run(
     )
 
 
+@app.command("keep")
+def science_keep(
+    study: StudyName = "paper",
+    data: Annotated[Path | None, typer.Option(help="As of `run`.")] = None,
+    out: Annotated[Path | None, typer.Option(help="As of `run`.")] = None,
+    results: Results = None,
+) -> None:
+    """Keep the weights that students share (teachers, the first student) beside the results, to add rows elsewhere."""
+    from dualdistill.science.run import keep_shared
+    from dualdistill.science.study import find_study
+
+    found = find_study(study)
+    keep_shared(
+        console,
+        found,
+        data=data or Path("data") / f"synthetic-{found.world.name}",
+        out=out or Path("runs/science") / study,
+        results=results or Path("docs/results") / study,
+    )
+
+
 @app.command("table")
 def science_table(study: StudyName = "paper", results: Results = None, json_file: JsonFile = None) -> None:
     """Print the study's tables from its result files."""

@@ -19,8 +19,13 @@ def save_weights(path: Path, module: nn.Module, facts: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     temporary = path.with_name(f".{path.name}.new")
-    save_file(state, temporary, metadata={_KEY: json.dumps(facts)})
+    save_file(state, temporary, metadata=facts_text(facts))
     temporary.replace(path)
+
+
+def facts_text(facts: dict[str, Any]) -> dict[str, str]:
+    """Facts as the metadata of a safetensors file."""
+    return {_KEY: json.dumps(facts)}
 
 
 def read_facts(path: Path) -> dict[str, Any]:

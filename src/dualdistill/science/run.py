@@ -22,6 +22,7 @@ from dualdistill.errors import UserError
 from dualdistill.science.job import BUSY
 from dualdistill.science.jobs import Job, all_jobs, write_job
 from dualdistill.science.record import read_results
+from dualdistill.science.shared import adopt, keep, kept_path
 from dualdistill.science.study import Study
 from dualdistill.workflows.data import make_virtual
 from dualdistill.workflows.progress import progress
@@ -68,6 +69,8 @@ def run_study(
         console.print(f"Not among the recipes, left out: {', '.join(absent)}")
     data, out, results = data.resolve(), out.resolve(), results.resolve()
     jobs = all_jobs(study, data=data, out=out, results=results, seeds=seeds or study.seeds)
+    for job in [] if plan else adopt(jobs):
+        console.print(f"weights of {job.name} taken from {kept_path(job)}")
     todo = what_is_left(study, jobs, only)
     console.print(f"[bold]{study.name}[/]: {len(jobs)} runs in all, {len(todo)} to do -> {results}")
     if plan:
@@ -80,6 +83,22 @@ def run_study(
     deadline = None if limit_minutes is None else time.monotonic() + 60 * limit_minutes
     queue = _Queue(console=console, todo=todo, times=_Times.known(results), workers=workers, threads=threads)
     queue.run(deadline)
+
+
+def keep_shared(console: Console, study: Study, *, data: Path, out: Path, results: Path) -> None:
+    """Keep the weights that the study's students share beside its results.
+
+    Raises:
+        UserError: if none of them is trained below `out`.
+    """
+    study, _ = study.present()
+    written = keep(
+        all_jobs(study, data=data.resolve(), out=out.resolve(), results=results.resolve(), seeds=study.seeds)
+    )
+    if not written:
+        raise UserError(f"{out} has no finished run of {study.name} that others learn from: `science run` makes them.")
+    for path in written:
+        console.print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 def what_is_left(study: Study, jobs: list[Job], only: Iterable[str] = ()) -> list[Job]:

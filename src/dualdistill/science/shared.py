@@ -1,0 +1,86 @@
+"""Weights that a study's students share, kept beside its results: teachers, label encoders, the first student.
+
+A row or a seed can then be added on another machine, and compares with those that are there: the students learn from
+the very same networks. A kept file names no path of the machine that trained it.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from dualdistill.models.checkpoints import facts_text, fingerprint, read_facts
+from dualdistill.science.jobs import Job, needed_run
+from dualdistill.science.record import read_result
+from dualdistill.train.run_folder import RunFolder
+from dualdistill.workflows.evaluation import weights_of
+
+FOLDER = "shared"
+"""Below the results."""
+_RUN = "kept"
+"""Name of the run folder that stands for a training made elsewhere."""
+
+
+def shared_jobs(jobs: Iterable[Job]) -> list[Job]:
+    """Those that others wait for, after what they themselves wait for."""
+    jobs = list(jobs)
+    needed = {folder for job in jobs for folder in job.waits_for}
+    return sorted((job for job in jobs if job.folder in needed), key=lambda job: len(job.waits_for))
+
+
+def kept_path(job: Job) -> Path:
+    result = Path(job.result)
+    return result.parent / FOLDER / f"{result.stem}.safetensors"
+
+
+def keep(jobs: Sequence[Job]) -> list[Path]:
+    """Write the weights of all shared jobs that are recorded and trained here; returns the files."""
+    written = []
+    fingerprints: dict[str, str] = {}
+    for job in shared_jobs(jobs):
+        if not (job.trained and job.recorded):
+            continue
+        weights = weights_of(needed_run(job.recipe, Path(job.folder)), "last")
+        path = kept_path(job)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(load_file(weights), path, metadata=facts_text(_without_paths(read_facts(weights), fingerprints)))
+        fingerprints[fingerprint(weights)] = fingerprint(path)
+        written.append(path)
+    return written
+
+
+def adopt(jobs: Sequence[Job]) -> list[Job]:
+    """Make a finished run of each shared job that is recorded, kept, and not trained here; returns these jobs."""
+    adopted = [job for job in shared_jobs(jobs) if not job.trained and kept_path(job).is_file() and job.recorded]
+    for job in adopted:
+        facts = read_facts(kept_path(job))
+        run = RunFolder(Path(job.folder) / job.recipe / _RUN)
+        if run.path.exists():
+            shutil.rmtree(run.path)  # stopped before it was finished
+        checkpoint = f"step_{facts['step']:06d}"
+        (run.checkpoints / checkpoint).mkdir(parents=True)
+        shutil.copyfile(kept_path(job), run.checkpoints / checkpoint / f"{facts['role']}.safetensors")
+        run.link("last", checkpoint)
+        run.write_json("experiment.json", {**facts, "overrides": job.overrides})
+        scores = read_result(Path(job.result)).scores
+        run.write_json(
+            f"evaluation/{checkpoint}/metrics.json", {"mean_ap": scores.mean_ap, "nd_score": scores.nd_score}
+        )
+        run.write_json("finished.json", {"steps": facts["step"]})
+    return adopted
+
+
+def _without_paths(facts: dict[str, Any], fingerprints: dict[str, str]) -> dict[str, Any]:
+    """Facts with names for paths, and with the fingerprints of the kept files for those of the files they stem from."""
+    facts = json.loads(json.dumps(facts))
+    facts["data"]["root"] = Path(facts["data"]["root"]).name
+    if facts["teacher"] is not None:
+        teacher = facts["teacher"]
+        teacher |= {
+            "path": Path(teacher["path"]).name,
+            "sha256": fingerprints.get(teacher["sha256"], teacher["sha256"]),
+        }
+    return facts
