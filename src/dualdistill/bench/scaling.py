@@ -43,7 +43,9 @@ class Case:
 
     def resized(self, size: str, value: int) -> "Case":
         """With one size changed; images keep their shape, maps and depths their reach."""
-        name = self.name if self.sizes[size] == value else f"{self.name}, {size} {value}"
+        if self.sizes[size] == value:
+            return self
+        name = f"{self.name}, {size} {value}"
         if size in ("cameras", "points", "batch"):
             return replace(self, **{size: value}, name=name)
         experiment = self.experiment
