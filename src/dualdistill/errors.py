@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints it without a traceback and ends with exit code 2.
     """
+
+
+class DivergedError(UserError):
+    """A network answers with numbers that are not finite: its training went wrong, and no result can be made of it."""

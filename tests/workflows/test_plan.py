@@ -11,6 +11,7 @@ from dualdistill.recipes.catalogue import RECIPES, find
 from dualdistill.recipes.experiment import override
 from dualdistill.workflows.costs import Rehearsal, step_cost
 from dualdistill.workflows.plan import plan
+from dualdistill.workflows.scaling import PACKAGED, ScalingTable
 from tests.workflows.conftest import TINY_STUDENT, TINY_TEACHER, TINY_VOXEL_TEACHER
 
 SETS = [*TINY_STUDENT, *TINY_TEACHER]
@@ -57,7 +58,6 @@ def test_a_plan_counts_steps_samples_files_and_disk(console, world):
     assert facts["files"]["LiDAR sweeps per sample"] == 5
     assert facts["files"]["trained teacher"] == "synthetic/teacher-centerpoint"
     assert facts["disk"]["teacher cache"] == distinct * facts["disk"]["teacher cache per sample"]
-    assert facts["seconds"] is None
     json.dumps(facts)
 
 
@@ -95,4 +95,43 @@ def test_a_measured_plan_tells_the_time(console):
     facts = plan(console, RECIPE, overrides=[*SETS, "training.steps=100"], measure=True)
     assert facts["seconds"]["in total"] == pytest.approx(200 * facts["seconds"]["per sample"])
     assert facts["seconds"]["per sample"] > 0
+    assert facts["seconds"]["machine"] is None
+    assert "measured on this machine" in console.file.getvalue()
     assert torch.is_grad_enabled()
+
+
+def test_a_plan_without_measuring_tells_a_time_and_whose_it_is(console, tmp_path):
+    table = ScalingTable.read(PACKAGED)
+    facts = plan(console, RECIPE, overrides=[*SETS, "training.steps=100"])
+    seconds, samples = facts["seconds"], facts["samples per step"]
+    flops = samples * (facts["flops per sample"]["forward"] + facts["flops per sample"]["backward"])
+    assert seconds["per step"] == pytest.approx(table.seconds("student", "32", flops))
+    assert seconds["in total"] == pytest.approx(100 * seconds["per step"])
+    assert seconds["machine"] == table.machine
+    said = " ".join(console.file.getvalue().split())
+    assert table.machine in said
+    assert "--measure" in said
+    assert facts["doubled"].keys() == {"cameras", "image width", "depth bins", "BEV cells a side", "batch"}
+
+    rows = json.loads(PACKAGED.read_text())
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps([r | {"machine": "mine", "milliseconds": 2 * r["milliseconds"]} for r in rows]))
+    slower = plan(console, RECIPE, overrides=[*SETS, "training.steps=100"], scaling=own)
+    assert slower["seconds"]["machine"] == "mine"
+    assert slower["seconds"]["in total"] == pytest.approx(2 * seconds["in total"])
+    assert slower["doubled"] == facts["doubled"]
+
+
+def test_devices_and_accumulation_share_the_work_of_a_step(console):
+    def seconds(*sets, **how):
+        facts = plan(console, "synthetic/student", overrides=[*TINY_STUDENT, *sets], **how)
+        return facts["seconds"]["per step"]
+
+    one = seconds("training.batch_size=2")
+    assert seconds("training.batch_size=4", devices=2) == pytest.approx(one)
+    assert seconds("training.batch_size=2", "training.accumulate=3") == pytest.approx(3 * one)
+
+
+def test_a_teacher_is_told_what_more_points_cost(console):
+    facts = plan(console, "synthetic/teacher-centerpoint", overrides=list(TINY_TEACHER))
+    assert facts["doubled"].keys() == {"points"}

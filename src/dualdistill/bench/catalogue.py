@@ -138,7 +138,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         promises=(Promise(formulation="decoded smaller", benchmark="at test time", ratio=3),),
     ),
     "scaling": Benchmark(
-        summary="a training step against cameras, image width, depth bins, BEV cells, batch and points, with exponents",
+        summary="a training step of the nuScenes networks at half size against cameras, image width, depth bins, BEV "
+        "cells, batch and points, with the exponents of time and memory; steps of different recipes",
         run=lazy("scaling"),
     ),
     "inference": Benchmark(

@@ -47,6 +47,8 @@ class Row:
     """Memory the process grew by at most during one run, MiB; None where the system cannot tell."""
     difference: float | None = None
     """Largest difference to the reference's result, relative to its largest value; None without a result."""
+    facts: dict[str, Any] | None = None
+    """What programs that read the row want to know beside, as JSON values."""
 
 
 def measure(

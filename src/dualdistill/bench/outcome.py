@@ -24,7 +24,7 @@ def plain_row(name: str, row: Row, *, quick: bool, machine: str) -> PlainRow:
     difference: float | str | None = row.difference
     if row.difference is not None and not math.isfinite(row.difference):
         difference = UNEQUAL
-    return {
+    plain = {
         "benchmark": name,
         "setting": row.benchmark,
         "name": row.name,
@@ -36,10 +36,12 @@ def plain_row(name: str, row: Row, *, quick: bool, machine: str) -> PlainRow:
         "quick": quick,
         "machine": machine,
     }
+    return plain if row.facts is None else plain | {"facts": row.facts}
 
 
 def row_of(plain: PlainRow) -> Row:
-    known = {f.name: plain[f.name] for f in fields(Row)} | {"benchmark": plain["setting"]}
+    known = {f.name: plain[f.name] for f in fields(Row) if f.name != "facts"}
+    known |= {"benchmark": plain["setting"], "facts": plain.get("facts")}
     return Row(**known | {"difference": math.inf if known["difference"] == UNEQUAL else known["difference"]})
 
 

@@ -1,94 +1,211 @@
 """How the cost of a training step grows with the size of the problem: one thing varied, the others kept.
 
-The exponent k of each table is the slope of log(milliseconds) against log(size): cost ~ size^k between the sizes
-measured. 1 is proportional, 0 means that something else decides. It is written in the row of the largest size.
+The exponent k of each table is the slope of log(cost) against log(size): cost ~ size^k between the sizes measured. 1 is
+proportional, 0 means that something else decides. It stands in the name of the largest size, for readers, and in the
+facts of every row, for `dualdistill plan`.
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import msgspec
 import torch
 
 from dualdistill.bench.measure import Formulation, Row, measure
-from dualdistill.models.bevdepth import BevDepth
-from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.recipes.catalogue import find
 from dualdistill.recipes.experiment import Experiment
-from dualdistill.structures import Batch, weighted_sum
-from dualdistill.train.step import Detector, channels_last, training_losses
-from dualdistill.workflows.stand_in import stand_in
+from dualdistill.workflows.costs import Rehearsal, step_cost
+from dualdistill.workflows.scaling import Facts, growth_of, plain_facts
+from dualdistill.workflows.stand_in import POINTS
 
-Step = Callable[[], None]
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A step to take."""
+
+    name: str
+    experiment: Experiment
+    cameras: int = 6
+    points: int | None = None
+    """Of a sample; as many as its sweeps hold, if not given."""
+    batch: int = 1
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """By the names of the tables."""
+        student, teacher, data = self.experiment.student, self.experiment.teacher, self.experiment.data
+        if student is not None:
+            image = {"cameras": self.cameras, "image width": data.image_size[1], "depth bins": student.lift.bins}
+            return image | {"BEV cells a side": student.bev.grid.width, "batch": self.batch}
+        assert teacher is not None
+        points = POINTS * data.num_sweeps if self.points is None else self.points
+        return {"points": points, "BEV cells a side": teacher.points_grid.width, "batch": self.batch}
+
+    def resized(self, size: str, value: int) -> "Case":
+        """With one size changed; images keep their shape, maps and depths their reach."""
+        if self.sizes[size] == value:
+            return self
+        name = f"{self.name}, {size} {value}"
+        if size in ("cameras", "points", "batch"):
+            return replace(self, **{size: value}, name=name)
+        experiment = self.experiment
+        student, data = experiment.student, experiment.data
+        assert student is not None
+        if size == "image width":
+            height, width = data.image_size
+            data = replace(data, image_size=(height * value // width, value))
+        elif size == "depth bins":
+            low, high = student.lift.depth_range
+            student = replace(student, lift=replace(student.lift, depth_step=(high - low) / value))
+        else:
+            student = replace(student, bev=replace(student.bev, cell=2 * student.bev.reach / value))
+        return replace(self, experiment=replace(experiment, student=student, data=data), name=name)
+
+    def rehearsal(self) -> Rehearsal:
+        return Rehearsal(self.experiment, self.batch, cameras=self.cameras, points=self.points)
+
+    def facts(self) -> Facts:
+        return Facts(
+            step=self.name,
+            role=self.experiment.role,
+            precision=self.experiment.training.precision,
+            flops=self.batch * step_cost(self.experiment, cameras=self.cameras, points=self.points).flops,
+            sizes=self.sizes,
+            varied=None,
+            growth=None,
+        )
+
+
+Variation = tuple[str, Case, tuple[int, ...]]
+"""A table: the size that is varied, the case it is varied of, and its values from small to large."""
 
 
 def run(quick: bool) -> list[Row]:
-    """One table for each of `VARIED`; quick: two sizes of each, measured once."""
+    """A table for each size at the architectures of the nuScenes recipes, and one of different recipes; quick: at those
+    of the synthetic ones, two sizes of each, measured once."""
+    student, teacher = small_student(), small_teacher()
+    if quick:
+        return scaling_rows(_variations(student, teacher, quick=True), [student, teacher], repeats=1)
+    large = half_student()
+    narrow = large.resized("image width", 176)
+    training = replace(narrow.experiment.training, precision="bf16")
+    in_half = replace(narrow, name=f"{narrow.name}, bf16", experiment=replace(narrow.experiment, training=training))
+    recipes = [student, teacher, half_teacher(), narrow, in_half, large]
+    return scaling_rows(_variations(large, half_teacher()), recipes, repeats=2)
+
+
+def _variations(student: Case, teacher: Case, *, quick: bool = False) -> list[Variation]:
+    values = SMALL if quick else FULL
+    return [(size, teacher if size == "points" else student, some) for size, some in values.items()]
+
+
+FULL: dict[str, tuple[int, ...]] = {
+    "cameras": (2, 4, 6),
+    "image width": (176, 352, 528),
+    "depth bins": (30, 59, 118),
+    "BEV cells a side": (32, 64, 128),
+    "batch": (1, 2),
+    "points": (60_000, 120_000, 240_000),
+}
+SMALL: dict[str, tuple[int, ...]] = {
+    "cameras": (2, 6),
+    "image width": (96, 192),
+    "depth bins": (59, 118),
+    "BEV cells a side": (24, 48),
+    "batch": (1, 2),
+    "points": (10_000, 125_000),
+}
+"""Sizes of each table, full and quick; those of the case itself are among them where it is a student."""
+
+
+def small_student() -> Case:
+    """The synthetic student as it is."""
+    return Case(name="synthetic/student", experiment=find("synthetic/student").build())
+
+
+def small_teacher() -> Case:
+    """The synthetic teacher as it is."""
+    return Case(name="synthetic/teacher-centerpoint", experiment=find("synthetic/teacher-centerpoint").build())
+
+
+def half_student() -> Case:
+    """`nuscenes/student` with images and map of half the side, in float32: its parts cost a quarter each, so that their
+    proportions are those of the recipe, and exponents too."""
+    experiment = find("nuscenes/student").build()
+    assert experiment.student is not None
+    height, width = experiment.data.image_size
+    bev = replace(experiment.student.bev, cell=2 * experiment.student.bev.cell)
+    experiment = replace(
+        experiment,
+        data=replace(experiment.data, image_size=(height // 2, width // 2)),
+        student=replace(experiment.student, bev=bev),
+        training=replace(experiment.training, precision="32"),
+    )
+    return Case(name=f"nuscenes/student at {height // 2}x{width // 2}", experiment=experiment)
+
+
+def half_teacher() -> Case:
+    """`nuscenes/teacher-centerpoint` on a map of half the side, its pillars as large as they are."""
+    experiment = find("nuscenes/teacher-centerpoint").build()
+    assert experiment.teacher is not None
+    reach = experiment.teacher.reach / 2
+    low, high = experiment.data.point_range[2::3]
+    data = replace(experiment.data, point_range=(-reach, -reach, low, reach, reach, high), box_reach=reach)
+    teacher = replace(experiment.teacher, reach=reach)
+    return Case(
+        name=f"nuscenes/teacher-centerpoint within {reach} m",
+        experiment=replace(experiment, data=data, teacher=teacher),
+        points=60_000,
+    )
+
+
+def scaling_rows(variations: Sequence[Variation], recipes: Sequence[Case], *, repeats: int) -> list[Row]:
+    """A table of each variation, then one of `recipes`. A step that several tables show is measured once; all of them
+    take turns."""
+    tables = [(size, base, [base.resized(size, value) for value in values]) for size, base, values in variations]
+    cases = {case.name: case for *_, some in (*tables, ("", None, recipes)) for case in some}
+    facts = {name: case.facts() for name, case in cases.items()}
+    steps = [
+        # A processor without bf16 takes many times as long.
+        Formulation(name=name, run=case.rehearsal().step, repeats=1 if facts[name].precision == "bf16" else None)
+        for name, case in cases.items()
+    ]
+    measured = {row.name: row for row in measure("", steps, repeats=repeats)}
+    threads = f"{torch.get_num_threads()} threads"
     rows = []
-    for name, (sizes, build) in VARIED.items():
-        kept = (sizes[0], sizes[-1]) if quick else sizes
-        rows += scaling_rows(name, kept, build, repeats=1 if quick else 5)
+    for size, base, some in tables:
+        rows += _table(size, f"scaling with {size}: {base.name} ({threads})", some, measured, facts)
+    first = measured[recipes[0].name].milliseconds
+    for case in recipes:
+        row = measured[case.name]
+        rows.append(
+            replace(
+                row,
+                benchmark=f"steps of different recipes ({threads})",
+                ratio=first / row.milliseconds,
+                facts=plain_facts(facts[case.name]),
+            )
+        )
     return rows
 
 
-def scaling_rows(name: str, sizes: tuple[int, ...], build: Callable[[int], Step], *, repeats: int) -> list[Row]:
-    """Steps of each size; their ratios are to the smallest."""
-    rows = measure(
-        f"scaling with {name} ({torch.get_num_threads()} threads)",
-        [Formulation(name=f"{name} {size}", run=build(size)) for size in sizes],
-        repeats=repeats,
-    )
-    slope = exponent(sizes, [row.milliseconds for row in rows])
-    return [*rows[:-1], replace(rows[-1], name=f"{rows[-1].name} (cost ~ {name}^{slope:.2f})")]
-
-
-def exponent(sizes: tuple[int, ...], costs: list[float]) -> float:
-    """Slope of the least-squares line through (log size, log cost)."""
-    x, y = [math.log(size) for size in sizes], [math.log(cost) for cost in costs]
-    middle_x, middle_y = sum(x) / len(x), sum(y) / len(y)
-    rise = sum((a - middle_x) * (b - middle_y) for a, b in zip(x, y, strict=True))
-    return rise / sum((a - middle_x) ** 2 for a in x)
-
-
-def _step(detector: torch.nn.Module, batch: Batch) -> Step:
-    channels_last(detector.train())
-    assert isinstance(detector, Detector)
-    weights = detector.weights
-
-    def step() -> None:
-        detector.zero_grad()
-        weighted_sum(training_losses(detector, None, batch), weights).backward()
-
-    return step
-
-
-def _student(cameras: int = 6, width: int = 192, bins: int = 59, cells: int = 48, samples: int = 1) -> Step:
-    """Of the synthetic student."""
-    experiment: Experiment = find("synthetic/student").build()
-    config = experiment.student
-    assert config is not None
-    low = config.lift.depth_range[0]
-    lift = replace(config.lift, depth_range=(low, 60.0), depth_step=(60.0 - low) / bins)
-    bev = replace(config.bev, cell=2 * config.bev.reach / cells)
-    data = replace(experiment.data, image_size=(width // 3, width), depth_range=lift.depth_range)
-    torch.manual_seed(0)
-    return _step(BevDepth(replace(config, lift=lift, bev=bev)), stand_in(data, samples, cameras=cameras))
-
-
-def _teacher(points: int) -> Step:
-    """Of the synthetic teacher."""
-    experiment = find("synthetic/teacher-centerpoint").build()
-    assert experiment.teacher is not None
-    torch.manual_seed(0)
-    return _step(CenterPoint(experiment.teacher), stand_in(experiment.data, points=points))
-
-
-VARIED: dict[str, tuple[tuple[int, ...], Callable[[int], Step]]] = {
-    "cameras": ((2, 4, 8), lambda n: _student(cameras=n)),
-    "image width": ((96, 192, 384), lambda n: _student(width=n)),
-    "depth bins": ((30, 59, 118), lambda n: _student(bins=n)),
-    "BEV cells a side": ((24, 48, 96), lambda n: _student(cells=n)),
-    "batch": ((1, 2, 4), lambda n: _student(samples=n)),
-    "points": ((10_000, 40_000, 160_000), _teacher),
-}
-"""What is varied: its sizes, and a step of one size. Images keep their shape, so width counts twice."""
+def _table(
+    size: str, setting: str, cases: Sequence[Case], measured: dict[str, Row], facts: dict[str, Facts]
+) -> list[Row]:
+    """Rows of one variation; their ratios are to its first."""
+    own = [measured[case.name] for case in cases]
+    values = [case.sizes[size] for case in cases]
+    growth = growth_of(values, [row.milliseconds for row in own], [row.peak_mib for row in own])
+    said = f"time ~ {size}^{growth.time:.2f}"
+    if growth.memory is not None:
+        said += f", memory ~ {size}^{growth.memory:.2f}"
+    return [
+        replace(
+            row,
+            benchmark=setting,
+            name=f"{size} {value}" + (f" ({said})" if value == values[-1] else ""),
+            ratio=own[0].milliseconds / row.milliseconds,
+            facts=plain_facts(msgspec.structs.replace(facts[case.name], varied=size, growth=growth)),
+        )
+        for case, value, row in zip(cases, values, own, strict=True)
+    ]

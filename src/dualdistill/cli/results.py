@@ -42,11 +42,12 @@ def visualize(
     samples: Annotated[int, typer.Option(help="How many samples to draw, spread over the split.")] = 4,
     checkpoint: Annotated[str, typer.Option(help="last, best or step_000400.")] = "last",
     split: Annotated[str | None, typer.Option(help="Default: val, or mini_val for v1.0-mini.")] = None,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Also a recording for rerun's viewer (extra viz).")] = False,
 ) -> None:
-    """Draw what a run detects: report.html beside its evaluation, no display needed."""
+    """Draw what a run detects: report.html and PNG files beside its evaluation, no display needed."""
     from dualdistill.workflows.drawing import visualize_run
 
-    visualize_run(console, run, data=data, samples=samples, checkpoint=checkpoint, split=split)
+    visualize_run(console, run, data=data, samples=samples, checkpoint=checkpoint, split=split, rerun=rerun)
 
 
 def compare(

@@ -62,7 +62,13 @@ def plan(
     version: Version = None,
     split: Annotated[str | None, typer.Option(help="Trained on; default: train, or mini_train for v1.0-mini.")] = None,
     devices: Annotated[int, typer.Option(help="Processes that share each batch.")] = 1,
-    measure: Annotated[bool, typer.Option(help="Take two steps here and tell how long it all will last.")] = False,
+    measure: Annotated[bool, typer.Option(help="Take two steps here: the time is then this machine's.")] = False,
+    scaling: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measured steps of `bench scaling --json FILE` to tell the time from; default: the package's."
+        ),
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """What a recipe will cost: parameters, arithmetic, memory, steps, files, disk, time; before anything is spent."""
@@ -77,6 +83,7 @@ def plan(
         split=split,
         devices=devices,
         measure=measure,
+        scaling=scaling,
     )
     write_json(json_file, facts)
 

@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from dualdistill.errors import DivergedError
 from dualdistill.structures import Batch, BevOutput, Boxes, SampleMeta
 
 
@@ -27,13 +28,39 @@ def predict(
     """Detections of each sample in its BEV frame, on the CPU, in the loader's order.
 
     `say` is told how many samples are done.
+
+    Raises:
+        DivergedError: for a detector that answers with numbers that are not finite.
     """
     detector.eval()
     answers: list[tuple[SampleMeta, Boxes]] = []
     with torch.no_grad():
         for batch in batches:
             batch = batch.to(device)
-            found = detector.detect(detector(batch), batch)
+            found = detect(detector, batch)
             answers += [(meta, boxes.to("cpu")) for meta, boxes in zip(batch.meta, found, strict=True)]
             say(len(answers))
     return answers
+
+
+def detect(detector: Detector, batch: Batch) -> tuple[Boxes, ...]:
+    """Boxes of each sample of one batch.
+
+    Raises:
+        DivergedError: as `predict`.
+    """
+    output = detector(batch)
+    found = detector.detect(output, batch)
+    maps = {"heatmap": output.predictions.heatmap, "box": output.predictions.regression}
+    for name, values in maps.items():
+        _require_finite(values, name)
+    for boxes in found:  # finite logarithms of sizes may still be infinite sizes
+        for name in ("center", "size", "yaw", "velocity"):
+            _require_finite(getattr(boxes, name), name)
+    return found
+
+
+def _require_finite(values: torch.Tensor, name: str) -> None:
+    if not values.isfinite().all():
+        bad = float(values[~values.isfinite()][0])
+        raise DivergedError(f"It answers with {bad} in a {name}.")

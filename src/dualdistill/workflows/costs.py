@@ -49,12 +49,18 @@ class StepCost:
 
 
 class Rehearsal:
-    """The parts of a training, freshly initialised, and a stand-in batch for them."""
+    """The parts of a training, freshly initialised, and a stand-in batch for them.
 
-    def __init__(self, experiment: Experiment, samples: int = 1):
+    Args:
+        samples: Of the batch.
+        cameras: Of a sample.
+        points: Of a sample; as many as the sweeps of the experiment hold, if not given.
+    """
+
+    def __init__(self, experiment: Experiment, samples: int = 1, *, cameras: int = 6, points: int | None = None):
         torch.manual_seed(0)
         self.experiment = experiment
-        self.batch: Batch = stand_in(experiment.data, samples)
+        self.batch: Batch = stand_in(experiment.data, samples, cameras=cameras, points=points)
         self.teacher = CenterPoint(experiment.teacher) if experiment.teacher and experiment.teacher_recipe else None
         if self.teacher is not None:
             freeze(self.teacher)
@@ -79,11 +85,18 @@ class Rehearsal:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             return weighted_sum(training_losses(self.detector, self.distillation, self.batch), weights)
 
+    def step(self) -> None:
+        """Forward and backward; leaves no gradients behind."""
+        self.forward().backward()
+        for module in (self.detector, self.distillation):
+            if module is not None:
+                module.zero_grad()
 
-def step_cost(experiment: Experiment) -> StepCost:
-    """Count one step of one sample."""
+
+def step_cost(experiment: Experiment, *, cameras: int = 6, points: int | None = None) -> StepCost:
+    """Count one step of one sample; arguments as of `Rehearsal`."""
     with _Weightless():
-        rehearsal = Rehearsal(experiment)
+        rehearsal = Rehearsal(experiment, cameras=cameras, points=points)
         answer = rehearsal.distillation.taught(rehearsal.batch, "cpu") if rehearsal.distillation else None
     kept: dict[int, int] = {}
     parameters = {p.untyped_storage().data_ptr() for p in _parameters(rehearsal)}

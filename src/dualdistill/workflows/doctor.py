@@ -3,56 +3,145 @@
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from packaging.requirements import Requirement
 from rich.console import Console
 from rich.markup import escape
 
+from dualdistill.data.cache import cache_root
+from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
 
 _GIGABYTE = 1e9
-_OPTIONAL = {"spconv": "voxel CenterPoints"}
+_WANTED_GB = 5
+"""Of free disk: a demo, or a short training and its results."""
+_OPTIONAL = {
+    "spconv": ("voxel", "voxel CenterPoints at full speed"),
+    "onnxruntime": ("export", "`export`"),
+    "tensorboard": ("tensorboard", "curves in TensorBoard"),
+    "rerun": ("viz", "`visualize --rerun`"),
+}
+"""Module, its extra, and what wants it."""
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the report."""
+
+    what: str
+    remedy: str = ""
+    """Empty where nothing is wrong."""
 
 
 def examine(console: Console, data: Path | None) -> int:
     """Print what was found; 0 where nothing stands in the way, 2 otherwise."""
-    problems = 0
+    findings = [*_environment(), *_devices(), *_disk(), *([] if data is None else _root(data))]
+    for finding in findings:
+        mark = "[red]bad[/] " if finding.remedy else "[green]ok[/]  "
+        remedy = f"\n     -> {escape(finding.remedy)}" if finding.remedy else ""
+        console.print(f"{mark} {escape(finding.what)}{remedy}")
+    return 2 if any(finding.remedy for finding in findings) else 0
 
-    def tell(good: bool, what: str, remedy: str = "") -> None:
-        nonlocal problems
-        problems += not good
-        mark = "[green]ok[/]  " if good else "[red]bad[/] "
-        console.print(f"{mark} {escape(what)}" + (f"\n     -> {escape(remedy)}" if not good and remedy else ""))
 
-    tell(sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}", "install Python 3.11 or newer")
-    for name in ("torch", "torchvision", "timm", "pytorch-lightning", "embreex"):
-        try:
-            tell(True, f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            tell(False, f"{name} is missing", f"pip install {name}")
-    for name, use in _OPTIONAL.items():
-        # Its wheels have many names, one a CUDA version.
-        found = "is installed" if find_spec(name) else "is not installed (pip install 'dualdistill[voxel]')"
-        tell(True, f"{name}, optional, for {use}, {found}")
+def _environment() -> Iterator[Finding]:
+    version = sys.version.split()[0]
+    too_old = sys.version_info < (3, 11)
+    yield Finding(what=f"Python {version}", remedy="install Python 3.11 or newer" if too_old else "")
+    try:
+        requirements = [Requirement(text) for text in metadata.requires("dualdistill") or []]
+    except metadata.PackageNotFoundError:
+        yield Finding(
+            what="dualdistill runs from a folder, it is not installed", remedy="pip install -e . in its clone"
+        )
+        requirements = []
+    for needed in requirements:
+        if needed.marker is None:
+            yield package(needed)
+    for module, (extra, use) in _OPTIONAL.items():
+        # Distributions have other names, spconv's one a CUDA version.
+        state = "is installed" if find_spec(module) else f"is not installed (pip install 'dualdistill[{extra}]')"
+        yield Finding(what=f"{module}, optional, for {use}, {state}")
+
+
+def package(needed: Requirement) -> Finding:
+    """Whether it is installed, in a version that will do."""
+    try:
+        version = metadata.version(needed.name)
+    except metadata.PackageNotFoundError:
+        return Finding(what=f"{needed.name} is missing", remedy=f"pip install '{needed}'")
+    if not needed.specifier.contains(version, prereleases=True):
+        return Finding(what=f"{needed.name} {version}: {needed.specifier} is needed", remedy=f"pip install '{needed}'")
+    return Finding(what=f"{needed.name} {version}")
+
+
+def _devices() -> Iterator[Finding]:
+    cores = f"{os.cpu_count()} CPU cores"
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            tell(True, f"GPU {index}: {torch.cuda.get_device_name(index)}")
+            memory = torch.cuda.get_device_properties(index).total_memory / _GIGABYTE
+            yield Finding(what=f"GPU {index}: {torch.cuda.get_device_name(index)}, {memory:.0f} GB")
+        yield Finding(what=cores)
+    elif _NVIDIA_DRIVER.is_file():
+        yield Finding(
+            what=f"an NVIDIA driver is here, but torch {torch.__version__} cannot use it",
+            remedy="see that `nvidia-smi` lists the GPU, and that this torch is a CUDA build no newer than the driver: "
+            "https://pytorch.org/get-started",
+        )
     else:
-        tell(True, f"no GPU: runs on {os.cpu_count()} CPU cores (full-size nuScenes recipes want a GPU)")
-    free = shutil.disk_usage(Path.cwd()).free / _GIGABYTE
-    tell(
-        free > 5,
-        f"{free:.0f} GB free on this disk",
-        "free some space: runs and the synthetic world want about 5 GB",
-    )
-    if data is not None:
-        from dualdistill.data.index import NuscenesIndex
+        yield Finding(what=f"no GPU: runs on {cores} (full-size nuScenes recipes want a GPU)")
 
+
+def _disk() -> Iterator[Finding]:
+    places = {"runs, here": Path.cwd(), "the cache (DUALDISTILL_CACHE)": cache_root()}
+    for use, folder in places.items():
+        existing = next(place for place in (folder, *folder.parents) if place.exists())
+        if not os.access(existing, os.W_OK):
+            yield Finding(
+                what=f"{existing}, for {use}, cannot be written to",
+                remedy="work in a folder of your own"
+                if folder == Path.cwd()
+                else "set DUALDISTILL_CACHE to one that can",
+            )
+            continue
+        free = shutil.disk_usage(existing).free / _GIGABYTE
+        enough = free > _WANTED_GB
+        yield Finding(
+            what=f"{free:.0f} GB free for {use}: {existing}",
+            remedy="" if enough else f"free some space: a run and a synthetic world want about {_WANTED_GB} GB",
+        )
+
+
+def _root(data: Path) -> Iterator[Finding]:
+    """Every version of a data root, and whether sensor files are where its tables say. Not every file is looked at."""
+    versions = sorted(path.name for path in data.glob("v1.0-*") if path.is_dir())
+    if not versions:
+        yield Finding(
+            what=f"{data} is no nuScenes root: it has no folder v1.0-*",
+            remedy="give the folder that holds v1.0-*, samples and sweeps, or make a world: "
+            "`dualdistill data make-synthetic ROOT`",
+        )
+    for version in versions:
         try:
-            tell(True, f"{data}: {len(NuscenesIndex.open(data))} key frames")
+            index = NuscenesIndex.open(data, version)
         except UserError as error:
-            tell(False, str(error))
-    return 2 if problems else 0
+            remedy = (
+                f"unpack the tables of {version} again: `dualdistill data check {data} --version {version}` tells more"
+            )
+            yield Finding(what=str(error), remedy=remedy)
+            continue
+        rows = [0, len(index.data_channel) // 2, len(index.data_channel) - 1] if len(index.data_channel) else []
+        missing = [index.path(row) for row in rows if not index.path(row).is_file()]
+        counts = f"{data} ({version}): {len(index.scene_name)} scenes, {len(index)} key frames"
+        yield Finding(
+            what=f"{counts}; {missing[0]} is missing" if missing else counts,
+            remedy=f"unpack samples and sweeps there: `dualdistill data check {data} --version {version}` looks at all"
+            if missing
+            else "",
+        )

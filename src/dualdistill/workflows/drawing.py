@@ -1,11 +1,13 @@
 """Pages and pictures of runs: what `visualize` writes, and the report of the demo."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from dualdistill.visualize.cameras import draw_cameras
 from dualdistill.visualize.features import draw_features
 from dualdistill.visualize.layers import BoxLayer
 from dualdistill.visualize.palette import DARK, LIGHT, Theme
+from dualdistill.visualize.recording import Recording, require_rerun
 from dualdistill.workflows.build import open_dataset, split_names
 from dualdistill.workflows.evaluation import Trained, evaluate_anything, weights_of
 
@@ -44,11 +47,29 @@ class Exhibit:
 
 
 def visualize_run(
-    console: Console, path: Path, *, data: Path | None, samples: int, checkpoint: str, split: str | None
+    console: Console,
+    path: Path,
+    *,
+    data: Path | None,
+    samples: int,
+    checkpoint: str,
+    split: str | None,
+    rerun: bool = False,
 ) -> Path:
-    """Write report.html beside the evaluation of a checkpoint (evaluated first, if it was not)."""
+    """Evaluate a checkpoint; write report.html beside its metrics, and the drawings on it as PNG files into
+    drawings/.
+
+    Args:
+        rerun: Also write recording.rrd, for the viewer of rerun.
+
+    Raises:
+        UserError: for no run, or, with `rerun`, where that is not installed.
+    """
     run = RunFolder.open(path)
     weights = weights_of(path, checkpoint)
+    folder = run.evaluation(weights.parent.name)
+    if rerun:
+        require_rerun()  # before the evaluation, which may take long
     trained = Trained.load(weights)
     metrics = evaluate_anything(console, weights, data=data, split=split)
     colour = (
@@ -62,10 +83,14 @@ def visualize_run(
     page = ReportPage(exhibit.name, f"Step {trained.facts['step']}, evaluated on {split or 'the validation split'}.")
     page.section("Result").table(results_table([ResultRow.from_metrics(exhibit.name, metrics)]))
     add_training(page, [exhibit])
-    add_scenes(page, [exhibit], viewing_dataset(exhibit.trained, data, split), samples)
+    dataset = viewing_dataset(exhibit.trained, data, split)
+    with Recording(folder / "recording.rrd") if rerun else nullcontext() as recording:
+        add_scenes(page, [exhibit], dataset, samples, drawings=folder / "drawings", recording=recording)
     add_facts(page, [exhibit])
-    written = page.write(run.evaluation(weights.parent.name) / "report.html")
-    console.print(f"wrote {written}")
+    written = page.write(folder / "report.html")
+    console.print(f"wrote {written}, and its drawings of samples in {folder / 'drawings'}")
+    if rerun:
+        console.print(f"wrote {folder / 'recording.rrd'}: look at it with `rerun {folder / 'recording.rrd'}`")
     return written
 
 
@@ -84,8 +109,21 @@ def add_training(page: ReportPage, exhibits: list[Exhibit]) -> None:
     page.figure(draw_curves(records), "How the losses went.", alt="Loss curves of all runs", dpi=110)
 
 
-def add_scenes(page: ReportPage, exhibits: list[Exhibit], dataset: NuscenesDataset, samples: int) -> None:
-    """BEV, camera images and feature maps of samples spread evenly over the split."""
+def add_scenes(
+    page: ReportPage,
+    exhibits: list[Exhibit],
+    dataset: NuscenesDataset,
+    samples: int,
+    *,
+    drawings: Path | None = None,
+    recording: Recording | None = None,
+) -> None:
+    """BEV, camera images and feature maps of samples spread evenly over the split.
+
+    Args:
+        drawings: Folder that also gets each drawing as a PNG file.
+        recording: Also gets each sample.
+    """
     if samples < 1:
         raise UserError(f"--samples must be at least 1, got {samples}.")
     count = min(samples, len(dataset))
@@ -100,10 +138,21 @@ def add_scenes(page: ReportPage, exhibits: list[Exhibit], dataset: NuscenesDatas
         outputs = {exhibit.name: look(exhibit.trained, batch) for exhibit in exhibits}
         found = {e.name: e.trained.detector.detect(outputs[e.name], batch)[0] for e in exhibits}
         page.heading(f"Sample {batch.meta[0].token[:8]}")
-        _add_bev(page, exhibits, batch, found)
-        _add_cameras(page, exhibits, batch, found)
         maps = {f"{e.name}, before the head": outputs[e.name].neck[0] for e in exhibits}
-        _add_features(page, maps, batch.boxes[0], outputs[exhibits[0].name].extent)
+        figures = {
+            "bev": _add_bev(page, exhibits, batch, found),
+            "cameras": _add_cameras(page, exhibits, batch, found),
+            "features": _add_features(page, maps, batch.boxes[0], outputs[exhibits[0].name].extent),
+        }
+        if drawings is not None:
+            drawings.mkdir(parents=True, exist_ok=True)
+            for what, figure in figures.items():
+                figure.savefig(drawings / f"{batch.meta[0].token[:8]}-{what}.png", dpi=120)
+        if recording is not None:
+            truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=DARK.truth)
+            layers = [truth, *(_layer(e, found[e.name], DARK) for e in exhibits)]
+            points = batch.points.features if batch.points is not None else None
+            recording.add(batch.meta[0].token, points, batch.cameras, layers)
 
 
 def look(trained: Trained, batch: Batch) -> BevOutput:
@@ -111,19 +160,20 @@ def look(trained: Trained, batch: Batch) -> BevOutput:
         return trained.detector.to("cpu").eval()(batch)
 
 
-def _add_bev(page: ReportPage, exhibits: list[Exhibit], batch: Batch, found: Mapping[str, Boxes]) -> None:
+def _add_bev(page: ReportPage, exhibits: list[Exhibit], batch: Batch, found: Mapping[str, Boxes]) -> Figure:
     points = batch.points.features if batch.points is not None else None
 
-    def drawn(theme: Theme) -> Any:
+    def drawn(theme: Theme) -> Figure:
         truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=theme.truth, filled=True)
         panels = {e.name: [truth, _layer(e, found[e.name], theme)] for e in exhibits}
         return draw_bev_panels(points, panels, theme=theme)
 
-    caption = "From above: LiDAR points, annotations, detections."
-    page.figure(drawn(LIGHT), caption, alt="Boxes from above", dark=drawn(DARK), dpi=100)
+    caption, light = "From above: LiDAR points, annotations, detections.", drawn(LIGHT)
+    page.figure(light, caption, alt="Boxes from above", dark=drawn(DARK), dpi=100)
+    return light
 
 
-def _add_cameras(page: ReportPage, exhibits: list[Exhibit], batch: Batch, found: Mapping[str, Boxes]) -> None:
+def _add_cameras(page: ReportPage, exhibits: list[Exhibit], batch: Batch, found: Mapping[str, Boxes]) -> Figure:
     cameras, shown = batch.cameras, exhibits[-1]
     assert cameras is not None
     truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=DARK.truth)
@@ -136,13 +186,15 @@ def _add_cameras(page: ReportPage, exhibits: list[Exhibit], batch: Batch, found:
     )
     caption = f"What the cameras see, as the network sees it, with annotations and the boxes of {shown.name}."
     page.figure(figure, caption, alt="Six camera images with boxes", encoding="jpeg", dpi=100)
+    return figure
 
 
 def _add_features(
     page: ReportPage, maps: Mapping[str, Tensor], boxes: Boxes, extent: tuple[float, float, float, float]
-) -> None:
+) -> Figure:
     figure = draw_features(maps, boxes, extent=extent)
     page.figure(figure, "Mean magnitude of the BEV features.", alt="BEV feature maps side by side", dpi=90)
+    return figure
 
 
 def _layer(exhibit: Exhibit, boxes: Boxes, theme: Theme) -> BoxLayer:

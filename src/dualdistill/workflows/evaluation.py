@@ -1,6 +1,8 @@
 """`evaluate`: a run, a weights file or a result file, scored with the nuScenes detection metrics."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -10,7 +12,7 @@ from rich.console import Console
 
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.errors import UserError
+from dualdistill.errors import DivergedError, UserError
 from dualdistill.evaluate.evaluation import evaluate_submission
 from dualdistill.evaluate.export import detections_to_global
 from dualdistill.evaluate.predict import predict
@@ -90,6 +92,19 @@ def _computable(experiment: Experiment) -> Experiment:
     return experiment
 
 
+@contextmanager
+def naming(trained: Trained) -> Iterator[None]:
+    """Says whose weights diverged, and what to do, where a detector finds that they did."""
+    try:
+        yield
+    except DivergedError as error:
+        raise UserError(
+            f"The training of {trained.path} ({trained.facts['recipe']}, step {trained.facts['step']}) diverged. "
+            f"{error} Take an earlier checkpoint (--checkpoint step_…; metrics.jsonl of the run shows when its losses "
+            "went wrong), or train again with a lower training.optimiser.learning_rate or clip_norm."
+        ) from None
+
+
 def weights_of(path: Path, checkpoint: str) -> Path:
     """The detector's weights in a run folder, or the file itself."""
     if path.is_dir():
@@ -156,11 +171,15 @@ def evaluate_anything(
 def write_detections(
     console: Console, trained: Trained, dataset: NuscenesDataset, path: Path, workers: int = 0
 ) -> None:
-    """Let a detector look at every sample and write its result file."""
+    """Let a detector look at every sample and write its result file.
+
+    Raises:
+        UserError: if its weights diverged.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trained.detector.to(device)
     loader = evaluation_loader(dataset, EVALUATION_BATCH, workers)
-    with progress(console, f"detecting with {trained.facts['recipe']}") as say:
+    with progress(console, f"detecting with {trained.facts['recipe']}") as say, naming(trained):
         answers = predict(trained.detector, loader, device=device, say=lambda done: say(done, len(dataset)))
     parts = [detections_to_global(boxes, meta, sample=i) for i, (meta, boxes) in enumerate(answers)]
     sources = [_SOURCES[trained.experiment.role]]

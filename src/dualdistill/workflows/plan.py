@@ -1,7 +1,6 @@
 """`plan`: what a recipe will cost, before anything is spent."""
 
 import math
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from dualdistill.train.teacher_cache import TeacherCache, size_text
 from dualdistill.workflows.build import open_dataset, split_names
 from dualdistill.workflows.caching import flips_drawn, maps_read, refuse_uncacheable
 from dualdistill.workflows.costs import Rehearsal, StepCost, step_cost
+from dualdistill.workflows.scaling import PACKAGED, ScalingTable
 
 NUSCENES_TRAIN, NUSCENES_BALANCED = 28_130, 123_580
 """Samples of the official training split, as they are and class-balanced (spec dualdistill 5.3)."""
@@ -36,9 +36,16 @@ def plan(
     split: str | None = None,
     devices: int = 1,
     measure: bool = False,
+    scaling: Path | None = None,
 ) -> dict[str, Any]:
-    """Print and return the cost of a training: parameters, arithmetic, memory, steps, files, disk and, measured on this
-    machine, time."""
+    """Print and return the cost of a training: parameters, arithmetic, memory, steps, files, disk, time, and what
+    doubling a size does to it.
+
+    Args:
+        measure: Take the time of a step on this machine, instead of telling it from a scaling table.
+        scaling: That table; the package's, if not given.
+    """
+    table = ScalingTable.read(scaling or PACKAGED)
     experiment = override(find(recipe).build(), overrides)
     each = experiment.training.batch_of_one(devices)
     samples, drawn, source = _samples(experiment, data, version, split)
@@ -61,7 +68,8 @@ def plan(
         "memory of which activations": each * cost.activation_bytes,
         "files": _files(experiment, samples),
         "disk": _disk(experiment, cost, steps, samples),
-        "seconds": _seconds(experiment, cost, steps * step_samples, devices) if measure else None,
+        "seconds": _seconds(experiment, cost, steps, devices, None if measure else table),
+        "doubled": _doubled(experiment, table),
     }
     _show(console, facts)
     return facts
@@ -128,22 +136,50 @@ def _disk(experiment: Experiment, cost: StepCost, steps: int, samples: int | Non
     return disk
 
 
-def _seconds(experiment: Experiment, cost: StepCost, samples: int, devices: int) -> dict[str, float]:
-    """Time of the whole training on devices like this one: a step is taken here, and scaled by its arithmetic.
+def _seconds(
+    experiment: Experiment, cost: StepCost, steps: int, devices: int, table: ScalingTable | None
+) -> dict[str, Any]:
+    """Time of a sample, of a step, and in all, on devices like the one of the table; without one, like this one.
 
-    Rows of `bench scaling` say how far cost follows arithmetic. Reading data is not part of it.
+    Reading data is not part of it.
     """
+    training = experiment.training
+    each = training.batch_of_one(devices)
+    if table is None:
+        per_sample, machine, nearest = _measured(experiment, cost), None, None
+    else:
+        flops = each * cost.flops
+        per_sample = table.seconds(experiment.role, training.precision, flops) / each
+        machine, nearest = table.machine, table.nearest(experiment.role, training.precision, flops)
+    per_step = per_sample * each * training.accumulate
+    return {
+        "per sample": per_sample,
+        "per step": per_step,
+        "in total": per_step * steps,
+        "machine": machine,
+        "nearest measured step": nearest and {"name": nearest.facts.step, "precision": nearest.facts.precision},
+    }
+
+
+def _measured(experiment: Experiment, cost: StepCost) -> float:
+    """Seconds of a sample in a step that is taken here: at half the image's sides where it is large, and scaled by its
+    arithmetic."""
     tried, scale = experiment, 1.0
     height, width = experiment.data.image_size
     if cost.flops > _SMALL and experiment.data.cameras and not (height % 64 or width % 64):
         tried = replace(experiment, data=replace(experiment.data, image_size=(height // 2, width // 2)))
         scale = cost.flops / step_cost(tried).flops
     rehearsal = Rehearsal(tried)
-    rehearsal.forward().backward()  # the first step allocates
+    rehearsal.step()  # the first step allocates
     began = time.perf_counter()
-    rehearsal.forward().backward()
-    each = (time.perf_counter() - began) * scale
-    return {"per sample": each, "in total": each * samples / devices}
+    rehearsal.step()
+    return (time.perf_counter() - began) * scale
+
+
+def _doubled(experiment: Experiment, table: ScalingTable) -> dict[str, dict[str, float | None]]:
+    """By what time and memory of a step grow with each size that this experiment has, were it twice as large."""
+    has = dict.fromkeys(table.growth, experiment.student is not None) | {"points": experiment.role == "teacher"}
+    return {name: factors for name, factors in table.doubled().items() if has[name]}
 
 
 def _show(console: Console, facts: dict[str, Any]) -> None:
@@ -171,9 +207,29 @@ def _show(console: Console, facts: dict[str, Any]) -> None:
         whole = f", {size_text(disk['teacher cache'])} in all" if disk["teacher cache"] else ""
         needs = f"; needs {disk['teacher cache needs']}" if "teacher cache needs" in disk else ""
         table.add_row("teacher cache", f"{size_text(disk['teacher cache per sample'])} a sample{whole}{needs}")
-    seconds = facts["seconds"]
-    if seconds is None:
-        table.add_row("time", f"not measured (--measure takes two steps on this machine, {os.cpu_count()} cores)")
-    else:
-        table.add_row("time", f"{seconds['per sample']:.2f} s a sample, {seconds['in total'] / 3600:,.1f} h in all")
+    table.add_row("time", _said(facts))
+    console.print(table)
+    if facts["doubled"]:
+        _show_doubled(console, facts["doubled"])
+
+
+def _said(facts: dict[str, Any]) -> str:
+    """How long, and who says so."""
+    seconds, samples = facts["seconds"], facts["samples per step"]
+    text = f"{seconds['per step']:,.3g} s a step of {samples} samples, {seconds['in total'] / 3600:,.1f} h in all, "
+    if seconds["machine"] is None:
+        return text + "measured on this machine, reading of data apart"
+    nearest = seconds["nearest measured step"]
+    return (
+        f"{text}reading of data apart, if devices were like the one that the table of measured steps was taken on: "
+        f"{seconds['machine']} (its nearest step: {nearest['name']}, in precision {nearest['precision']}). "
+        "`--measure` takes two steps on this machine instead"
+    )
+
+
+def _show_doubled(console: Console, doubled: dict[str, dict[str, float | None]]) -> None:
+    table = Table("twice as large", "time of a step", "memory of a step", box=None, pad_edge=False)
+    for name, factors in doubled.items():
+        table.add_row(name, *("?" if factor is None else f"x {factor:.2f}" for factor in factors.values()))
+    console.print()
     console.print(table)

@@ -9,11 +9,12 @@ from rich.table import Table
 
 from dualdistill.deploy.rig import Rig
 from dualdistill.errors import UserError
+from dualdistill.evaluate.predict import detect
 from dualdistill.structures import CAMERAS, CLASSES, Batch, Boxes
 from dualdistill.visualize.bev import Forward, draw_bev
 from dualdistill.visualize.cameras import draw_cameras
 from dualdistill.visualize.layers import BoxLayer
-from dualdistill.workflows.evaluation import Trained, weights_of
+from dualdistill.workflows.evaluation import Trained, naming, weights_of
 from dualdistill.workflows.samples import read_sample, require_data
 
 SHOWN_ROWS = 25
@@ -42,8 +43,8 @@ def predict_sample(
         batch = own_batch(console, trained, images, calibration)
     else:
         batch = read_sample(trained, trained.index(data, version), sample, split)
-    with torch.no_grad():
-        (boxes,) = trained.detector.detect(trained.detector(batch), batch)
+    with torch.no_grad(), naming(trained):
+        (boxes,) = detect(trained.detector, batch)
     assert boxes.score is not None
     boxes = boxes.select(boxes.score >= min_score)
     boxes = boxes.select(boxes.score.argsort(descending=True, stable=True))  # type: ignore[union-attr]

@@ -7,12 +7,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from dualdistill.errors import DivergedError
+
 
 class DeformableConv(nn.Module):
     """3x3 convolution that looks where it wants to; it starts as an ordinary one.
 
     Version 2 (`modulated`) also weighs each of the nine taps. Runs in float32, also under autocast: offsets
     in bfloat16 would be rounded to whole cells on wide maps.
+
+    Raises:
+        DivergedError: on the CPU, for offsets that are not finite: torchvision would read foreign memory there and may
+            end the process. (On a GPU they make NaN of outputs or gradients; looking there would hold up every step.)
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, modulated: bool, groups: int = 1, bias: bool = True):
@@ -30,5 +36,9 @@ class DeformableConv(nn.Module):
             x = x.float()
             # 18 offsets, (dy, dx) a tap in row-major order, then nine mask logits
             offset = self.offset(x)
+            if offset.device.type == "cpu" and not torch.compiler.is_compiling() and not offset.isfinite().all():
+                raise DivergedError(
+                    "The offsets of a deformable convolution are not finite: the weights before it diverged."
+                )
             mask = offset[:, 18:].sigmoid() if self.modulated else None
             return deform_conv2d(x, offset[:, :18], self.weight, self.bias, padding=1, mask=mask)
