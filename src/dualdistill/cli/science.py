@@ -71,6 +71,23 @@ def science_keep(
     )
 
 
+@app.command("gradients")
+def science_gradients(
+    run: Annotated[Path, typer.Argument(help="A student's run folder.")],
+    data: Annotated[Path | None, typer.Option(help="Root of its data; default: where it was trained.")] = None,
+    checkpoint: Annotated[str, typer.Option(help="last, best, or step_000400.")] = "last",
+    batches: Annotated[int, typer.Option(min=1, help="To take the mean of.")] = 8,
+    json_file: JsonFile = None,
+) -> None:
+    """Which loss moves a student: shares of the gradient, and whether each pulls along with detection or against it."""
+    from dataclasses import asdict
+
+    from dualdistill.workflows.gradients import gradient_pulls
+
+    pulls = gradient_pulls(console, run, data=data, batches=batches, checkpoint=checkpoint)
+    write_json(json_file, [asdict(pull) for pull in pulls])
+
+
 @app.command("table")
 def science_table(study: StudyName = "paper", results: Results = None, json_file: JsonFile = None) -> None:
     """Print the study's tables from its result files."""
