@@ -168,3 +168,36 @@ def test_weights_of_another_student_are_no_start(runs, world, console, tmp_path)
             seed=1,
             workers=0,
         )
+
+
+def test_a_distiller_that_goes_first_learns_beside_a_student_that_stays(runs, world, console, tmp_path):
+    trained = weights_of(runs["student"], "last")
+    overrides = [*TINY_TEACHER, *TINY_STUDENT, *STEPS, f"student.pretrained={trained}", "inherit_head=false"]
+    path = start_training(
+        console,
+        "synthetic/dualdistill-centerpoint",
+        data=world,
+        out=tmp_path,
+        overrides=[*overrides, "training.distiller_first=2"],
+        seed=1,
+        workers=0,
+        teacher=runs["teacher"],
+    )
+    run = RunFolder.open(path)
+
+    def moved(name: str, before: dict[str, torch.Tensor], step: str) -> list[str]:
+        after = load_file(run.checkpoints / step / f"{name}.safetensors")
+        statistics = ("running", "tracked")
+        return [key for key in before if not any(s in key for s in statistics) and not after[key].equal(before[key])]
+
+    assert moved("student", load_file(trained), "step_000002") == []
+    assert moved("student", load_file(trained), "step_000003")
+    early = load_file(run.checkpoints / "step_000002" / "distiller.safetensors")
+    assert moved("distiller", early, "step_000003")
+
+
+def test_without_a_distiller_none_goes_first(world, console, tmp_path):
+    with pytest.raises(UserError, match="distiller_first has no effect"):
+        start_training(
+            console, "synthetic/student", data=world, out=tmp_path, overrides=["training.distiller_first=2"], seed=1
+        )

@@ -77,6 +77,8 @@ class Study:
     """What they take of it: its image backbone, as the papers start from ImageNet, or everything."""
     sets: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
     """Overrides for every experiment of a role, the budget among them."""
+    distilled_sets: tuple[str, ...] = ()
+    """Overrides for every distilled student, beside those of its role."""
     bands: tuple[float, ...] = (0.0, 15.0, 25.0, 38.0)
     """Borders of the distance bands in which AP is told apart, metres from the ego vehicle."""
     replicates: int = 200
@@ -105,7 +107,8 @@ class Study:
     def experiment(self, recipe: str, sets: tuple[str, ...] = ()) -> tuple[Experiment, list[str]]:
         """The resolved experiment of a recipe in this study, and the overrides that make it."""
         base = find(recipe).build()
-        overrides = [*self.sets.get(base.role, ()), *sets]
+        distilled = self.distilled_sets if base.distiller is not None else ()
+        overrides = [*self.sets.get(base.role, ()), *distilled, *sets]
         return override(base, overrides), overrides
 
     def present(self) -> tuple["Study", list[str]]:
@@ -245,10 +248,11 @@ STUDIES: dict[str, Study] = {
         summary="the paper's tables on the bench-size synthetic world, from a trained student on: hours",
         world=dataclasses.replace(BENCH, seed=100),
         tables=_TABLES,
-        seeds=(1, 2, 3),
+        seeds=(2, 3, 4),
         pretraining=_PRETRAINING,
         start="student.pretrained",
         sets={role: (*budget, _SAVED_OFTEN) for role, budget in _BUDGETS.items()},
+        distilled_sets=("training.distiller_first=100",),
     ),
     "short": Study(
         name="short",

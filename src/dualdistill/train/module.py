@@ -29,6 +29,9 @@ class TrainingConfig:
     steps: int | None = None
     """Length of training in optimiser steps; None where `epochs` says it."""
     precision: Literal["32", "bf16"] = "32"
+    distiller_first: int = 0
+    """Steps at the beginning in which the distiller learns alone. Its adapters start from random weights: beside a
+    student that is trained already, their first gradients would undo it."""
     teacher_precision: TeacherPrecision = "fp32"
     """Of the frozen teacher's forward pass in distillation."""
     cache_precision: Literal["fp32", "fp16", "bf16"] = "bf16"
@@ -44,6 +47,8 @@ class TrainingConfig:
             raise ValueError("give the length of training either in epochs or in steps (set the other to none)")
         if min(self.batch_size, self.accumulate, self.save_every, self.log_every) < 1:
             raise ValueError("batch_size, accumulate, save_every and log_every must be at least 1")
+        if self.distiller_first < 0:
+            raise ValueError(f"distiller_first must not be negative, got {self.distiller_first}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
 
@@ -150,6 +155,9 @@ class TrainingModule(pl.LightningModule):
         return total
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        if self.distillation is not None and self.step < self.config.distiller_first:
+            for parameter in self.detector.parameters():
+                parameter.grad = None  # left as it is, by the optimiser's averages and weight decay, too
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         limit = self.config.optimiser.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else float("inf"))
