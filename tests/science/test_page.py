@@ -93,7 +93,7 @@ def test_what_was_not_run_is_said(folder):
 
 def test_the_readme_keeps_all_but_what_stands_between_its_markers(folder, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"# Before\n{BEGIN}\nold\n{END}\nafter\n")
+    readme.write_text(f"# Before\n{BEGIN}\nold\n{END}\nafter\n".format(TINY_STUDY.name, TINY_STUDY.name))
     write_readme_table(TINY_STUDY, folder, readme)
     write_readme_table(TINY_STUDY, folder, readme)
     text = readme.read_text()

@@ -16,8 +16,8 @@ from dualdistill.science.summary import METRICS, check_comparable, lines_of, mis
 from dualdistill.science.tables import difference_table, error_table, points, run_table, teacher_table, written
 from dualdistill.train.run_folder import write_atomically
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-"""What stands between these lines of the README is generated."""
+BEGIN, END = "<!-- results of {}: begin -->", "<!-- results of {}: end -->"
+"""What stands between these lines of the README, with the study's name in them, is generated."""
 DISCUSSION = "discussion.md"
 """Written by people, in the results' folder: taken into the page where it exists."""
 
@@ -64,10 +64,11 @@ def write_readme_table(study: Study, results_folder: Path, readme: Path) -> None
         UserError: if the markers are not there.
     """
     text = readme.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    first, last = BEGIN.format(study.name), END.format(study.name)
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
     if not (begin and end):
-        raise UserError(f"{readme} has no lines {BEGIN} and {END}: put them where the table belongs.")
+        raise UserError(f"{readme} has no lines {first} and {last}: put them where the table belongs.")
     results = load_results(results_folder)
     lines = lines_of(study.tables[0], results)
     table = difference_table(lines, brief=True)
@@ -75,7 +76,7 @@ def write_readme_table(study: Study, results_folder: Path, readme: Path) -> None
     fewer = [f"{line.row.name}: {len(line.results)}" for line in lines if 0 < len(line.results) < most]
     incomplete = f" ({'; '.join(fewer)})" if fewer else ""
     note = f"Means over {most} seeds{incomplete}, percent; Δ: paired difference to the student alone, 95 % interval."
-    write_atomically(readme, f"{before}{BEGIN}\n{table.to_markdown()}\n{note}\n{END}{after}")
+    write_atomically(readme, f"{before}{first}\n{table.to_markdown()}\n{note}\n{last}{after}")
 
 
 def print_tables(console: Console, study: Study, results_folder: Path) -> list[dict[str, Any]]:
