@@ -212,6 +212,20 @@ def test_sorting_finds_what_a_dictionary_finds(tokens, wanted):
         positions.of(as_texts(["absent token"]), as_texts(["me"]), "a.b", may_be_empty=True)
 
 
+@given(st.permutations(range(12)), st.lists(st.integers(-20, 20), min_size=12, max_size=12))
+def test_a_guess_changes_nothing_but_the_way(order: list[int], guess: list[int]):
+    tokens = [f"token {i}" for i in range(12)]
+    positions = Positions(Path("folder"), "sample", as_texts(tokens))
+    wanted = as_texts(tokens[i] if i % 3 else "" for i in order)
+    found = positions.of(wanted, wanted, "a.b", may_be_empty=True, guess=np.array(guess))
+    assert found.tolist() == [i if i % 3 else -1 for i in order]
+
+
+def test_tokens_that_follow_each_other_are_searched_once():
+    positions = Positions(Path("folder"), "sample", as_texts("abc"))
+    assert positions.of(as_texts("bbbbaaac"), as_texts("12345678"), "a.b").tolist() == [1, 1, 1, 1, 0, 0, 0, 2]
+
+
 def test_tokens_that_share_their_64_bits_are_told_apart(monkeypatch):
     keys = Positions._keys
     monkeypatch.setattr(Positions, "_keys", lambda self, tokens: keys(self, tokens) * np.uint64(self.salt > 1))

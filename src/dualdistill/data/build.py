@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 
 from dualdistill.data import tables
+from dualdistill.data.ahead import Ahead, cut_ahead
 from dualdistill.data.build_annotations import annotation_columns
 from dualdistill.data.table_columns import read_table_columns
 from dualdistill.data.tables import read_table, require_all
@@ -27,24 +28,40 @@ BLOCK = 1 << 14
 """Matrices made at once: what they are made from stays in a processor's cache."""
 
 
-def build_columns(folder: Path) -> Iterator[tuple[str, Columns]]:
+def build_columns(folder: Path, scratch: Path) -> Iterator[tuple[str, Columns]]:
     """Columns of the index by file name, from the version folder of a nuScenes root; one file after another, so that
     those written need not be held.
+
+    Args:
+        scratch: Folder for what can go when all is done.
 
     Raises:
         UserError: for tables that are missing, cut off, or contradict each other.
     """
     tables.require_tables(folder)
+    with cut_ahead(folder, {"ego_pose": tables.EgoPose, "sample_annotation": tables.Annotation}, scratch) as ahead:
+        yield from _columns(folder, ahead)
+
+
+def _columns(folder: Path, ahead: Ahead) -> Iterator[tuple[str, Columns]]:
     scenes, samples, sample_positions = _scenes_and_samples(folder)
     yield "scenes", scenes
-    sensor_data = _sensor_data(folder, sample_positions)
+    calibrations = read_table(folder, "calibrated_sensor", tables.CalibratedSensor)
+    records = _sensor_records(folder, calibrations, sample_positions)
+    sensor_data = _sensor_data(records)
     _attach_key_frames(samples, sensor_data)
     _end_chains_with_scenes(samples["sample_scene"], sensor_data)
     yield "sensor_data", sensor_data
     del sensor_data
+    yield "sensor_poses", {"global_from_ego": _ego_poses(folder, records, ahead)}
+    yield "sensor_calibrations", _of_sensors(folder, calibrations, records.pop("calibration"))
+    del records
     categories = read_table(folder, "category", tables.Named)
     attributes = read_table(folder, "attribute", tables.Named)
-    annotations = annotation_columns(folder, sample_positions, samples["sample_timestamp_us"], categories, attributes)
+    records = ahead.read("sample_annotation")
+    annotations = annotation_columns(
+        folder, records, sample_positions, samples["sample_timestamp_us"], categories, attributes
+    )
     samples["annotation_count"] = np.bincount(
         annotations.pop("annotation_sample"), minlength=len(samples["sample_scene"])
     )
@@ -86,59 +103,89 @@ def _scenes_and_samples(folder: Path) -> tuple[Columns, dict[str, np.ndarray], P
     )
 
 
-def _sensor_data(folder: Path, sample_positions: Positions) -> dict[str, np.ndarray]:
-    """Records of the cameras and the LiDAR, by channel, then time."""
-    pose_positions, rotation, translation = _ego_poses(folder)
+def _sensor_records(
+    folder: Path, calibrations: list[tables.CalibratedSensor], sample_positions: Positions
+) -> dict[str, np.ndarray]:
+    """What the table says of the cameras and the LiDAR, by channel, then time, links as positions but for the pose."""
     sensors = read_table(folder, "sensor", tables.Sensor)
-    calibrations = read_table(folder, "calibrated_sensor", tables.CalibratedSensor)
-    records = _by_channel(folder, _channels(folder, sensors, calibrations), calibrations)
-    tokens = records["token"]
-    rows = Positions(folder, "sample_data", tokens)
+    records = _by_channel(folder, _channels(folder, sensors, calibrations), calibrations, sample_positions)
+    _link(folder, records)
+    return records
 
-    def links(positions: Positions, field: str, *, may_be_empty: bool = False) -> Int[np.ndarray, "data"]:
-        return positions.of(records.pop(field), tokens, f"sample_data.{field}", may_be_empty=may_be_empty)
 
-    pose = links(pose_positions, "ego_pose_token")
-    calibration = records["calibration"]
+def _sensor_data(records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns of the index out of records, without those for poses and calibrations."""
     return {
-        "data_filename": records["filename"],
-        "data_channel": records["channel"],
-        "data_sample": links(sample_positions, "sample_token"),
-        "data_timestamp_us": records["timestamp"],
-        "data_prev": links(rows, "prev", may_be_empty=True),
-        "data_next": links(rows, "next", may_be_empty=True),
-        "data_is_key": records["is_key_frame"],
-        "data_size": np.stack([records["height"], records["width"]], axis=1).astype(np.int32),
+        "data_filename": records.pop("filename"),
+        "data_channel": records.pop("channel").astype(np.int64),
+        "data_sample": records.pop("sample").astype(np.int64),
+        "data_timestamp_us": records.pop("timestamp"),
+        "data_prev": records.pop("prev"),
+        "data_next": records.pop("next"),
+        "data_is_key": records.pop("is_key_frame"),
+        "data_size": np.stack([records.pop("height"), records.pop("width")], axis=1),
+    }
+
+
+def _of_sensors(
+    folder: Path, calibrations: list[tables.CalibratedSensor], calibration: Int[np.ndarray, "data"]
+) -> dict[str, np.ndarray]:
+    """Where the sensor of each record sits in the car, and its camera matrix."""
+    return {
         "ego_from_sensor": _calibrated(folder, calibrations)[calibration],
-        "global_from_ego": _matrices(rotation[pose], translation[pose]),
         "intrinsics": _intrinsics(calibrations)[calibration],
     }
 
 
-def _ego_poses(folder: Path) -> tuple[Positions, Float[np.ndarray, "poses 4"], Float[np.ndarray, "poses 3"]]:
-    """Where each token stands in the table, and the quaternion and the place of each pose."""
-    poses = read_table_columns(folder, "ego_pose", tables.EgoPose)
-    positions = Positions(folder, "ego_pose", poses["token"])
-    _require_directions(folder, "ego_pose", poses["token"], poses["rotation"])
-    return positions, poses["rotation"], poses["translation"]
+def _link(folder: Path, records: dict[str, np.ndarray]) -> None:
+    """Positions in place of the tokens of the records before and after, which most often are the neighbours."""
+    tokens = records["token"]
+    positions, rows = Positions(folder, "sample_data", tokens), np.arange(len(tokens))
+    for field, step in (("prev", -1), ("next", 1)):
+        linked = records.pop(field)
+        records[field] = positions.of(linked, tokens, f"sample_data.{field}", may_be_empty=True, guess=rows + step)
+
+
+def _ego_poses(folder: Path, records: dict[str, np.ndarray], ahead: Ahead) -> Float[np.ndarray, "data 4 4"]:
+    """The car in the world at the moment of each record."""
+    poses = ahead.read("ego_pose")
+    rotation, translation = poses["rotation"], poses["translation"]
+    _require_directions(folder, "ego_pose", poses["token"], rotation)
+    positions = Positions(folder, "ego_pose", poses.pop("token"))
+    linked, row = records.pop("ego_pose_token"), records.pop("row")  # both tables tend to have one order
+    pose = positions.of(linked, records["token"], "sample_data.ego_pose_token", guess=row)
+    return _matrices(rotation, translation, pose)
 
 
 def _by_channel(
-    folder: Path, channels: Int[np.ndarray, "calibrations"], calibrations: list[tables.CalibratedSensor]
+    folder: Path,
+    channels: Int[np.ndarray, "calibrations"],
+    calibrations: list[tables.CalibratedSensor],
+    sample_positions: Positions,
 ) -> dict[str, np.ndarray]:
-    """Sensor records an index keeps, in its order, with the calibration and the channel of each.
+    """Sensor records an index keeps, in its order, with the row in the table, the calibration, the channel and the
+    sample of each.
 
     Args:
         channels: Of each calibration, see `_channels`.
     """
     positions = Positions(folder, "calibrated_sensor", as_texts(c.token for c in calibrations))
 
-    def kept(records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        tokens = records.pop("calibrated_sensor_token")
-        records["calibration"] = positions.of(tokens, records["token"], "sample_data.calibrated_sensor_token")
-        records["channel"] = channels[records["calibration"]]
-        rows = np.flatnonzero(records["channel"] >= 0)
-        return {name: values[rows] for name, values in records.items()}
+    def kept(records: dict[str, np.ndarray], before: int) -> dict[str, np.ndarray]:
+        calibrated = records.pop("calibrated_sensor_token")
+        calibration = positions.of(calibrated, records["token"], "sample_data.calibrated_sensor_token")
+        rows = np.flatnonzero(channels[calibration] >= 0)
+        if len(rows) < len(calibration):
+            calibration, records = calibration[rows], {name: values[rows] for name, values in records.items()}
+        records["calibration"] = calibration.astype(np.int32)
+        records["channel"] = channels[calibration].astype(np.int8)
+        records["row"] = (before + rows).astype(np.int32)
+        samples = records.pop("sample_token")
+        found = sample_positions.of(samples, records["token"], "sample_data.sample_token")
+        records["sample"] = found.astype(np.int32)
+        for side in ("height", "width"):
+            records[side] = records[side].astype(np.int32)
+        return records
 
     records = read_table_columns(folder, "sample_data", tables.SampleData, kept)
     order = np.lexsort((records["timestamp"], records["channel"]))
@@ -169,7 +216,7 @@ def _calibrated(folder: Path, calibrations: list[tables.CalibratedSensor]) -> Fl
     rotation = np.array([c.rotation for c in calibrations], dtype=np.float64).reshape(-1, 4)
     translation = np.array([c.translation for c in calibrations], dtype=np.float64).reshape(-1, 3)
     _require_directions(folder, "calibrated_sensor", as_texts(c.token for c in calibrations), rotation)
-    return _matrices(rotation, translation)
+    return _matrices(rotation, translation, np.arange(len(calibrations)))
 
 
 def _require_directions(folder: Path, name: str, tokens: Tokens, rotation: Float[np.ndarray, "records 4"]) -> None:
@@ -178,19 +225,19 @@ def _require_directions(folder: Path, name: str, tokens: Tokens, rotation: Float
     Raises:
         UserError: naming the first record without.
     """
-    good = np.asarray(np.linalg.norm(rotation, axis=1) > 0)
+    good = np.asarray(np.einsum("ij,ij->i", rotation, rotation) > 0)
     require_all(good, folder, name, tokens, "a rotation of length zero")
 
 
 def _matrices(
-    rotation: Float[np.ndarray, "records 4"], translation: Float[np.ndarray, "records 3"]
+    rotation: Float[np.ndarray, "poses 4"], translation: Float[np.ndarray, "poses 3"], pose: Int[np.ndarray, "records"]
 ) -> Float[np.ndarray, "records 4 4"]:
-    """Poses as 4x4 matrices."""
-    matrices = np.empty((len(rotation), 4, 4))
-    for start in range(0, len(rotation), BLOCK):
-        block = slice(start, start + BLOCK)
+    """The pose of each record as a 4x4 matrix."""
+    matrices = np.empty((len(pose), 4, 4))
+    for start in range(0, len(pose), BLOCK):
+        block = pose[start : start + BLOCK]
         turned = rotation_from_quaternion(torch.from_numpy(rotation[block]))
-        matrices[block] = rigid(turned, torch.from_numpy(translation[block])).numpy()
+        matrices[start : start + BLOCK] = rigid(turned, torch.from_numpy(translation[block])).numpy()
     return matrices
 
 

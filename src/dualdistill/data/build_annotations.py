@@ -38,6 +38,7 @@ TABLE = "sample_annotation"
 
 def annotation_columns(
     folder: Path,
+    records: dict[str, np.ndarray],
     sample_positions: Positions,
     sample_timestamp_us: Int[np.ndarray, "samples"],
     categories: list[tables.Named],
@@ -45,13 +46,16 @@ def annotation_columns(
 ) -> dict[str, np.ndarray | list[str]]:
     """Boxes by sample, in the order of the table within one.
 
+    Args:
+        records: Columns of the table; they are taken out of it.
+
     Raises:
         UserError: for a box that is none, or a link that leads nowhere.
     """
-    records, sample = _by_sample(read_table_columns(folder, TABLE, tables.Annotation), sample_positions)
+    _link(folder, records)
+    records, sample = _by_sample(records, sample_positions)
     tokens = records["token"]
     center, size, rotation = _boxes(folder, records)
-    own_positions = Positions(folder, TABLE, tokens)
     instances = read_table_columns(folder, "instance", tables.Instance)
     visibilities = sorted(read_table(folder, "visibility", tables.Visibility), key=lambda v: v.level)
 
@@ -67,8 +71,6 @@ def annotation_columns(
     )[instance]
     attribute = links(positions("attribute", attributes), "attribute_tokens", may_be_empty=True)
     visibility = links(positions("visibility", visibilities), "visibility_token", may_be_empty=True)
-    previous = links(own_positions, "prev", may_be_empty=True)
-    following = links(own_positions, "next", may_be_empty=True)
     class_of_category = np.array([_class_index(c.name) for c in categories], dtype=np.int64)
     seconds = sample_timestamp_us[sample] * 1e-6
     return {
@@ -78,7 +80,7 @@ def annotation_columns(
         "annotation_center": center,
         "annotation_size": size,
         "annotation_rotation": rotation,
-        "annotation_velocity": box_velocities(center, seconds, previous, following),
+        "annotation_velocity": box_velocities(center, seconds, records.pop("prev"), records.pop("next")),
         "annotation_category": category,
         "annotation_class": class_of_category[category],
         "annotation_attribute": attribute,
@@ -88,13 +90,27 @@ def annotation_columns(
     }
 
 
+def _link(folder: Path, records: dict[str, np.ndarray]) -> None:
+    """Positions in place of the tokens of an instance's box before and after: its boxes tend to follow each other."""
+    tokens = records["token"]
+    positions, rows = Positions(folder, TABLE, tokens), np.arange(len(tokens))
+    for field, step in (("prev", -1), ("next", 1)):
+        linked = records.pop(field)
+        records[field] = positions.of(linked, tokens, f"{TABLE}.{field}", may_be_empty=True, guess=rows + step)
+
+
 def _by_sample(
     records: dict[str, np.ndarray], sample_positions: Positions
 ) -> tuple[dict[str, np.ndarray], Int[np.ndarray, "boxes"]]:
     """Records in the order of their samples, and the position of each one's sample."""
     sample = sample_positions.of(records.pop("sample_token"), records["token"], f"{TABLE}.sample_token")
     order = np.argsort(sample, kind="stable")
-    return {name: records.pop(name)[order] for name in list(records)}, sample[order]
+    sorted_records = {name: records.pop(name)[order] for name in list(records)}
+    place = np.full(len(order) + 1, -1)  # the last for -1, none
+    place[order] = np.arange(len(order))
+    for field in ("prev", "next"):
+        sorted_records[field] = place[sorted_records[field]]
+    return sorted_records, sample[order]
 
 
 def _boxes(

@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,10 +17,19 @@ from dualdistill.data.cache import cache_root, store_folder
 from dualdistill.data.columns import Position, Texts, read_columns, write_columns
 from dualdistill.data.tables import TABLES, find_version, require_tables
 
-LAYOUT = 1
+LAYOUT = 2
 """Of the cached columns; a change makes every root be indexed anew."""
 
-FILES = ("scenes", "samples", "sensor_data", "annotations", "categories", "attributes")
+FILES = (
+    "scenes",
+    "samples",
+    "sensor_data",
+    "sensor_poses",
+    "sensor_calibrations",
+    "annotations",
+    "categories",
+    "attributes",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -167,9 +177,10 @@ def _write(version_folder: Path, target: Path) -> None:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for name, columns in build_columns(version_folder):
-            write_columns(target / f"{name}.arrow", columns)
-            del columns  # of gigabytes there should be one at a time
+        with tempfile.TemporaryDirectory(dir=target) as scratch:
+            for name, columns in build_columns(version_folder, Path(scratch)):
+                write_columns(target / f"{name}.arrow", columns)
+                del columns  # of gigabytes there should be one at a time
     finally:
         if collecting:
             gc.enable()

@@ -6,11 +6,8 @@ byte, and its values are taken from where they stand, some thousand records at a
 otherwise anywhere is `Unfamiliar`: nothing need be wrong with it, but a parser has to read it.
 """
 
-import os
 import re
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,14 +19,11 @@ from jaxtyping import Bool, Int, Num, Shaped, UInt8
 
 from dualdistill.data.tables import Kind, kinds_of
 
-PIECE = 1 << 22
+PIECE = 1 << 21
 """Bytes read at once: few enough to stay in a processor's cache while they are cut up."""
 
 LONGEST = 512
 """Bytes of a text, or between two values."""
-
-WORKERS = 4
-"""Threads that cut, at most."""
 
 MOST_SHAPES = 16
 """Records of one table differ in how many lines a list of texts takes: in so many ways."""
@@ -60,47 +54,41 @@ def cut_records(path: Path, record: type[msgspec.Struct]) -> Iterator[Columns]:
         Unfamiliar: at the first record that is not as expected, whatever was given out before.
     """
     shapes: dict[int, _Shape] = {}
-    workers = min(WORKERS, os.cpu_count() or 1)
-    if path.stat().st_size <= PIECE or workers == 1:
-        yield from (_cut_piece(text, size, shapes, record) for text, size in _pieces(path))
-        return
-    with ThreadPoolExecutor(workers) as pool:  # numpy and Arrow let go of the interpreter while they work
-        waiting: deque[Future[Columns]] = deque()
-        for text, size in _pieces(path):
-            waiting.append(pool.submit(_cut_piece, text, size, shapes, record))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    for text, size in _pieces(path):
+        yield _cut_piece(text, size, shapes, record)
 
 
-def _pieces(path: Path) -> Iterator[tuple[bytes, int]]:
-    """Texts that begin with whole records, each ending in a comma and a line break; and how many bytes these are."""
+def _pieces(path: Path) -> Iterator[tuple[bytearray, int]]:
+    """Texts that begin with whole records, each ending in a comma and a line break; and how many bytes these are.
+
+    A text is there until the next is asked for: all of them come in the same memory.
+    """
+    text = bytearray(2 * PIECE + len(_PADDING))
+    view = memoryview(text)
     with path.open("rb", buffering=0) as file:
         if file.read(2) != b"[\n":
             raise Unfamiliar
-        rest = b""
-        while more := file.read(PIECE):
-            text = b"".join((rest, more, _PADDING))
-            end = text.rfind(_END + b"{\n")
-            if end >= 0:
-                yield text, end + len(_END)
-                rest = text[end + len(_END) : -len(_PADDING)]
-            elif len(rest) < PIECE:
-                rest += more
-            else:
+        held = 0
+        while more := file.readinto(view[held : held + PIECE]):
+            held += more
+            end = text.rfind(_END + b"{\n", 0, held) + len(_END)
+            if end >= len(_END):
+                yield text, end
+                view[: held - end] = view[end:held]
+                held -= end
+            elif held > PIECE:
                 raise Unfamiliar
-    last = rest.rstrip(b" \t\r\n")
+    last = bytes(view[:held]).rstrip(b" \t\r\n")
     if not last.endswith(b"\n}\n]"):
         raise Unfamiliar
-    yield last[:-2] + b",\n" + _PADDING, len(last)
+    yield bytearray(last[:-2] + b",\n" + _PADDING), len(last)
 
 
-def _cut_piece(text: bytes, size: int, shapes: dict[int, "_Shape"], record: type[msgspec.Struct]) -> Columns:
-    if b"\0" in text:
-        raise Unfamiliar
+def _cut_piece(text: bytearray, size: int, shapes: dict[int, "_Shape"], record: type[msgspec.Struct]) -> Columns:
     area = np.frombuffer(text, np.uint8)
-    breaks = np.concatenate([[-1], np.flatnonzero(area[:size] == ord("\n"))])
+    breaks = np.concatenate([[-1], np.flatnonzero(area[:size] < ord(" "))])
+    if text.find(b"\\", 0, size) >= 0 or area[:size].max() >= 128 or (area.take(breaks[1:]) != ord("\n")).any():
+        raise Unfamiliar  # no JSON, or a text does not say what its bytes say
     first = np.flatnonzero(np.diff(breaks) == 2)  # lines of one character
     first = first[area[breaks[first] + 1] == ord("{")]
     if not len(first) or first[0] != 0:
@@ -108,14 +96,18 @@ def _cut_piece(text: bytes, size: int, shapes: dict[int, "_Shape"], record: type
     lines = np.diff(first, append=len(breaks) - 1)
     parts: list[Columns] = []
     places: list[np.ndarray] = []
+    quotes = 0
     for count in np.flatnonzero(np.bincount(lines)).tolist():
         places.append(np.flatnonzero(lines == count))
         starts = first[places[-1]]
         if count not in shapes:
             if len(shapes) == MOST_SHAPES:
                 raise Unfamiliar
-            shapes[count] = _shape(text[breaks[starts[0]] + 1 : breaks[starts[0] + count] + 1], record)
+            shapes[count] = _shape(bytes(text[breaks[starts[0]] + 1 : breaks[starts[0] + count] + 1]), record)
         parts.append(shapes[count].cut(area, breaks, starts))
+        quotes += len(starts) * shapes[count].quotes
+    if np.count_nonzero(area[:size] == ord('"')) != quotes:
+        raise Unfamiliar  # one is part of a text
     if len(parts) == 1:
         return parts[0]
     order = np.argsort(np.concatenate(places))
@@ -142,6 +134,7 @@ class _Shape:
     values: list[Value]
     fields: dict[str, tuple[Kind, list[int]]]
     """Of each wanted field, what it holds and which values are its own."""
+    quotes: int
 
     def cut(self, area: Area, breaks: Int[np.ndarray, "breaks"], first: Places) -> Columns:
         """Wanted fields of some records.
@@ -159,11 +152,15 @@ class _Shape:
         of_fields = {place for _, places in self.fields.values() for place in places}
         read: dict[int, np.ndarray] = {}
         for place, value in enumerate(self.values):
-            if value == "text":
+            if value == "text" and place in of_fields:
                 read[place] = _texts(area, starts[place], stops[place])
+            elif value == "text" and (stops[place] < starts[place]).any():
+                raise Unfamiliar
             elif value == "truth":
                 read[place] = _truths(area, starts[place], stops[place])
-            elif place not in of_fields:  # not wanted, yet no JSON if it were anything but a number
+            elif (
+                value == "number" and place not in of_fields
+            ):  # not wanted, yet no JSON if it were anything but a number
                 _numbers(area, starts[place], stops[place], pa.float64())
 
         def column(kind: Kind, places: list[int]) -> np.ndarray:
@@ -217,7 +214,7 @@ def _shape(content: bytes, record: type[msgspec.Struct]) -> _Shape:
     kinds = kinds_of(record)
     if not kinds.keys() <= fields.keys() or any(len(part.text) > LONGEST for part in between):
         raise Unfamiliar
-    return _Shape(between, values, {name: (kind, fields[name]) for name, kind in kinds.items()})
+    return _Shape(between, values, {name: (kind, fields[name]) for name, kind in kinds.items()}, content.count(b'"'))
 
 
 def _taken(area: Area, places: Places, width: int) -> Shaped[np.ndarray, "records"]:
@@ -245,10 +242,6 @@ def _texts(area: Area, starts: Places, stops: Places) -> Shaped[np.ndarray, "rec
         for width in np.flatnonzero(np.bincount(widths)).tolist():
             rows = np.flatnonzero(widths == width)
             texts[rows] = _taken(area, starts[rows], width) if width else b""
-    characters = texts.tobytes()
-    control = texts.view(np.uint8) - 1 < ord(" ") - 1  # not the zeros behind shorter texts
-    if b'"' in characters or b"\\" in characters or not characters.isascii() or control.any():
-        raise Unfamiliar  # no JSON, or it does not say what its bytes say
     return texts
 
 

@@ -1,6 +1,6 @@
 """Tables as columns: cut out of the file where it lies one field a line, parsed where not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,54 @@ def read_table_columns(
     folder: Path,
     name: str,
     record: type[msgspec.Struct],
-    keep: Callable[[Columns], Columns] = lambda columns: columns,
+    keep: Callable[[Columns, int], Columns] = lambda columns, before: columns,
 ) -> Columns:
     """The fields of a table, in its order; no rows where an optional table is absent. See `tables.Kind`.
 
     Args:
-        keep: Applied to some thousand rows after another, so that what is not wanted need not be held.
+        keep: Applied to some thousand rows after another, so that what is not wanted need not be held; it is also told
+            how many rows came before.
 
     Raises:
         UserError: for a table that is cut off, malformed, or holds a NaN, with the record it is in.
     """
     path = folder / f"{name}.json"
     try:
-        parts = [keep(part) for part in cut_records(path, record)] if path.is_file() else None
+        columns = _joined(cut_records(path, record), keep) if path.is_file() else None
     except Unfamiliar:
-        parts = None
-    if parts is None:
-        return keep(_parsed(folder, name, record))
-    # One column after another: what is put together need not lie there twice.
-    return {field: np.concatenate([part.pop(field) for part in parts]) for field in list(parts[0])}
+        columns = None
+    return keep(_parsed(folder, name, record), 0) if columns is None else columns
+
+
+def _joined(parts: Iterator[Columns], keep: Callable[[Columns, int], Columns]) -> Columns:
+    """What is kept of all parts."""
+    columns: dict[str, _Column] = {}
+    before = 0
+    for part in parts:
+        rows = len(next(iter(part.values())))
+        for field, values in keep(part, before).items():
+            columns.setdefault(field, _Column(values[:0])).append(values)
+        before += rows
+    return {field: column.values[: column.count] for field, column in columns.items()}
+
+
+class _Column:
+    """Values that come in parts, and lie in one piece of memory: what is freed in thousands of small ones, among others
+    that are not, stays with the process."""
+
+    def __init__(self, values: np.ndarray):
+        self.values, self.count = values, len(values)
+
+    def append(self, values: np.ndarray) -> None:
+        stop = self.count + len(values)
+        dtype = np.promote_types(self.values.dtype, values.dtype)  # texts may be longer than any before
+        if stop > len(self.values) or dtype != self.values.dtype:
+            room = len(self.values) if stop <= len(self.values) else 2 * stop
+            larger = np.empty((room, *values.shape[1:]), dtype)
+            larger[: self.count] = self.values[: self.count]
+            self.values = larger
+        self.values[self.count : stop] = values
+        self.count = stop
 
 
 def _parsed(folder: Path, name: str, record: type[msgspec.Struct]) -> Columns:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ Tokens = Shaped[np.ndarray, "records"]
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _WORD = 8
+
+_FEW = 1 << 16
+"""Keys that stay in a processor's cache."""
 
 
 def as_texts(values: Iterable[str]) -> Tokens:
@@ -30,17 +34,24 @@ class Positions:
         self.words = -(-tokens.itemsize // _WORD)
         for salt in itertools.count():
             self.salt = np.uint64(salt)
-            keys = self._keys(tokens)
-            self.order = np.argsort(keys)
-            self.keys = keys[self.order]
-            alike = np.flatnonzero(self.keys[1:] == self.keys[:-1])
-            if not len(alike):
+            keys = np.sort(self._keys(tokens))
+            if not (keys[1:] == keys[:-1]).any():
                 return
-            if (tokens[self.order[alike]] == tokens[self.order[alike + 1]]).any():
+            del keys
+            order, keys = self._sorted
+            alike = np.flatnonzero(keys[1:] == keys[:-1])
+            if (tokens[order[alike]] == tokens[order[alike + 1]]).any():
                 raise UserError(f"{self.path}: token {_twice(tokens)!r} occurs twice; every record needs its own")
+            del self._sorted
 
     def of(
-        self, tokens: Tokens, referrers: Tokens, field: str, *, may_be_empty: bool = False
+        self,
+        tokens: Tokens,
+        referrers: Tokens,
+        field: str,
+        *,
+        may_be_empty: bool = False,
+        guess: Int[np.ndarray, "records"] | None = None,
     ) -> Int[np.ndarray, "records"]:
         """Position of each token.
 
@@ -49,11 +60,13 @@ class Positions:
             referrers: Token of each of those records, for the error.
             field: `<table>.<field>`, for the error.
             may_be_empty: Whether an empty token means "none": its position is -1.
+            guess: Where each token likely stands: it is looked there first, which is much faster than to search.
+                May be out of range.
 
         Raises:
             UserError: for a token that is not in the table.
         """
-        found = self._find(tokens)
+        found = self._search(tokens) if guess is None else self._seen(tokens, guess)
         lost = found < 0
         if may_be_empty:
             lost &= tokens != b""
@@ -66,16 +79,47 @@ class Positions:
             )
         return found
 
-    def _find(self, tokens: Tokens) -> Int[np.ndarray, "records"]:
+    def _seen(self, tokens: Tokens, guess: Int[np.ndarray, "records"]) -> Int[np.ndarray, "records"]:
         """Position of each token, -1 for one that is not here."""
         if not len(self.tokens):
+            return self._search(tokens)
+        found = np.clip(guess, 0, len(self.tokens) - 1)
+        wrong = np.flatnonzero(self.tokens[found] != tokens)
+        found[wrong] = -1
+        if not (self.tokens == b"").any():  # an empty token need not be searched
+            wrong = wrong[tokens[wrong] != b""]
+        if len(wrong):
+            found[wrong] = self._search(tokens[wrong])
+        return found
+
+    def _search(self, tokens: Tokens) -> Int[np.ndarray, "records"]:
+        """Position of each token, -1 for one that is not here."""
+        changes = np.flatnonzero(tokens[1:] != tokens[:-1]) + 1
+        if 2 * len(changes) < len(tokens):  # often records that follow each other refer to the same
+            begins = np.concatenate([[0], changes])
+            return np.repeat(self._find(tokens[begins]), np.diff(begins, append=len(tokens)))
+        return self._find(tokens)
+
+    def _find(self, tokens: Tokens) -> Int[np.ndarray, "records"]:
+        if not len(self.tokens):
             return np.full(len(tokens), -1)
+        order, known = self._sorted
         keys = self._keys(tokens)
-        order = np.argsort(keys)  # searched in rising order, the table passes by once
-        place = np.empty(len(tokens), np.int64)
-        place[order] = np.searchsorted(self.keys, keys[order])
-        found = self.order[np.minimum(place, len(self.keys) - 1)]
+        if len(known) < _FEW:
+            place = np.searchsorted(known, keys)
+        else:
+            rising = np.argsort(keys)  # searched in rising order, the table passes by once
+            place = np.empty(len(tokens), np.int64)
+            place[rising] = np.searchsorted(known, keys[rising])
+        found = order[np.minimum(place, len(known) - 1)]
         return np.where(self.tokens[found] == tokens, found, -1)
+
+    @cached_property
+    def _sorted(self) -> tuple[Int[np.ndarray, "records"], UInt64[np.ndarray, "records"]]:
+        """The positions by key, and the keys in that order."""
+        keys = self._keys(self.tokens)
+        order = np.argsort(keys)
+        return order, keys[order]
 
     def _keys(self, tokens: Tokens) -> UInt64[np.ndarray, "records"]:
         """64 bits of each token: the same for the same token, and two tokens of this table differ in them."""
