@@ -10,9 +10,11 @@ from torch import nn
 from dualdistill.deploy.export import deployable, write_onnx
 from dualdistill.deploy.freeze import FrozenStudent
 from dualdistill.deploy.run import OnnxRun, answer, boxes_of, frame_inputs
+from dualdistill.deploy.sampled import SampledConv
 from dualdistill.deploy.sight import sight_of
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth, official_bevdepth
+from dualdistill.models.layers.deformable import DeformableConv
 from tests.models.camera_batches import camera_batch, small, students
 
 LIFTS = ("official, two frames", "official, refined")
@@ -39,8 +41,8 @@ def live(student, batch):
         return student(batch).predictions
 
 
-def frozen_run(student, batch, *, fixed, pooling):
-    frozen = FrozenStudent(student, sight_of(student, batch) if fixed else None, pooling=pooling)
+def frozen_run(student, batch, *, fixed, format):
+    frozen = FrozenStudent(student, sight_of(student, batch) if fixed else None, format=format)
 
     def run(inputs):
         with torch.no_grad():
@@ -54,19 +56,30 @@ def assert_same(one, other, tolerance=2e-5):
     torch.testing.assert_close(one.regression, other.regression, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("pooling", ["bag", "scatter"])
+@pytest.mark.parametrize("format", ["torch", "onnx"])
 @pytest.mark.parametrize("name", DEPLOYABLE)
-def test_a_frozen_student_is_the_live_one(name, pooling):
+def test_a_frozen_student_is_the_live_one(name, format):
     student = trained(DEPLOYABLE[name])
     batch = camera_batch(batch=1, frames=student.config.temporal.frames)
     said = live(student, batch)
-    assert_same(answer(frozen_run(student, batch, fixed=False, pooling=pooling), student, batch, any_rig=True), said)
+    assert_same(answer(frozen_run(student, batch, fixed=False, format=format), student, batch, any_rig=True), said)
     if student.config.temporal.warps:
         # A frozen rig is one rig: the earlier frame's poses, the car's motion taken out, are those of now.
         cameras = batch.cameras
         batch = replace(batch, cameras=replace(cameras, bev_from_camera=cameras.bev_from_camera[:, [0, 0]]))
         said = live(student, batch)
-    assert_same(answer(frozen_run(student, batch, fixed=True, pooling=pooling), student, batch, any_rig=False), said)
+    assert_same(answer(frozen_run(student, batch, fixed=True, format=format), student, batch, any_rig=False), said)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 7)])
+@pytest.mark.parametrize("modulated", [True, False])
+def test_sampling_and_convolving_is_deformable_convolution(modulated, size):
+    torch.manual_seed(0)
+    conv = DeformableConv(8, 6, modulated=modulated, groups=2, bias=modulated)
+    nn.init.normal_(conv.offset.weight, std=0.5)  # far out of the map, too
+    x = torch.randn(2, 8, *size)
+    with torch.no_grad():
+        torch.testing.assert_close(SampledConv(conv)(x), conv(x), rtol=1e-4, atol=1e-4)
 
 
 def test_boxes_are_read_as_the_student_reads_them():
@@ -110,7 +123,7 @@ def test_an_onnx_file_that_takes_any_rig_is_right_for_another_one(tmp_path):
     batch = camera_batch(batch=1, frames=1)
     write_onnx(
         tmp_path / "model.onnx",
-        deployable(FrozenStudent(student, pooling="scatter"), frame_inputs(student, batch, any_rig=True)),
+        deployable(FrozenStudent(student, format="onnx"), frame_inputs(student, batch, any_rig=True)),
     )
     moved = batch.cameras.bev_from_camera.clone()
     moved[..., 0, 3] += 4.0

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from dualdistill.geometry.cameras import bev_augmentation
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.geometry.transforms import transform
+from dualdistill.ops import bev_pool as room
 from dualdistill.ops.bev_pool import bev_pool, lift_splat_pool, make_pool_plan, pool_cells
 
 quick = settings(max_examples=20, deadline=None)
@@ -91,6 +92,23 @@ def test_the_map_holds_all_that_was_kept(seed):
 @given(seeds, st.sampled_from(["floor", "truncate"]))
 def test_the_bag_and_the_definition_agree_in_values_and_gradients(seed, index):
     assert_same_pooling(random_points(seed), seed, index)
+
+
+@pytest.mark.parametrize("at_once", [1, 1 << 20])
+def test_how_many_columns_the_gradients_take_at_once_changes_nothing(at_once, monkeypatch):
+    monkeypatch.setattr(room, "_RUNS_AT_ONCE", at_once)
+    plan = make_pool_plan(random_points(11), GRID, Z_RANGE)
+    images, width = POINTS_SHAPE[0] * POINTS_SHAPE[1], POINTS_SHAPE[-1]
+    assert len(plan.columns) == (images * width if at_once == 1 else images)
+    assert_same_pooling(random_points(11), seed=11)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_come_in_the_layout_of_their_maps(layout):
+    plan = make_pool_plan(random_points(12), GRID, Z_RANGE)
+    leaves = [m.detach().contiguous(memory_format=layout).requires_grad_() for m in random_maps(12)]
+    for leaf, grad in zip(leaves, torch.autograd.grad(lift_splat_pool(*leaves, plan).sum(), leaves), strict=True):
+        assert grad.stride() == leaf.stride()
 
 
 def test_they_agree_when_all_points_fall_into_one_cell():

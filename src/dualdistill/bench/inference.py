@@ -19,7 +19,7 @@ from dualdistill.bench.measure import Formulation, Row, measure
 from dualdistill.bench.pooling import Size, rig
 from dualdistill.bench.references.pooling import cumsum_pool
 from dualdistill.deploy.export import Deployable, Precision, deployable, write_onnx
-from dualdistill.deploy.freeze import FrozenStudent, Pooling
+from dualdistill.deploy.freeze import Format, FrozenStudent
 from dualdistill.deploy.run import OnnxRun, frame_inputs
 from dualdistill.deploy.sight import sight_of
 from dualdistill.geometry.frustum import frustum, lift
@@ -110,11 +110,11 @@ def _eager_forms(student: BevDepth, batch: Batch) -> list[Formulation]:
 def _deployed_forms(student: BevDepth, batch: Batch, folder: Path, compiled: bool) -> list[Formulation]:
     """The frozen graph: in PyTorch, through the compiler, and in the runtimes that are installed."""
 
-    def frozen(pooling: Pooling, precision: Precision = "fp32") -> Deployable:
-        graph = FrozenStudent(student, sight_of(student, batch), pooling=pooling)
+    def frozen(format: Format, precision: Precision = "fp32") -> Deployable:
+        graph = FrozenStudent(student, sight_of(student, batch), format=format)
         return deployable(graph, frame_inputs(student, batch, any_rig=False), precision)
 
-    folded, low = frozen("bag"), frozen("bag", "bf16")
+    folded, low = frozen("torch"), frozen("torch", "bf16")
     inputs = folded.inputs
     once = None if has_bf16() else 1
     forms = [
@@ -126,7 +126,7 @@ def _deployed_forms(student: BevDepth, batch: Batch, folder: Path, compiled: boo
         for name, graph in precisions:
             forms.append(Formulation(name=f"inductor, frozen, {name}", run=_inductor(graph)))
     if find_spec("onnxruntime") and find_spec("onnxscript"):
-        write_onnx(folder / "model.onnx", frozen("scatter"))
+        write_onnx(folder / "model.onnx", frozen("onnx"))
         session = OnnxRun(folder / "model.onnx")
         forms.append(Formulation(name="ONNX Runtime (model.onnx)", run=lambda: _maps(session(inputs))))
     if find_spec("openvino"):

@@ -7,6 +7,7 @@ facts of every row, for `dualdistill plan`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 import torch
@@ -47,7 +48,8 @@ class Case:
             return self
         name = f"{self.name}, {size} {value}"
         if size in ("cameras", "points", "batch"):
-            return replace(self, **{size: value}, name=name)
+            changed: dict[str, Any] = {size: value}
+            return replace(self, **changed, name=name)
         experiment = self.experiment
         student, data = experiment.student, experiment.data
         assert student is not None

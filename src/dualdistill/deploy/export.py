@@ -14,10 +14,9 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
 from dualdistill.deploy.fold import channels_last, fold_norms, inline_regions, lower_precision
-from dualdistill.deploy.freeze import FrozenStudent
+from dualdistill.deploy.freeze import Format, FrozenStudent
 from dualdistill.errors import UserError
 
-Format = Literal["torch", "onnx"]
 Precision = Literal["fp32", "bf16"]
 
 SUFFIXES: dict[Format, str] = {"torch": ".pt2", "onnx": ".onnx"}
@@ -63,7 +62,7 @@ def deployable(student: FrozenStudent, inputs: dict[str, Tensor], precision: Pre
 
 
 def write_torch(path: Path, deployable: Deployable) -> None:
-    """A program for `torch.export.load`, which wants `import torchvision` first where a convolution is deformable."""
+    """A program for `torch.export.load`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # channels-last weights do not tile their storage: no loss
         torch.export.save(deployable.program(), path)

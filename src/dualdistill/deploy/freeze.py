@@ -12,15 +12,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dualdistill.deploy.sampled import with_sampled_convs
 from dualdistill.deploy.sight import Sight
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.layers.depth_net import GatedDepthNet, SqueezeDepthNet
 from dualdistill.models.layers.temporal import warp_previous
 
-Pooling = Literal["bag", "scatter"]
-"""How points are summed into cells. "bag": an embedding bag, fastest in PyTorch; "scatter": gather, scale,
-scatter-add, the form other runtimes have operators for (57 ms of some 2,400 in ONNX Runtime at full size)."""
+Format = Literal["torch", "onnx"]
+"""What the graph is written as, and so the operators it is made of. "torch", also OpenVINO's: points are summed into
+cells by an embedding bag, deformable convolutions sample and convolve (`sampled`). "onnx": gather, scale, scatter-add
+(57 ms of some 2,400 in ONNX Runtime at full size), and its own deformable convolution."""
 
 
 class FrozenStudent(nn.Module):
@@ -31,12 +33,12 @@ class FrozenStudent(nn.Module):
     the map of the first.
     """
 
-    def __init__(self, student: BevDepth, sight: Sight | None = None, *, pooling: Pooling = "bag"):
+    def __init__(self, student: BevDepth, sight: Sight | None = None, *, format: Format = "torch"):
         """Freeze a student.
 
         Args:
             sight: Of the only cameras it will ever see; None makes them inputs.
-            pooling: See `Pooling`.
+            format: See `Format`.
 
         Raises:
             UserError: for a student whose earlier frame is lifted into the current one ("lift", two frames).
@@ -50,7 +52,9 @@ class FrozenStudent(nn.Module):
                 "went. Expected one frame, or two with temporal.fusion=warp."
             )
         student = copy.deepcopy(student).eval().requires_grad_(False)
-        self.config, self.grid, self.pooling = student.config, student.grid, pooling
+        self.config, self.grid, self.format = student.config, student.grid, format
+        if format == "torch":
+            with_sampled_convs(student)
         self.image, self.depth_net, self.refinement = student.image, student.depth_net, student.refinement
         self.preprocess, self.encoder, self.head = student.preprocess, student.encoder, student.head
         self.fixed = sight is not None
@@ -125,7 +129,7 @@ class FrozenStudent(nn.Module):
         rows = context.float().permute(0, 2, 3, 1).reshape(-1, context.shape[1])
         weights = depth.permute(0, 2, 3, 1).reshape(-1).index_select(0, point)
         pixel = torch.div(point, depth.shape[1], rounding_mode="floor")
-        if self.pooling == "bag":
+        if self.format == "torch":
             start = self.get_buffer("cell_start") if self.fixed else self._starts(cell)
             # A last point without weight: OpenVINO wants every bag, empty ones at the end too, to start at one.
             pixel, weights = torch.cat([pixel, pixel[:1]]), torch.cat([weights, weights.new_zeros(1)])

@@ -73,8 +73,6 @@ class TorchRun:
     """A saved PyTorch program."""
 
     def __init__(self, path: Path, outputs: tuple[str, ...]):
-        import torchvision  # noqa: F401  (registers the operators a program may hold)
-
         self.program = torch.export.load(path).module()
         self.outputs = outputs
 

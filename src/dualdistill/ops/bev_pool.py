@@ -5,6 +5,7 @@ their product: it is an embedding bag whose table are the image features, whose 
 whose weights are depth probabilities.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from dualdistill.geometry.grid import BevGrid
 from dualdistill.ops.order import stable_order
 
 _RUNS_AT_ONCE = 1 << 12
-"""Gradient rows gathered in one go on a CPU; they stay in its cache."""
+"""Gradient rows gathered in one go on a CPU: few enough for its cache, enough that calls cost little."""
 
 
 def bev_pool(
@@ -76,14 +77,38 @@ def _columns_and_rows(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnPlan:
+    """The kept points of some image columns of a `PoolPlan`, seen from the image, as the gradients want them.
+
+    The pixels of one column look in one direction, so that at a given depth they mostly share a cell. A "run" is a
+    stretch of such pixels.
+    """
+
+    images: slice
+    columns: slice
+    """Of each of the images."""
+    run_bin: Int[Tensor, "columns runs"]
+    """Flat index (images, w, depth) of the depth bin of each run of a column, counted within this part."""
+    run_cell: Int[Tensor, "columns runs"]
+    """The cell of each run."""
+    run_misses: Bool[Tensor, "columns runs h"]
+    """Pixels of the column that are not of the run; all of them, where a column has fewer runs than another."""
+    run_by_bin: Int[Tensor, "part_runs"]
+    """Flat index (columns, runs) of each real run, bin after bin."""
+    bin_start: Int[Tensor, "bins"]
+    """Where the runs of each bin begin in that order."""
+
+    def of(self, maps: Float[Tensor, "images chan h w"]) -> Float[Tensor, "part_images part_columns chan h"]:
+        """These columns of such maps: a view."""
+        return maps.permute(0, 3, 1, 2)[self.images, self.columns]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PoolPlan:
     """Which frustum points meet in which cell: all that pooling needs to know of the geometry.
 
     Points that fall into no cell are left out. A "pixel" is a feature cell of an image, a "cell" one of a BEV
     map; both count through the whole batch.
-
-    The gradients want the same points the other way round, from the image. The pixels of one image column look in
-    one direction, so that at a given depth they mostly share a cell. A "run" is a stretch of such pixels.
     """
 
     shape: tuple[int, int, int]
@@ -96,16 +121,9 @@ class PoolPlan:
     """The pixel of each, in that order."""
     cell_start: Int[Tensor, "cells"]
     """Where the points of each cell begin in that order."""
-    run_bin: Int[Tensor, "columns runs"]
-    """Flat index (images, w, depth) of the depth bin of each run of an image column."""
-    run_cell: Int[Tensor, "columns runs"]
-    """The cell of each run."""
-    run_misses: Bool[Tensor, "columns runs h"]
-    """Pixels of the column that are not of the run; all of them, where a column has fewer runs than another."""
-    run_by_bin: Int[Tensor, "all_runs"]
-    """Flat index (columns, runs) of each real run, bin after bin."""
-    bin_start: Int[Tensor, "bins"]
-    """Where the runs of each bin begin in that order."""
+    columns: tuple[ColumnPlan, ...]
+    """The same points from the image, for the gradients. Together they hold every column once: a few columns of one
+    image each on a CPU, whose cache they pass through, else all at once."""
 
 
 def make_pool_plan(
@@ -129,10 +147,23 @@ def make_pool_plan(
     cell = by_pixel.index_select(0, point)
     point = point.index_select(0, stable_order(cell, cells))
 
-    by_bin = flat.permute(0, 3, 1, 2).reshape(-1, height)  # (images w depth) h
+    return PoolPlan(
+        shape=(batch, grid.height, grid.width),
+        frustum_shape=(images, depths, height, width),
+        point_by_cell=point.int(),
+        pixel_by_cell=(point // depths).int(),
+        cell_start=_starts(torch.bincount(cell, minlength=cells)),
+        columns=_column_plans(flat),
+    )
+
+
+def _column_plans(cell: Int[Tensor, "images depth h w"]) -> tuple[ColumnPlan, ...]:
+    """The columns' side of a plan; `cell` is -1 for points that fall into none."""
+    images, depths, height, width = cell.shape
+    by_bin = cell.permute(0, 3, 1, 2).reshape(-1, height)  # (images w depth) h
     begins = by_bin >= 0
     begins[:, 1:] &= by_bin[:, 1:] != by_bin[:, :-1]
-    bin, first = begins.nonzero().unbind(dim=1)
+    bin, top = begins.nonzero().unbind(dim=1)
     number = begins.flatten().cumsum(0).view_as(by_bin)  # of the run each point is in, from 1
     own = number.index_select(0, bin) == torch.arange(1, len(bin) + 1, device=bin.device)[:, None]
     own &= by_bin.index_select(0, bin) >= 0
@@ -140,19 +171,36 @@ def make_pool_plan(
     runs_of_column = torch.bincount(column, minlength=columns)
     runs = max(1, int(runs_of_column.max()))
     place = column * runs + torch.arange(len(bin), device=bin.device) - _starts(runs_of_column)[column]
-    empty = by_bin.new_zeros(columns * runs)
-    return PoolPlan(
-        shape=(batch, grid.height, grid.width),
-        frustum_shape=(images, depths, height, width),
-        point_by_cell=point.int(),
-        pixel_by_cell=(point // depths).int(),
-        cell_start=_starts(torch.bincount(cell, minlength=cells)),
-        run_bin=empty.index_copy(0, place, bin.int()).view(columns, runs),
-        run_cell=empty.index_copy(0, place, by_bin[bin, first]).view(columns, runs),
-        run_misses=own.new_ones(columns * runs, height).index_copy(0, place, ~own).view(columns, runs, height),
-        run_by_bin=place.int(),
-        bin_start=_starts(torch.bincount(bin, minlength=len(by_bin))),
-    )
+    run_bin = (torch.arange(columns * runs, device=bin.device) // runs * depths).int()
+    run_bin = run_bin.index_copy(0, place, bin.int()).view(columns, runs)
+    run_cell = by_bin.new_zeros(columns * runs).index_copy(0, place, by_bin[bin, top]).view(columns, runs)
+    run_misses = own.new_ones(columns * runs, height).index_copy(0, place, ~own).view(columns, runs, height)
+    run_by_bin, bin_start = place.int(), _starts(torch.bincount(bin, minlength=len(by_bin)))
+
+    def part(of_images: slice, of_columns: slice, first: int, last: int, begin: int, end: int) -> ColumnPlan:
+        """The columns from `first` to before `last`, whose runs are those from `begin` to before `end`."""
+        return ColumnPlan(
+            images=of_images,
+            columns=of_columns,
+            run_bin=run_bin[first:last] - first * depths,
+            run_cell=run_cell[first:last],
+            run_misses=run_misses[first:last],
+            run_by_bin=run_by_bin[begin:end] - first * runs,
+            bin_start=bin_start[first * depths : last * depths] - begin,
+        )
+
+    if cell.device.type != "cpu":
+        return (part(slice(images), slice(width), 0, columns, 0, len(bin)),)
+    run_start = [*bin_start[::depths].tolist(), len(bin)]
+    step = math.ceil(width / math.ceil(width * runs / _RUNS_AT_ONCE))
+    parts = []
+    for image in range(images):
+        for left in range(0, width, step):
+            right = min(left + step, width)
+            first, last = image * width + left, image * width + right
+            of_images, of_columns = slice(image, image + 1), slice(left, right)
+            parts.append(part(of_images, of_columns, first, last, run_start[first], run_start[last]))
+    return tuple(parts)
 
 
 def _starts(count: Int[Tensor, "bags"]) -> Int[Tensor, "bags"]:
@@ -200,36 +248,26 @@ class _LiftSplat(torch.autograd.Function):
 
         With G(run) = grad[cell of the run]: the gradient of a depth is context(pixel) · G(run), that of a context
         is Σ over the runs of depth(run, pixel) · G(run). Autograd's way, a dot product a point, takes three times as
-        long on a CPU.
+        long on a CPU. There a few columns at a time go through the cache; only the gradients are held in full, each
+        in the layout of its map, as autograd would otherwise copy it.
         """
         depth, context = ctx.saved_tensors
-        plan: PoolPlan = ctx.plan
-        images, depths, height, width = plan.frustum_shape
-        columns, runs = plan.run_cell.shape
         wants_depth, wants_context, _ = ctx.needs_input_grad
         grad_rows = _rows(grad_map)
-        bins = depth.permute(0, 3, 1, 2).reshape(-1, height)  # (images w depth) h
-        pixels = context.permute(0, 3, 2, 1).reshape(columns, height, -1)  # columns h chan
-        grad_runs = depth.new_empty(columns, runs, height) if wants_depth else None
-        grad_pixels = torch.empty_like(pixels) if wants_context else None
-        at_once = max(1, _RUNS_AT_ONCE // runs) if depth.device.type == "cpu" else columns
-        for start in range(0, columns, at_once):
-            part = slice(start, start + at_once)
-            gathered = grad_rows.index_select(0, plan.run_cell[part].flatten()).unflatten(0, (-1, runs))
-            if grad_runs is not None:
-                torch.bmm(gathered, pixels[part].mT, out=grad_runs[part])
-            if grad_pixels is not None:
-                shares = bins.index_select(0, plan.run_bin[part].flatten()).unflatten(0, (-1, runs))
-                shares = shares.masked_fill_(plan.run_misses[part], 0)
-                torch.bmm(shares.mT, gathered, out=grad_pixels[part])
-        del bins
-        grad_depth = grad_context = None
-        if grad_runs is not None:
-            grad_runs = grad_runs.masked_fill_(plan.run_misses, 0).view(-1, height)
-            grad_depth = _bag_sum(grad_runs, plan.run_by_bin, plan.bin_start)
-            grad_depth = grad_depth.view(images, width, depths, height).permute(0, 2, 3, 1)
-        if grad_pixels is not None:
-            grad_context = grad_pixels.view(images, width, height, -1).permute(0, 3, 2, 1)
+        grad_depth = torch.empty_like(depth) if wants_depth else None
+        grad_context = torch.empty_like(context) if wants_context else None
+        for part in ctx.plan.columns:
+            gathered = grad_rows.index_select(0, part.run_cell.flatten()).unflatten(0, part.run_cell.shape)
+            if grad_depth is not None:
+                pixels = part.of(context).mT.flatten(0, 1)  # columns h chan
+                by_run = torch.bmm(gathered, pixels.mT).masked_fill_(part.run_misses, 0).flatten(0, 1)
+                by_bin = part.of(grad_depth)
+                by_bin.copy_(_bag_sum(by_run, part.run_by_bin, part.bin_start).view_as(by_bin))
+            if grad_context is not None:
+                bins = part.of(depth).flatten(0, 2)  # (images w depth) h
+                shares = bins.index_select(0, part.run_bin.flatten()).unflatten(0, part.run_bin.shape)
+                by_pixel = part.of(grad_context).mT
+                by_pixel.copy_(torch.bmm(shares.masked_fill_(part.run_misses, 0).mT, gathered).view_as(by_pixel))
         return grad_depth, grad_context, None
 
 

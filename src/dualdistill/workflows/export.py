@@ -12,7 +12,6 @@ from torch import Tensor
 from dualdistill.deploy.export import (
     SUFFIXES,
     Deployable,
-    Format,
     Precision,
     deployable,
     require_onnx,
@@ -20,7 +19,7 @@ from dualdistill.deploy.export import (
     write_torch,
 )
 from dualdistill.deploy.fold import storage_mib
-from dualdistill.deploy.freeze import FrozenStudent, Pooling
+from dualdistill.deploy.freeze import Format, FrozenStudent
 from dualdistill.deploy.rig import Rig
 from dualdistill.deploy.run import OnnxRun, Run, TorchRun, answer, boxes_of, frame_inputs
 from dualdistill.deploy.sight import sight_of
@@ -46,8 +45,6 @@ TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 3e-2}
 NDS_TOLERANCE = 0.001
 """Of --check-metrics: 0.1 points."""
 
-_POOLING: dict[Format, Pooling] = {"torch": "bag", "onnx": "scatter"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Export:
@@ -60,7 +57,7 @@ class _Export:
     def make(self, student: BevDepth, batch: Batch) -> Deployable:
         any_rig = self.geometry == "input"
         sight = None if any_rig else sight_of(student, batch)
-        frozen = FrozenStudent(student, sight, pooling=_POOLING[self.format])
+        frozen = FrozenStudent(student, sight, format=self.format)
         return deployable(frozen, frame_inputs(student, batch, any_rig=any_rig), self.precision)
 
     def write(self, path: Path, graph: Deployable) -> Run:
@@ -300,7 +297,7 @@ def _readme(trained: Trained, record: dict[str, Any]) -> str:
         keywords = more.replace('"', "").replace(": ", "=")
         lines += [
             "```python",
-            "import torch, torchvision  # the latter registers deformable convolution",
+            "import torch",
             'model = torch.export.load("model.pt2").module()',
             f"heatmap, regression, *_ = model(images=images{keywords})",
             "```",

@@ -4,6 +4,7 @@ detection or against it."""
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.console import Console
@@ -17,7 +18,7 @@ from dualdistill.report.tables import Column, Table
 from dualdistill.structures import Losses, weighted_sum
 from dualdistill.train.data import training_loader
 from dualdistill.train.run_folder import RunFolder
-from dualdistill.train.step import channels_last, training_losses
+from dualdistill.train.step import Detector, channels_last, training_losses
 from dualdistill.workflows.build import build_distillation, load_label_encoder, load_teacher, open_dataset
 from dualdistill.workflows.evaluation import Trained, weights_of
 from dualdistill.workflows.progress import progress
@@ -85,7 +86,7 @@ def gradient_pulls(
     taken: list[dict[str, tuple[float, float, float]]] = []
     with progress(console, "gradients") as say:
         for batch in loader:
-            losses = training_losses(student, distillation, batch)
+            losses = training_losses(cast(Detector, student), distillation, batch)
             taken.append(dict(_pulls_of(losses, weights, student)))
             say(len(taken), batches)
     pulls = _means(taken)
