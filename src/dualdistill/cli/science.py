@@ -1,16 +1,28 @@
 """`dualdistill science`: the experiments."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dualdistill.cli.shared import JsonFile, console, write_json
 
+if TYPE_CHECKING:
+    from dualdistill.science.study import Study
+
 app = typer.Typer(help="The paper's experiments on a synthetic world.", no_args_is_help=True)
 
 StudyName = Annotated[str, typer.Argument(help="paper, or smoke: a tiny one that shows the command works.")]
 Results = Annotated[Path | None, typer.Option(help="Folder of the result files; default: docs/results/STUDY.")]
+
+
+def _places(study: "Study", data: Path | None, out: Path | None, results: Path | None) -> dict[str, Path]:
+    """Of a study's world, runs and results, where the user names none."""
+    return {
+        "data": data or Path("data") / f"synthetic-{study.world.name}",
+        "out": out or Path("runs/science") / study.name,
+        "results": results or Path("docs/results") / study.name,
+    }
 
 
 @app.command("run")
@@ -38,9 +50,7 @@ def science_run(
     run_study(
         console,
         found,
-        data=data or Path("data") / f"synthetic-{found.world.name}",
-        out=out or Path("runs/science") / study,
-        results=results or Path("docs/results") / study,
+        **_places(found, data, out, results),
         seeds=parse_seeds(seeds),
         only=only or [],
         workers=workers,
@@ -62,13 +72,7 @@ def science_keep(
     from dualdistill.science.study import find_study
 
     found = find_study(study)
-    keep_shared(
-        console,
-        found,
-        data=data or Path("data") / f"synthetic-{found.world.name}",
-        out=out or Path("runs/science") / study,
-        results=results or Path("docs/results") / study,
-    )
+    keep_shared(console, found, **_places(found, data, out, results))
 
 
 @app.command("gradients")
