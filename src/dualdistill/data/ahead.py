@@ -1,7 +1,6 @@
 """Tables that another process cuts into columns while this one is busy with the rest.
 
-The interpreter holds one of its threads at a time where numpy does not let go of it, which is often enough to make a
-second thread useless. What the other process finds it writes to files, mapped here when they are asked for.
+A process, not a thread: between the calls of numpy the interpreter runs one thread at a time. What the other process finds it writes to files, mapped here when they are asked for.
 """
 
 import os
