@@ -1,6 +1,7 @@
 """Tables that another process cuts into columns while this one is busy with the rest.
 
-A process, not a thread: between the calls of numpy the interpreter runs one thread at a time. What the other process finds it writes to files, mapped here when they are asked for.
+The interpreter lets one thread run at a time wherever numpy does not let go of it: often enough that a second thread
+gains little. What the other process finds it writes to files, mapped here when they are asked for.
 """
 
 import os
