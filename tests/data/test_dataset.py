@@ -120,7 +120,7 @@ def test_augmented_points_seen_through_augmented_cameras_hit_the_same_pixels(
         assert_close(actual, expected, atol=1e-3, rtol=0)
         front = expected[:, 2] > 1
         pixels = project(actual, sample.cameras.intrinsics[0, 0, camera].double())[front, :2]
-        assert_close(pixels, project(expected, torch.tensor(tiny_index.intrinsics[row]))[front, :2], atol=0.1, rtol=0)
+        assert_close(pixels, project(expected, torch.tensor(tiny_index.intrinsics(row)))[front, :2], atol=0.1, rtol=0)
 
 
 def test_the_depth_label_is_the_same_whatever_the_bev_augmentation(tiny_index: NuscenesIndex) -> None:
@@ -233,7 +233,7 @@ def test_the_bev_frame_lies_where_the_meta_says(tiny_index: NuscenesIndex) -> No
     row = int(tiny_index.sample_lidar[5])
     lidar, ego = (dataset(tiny_index, bev_frame=frame)[5].meta[0] for frame in ("lidar", "ego"))
     assert_close(lidar.global_from_bev, torch.from_numpy(tiny_index.global_from_sensor(row)))
-    assert_close(ego.global_from_bev, torch.tensor(tiny_index.global_from_ego[row]))
+    assert_close(ego.global_from_bev, torch.tensor(tiny_index.global_from_ego(row)))
     assert_close(ego.ego_from_bev, torch.eye(4, dtype=torch.float64))
 
 

@@ -104,11 +104,11 @@ def test_a_point_wins_its_pixel_by_its_place_in_the_file() -> None:
 def test_real_sweeps_label_most_cells_below_the_horizon(nuscenes_index: NuscenesIndex) -> None:
     rows = nuscenes_index.sample_cameras[0]
     lidar = int(nuscenes_index.sample_lidar[0])
-    camera_from_global = np.stack([np.linalg.inv(nuscenes_index.global_from_sensor(row)) for row in rows])
+    camera_from_global = np.linalg.inv(nuscenes_index.global_from_sensor(rows))
     label = depth_labels(
         read_points(nuscenes_index.path(lidar))[:, :3],
         torch.from_numpy(camera_from_global @ nuscenes_index.global_from_sensor(lidar)),
-        torch.from_numpy(nuscenes_index.intrinsics[rows]),
+        torch.from_numpy(nuscenes_index.intrinsics(rows)),
         image_augmentation(resize=0.44, crop=(0, 140), size=(256, 704), flip=False, rotate_deg=0).expand(6, 4, 4),
         stored_size=(900, 1600),
         image_size=(256, 704),

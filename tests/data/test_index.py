@@ -53,7 +53,7 @@ def test_links_go_there_and_back_within_a_scene(tiny_index: NuscenesIndex) -> No
 
 def test_poses_are_those_of_the_records_own_moment(tiny_index: NuscenesIndex) -> None:
     row = int(tiny_index.data_prev[tiny_index.sample_lidar[3]])  # a sweep 50 ms before a key frame
-    np.testing.assert_allclose(tiny_index.global_from_ego[row], pose_matrix(*ego_pose(1.45)), atol=1e-9)
+    np.testing.assert_allclose(tiny_index.global_from_ego(row), pose_matrix(*ego_pose(1.45)), atol=1e-9)
 
 
 def test_boxes_keep_centre_heading_class_and_order_of_sides(tiny_index: NuscenesIndex) -> None:
@@ -277,9 +277,9 @@ def test_real_annotations_are_seen_by_the_cameras_that_look_at_them(nuscenes_ind
     for sample in range(len(nuscenes_index)):
         boxes = sample_boxes(nuscenes_index, sample, torch.eye(4, dtype=torch.float64))
         rows = nuscenes_index.sample_cameras[sample]
-        camera_from_global = np.stack([np.linalg.inv(nuscenes_index.global_from_sensor(int(row))) for row in rows])
+        camera_from_global = np.linalg.inv(nuscenes_index.global_from_sensor(rows))
         camera = transform(torch.from_numpy(camera_from_global), boxes.center.expand(6, -1, -1))
-        pixels = project(camera, torch.tensor(nuscenes_index.intrinsics[rows]))
+        pixels = project(camera, torch.tensor(nuscenes_index.intrinsics(rows)))
         u, v, depth = pixels.unbind(dim=-1)
         # The six cameras see all around: only what is close to the car can be above or below every image.
         seen = ((depth > 0) & (u > 0) & (u < 1600) & (v > 0) & (v < 900)).any(dim=0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dualdistill.data import line_layout, table_columns
 from dualdistill.data.index import FILES, NuscenesIndex
-from dualdistill.data.line_layout import Unfamiliar, cut_records
+from dualdistill.data.line_layout import Choice, Unfamiliar, cut_records
 from dualdistill.data.table_columns import read_table_columns
 from dualdistill.data.tables import Annotation, EgoPose, Instance, Sample, SampleData
 from dualdistill.data.tokens import Positions, as_texts
@@ -27,7 +27,7 @@ TABLES = {
 }
 
 
-def never_cut(path, record):
+def never_cut(path, record, choice=None):
     raise Unfamiliar
 
 
@@ -109,6 +109,20 @@ def test_records_with_no_one_or_several_attributes_stay_in_their_order(tiny_root
     columns = read_table_columns(tmp_path, "sample_annotation", Annotation)
     assert_same(columns, parsed(tmp_path, "sample_annotation"))
     assert columns["attribute_tokens"].tolist() == [b"", b"attribute 0", b"attribute 0"] * (len(records) // 3)
+
+
+@pytest.mark.parametrize("layout", ["one field a line", "one line"])
+@pytest.mark.parametrize("wanted", [b"samples/", b"sweeps/", b"nothing begins like this"])
+def test_records_that_are_not_wanted_are_left_out(tiny_root: TinyRoot, layout, wanted, tmp_path, monkeypatch):
+    records = tiny_root.table("sample_data")
+    (tmp_path / "sample_data.json").write_text(json.dumps(records, indent=0 if layout == "one field a line" else None))
+    monkeypatch.setattr(line_layout, "PIECE", 1500)
+    everything = read_table_columns(tmp_path, "sample_data", SampleData)
+    rows = np.flatnonzero(np.char.startswith(everything["filename"], wanted))
+    choice = Choice("filename", lambda filenames: np.char.startswith(filenames, wanted))
+    chosen = read_table_columns(tmp_path, "sample_data", SampleData, choice)
+    assert chosen.pop("row").tolist() == rows.tolist()
+    assert_same(chosen, {name: values[rows] for name, values in everything.items()})
 
 
 def reordered(text: str) -> str:

@@ -1,4 +1,4 @@
-"""From JSON tables to columns: links become positions, quaternions matrices, classes numbers."""
+"""From JSON tables to columns: links become positions, classes numbers."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from dualdistill.data import tables
 from dualdistill.data.ahead import Ahead, cut_ahead
 from dualdistill.data.build_annotations import annotation_columns
-from dualdistill.data.table_columns import read_table_columns
+from dualdistill.data.line_layout import Choice, Columns
+from dualdistill.data.table_columns import in_order, read_table_columns
 from dualdistill.data.tables import read_table, require_all
 from dualdistill.data.tokens import Positions, Tokens, as_texts
 from dualdistill.errors import UserError
@@ -22,13 +23,11 @@ CHANNELS = (*CAMERAS, "LIDAR_TOP")
 
 LIDAR = CHANNELS.index("LIDAR_TOP")
 
-Columns = Mapping[str, np.ndarray | list[str]]
-
-BLOCK = 1 << 14
-"""Matrices made at once: what they are made from stays in a processor's cache."""
+File = tuple[str, Mapping[str, np.ndarray | list[str]]]
+"""Name and columns of one file of an index."""
 
 
-def build_columns(folder: Path, scratch: Path) -> Iterator[tuple[str, Columns]]:
+def build_columns(folder: Path, scratch: Path) -> Iterator[File]:
     """Columns of the index by file name, from the version folder of a nuScenes root; one file after another, so that
     those written need not be held.
 
@@ -43,18 +42,18 @@ def build_columns(folder: Path, scratch: Path) -> Iterator[tuple[str, Columns]]:
         yield from _columns(folder, ahead)
 
 
-def _columns(folder: Path, ahead: Ahead) -> Iterator[tuple[str, Columns]]:
+def _columns(folder: Path, ahead: Ahead) -> Iterator[File]:
     scenes, samples, sample_positions = _scenes_and_samples(folder)
     yield "scenes", scenes
     calibrations = read_table(folder, "calibrated_sensor", tables.CalibratedSensor)
+    yield "calibrations", _calibration_columns(folder, calibrations)
     records = _sensor_records(folder, calibrations, sample_positions)
     sensor_data = _sensor_data(records)
     _attach_key_frames(samples, sensor_data)
     _end_chains_with_scenes(samples["sample_scene"], sensor_data)
     yield "sensor_data", sensor_data
     del sensor_data
-    yield "sensor_poses", {"global_from_ego": _ego_poses(folder, records, ahead)}
-    yield "sensor_calibrations", _of_sensors(folder, calibrations, records.pop("calibration"))
+    yield "sensor_poses", _ego_poses(folder, records, ahead)
     del records
     categories = read_table(folder, "category", tables.Named)
     attributes = read_table(folder, "attribute", tables.Named)
@@ -71,7 +70,7 @@ def _columns(folder: Path, ahead: Ahead) -> Iterator[tuple[str, Columns]]:
     yield "attributes", {"attributes": [attribute.name for attribute in attributes]}
 
 
-def _scenes_and_samples(folder: Path) -> tuple[Columns, dict[str, np.ndarray], Positions]:
+def _scenes_and_samples(folder: Path) -> tuple[Mapping[str, np.ndarray | list[str]], Columns, Positions]:
     """Samples by scene, then time; scenes without a sample (of a cut root) are left out."""
     scenes = read_table(folder, "scene", tables.Named)
     samples = read_table_columns(folder, "sample", tables.Sample)
@@ -80,7 +79,7 @@ def _scenes_and_samples(folder: Path) -> tuple[Columns, dict[str, np.ndarray], P
     scene_positions = Positions(folder, "scene", as_texts(scene.token for scene in scenes))
     scene_of = scene_positions.of(samples["scene_token"], samples["token"], "sample.scene_token")
     order = np.lexsort((samples["timestamp"], scene_of))
-    samples = {name: values[order] for name, values in samples.items()}
+    samples = in_order(samples, order)
     present, scene = np.unique(scene_of[order], return_inverse=True)
     ends = np.cumsum(np.bincount(scene))
     tokens = samples["token"]
@@ -103,22 +102,35 @@ def _scenes_and_samples(folder: Path) -> tuple[Columns, dict[str, np.ndarray], P
     )
 
 
-def _sensor_records(
-    folder: Path, calibrations: list[tables.CalibratedSensor], sample_positions: Positions
-) -> dict[str, np.ndarray]:
-    """What the table says of the cameras and the LiDAR, by channel, then time, links as positions but for the pose."""
-    sensors = read_table(folder, "sensor", tables.Sensor)
-    records = _by_channel(folder, _channels(folder, sensors, calibrations), calibrations, sample_positions)
+def _sensor_records(folder: Path, calibrations: list[tables.CalibratedSensor], sample_positions: Positions) -> Columns:
+    """What the table says of the cameras and the LiDAR, by channel, then time, links as positions but for the pose;
+    with the row in the table, the calibration, the channel and the sample of each."""
+    calibrated = as_texts(calibration.token for calibration in calibrations)
+    channels = _channels(folder, read_table(folder, "sensor", tables.Sensor), calibrations)
+    records = read_table_columns(folder, "sample_data", tables.SampleData, _of_sensors(folder, calibrated, channels))
+    tokens = records["token"]
+    positions = Positions(folder, "calibrated_sensor", calibrated)
+    calibration = positions.of(records.pop("calibrated_sensor_token"), tokens, "sample_data.calibrated_sensor_token")
+    records |= {"calibration": calibration, "channel": channels[calibration]}
+    records["sample"] = sample_positions.of(records.pop("sample_token"), tokens, "sample_data.sample_token")
+    records = in_order(records, np.lexsort((records["timestamp"], records["channel"])))
     _link(folder, records)
     return records
 
 
-def _sensor_data(records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Columns of the index out of records, without those for poses and calibrations."""
+def _of_sensors(folder: Path, calibrated: Tokens, channels: Int[np.ndarray, "calibrations"]) -> Choice:
+    """Records but those of sensors that an index leaves out (radar)."""
+    left_out = Positions(folder, "calibrated_sensor", calibrated[channels < 0])
+    return Choice("calibrated_sensor_token", lambda tokens: left_out.find(tokens) < 0)
+
+
+def _sensor_data(records: Columns) -> Columns:
+    """Columns of the index out of records, without those for poses."""
     return {
         "data_filename": records.pop("filename"),
-        "data_channel": records.pop("channel").astype(np.int64),
-        "data_sample": records.pop("sample").astype(np.int64),
+        "data_channel": records.pop("channel"),
+        "data_calibration": records.pop("calibration"),
+        "data_sample": records.pop("sample"),
         "data_timestamp_us": records.pop("timestamp"),
         "data_prev": records.pop("prev"),
         "data_next": records.pop("next"),
@@ -127,17 +139,7 @@ def _sensor_data(records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _of_sensors(
-    folder: Path, calibrations: list[tables.CalibratedSensor], calibration: Int[np.ndarray, "data"]
-) -> dict[str, np.ndarray]:
-    """Where the sensor of each record sits in the car, and its camera matrix."""
-    return {
-        "ego_from_sensor": _calibrated(folder, calibrations)[calibration],
-        "intrinsics": _intrinsics(calibrations)[calibration],
-    }
-
-
-def _link(folder: Path, records: dict[str, np.ndarray]) -> None:
+def _link(folder: Path, records: Columns) -> None:
     """Positions in place of the tokens of the records before and after, which most often are the neighbours."""
     tokens = records["token"]
     positions, rows = Positions(folder, "sample_data", tokens), np.arange(len(tokens))
@@ -146,7 +148,7 @@ def _link(folder: Path, records: dict[str, np.ndarray]) -> None:
         records[field] = positions.of(linked, tokens, f"sample_data.{field}", may_be_empty=True, guess=rows + step)
 
 
-def _ego_poses(folder: Path, records: dict[str, np.ndarray], ahead: Ahead) -> Float[np.ndarray, "data 4 4"]:
+def _ego_poses(folder: Path, records: Columns, ahead: Ahead) -> Columns:
     """The car in the world at the moment of each record."""
     poses = ahead.read("ego_pose")
     rotation, translation = poses["rotation"], poses["translation"]
@@ -154,42 +156,7 @@ def _ego_poses(folder: Path, records: dict[str, np.ndarray], ahead: Ahead) -> Fl
     positions = Positions(folder, "ego_pose", poses.pop("token"))
     linked, row = records.pop("ego_pose_token"), records.pop("row")  # both tables tend to have one order
     pose = positions.of(linked, records["token"], "sample_data.ego_pose_token", guess=row)
-    return _matrices(rotation, translation, pose)
-
-
-def _by_channel(
-    folder: Path,
-    channels: Int[np.ndarray, "calibrations"],
-    calibrations: list[tables.CalibratedSensor],
-    sample_positions: Positions,
-) -> dict[str, np.ndarray]:
-    """Sensor records an index keeps, in its order, with the row in the table, the calibration, the channel and the
-    sample of each.
-
-    Args:
-        channels: Of each calibration, see `_channels`.
-    """
-    positions = Positions(folder, "calibrated_sensor", as_texts(c.token for c in calibrations))
-
-    def kept(records: dict[str, np.ndarray], before: int) -> dict[str, np.ndarray]:
-        calibrated = records.pop("calibrated_sensor_token")
-        calibration = positions.of(calibrated, records["token"], "sample_data.calibrated_sensor_token")
-        rows = np.flatnonzero(channels[calibration] >= 0)
-        if len(rows) < len(calibration):
-            calibration, records = calibration[rows], {name: values[rows] for name, values in records.items()}
-        records["calibration"] = calibration.astype(np.int32)
-        records["channel"] = channels[calibration].astype(np.int8)
-        records["row"] = (before + rows).astype(np.int32)
-        samples = records.pop("sample_token")
-        found = sample_positions.of(samples, records["token"], "sample_data.sample_token")
-        records["sample"] = found.astype(np.int32)
-        for side in ("height", "width"):
-            records[side] = records[side].astype(np.int32)
-        return records
-
-    records = read_table_columns(folder, "sample_data", tables.SampleData, kept)
-    order = np.lexsort((records["timestamp"], records["channel"]))
-    return {name: records.pop(name)[order] for name in list(records)}
+    return {"ego_rotation": rotation[pose], "ego_translation": translation[pose]}
 
 
 def _channels(
@@ -205,18 +172,18 @@ def _channels(
     return number[sensor]
 
 
-def _intrinsics(calibrations: list[tables.CalibratedSensor]) -> Float[np.ndarray, "calibrations 3 3"]:
-    """Camera matrices; identity for the LiDAR, which has none."""
-    identity = np.eye(3).tolist()
-    return np.array([c.camera_intrinsic or identity for c in calibrations], dtype=np.float64).reshape(-1, 3, 3)
-
-
-def _calibrated(folder: Path, calibrations: list[tables.CalibratedSensor]) -> Float[np.ndarray, "calibrations 4 4"]:
-    """Ego from sensor."""
+def _calibration_columns(folder: Path, calibrations: list[tables.CalibratedSensor]) -> Columns:
+    """Where each sensor sits in the car, and its camera matrix: identity for the LiDAR, which has none."""
     rotation = np.array([c.rotation for c in calibrations], dtype=np.float64).reshape(-1, 4)
     translation = np.array([c.translation for c in calibrations], dtype=np.float64).reshape(-1, 3)
     _require_directions(folder, "calibrated_sensor", as_texts(c.token for c in calibrations), rotation)
-    return _matrices(rotation, translation, np.arange(len(calibrations)))
+    matrices = rigid(rotation_from_quaternion(torch.from_numpy(rotation)), torch.from_numpy(translation))
+    identity = np.eye(3).tolist()
+    intrinsics = [c.camera_intrinsic or identity for c in calibrations]
+    return {
+        "calibration_ego_from_sensor": matrices.numpy(),
+        "calibration_intrinsics": np.array(intrinsics, dtype=np.float64).reshape(-1, 3, 3),
+    }
 
 
 def _require_directions(folder: Path, name: str, tokens: Tokens, rotation: Float[np.ndarray, "records 4"]) -> None:
@@ -229,19 +196,7 @@ def _require_directions(folder: Path, name: str, tokens: Tokens, rotation: Float
     require_all(good, folder, name, tokens, "a rotation of length zero")
 
 
-def _matrices(
-    rotation: Float[np.ndarray, "poses 4"], translation: Float[np.ndarray, "poses 3"], pose: Int[np.ndarray, "records"]
-) -> Float[np.ndarray, "records 4 4"]:
-    """The pose of each record as a 4x4 matrix."""
-    matrices = np.empty((len(pose), 4, 4))
-    for start in range(0, len(pose), BLOCK):
-        block = pose[start : start + BLOCK]
-        turned = rotation_from_quaternion(torch.from_numpy(rotation[block]))
-        matrices[start : start + BLOCK] = rigid(turned, torch.from_numpy(translation[block])).numpy()
-    return matrices
-
-
-def _attach_key_frames(samples: dict[str, np.ndarray], sensor_data: dict[str, np.ndarray]) -> None:
+def _attach_key_frames(samples: Columns, sensor_data: Columns) -> None:
     """Note with each sample the rows of its key frame's sensors, -1 where one is missing."""
     rows = np.full((len(samples["sample_scene"]), len(CHANNELS)), -1, dtype=np.int64)
     key = np.flatnonzero(sensor_data["data_is_key"])
@@ -249,7 +204,7 @@ def _attach_key_frames(samples: dict[str, np.ndarray], sensor_data: dict[str, np
     samples["sample_cameras"], samples["sample_lidar"] = rows[:, :LIDAR].copy(), rows[:, LIDAR].copy()
 
 
-def _end_chains_with_scenes(sample_scene: Int[np.ndarray, "samples"], sensor_data: dict[str, np.ndarray]) -> None:
+def _end_chains_with_scenes(sample_scene: Int[np.ndarray, "samples"], sensor_data: Columns) -> None:
     """Clear links to records of another scene, so that nobody who follows a chain has to look."""
     scene = sample_scene[sensor_data["data_sample"]]
     for name in ("data_prev", "data_next"):

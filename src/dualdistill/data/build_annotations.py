@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dualdistill.data import tables
-from dualdistill.data.table_columns import read_table_columns
+from dualdistill.data.table_columns import in_order, read_table_columns
 from dualdistill.data.tables import read_table, require_all
 from dualdistill.data.tokens import Positions, as_texts
 from dualdistill.structures import CLASSES
@@ -105,7 +105,7 @@ def _by_sample(
     """Records in the order of their samples, and the position of each one's sample."""
     sample = sample_positions.of(records.pop("sample_token"), records["token"], f"{TABLE}.sample_token")
     order = np.argsort(sample, kind="stable")
-    sorted_records = {name: records.pop(name)[order] for name in list(records)}
+    sorted_records = in_order(records, order)
     place = np.full(len(order) + 1, -1)  # the last for -1, none
     place[order] = np.arange(len(order))
     for field in ("prev", "next"):

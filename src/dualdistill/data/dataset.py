@@ -17,7 +17,7 @@ from dualdistill.data.config import DataConfig
 from dualdistill.data.depth import depth_labels, owners_of_labels, owners_of_points
 from dualdistill.data.frames import STAND_IN_GAP, EarlierFrame, earlier_frame
 from dualdistill.data.images import ImageView, load_image
-from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.index import NuscenesIndex, Rows
 from dualdistill.data.instances import InstanceTargets
 from dualdistill.data.object_sampling import ObjectDatabase, ObjectSampler
 from dualdistill.data.sweeps import accumulate, choose_sweeps, read_points
@@ -112,7 +112,7 @@ class NuscenesDataset(Dataset[Batch]):
                 features = self.virtual.accumulate(key_row, rows, key_points)
             if self.objects is not None and generator is not None and self._pastes(epoch):
                 features, boxes = self.objects(features, boxes, generator)
-            points = self._points(features, augmented_from_bev @ bev_from_global @ self._pose(key_row))
+            points = self._points(features, augmented_from_bev @ bev_from_global @ self._poses(key_row))
         cameras, depth, depth_owner, instances = None, None, None, None
         if self.config.cameras:
             views = self._views(position, generator)
@@ -124,7 +124,7 @@ class NuscenesDataset(Dataset[Batch]):
                     key_points = self.virtual.densified(key_row, key_points)
                 depth = self._depth(position, views, key_points)
                 if self.config.depth_owner:
-                    points_bev = transform(bev_from_global @ self._pose(key_row), key_points[:, :3].double())
+                    points_bev = transform(bev_from_global @ self._poses(key_row), key_points[:, :3].double())
                     owner = owners_of_points(points_bev, boxes)
                     depth_owner = self._depth_owner(position, views, key_points, depth, owner)
         return Batch(
@@ -142,19 +142,19 @@ class NuscenesDataset(Dataset[Batch]):
         last = self.config.object_sampling.last_epoch if self.config.object_sampling else None
         return last is None or epoch <= last
 
-    def _pose(self, row: int) -> Float[Tensor, "4 4"]:
-        """`global_from_sensor` of a record; float64."""
-        return torch.from_numpy(self.index.global_from_sensor(row))
+    def _poses(self, rows: Rows) -> Float[Tensor, "*rows 4 4"]:
+        """`global_from_sensor` of records; float64."""
+        return torch.from_numpy(self.index.global_from_sensor(rows))
 
     def _meta(self, position: int) -> SampleMeta:
         row = int(self.index.sample_lidar[position])
         ego_from_bev = torch.eye(4, dtype=torch.float64)
         if self.config.bev_frame == "lidar":
-            ego_from_bev = torch.from_numpy(self.index.ego_from_sensor[row].copy())
+            ego_from_bev = torch.from_numpy(self.index.ego_from_sensor(row))
         return SampleMeta(
             token=self.index.sample_token[position],
             timestamp_us=int(self.index.sample_timestamp_us[position]),
-            global_from_bev=torch.from_numpy(self.index.global_from_ego[row].copy()) @ ego_from_bev,
+            global_from_bev=torch.from_numpy(self.index.global_from_ego(row)) @ ego_from_bev,
             ego_from_bev=ego_from_bev,
         )
 
@@ -197,14 +197,14 @@ class NuscenesDataset(Dataset[Batch]):
         if len(frames) == 2 and frames[1] == frames[0]:
             images[1] = images[0]
         rows = torch.tensor(frames)
-        poses = torch.stack([augmented_from_global @ self._pose(int(row)) for row in rows.flatten()])
-        intrinsics = torch.from_numpy(self.index.intrinsics[rows.numpy()]).float()
+        poses = augmented_from_global @ self._poses(rows.numpy())
+        intrinsics = torch.from_numpy(self.index.intrinsics(rows.numpy())).float()
         matrices = torch.stack([view.matrix() for view in views])
         return Cameras(
             images=torch.stack([torch.stack(frame) for frame in images])[None],
             intrinsics=intrinsics[None],
             augmented_from_image=matrices.expand(len(frames), -1, -1, -1)[None].contiguous(),
-            bev_from_camera=poses.view(len(frames), len(CAMERAS), 4, 4)[None].float(),
+            bev_from_camera=poses[None].float(),
             previous_from_current=previous_from_current[None],
             frame_gap=torch.tensor([gap]),
         )
@@ -216,7 +216,7 @@ class NuscenesDataset(Dataset[Batch]):
         self, earlier: EarlierFrame, augmented_from_bev: Float[Tensor, "4 4"], meta: SampleMeta
     ) -> Float[Tensor, "4 4"]:
         """`previous_from_current`; the ego pose of the earlier frame's reference fixes the BEV frame then."""
-        global_from_ego = torch.from_numpy(self.index.global_from_ego[earlier.reference].copy())
+        global_from_ego = torch.from_numpy(self.index.global_from_ego(earlier.reference))
         global_from_previous = global_from_ego @ meta.ego_from_bev
         previous_from_current = torch.linalg.inv(global_from_previous) @ meta.global_from_bev
         return (augmented_from_bev @ previous_from_current @ torch.linalg.inv(augmented_from_bev)).float()
@@ -256,11 +256,10 @@ class NuscenesDataset(Dataset[Batch]):
     ) -> tuple[Float[Tensor, "cam 4 4"], Float[Tensor, "cam 3 3"], Float[Tensor, "cam 4 4"]]:
         """`camera_from_lidar` through the world, intrinsics and `augmented_from_image` of the cameras."""
         rows = self.index.sample_cameras[position]
-        global_from_lidar = self._pose(int(self.index.sample_lidar[position]))
-        global_from_camera = torch.stack([self._pose(int(row)) for row in rows])
+        global_from_lidar = self._poses(int(self.index.sample_lidar[position]))
         return (
-            torch.linalg.inv(global_from_camera) @ global_from_lidar,
-            torch.from_numpy(self.index.intrinsics[rows]),
+            torch.linalg.inv(self._poses(rows)) @ global_from_lidar,
+            torch.from_numpy(self.index.intrinsics(rows)),
             torch.stack([view.matrix() for view in views]),
         )
 

@@ -10,22 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 
 from dualdistill.data.build import build_columns
 from dualdistill.data.cache import cache_root, store_folder
 from dualdistill.data.columns import Position, Texts, read_columns, write_columns
 from dualdistill.data.tables import TABLES, find_version, require_tables
+from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 
-LAYOUT = 2
+LAYOUT = 3
 """Of the cached columns; a change makes every root be indexed anew."""
+
+Rows = Position | Int[np.ndarray, "*rows"] | list[int]
+"""One sensor record, or several."""
 
 FILES = (
     "scenes",
     "samples",
+    "calibrations",
     "sensor_data",
     "sensor_poses",
-    "sensor_calibrations",
     "annotations",
     "categories",
     "attributes",
@@ -74,10 +79,15 @@ class NuscenesIndex:
     data_is_key: Bool[np.ndarray, "data"]
     data_size: Int[np.ndarray, "data 2"]
     """Height and width of images, pixels; zeros for the LiDAR."""
-    ego_from_sensor: Float[np.ndarray, "data 4 4"]
-    global_from_ego: Float[np.ndarray, "data 4 4"]
-    """At the record's own timestamp."""
-    intrinsics: Float[np.ndarray, "data 3 3"]
+    data_calibration: Int[np.ndarray, "data"]
+    """Row in the calibrations."""
+    ego_rotation: Float[np.ndarray, "data 4"]
+    """The car in the global frame at the record's own timestamp: quaternion (w, x, y, z), not normalised."""
+    ego_translation: Float[np.ndarray, "data 3"]
+    """The same: global position, metres."""
+
+    calibration_ego_from_sensor: Float[np.ndarray, "calibrations 4 4"]
+    calibration_intrinsics: Float[np.ndarray, "calibrations 3 3"]
     """Of the stored image; identity for the LiDAR."""
 
     annotation_token: Texts
@@ -119,9 +129,22 @@ class NuscenesIndex:
         """File of one sensor record."""
         return self.root / self.data_filename[row]
 
-    def global_from_sensor(self, row: Position) -> Float[np.ndarray, "4 4"]:
-        """Pose of a sensor in the world at the moment of the record."""
-        return self.global_from_ego[row] @ self.ego_from_sensor[row]
+    def intrinsics(self, rows: Rows) -> Float[np.ndarray, "*rows 3 3"]:
+        """Camera matrices of sensor records, of the stored image; identity for the LiDAR."""
+        return np.array(self.calibration_intrinsics[self.data_calibration[rows]])
+
+    def ego_from_sensor(self, rows: Rows) -> Float[np.ndarray, "*rows 4 4"]:
+        """Where the sensors of records sit in the car."""
+        return np.array(self.calibration_ego_from_sensor[self.data_calibration[rows]])
+
+    def global_from_ego(self, rows: Rows) -> Float[np.ndarray, "*rows 4 4"]:
+        """The car in the world at the moment of each record."""
+        rotation = rotation_from_quaternion(torch.tensor(self.ego_rotation[rows]))
+        return rigid(rotation, torch.tensor(self.ego_translation[rows])).numpy()
+
+    def global_from_sensor(self, rows: Rows) -> Float[np.ndarray, "*rows 4 4"]:
+        """The sensors in the world at the moment of each record."""
+        return self.global_from_ego(rows) @ self.ego_from_sensor(rows)
 
     def __reduce__(self) -> tuple[Callable[..., "NuscenesIndex"], tuple[Path, str, Path]]:
         return type(self).load, (self.root, self.version, self.folder)

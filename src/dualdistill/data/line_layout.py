@@ -7,10 +7,10 @@ otherwise anywhere is `Unfamiliar`: nothing need be wrong with it, but a parser 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -40,22 +40,44 @@ Area = UInt8[np.ndarray, "bytes"]
 Places = Int[np.ndarray, "records"]
 
 
+class Choice(NamedTuple):
+    """Records that are wanted, by what they say in one of the wanted fields."""
+
+    field: str
+    """Of texts."""
+    wanted: Callable[[np.ndarray], np.ndarray]
+    """Which of some texts are wanted, as truths."""
+
+    def of(self, columns: Columns) -> Int[np.ndarray, "chosen"]:
+        """Rows of the wanted records."""
+        return np.flatnonzero(self.wanted(columns[self.field]))
+
+
 class Unfamiliar(Exception):
     """A table is laid out otherwise than expected here."""
 
 
-def cut_records(path: Path, record: type[msgspec.Struct]) -> Iterator[Columns]:
+def cut_records(path: Path, record: type[msgspec.Struct], choice: Choice | None = None) -> Iterator[Columns]:
     """The fields of some thousand records after another, in the order of the table; see `tables.Kind`.
 
     Args:
         record: Names the wanted fields and what they hold.
+        choice: Of records; None wants all. Of those that are not wanted only the layout is looked at, and a column
+            `row` tells where the others stand in the table.
 
     Raises:
         Unfamiliar: at the first record that is not as expected, whatever was given out before.
     """
     shapes: dict[int, _Shape] = {}
+    before = 0
     for text, size in _pieces(path):
-        yield _cut_piece(text, size, shapes, record)
+        columns, records = _cut_piece(text, size, shapes, record, choice)
+        if choice is None:
+            del columns["row"]
+        else:
+            columns["row"] += before
+        yield columns
+        before += records
 
 
 def _pieces(path: Path) -> Iterator[tuple[bytearray, int]]:
@@ -84,7 +106,10 @@ def _pieces(path: Path) -> Iterator[tuple[bytearray, int]]:
     yield bytearray(last[:-2] + b",\n" + _PADDING), len(last)
 
 
-def _cut_piece(text: bytearray, size: int, shapes: dict[int, "_Shape"], record: type[msgspec.Struct]) -> Columns:
+def _cut_piece(
+    text: bytearray, size: int, shapes: dict[int, "_Shape"], record: type[msgspec.Struct], choice: Choice | None
+) -> tuple[Columns, int]:
+    """Wanted fields of the wanted records, with the `row` of each in the piece, and how many records it holds."""
     area = np.frombuffer(text, np.uint8)
     breaks = np.concatenate([[-1], np.flatnonzero(area[:size] < ord(" "))])
     if text.find(b"\\", 0, size) >= 0 or area[:size].max() >= 128 or (area.take(breaks[1:]) != ord("\n")).any():
@@ -95,23 +120,23 @@ def _cut_piece(text: bytearray, size: int, shapes: dict[int, "_Shape"], record: 
         raise Unfamiliar
     lines = np.diff(first, append=len(breaks) - 1)
     parts: list[Columns] = []
-    places: list[np.ndarray] = []
     quotes = 0
     for count in np.flatnonzero(np.bincount(lines)).tolist():
-        places.append(np.flatnonzero(lines == count))
-        starts = first[places[-1]]
+        rows = np.flatnonzero(lines == count)
+        starts = first[rows]
         if count not in shapes:
             if len(shapes) == MOST_SHAPES:
                 raise Unfamiliar
             shapes[count] = _shape(bytes(text[breaks[starts[0]] + 1 : breaks[starts[0] + count] + 1]), record)
-        parts.append(shapes[count].cut(area, breaks, starts))
+        kept, columns = shapes[count].cut(area, breaks, starts, choice)
+        parts.append(columns | {"row": rows[kept]})
         quotes += len(starts) * shapes[count].quotes
     if np.count_nonzero(area[:size] == ord('"')) != quotes:
         raise Unfamiliar  # one is part of a text
     if len(parts) == 1:
-        return parts[0]
-    order = np.argsort(np.concatenate(places))
-    return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+        return parts[0], len(first)
+    order = np.argsort(np.concatenate([part["row"] for part in parts]))
+    return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}, len(first)
 
 
 @dataclass(frozen=True)
@@ -136,8 +161,10 @@ class _Shape:
     """Of each wanted field, what it holds and which values are its own."""
     quotes: int
 
-    def cut(self, area: Area, breaks: Int[np.ndarray, "breaks"], first: Places) -> Columns:
-        """Wanted fields of some records.
+    def cut(
+        self, area: Area, breaks: Int[np.ndarray, "breaks"], first: Places, choice: Choice | None
+    ) -> tuple[slice | Int[np.ndarray, "chosen"], Columns]:
+        """Which of some records are wanted, and the wanted fields of these.
 
         Args:
             breaks: Before the first line, and after each.
@@ -149,6 +176,11 @@ class _Shape:
                 raise Unfamiliar
         starts = [begin + len(part.text) for part, begin in zip(self.between[:-1], begins[:-1], strict=True)]
         stops = begins[1:]
+        kept: slice | np.ndarray = slice(None)
+        if choice is not None:
+            (place,) = self.fields[choice.field][1]
+            kept = choice.of({choice.field: _texts(area, starts[place], stops[place])})
+            starts, stops = [each[kept] for each in starts], [each[kept] for each in stops]
         of_fields = {place for _, places in self.fields.values() for place in places}
         read: dict[int, np.ndarray] = {}
         for place, value in enumerate(self.values):
@@ -163,15 +195,21 @@ class _Shape:
             ):  # not wanted, yet no JSON if it were anything but a number
                 _numbers(area, starts[place], stops[place], pa.float64())
 
+        def numbers(places: list[int], kind: pa.DataType) -> Num[np.ndarray, "records places"]:
+            each = [np.stack([these[place] for place in places], axis=1) for these in (starts, stops)]
+            return _numbers(area, each[0].reshape(-1), each[1].reshape(-1), kind).reshape(-1, len(places))
+
         def column(kind: Kind, places: list[int]) -> np.ndarray:
             if kind == "integer":
-                return _numbers(area, starts[places[0]], stops[places[0]], pa.int64())
+                return integers[:, whole.index(places[0])]
             if kind in ("vector", "quaternion"):
-                each = [np.stack([these[place] for place in places], axis=1) for these in (starts, stops)]
-                return _numbers(area, each[0].reshape(-1), each[1].reshape(-1), pa.float64()).reshape(len(first), -1)
-            return read[places[0]] if places else np.zeros(len(first), "S1")
+                return numbers(places, pa.float64())
+            return read[places[0]] if places else np.zeros(len(starts[0]), "S1")
 
-        return {name: column(*field) for name, field in self.fields.items()}
+        whole = sorted(places[0] for kind, places in self.fields.values() if kind == "integer")
+        if whole:
+            integers = numbers(whole, pa.int64())
+        return kept, {name: column(*field) for name, field in self.fields.items()}
 
 
 def _shape(content: bytes, record: type[msgspec.Struct]) -> _Shape:
@@ -232,7 +270,7 @@ def _stands(area: Area, places: Places, text: bytes) -> bool:
 
 def _texts(area: Area, starts: Places, stops: Places) -> Shaped[np.ndarray, "records"]:
     widths = stops - starts
-    shortest, longest = int(widths.min()), int(widths.max())
+    shortest, longest = int(widths.min(initial=LONGEST)), int(widths.max(initial=0))
     if shortest < 0 or longest > LONGEST:
         raise Unfamiliar
     if shortest == longest > 0:
@@ -264,6 +302,8 @@ def _numbers(area: Area, starts: Places, stops: Places, kind: pa.DataType) -> Nu
     odd = (lead < ord("0")) | (lead > ord("9")) | ((lead == ord("0")) & (follow >= ord("0"))) | (last < ord("0"))
     if odd.any():
         raise Unfamiliar
+    if not len(starts):
+        return np.zeros(0, kind.to_pandas_dtype())
     # The texts lie in the file as they are: every second entry is a number, those between are declared missing.
     places = np.empty((len(starts), 2), np.int64)
     places[:, 0], places[:, 1] = starts, stops

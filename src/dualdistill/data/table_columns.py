@@ -1,49 +1,51 @@
 """Tables as columns: cut out of the file where it lies one field a line, parsed where not."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from jaxtyping import Int
 
-from dualdistill.data.line_layout import Columns, Unfamiliar, cut_records
+from dualdistill.data.line_layout import Choice, Columns, Unfamiliar, cut_records
 from dualdistill.data.tables import Kind, kinds_of, read_table
 from dualdistill.data.tokens import as_texts
 
 
-def read_table_columns(
-    folder: Path,
-    name: str,
-    record: type[msgspec.Struct],
-    keep: Callable[[Columns, int], Columns] = lambda columns, before: columns,
-) -> Columns:
+def read_table_columns(folder: Path, name: str, record: type[msgspec.Struct], choice: Choice | None = None) -> Columns:
     """The fields of a table, in its order; no rows where an optional table is absent. See `tables.Kind`.
 
     Args:
-        keep: Applied to some thousand rows after another, so that what is not wanted need not be held; it is also told
-            how many rows came before.
+        choice: Of records, asked for some thousand after another; None wants all. A column `row` tells where those
+            that are wanted stand in the table.
 
     Raises:
         UserError: for a table that is cut off, malformed, or holds a NaN, with the record it is in.
     """
     path = folder / f"{name}.json"
     try:
-        columns = _joined(cut_records(path, record), keep) if path.is_file() else None
+        if path.is_file():
+            return _joined(cut_records(path, record, choice))
     except Unfamiliar:
-        columns = None
-    return keep(_parsed(folder, name, record), 0) if columns is None else columns
+        pass
+    columns = _parsed(folder, name, record)
+    if choice is None:
+        return columns
+    rows = choice.of(columns)
+    return in_order(columns, rows) | {"row": rows}
 
 
-def _joined(parts: Iterator[Columns], keep: Callable[[Columns, int], Columns]) -> Columns:
-    """What is kept of all parts."""
+def in_order(columns: Columns, rows: Int[np.ndarray, "chosen"]) -> Columns:
+    """The chosen rows; columns are taken out one by one, so that they need not be there twice."""
+    return {name: columns.pop(name)[rows] for name in list(columns)}
+
+
+def _joined(parts: Iterator[Columns]) -> Columns:
     columns: dict[str, _Column] = {}
-    before = 0
     for part in parts:
-        rows = len(next(iter(part.values())))
-        for field, values in keep(part, before).items():
+        for field, values in part.items():
             columns.setdefault(field, _Column(values[:0])).append(values)
-        before += rows
     return {field: column.values[: column.count] for field, column in columns.items()}
 
 

@@ -66,7 +66,7 @@ class Positions:
         Raises:
             UserError: for a token that is not in the table.
         """
-        found = self._search(tokens) if guess is None else self._seen(tokens, guess)
+        found = self.find(tokens) if guess is None else self._seen(tokens, guess)
         lost = found < 0
         if may_be_empty:
             lost &= tokens != b""
@@ -82,17 +82,17 @@ class Positions:
     def _seen(self, tokens: Tokens, guess: Int[np.ndarray, "records"]) -> Int[np.ndarray, "records"]:
         """Position of each token, -1 for one that is not here."""
         if not len(self.tokens):
-            return self._search(tokens)
+            return self.find(tokens)
         found = np.clip(guess, 0, len(self.tokens) - 1)
         wrong = np.flatnonzero(self.tokens[found] != tokens)
         found[wrong] = -1
         if not (self.tokens == b"").any():  # an empty token need not be searched
             wrong = wrong[tokens[wrong] != b""]
         if len(wrong):
-            found[wrong] = self._search(tokens[wrong])
+            found[wrong] = self.find(tokens[wrong])
         return found
 
-    def _search(self, tokens: Tokens) -> Int[np.ndarray, "records"]:
+    def find(self, tokens: Tokens) -> Int[np.ndarray, "records"]:
         """Position of each token, -1 for one that is not here."""
         changes = np.flatnonzero(tokens[1:] != tokens[:-1]) + 1
         if 2 * len(changes) < len(tokens):  # often records that follow each other refer to the same

@@ -36,7 +36,7 @@ def ground_truth_of_samples(index: NuscenesIndex, samples: Int[np.ndarray, "samp
     detected = index.annotation_class[rows] >= 0
     return GroundTruth(
         sample_tokens=tuple(index.sample_token[position] for position in samples),
-        ego_position=np.array(index.global_from_ego[index.sample_lidar[samples], :3, 3], dtype=np.float64),
+        ego_position=np.array(index.ego_translation[index.sample_lidar[samples]], dtype=np.float64),
         scene=index.sample_scene[samples].astype(np.int64),
         boxes=_boxes(index, rows[detected], sample[detected]),
         racks=Racks(

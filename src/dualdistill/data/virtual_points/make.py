@@ -106,12 +106,12 @@ def make_virtual_points(
             cache.write(filename, CompletedSweep.none())
             continue
         at = [camera for camera, _ in found]
-        camera_from_global = torch.from_numpy(np.linalg.inv(np.stack([index.global_from_sensor(row) for row in at])))
+        camera_from_global = torch.from_numpy(np.linalg.inv(index.global_from_sensor(at)))
         completed = complete_sweep(
             read_points(index.path(row)),
             [instances for _, instances in found],
             camera_from_global @ torch.from_numpy(index.global_from_sensor(row)),
-            torch.from_numpy(index.intrinsics[at]),
+            torch.from_numpy(index.intrinsics(at)),
             generator_of(seed, filename),
             points_per_instance,
         )
