@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from dualdistill.errors import UserError
+from dualdistill.train.fit import read_metrics
 from dualdistill.train.run_folder import RunFolder
 from dualdistill.workflows.evaluation import Trained, evaluate_anything, weights_of
 from dualdistill.workflows.training import resume_training, start_training
@@ -194,6 +195,26 @@ def test_a_distiller_that_goes_first_learns_beside_a_student_that_stays(runs, wo
     assert moved("student", load_file(trained), "step_000003")
     early = load_file(run.checkpoints / "step_000002" / "distiller.safetensors")
     assert moved("distiller", early, "step_000003")
+
+
+def test_a_student_whose_teacher_leaves_learns_on_alone(runs, world, console, tmp_path):
+    path = start_training(
+        console,
+        "synthetic/dualdistill-centerpoint",
+        data=world,
+        out=tmp_path,
+        overrides=[*TINY_TEACHER, *TINY_STUDENT, *STEPS, "training.taught_share=0.6"],
+        seed=1,
+        workers=0,
+        teacher=runs["teacher"],
+    )
+    run = RunFolder.open(path)
+    own = {name for name in read_metrics(runs["student"] / "metrics.jsonl")[0] if name.startswith("loss/")}
+    losses = [{name for name in record if name.startswith("loss/")} for record in read_metrics(path / "metrics.jsonl")]
+    assert losses[0] == losses[1] > own
+    assert losses[2] == own
+    student = [load_file(run.checkpoints / step / "student.safetensors") for step in ("step_000002", "step_000003")]
+    assert not student[0]["head.shared.0.weight"].equal(student[1]["head.shared.0.weight"])
 
 
 def test_without_a_distiller_none_goes_first(world, console, tmp_path):

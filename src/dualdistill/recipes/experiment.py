@@ -77,6 +77,8 @@ class Experiment:
             raise ValueError("training.teacher_precision has no effect without a teacher that teaches: set it to fp32")
         if self.training.distiller_first and not distils:
             raise ValueError("training.distiller_first has no effect without a distiller: set it to 0")
+        if self.training.taught_share != 1 and not distils:
+            raise ValueError("training.taught_share has no effect without a distiller: set it to 1")
         if self.inherit_head and not distils:
             raise ValueError("inherit_head has no effect without a teacher: set it to false")
         if self.inherit_head and self.student is not None and self.student.pretrained != "none":

@@ -32,6 +32,9 @@ class TrainingConfig:
     distiller_first: int = 0
     """Steps at the beginning in which the distiller learns alone. Its adapters start from random weights: beside a
     student that is trained already, their first gradients would undo it."""
+    taught_share: float = 1.0
+    """Of the steps, from the first on: those in which there is a teacher. Afterwards the student learns alone, as one
+    may that its teacher would in the end hold back (Cho and Hariharan, ICCV 2019)."""
     teacher_precision: TeacherPrecision = "fp32"
     """Of the frozen teacher's forward pass in distillation."""
     cache_precision: Literal["fp32", "fp16", "bf16"] = "bf16"
@@ -49,6 +52,8 @@ class TrainingConfig:
             raise ValueError("batch_size, accumulate, save_every and log_every must be at least 1")
         if self.distiller_first < 0:
             raise ValueError(f"distiller_first must not be negative, got {self.distiller_first}")
+        if not 0 < self.taught_share <= 1:
+            raise ValueError(f"taught_share must lie above 0 and at most at 1, got {self.taught_share}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
 
@@ -147,9 +152,17 @@ class TrainingModule(pl.LightningModule):
             group["lr"] = learning_rate(self.config.optimiser, self.step, self.total_steps)
             group["betas"] = (momentum(self.config.optimiser, self.step, self.total_steps), 0.999)
 
+    @property
+    def taught(self) -> bool:
+        """Whether the step that comes has a teacher."""
+        return self.distillation is not None and self.step < self.config.taught_share * self.total_steps
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses = training_losses(self.learner, self.distillation, batch)
+        losses = training_losses(self.learner, self.distillation if self.taught else None, batch)
         total = weighted_sum(losses, self.weights)
+        if self.distillation is not None and not self.taught:
+            # Processes that share a batch wait for a gradient of every parameter.
+            total = total + 0.0 * sum(p.sum() for p in self.distillation.parameters())
         self.latest = {f"loss/{name}": value.detach() for name, value in losses.items()}
         self.latest["loss"] = total.detach()
         return total
