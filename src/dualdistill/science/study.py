@@ -181,6 +181,20 @@ _TABLES = (
         note="Teacher: CenterPoint, or MVP where named (with perfect masks: the synthetic world's own).",
     ),
     StudyTable(
+        key="over-distillbev",
+        title="DualDistill over DistillBEV",
+        rows=_rows(("distillbev-centerpoint", "DistillBEV"), ("dualdistill-centerpoint", "DualDistill")),
+        reference="distillbev-centerpoint",
+        note="The same two rows again, compared with each other: CenterPoint teaches.",
+    ),
+    StudyTable(
+        key="over-distillbev-mvp",
+        title="DualDistill over DistillBEV, MVP",
+        rows=_rows(("distillbev-mvp", "DistillBEV, MVP"), ("dualdistill-mvp", "DualDistill, MVP")),
+        reference="distillbev-mvp",
+        note="The same under MVP.",
+    ),
+    StudyTable(
         key="parts",
         title="MFD and CRD",
         rows=_rows(
