@@ -81,7 +81,9 @@ def visualize_run(
     )
     exhibit = Exhibit(name=trained.facts["recipe"], colour=colour, trained=trained, run=run, metrics=metrics)
     page = ReportPage(exhibit.name, f"Step {trained.facts['step']}, evaluated on {split or 'the validation split'}.")
-    page.section("Result").table(results_table([ResultRow.from_metrics(exhibit.name, metrics)]))
+    page.section("Result").table(
+        results_table([ResultRow.from_metrics(exhibit.name, metrics)]), "Scores on these scenes."
+    )
     add_training(page, [exhibit])
     dataset = viewing_dataset(exhibit.trained, data, split)
     with Recording(folder / "recording.rrd") if rerun else nullcontext() as recording:
@@ -138,7 +140,7 @@ def add_scenes(
         outputs = {exhibit.name: look(exhibit.trained, batch) for exhibit in exhibits}
         found = {e.name: e.trained.detector.detect(outputs[e.name], batch)[0] for e in exhibits}
         page.heading(f"Sample {batch.meta[0].token[:8]}")
-        maps = {f"{e.name}, before the head": outputs[e.name].neck[0] for e in exhibits}
+        maps = {e.name: outputs[e.name].neck[0] for e in exhibits}
         figures = {
             "bev": _add_bev(page, exhibits, batch, found),
             "cameras": _add_cameras(page, exhibits, batch, found),
@@ -193,7 +195,12 @@ def _add_features(
     page: ReportPage, maps: Mapping[str, Tensor], boxes: Boxes, extent: tuple[float, float, float, float]
 ) -> Figure:
     figure = draw_features(maps, boxes, extent=extent)
-    page.figure(figure, "Mean magnitude of the BEV features.", alt="BEV feature maps side by side", dpi=90)
+    page.figure(
+        figure,
+        "Mean magnitude of the BEV features before the head; annotations outlined.",
+        alt="BEV feature maps side by side",
+        dpi=90,
+    )
     return figure
 
 
