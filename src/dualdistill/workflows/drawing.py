@@ -82,7 +82,7 @@ def visualize_run(
     exhibit = Exhibit(name=trained.facts["recipe"], colour=colour, trained=trained, run=run, metrics=metrics)
     page = ReportPage(exhibit.name, f"Step {trained.facts['step']}, evaluated on {split or 'the validation split'}.")
     page.section("Result").table(
-        results_table([ResultRow.from_metrics(exhibit.name, metrics)]), "Scores on these scenes."
+        results_table([ResultRow.from_metrics(exhibit.name, metrics)]), "Scores on the split named above."
     )
     add_training(page, [exhibit])
     dataset = viewing_dataset(exhibit.trained, data, split)
