@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from dualdistill.errors import UserError
 from dualdistill.train.fit import read_metrics
+from dualdistill.train.module import TrainingConfig
 from dualdistill.train.run_folder import RunFolder
 from dualdistill.workflows.evaluation import Trained, evaluate_anything, weights_of
 from dualdistill.workflows.training import resume_training, start_training
@@ -215,6 +216,12 @@ def test_a_student_whose_teacher_leaves_learns_on_alone(runs, world, console, tm
     assert losses[2] == own
     student = [load_file(run.checkpoints / step / "student.safetensors") for step in ("step_000002", "step_000003")]
     assert not student[0]["head.shared.0.weight"].equal(student[1]["head.shared.0.weight"])
+
+
+def test_a_distiller_that_goes_first_must_leave_time_to_teach():
+    TrainingConfig(epochs=None, steps=10, distiller_first=5, taught_share=0.6)
+    with pytest.raises(ValueError, match="must leave steps in which the student is taught"):
+        TrainingConfig(epochs=None, steps=10, distiller_first=6, taught_share=0.6)
 
 
 def test_without_a_distiller_none_goes_first(world, console, tmp_path):

@@ -54,6 +54,11 @@ class TrainingConfig:
             raise ValueError(f"distiller_first must not be negative, got {self.distiller_first}")
         if not 0 < self.taught_share <= 1:
             raise ValueError(f"taught_share must lie above 0 and at most at 1, got {self.taught_share}")
+        if self.steps is not None and self.distiller_first and self.distiller_first >= self.taught_share * self.steps:
+            raise ValueError(
+                f"distiller_first ({self.distiller_first}) must leave steps in which the student is taught: there are "
+                f"{self.steps}, of them with a teacher {self.taught_share * self.steps:g}"
+            )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
 
