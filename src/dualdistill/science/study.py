@@ -268,6 +268,17 @@ STUDIES: dict[str, Study] = {
         sets={role: (*budget, _SAVED_OFTEN) for role, budget in _BUDGETS.items()},
         distilled_sets=("training.distiller_first=100",),
     ),
+    "long": Study(
+        name="long",
+        summary="the methods, from a student trained three times as long as that of `paper`: hours",
+        world=dataclasses.replace(BENCH, seed=100),
+        tables=(*_TABLES[:3], _TABLES[-1]),
+        seeds=(2, 3, 4),
+        pretraining=dataclasses.replace(_PRETRAINING, sets=("training.steps=9000",)),
+        start="student.pretrained",
+        sets={role: (*budget, _SAVED_OFTEN) for role, budget in _BUDGETS.items()},
+        distilled_sets=("training.distiller_first=100",),
+    ),
     "short": Study(
         name="short",
         summary="the methods, from a pretrained image backbone on: students far from converged; an hour or two",
