@@ -144,10 +144,10 @@ def test_a_student_is_another_one_if_its_teacher_is(tmp_path):
     assert jobs_of(TINY_STUDY, tmp_path)[alone].folder == jobs_of(other, tmp_path)[alone].folder
 
 
-def test_the_student_alone_is_compared_with_the_first_teacher_and_the_others_with_their_own(tmp_path):
+def test_the_student_alone_is_compared_with_every_teacher_and_the_others_with_their_own(tmp_path):
     study, _ = STUDIES["paper"].present()
     jobs = {job.row: job for job in jobs_of(study, tmp_path).values()}
-    assert set(jobs["student"].compared_with) == {"synthetic/teacher-centerpoint"}
+    assert set(jobs["student"].compared_with) == {"synthetic/teacher-centerpoint", "synthetic/teacher-mvp"}
     assert set(jobs["dualdistill-mvp"].compared_with) == {"synthetic/teacher-mvp"}
     assert jobs["pretraining"].compared_with == {}
 

@@ -1,5 +1,6 @@
 """Shared weights travel with the results."""
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -12,7 +13,7 @@ from dualdistill.errors import UserError
 from dualdistill.models.checkpoints import fingerprint, read_facts
 from dualdistill.science.jobs import Job, all_jobs, needed_run
 from dualdistill.science.run import keep_shared, what_is_left
-from dualdistill.science.shared import adopt, kept_path
+from dualdistill.science.shared import adopt, keep, kept_path
 from dualdistill.science.study import Row, Study, StudyTable
 from dualdistill.workflows.evaluation import weights_of
 from dualdistill.workflows.teachers import find_label_encoder, find_teacher
@@ -94,7 +95,7 @@ def test_elsewhere_only_the_row_itself_is_left_and_finds_its_teachers(world, kep
     _, results = kept
     jobs = jobs_at(world, tmp_path, results)
     assert len(what_is_left(LABELS, list(jobs.values()))) == 4
-    assert [job.row for job in adopt(list(jobs.values()))] == [
+    assert [job.row for job, _ in adopt(list(jobs.values()))] == [
         "teacher-centerpoint",
         "pretraining",
         "label-encoder-centerpoint",
@@ -107,6 +108,21 @@ def test_elsewhere_only_the_row_itself_is_left_and_finds_its_teachers(world, kep
     assert teacher.identity["sha256"] == fingerprint(kept_path(jobs["teacher-centerpoint"]))
     assert teacher.identity["score"]["mAP"] == pytest.approx(0.2)
     assert encoder.facts["teacher"]["sha256"] == teacher.identity["sha256"]
+
+
+def test_a_neighbouring_study_takes_what_it_trains_by_the_same_settings_and_keeps_only_its_own(world, kept, tmp_path):
+    _, results = kept
+    beside = results.parent / "neighbour"
+    longer = Row(recipe="synthetic/student", name="longer", key="pretraining", sets=("training.steps=7",))
+    other = dataclasses.replace(LABELS, name="neighbour", pretraining=longer)
+    jobs = {job.row: job for job in all_jobs(other, data=world, out=tmp_path, results=beside, seeds=other.seeds)}
+    taken = {job.row: weights for job, weights in adopt(list(jobs.values()))}
+    assert taken == {
+        row: results / "shared" / f"{row}-seed0.safetensors"
+        for row in ("teacher-centerpoint", "label-encoder-centerpoint")
+    }
+    assert [job.row for job in what_is_left(other, list(jobs.values()))] == ["pretraining", "tiny"]
+    assert keep(list(jobs.values())) == []
 
 
 def test_where_nothing_is_trained_there_is_nothing_to_keep(world, tmp_path):

@@ -182,7 +182,6 @@ class _Maker:
         return self.add(row.key, row.recipe, row.sets, self.study.teacher_seed) if row is not None else None
 
     def _teachers(self, needs: dict[str, Job]) -> dict[str, str]:
-        """A student's own teacher; the first of the study for one that has none."""
+        """A student's own teacher; all of the study for one that has none."""
         own = {recipe: job.folder for recipe, job in needs.items() if job.role == "teacher"}
-        every = {job.recipe: job.folder for job in self.jobs.values() if job.role == "teacher"}
-        return own or dict(list(every.items())[:1])
+        return own or {job.recipe: job.folder for job in self.jobs.values() if job.role == "teacher"}

@@ -22,7 +22,7 @@ from dualdistill.errors import UserError
 from dualdistill.science.job import BUSY
 from dualdistill.science.jobs import Job, all_jobs, write_job
 from dualdistill.science.record import read_results
-from dualdistill.science.shared import adopt, keep, kept_path
+from dualdistill.science.shared import adopt, keep
 from dualdistill.science.study import Study
 from dualdistill.workflows.data import make_virtual
 from dualdistill.workflows.progress import progress
@@ -69,8 +69,8 @@ def run_study(
         console.print(f"Not among the recipes, left out: {', '.join(absent)}")
     data, out, results = data.resolve(), out.resolve(), results.resolve()
     jobs = all_jobs(study, data=data, out=out, results=results, seeds=seeds or study.seeds)
-    for job in [] if plan else adopt(jobs):
-        console.print(f"weights of {job.name} taken from {kept_path(job)}")
+    for job, weights in [] if plan else adopt(jobs):
+        console.print(f"weights of {job.name} taken from {weights}")
     todo = what_is_left(study, jobs, only)
     console.print(f"[bold]{study.name}[/]: {len(jobs)} runs in all, {len(todo)} to do -> {results}")
     if plan:
