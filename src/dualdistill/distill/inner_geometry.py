@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.ops.processes import mean_count
 from dualdistill.structures import Boxes
 
 Sampling = Literal["exact", "released"]
@@ -50,12 +51,13 @@ def inner_depth_loss(
     on_object = owner >= 0
     image, _, _ = torch.where(on_object.flatten(0, 1))
     number, ours, theirs = owner[on_object], predicted[on_object], depth[on_object]  # cells
+    count = mean_count(torch.tensor(len(number), device=number.device), at_least=1)
     if not len(number):
         return ours.sum()  # of nothing: zero, and part of the graph
     _, group = torch.stack([image, number.long()]).unique(dim=1, return_inverse=True)
     reference = _best_of_groups((ours - theirs).detach().abs(), group)[group]
     relative, true = ours - ours.detach()[reference], theirs - theirs[reference]
-    return (relative - true).square().sum() / len(number)
+    return (relative - true).square().sum() / count
 
 
 def _best_of_groups(error: Float[Tensor, "cells"], group: Int[Tensor, "cells"]) -> Int[Tensor, "groups"]:
@@ -112,11 +114,12 @@ def relation_loss(
     Args:
         at_once: Boxes at a time; the backward pass computes their matrices anew. No influence on the result.
     """
+    boxes = mean_count(torch.tensor(len(ours), device=ours.device), at_least=1)
     if not len(ours):
         return ours.sum()  # of nothing: zero, and part of the graph
     pairs = zip(ours.split(at_once), theirs.split(at_once), strict=True)
     costs = [checkpoint(_relation_cost, a, b, use_reentrant=False, preserve_rng_state=False) for a, b in pairs]
-    return torch.stack(costs).sum() / (ours.shape[0] * ours.shape[1])
+    return torch.stack(costs).sum() / (boxes * ours.shape[1])
 
 
 def _relation_cost(ours: Float[Tensor, "boxes rows _"], theirs: Float[Tensor, "boxes rows _"]) -> Float[Tensor, ""]:

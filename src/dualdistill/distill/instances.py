@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dualdistill.distill.terms import balanced_mean
+from dualdistill.ops.processes import mean_count
 from dualdistill.structures import CLASSES, InstanceMap, Losses
 
 
@@ -48,7 +49,7 @@ def instance_losses(
     error = F.smooth_l1_loss(offsets, center_offsets(instance, seen), reduction="none").mean(dim=1)
     return {
         "class": balanced_mean(entropy[:, None], seen[:, None]),
-        "center": (error * seen).sum() / seen.sum().clamp(min=1),
+        "center": (error * seen).sum() / mean_count(seen.sum(), at_least=1),
     }
 
 

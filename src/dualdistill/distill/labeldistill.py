@@ -22,6 +22,7 @@ from dualdistill.distill.label_encoder import LabelEncoder
 from dualdistill.distill.responses import TASK_OF_CLASS, gaussian_focal, in_students_units, probability, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.ops.processes import mean_count
 from dualdistill.structures import TASKS, BevOutput, Boxes, HeadOutput, Losses, Targets
 
 Partition = Literal["released", "key_frame", "none"]
@@ -252,7 +253,7 @@ def object_mask(heatmap: Float[Tensor, "batch klass _ _"], size: torch.Size) -> 
 
 def masked_squares(error: Float[Tensor, "batch chan y x"], mask: Float[Tensor, "batch 1 y x"]) -> Float[Tensor, ""]:
     """Squares, summed over channels, averaged over the mask of the whole batch (a mask below 1 counts as 1)."""
-    return (error.square().sum(dim=1, keepdim=True) * mask).sum() / mask.sum().clamp(min=1)
+    return (error.square().sum(dim=1, keepdim=True) * mask).sum() / mean_count(mask.sum(), at_least=1)
 
 
 def response_losses(
@@ -275,7 +276,7 @@ def response_losses(
     else:
         cells = (q - p).square() * -(q * p.log() + (1 - q) * (1 - p).log())
     peaks = sum_by_task((targets.heatmap == 1).sum(dim=(0, 2, 3)).float())
-    heatmap = (sum_by_task(cells.sum(dim=(0, 2, 3))) / peaks.clamp(min=1)).sum()
+    heatmap = (sum_by_task(cells.sum(dim=(0, 2, 3))) / mean_count(peaks, at_least=1)).sum()
     return {"heatmap": heatmap} | _box_responses(teacher.regression, student.regression, targets.boxes, grid)
 
 
@@ -294,7 +295,7 @@ def _box_responses(
 
     place = (sample, task, slice(None), cell[:, 1], cell[:, 0])
     error = (student[place].float() - teacher[place].float()).abs()  # boxes code
-    count = error.new_zeros(len(TASKS)).index_add(0, task, error.new_ones(len(error)))
+    count = mean_count(error.new_zeros(len(TASKS)).index_add(0, task, error.new_ones(len(error))))
     error = error / count[task, None]  # so that each task sums to its mean
     groups = error.split((2, 1, 3, 2, 2), dim=1)
     losses = {name: group.sum() for name, group in zip(RESPONSES[1:], groups, strict=True)}

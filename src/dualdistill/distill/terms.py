@@ -39,7 +39,8 @@ def attended_square(
     """Sum of the squares of a map, mean over channels, over cells by weight and attention, for each unit of weight;
     1 where there is none. No gradient."""
     squares = features.square().mean(dim=1, keepdim=True) * weight * attention
-    return torch.where(weight.sum() > 0, squares.sum() / weight.sum().clamp(min=1e-6), 1.0).clamp(min=1e-6)
+    total, area = mean_count(squares.sum()), mean_count(weight.sum())
+    return torch.where(area > 0, total / area.clamp(min=1e-6), 1.0).clamp(min=1e-6)
 
 
 def weighted_squares(

@@ -21,6 +21,7 @@ from dualdistill.distill.instances import InstanceHead, instance_losses
 from dualdistill.distill.responses import gaussian_focal, in_students_units, probability, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.distill.terms import balanced_mean
+from dualdistill.ops.processes import mean_count
 from dualdistill.structures import BevOutput, HeadOutput, Losses, Targets
 
 FeatureLevel = Literal["canvas", "stage0", "neck"]
@@ -264,7 +265,7 @@ def heatmap_loss(
     student: Float[Tensor, "batch klass y x"], target: Float[Tensor, "batch klass y x"]
 ) -> Float[Tensor, ""]:
     """Gaussian focal loss of probabilities, divided by the number of positives in the batch (at least 1)."""
-    return gaussian_focal(student, target).sum() / (target == 1).sum().clamp(min=1)
+    return gaussian_focal(student, target).sum() / mean_count((target == 1).sum(), at_least=1)
 
 
 def box_loss(teacher: HeadOutput, student: HeadOutput, threshold: float) -> Float[Tensor, ""]:
@@ -277,7 +278,7 @@ def box_loss(teacher: HeadOutput, student: HeadOutput, threshold: float) -> Floa
     """
     error = F.smooth_l1_loss(student.regression.float(), teacher.regression, reduction="none").mean(dim=2)
     weight = box_weights(probability(teacher.heatmap), threshold)  # batch task y x
-    return ((error * weight).sum(dim=(0, 2, 3)) / weight.sum(dim=(0, 2, 3)).clamp(min=1e-4)).sum()
+    return ((error * weight).sum(dim=(0, 2, 3)) / mean_count(weight.sum(dim=(0, 2, 3)), at_least=1e-4)).sum()
 
 
 @torch.no_grad()
