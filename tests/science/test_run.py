@@ -136,6 +136,16 @@ def test_a_result_of_other_settings_is_refused_with_what_differs(tmp_path):
     assert what_is_left(often, list(jobs_of(often, tmp_path).values())) == []
 
 
+def test_how_a_teacher_is_remembered_matters_only_to_who_is_taught(tmp_path):
+    jobs = jobs_of(TINY_STUDY, tmp_path)
+    coarser = dataclasses.replace(TINY_STUDY, sets={"student": ("training.cache_precision=fp16",)})
+    others = jobs_of(coarser, tmp_path)
+    same = {name for name in jobs if jobs[name].folder == others[name].folder}
+    assert same == {job.name for job in jobs.values() if job.teacher_cache is None}
+    record(jobs["student seed 0"])
+    assert others["student seed 0"].recorded
+
+
 def test_a_student_is_another_one_if_its_teacher_is(tmp_path):
     other = dataclasses.replace(TINY_STUDY, sets={"teacher": ("training.steps=999",)})
     name = "dualdistill-centerpoint seed 0"

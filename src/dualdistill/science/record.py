@@ -16,6 +16,8 @@ PRETRAINING = "pretraining"
 """Key of the student that the others start from."""
 WITHOUT_EFFECT = ("save_every", "log_every")
 """Settings of `training` that change no result and so are not part of an identity."""
+OF_TEACHING = ("teacher_precision", "cache_precision")
+"""Those that change none where nobody teaches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +126,8 @@ def fingerprint_of(identity: dict[str, Any]) -> str:
 
 def experiment_identity(plain: dict[str, Any]) -> dict[str, Any]:
     """A plain experiment without the settings that change no result."""
-    training = {name: value for name, value in plain["training"].items() if name not in WITHOUT_EFFECT}
+    idle = WITHOUT_EFFECT if plain["distiller"] is not None else (*WITHOUT_EFFECT, *OF_TEACHING)
+    training = {name: value for name, value in plain["training"].items() if name not in idle}
     return plain | {"training": training}
 
 
