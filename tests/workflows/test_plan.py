@@ -122,6 +122,16 @@ def test_a_plan_without_measuring_tells_a_time_and_whose_it_is(console, tmp_path
     assert slower["doubled"] == facts["doubled"]
 
 
+def test_what_a_device_reaches_tells_the_time(console):
+    facts = plan(console, RECIPE, overrides=[*SETS, "training.steps=100"], devices=2, tflops=25)
+    assert facts["seconds"]["in total"] == pytest.approx(facts["flops in total"] / 25e12 / 2)
+    assert "25 TFLOP/s" in " ".join(console.file.getvalue().split())
+    with pytest.raises(UserError, match="one source"):
+        plan(console, RECIPE, overrides=SETS, tflops=25, measure=True)
+    with pytest.raises(UserError, match="above 0, got -1"):
+        plan(console, RECIPE, overrides=SETS, tflops=-1)
+
+
 def test_devices_and_accumulation_share_the_work_of_a_step(console):
     def seconds(*sets, **how):
         facts = plan(console, "synthetic/student", overrides=[*TINY_STUDENT, *sets], **how)

@@ -69,6 +69,9 @@ def plan(
             help="Measured steps of `bench scaling --json FILE` to tell the time from; default: the package's."
         ),
     ] = None,
+    tflops: Annotated[
+        float | None, typer.Option(help="Tell the time of devices that each reach so many TFLOP/s in a training.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """What a recipe will cost: parameters, arithmetic, memory, steps, files, disk, time; before anything is spent."""
@@ -84,6 +87,7 @@ def plan(
         devices=devices,
         measure=measure,
         scaling=scaling,
+        tflops=tflops,
     )
     write_json(json_file, facts)
 

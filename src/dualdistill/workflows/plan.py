@@ -37,6 +37,7 @@ def plan(
     devices: int = 1,
     measure: bool = False,
     scaling: Path | None = None,
+    tflops: float | None = None,
 ) -> dict[str, Any]:
     """Print and return the cost of a training: parameters, arithmetic, memory, steps, files, disk, time, and what
     doubling a size does to it.
@@ -44,7 +45,15 @@ def plan(
     Args:
         measure: Take the time of a step on this machine, instead of telling it from a scaling table.
         scaling: That table; the package's, if not given.
+        tflops: Tell the time of devices that each reach so many 10^12 operations a second, instead.
+
+    Raises:
+        UserError: for more than one source of the time, and for a recipe or settings that do not exist.
     """
+    if measure + (scaling is not None) + (tflops is not None) > 1:
+        raise UserError("The time comes from one source: give --measure, --scaling or --tflops, not several.")
+    if tflops is not None and not 0 < tflops < math.inf:
+        raise UserError(f"--tflops is what a device reaches, in 10^12 operations a second: above 0, got {tflops:g}.")
     table = ScalingTable.read(scaling or PACKAGED)
     experiment = override(find(recipe).build(), overrides)
     each = experiment.training.batch_of_one(devices)
@@ -68,7 +77,7 @@ def plan(
         "memory of which activations": each * cost.activation_bytes,
         "files": _files(experiment, samples),
         "disk": _disk(experiment, cost, steps, samples),
-        "seconds": _seconds(experiment, cost, steps, devices, None if measure else table),
+        "seconds": _seconds(experiment, cost, steps, devices, None if measure else table, tflops),
         "doubled": _doubled(experiment, table),
     }
     _show(console, facts)
@@ -137,16 +146,20 @@ def _disk(experiment: Experiment, cost: StepCost, steps: int, samples: int | Non
 
 
 def _seconds(
-    experiment: Experiment, cost: StepCost, steps: int, devices: int, table: ScalingTable | None
+    experiment: Experiment, cost: StepCost, steps: int, devices: int, table: ScalingTable | None, tflops: float | None
 ) -> dict[str, Any]:
-    """Time of a sample, of a step, and in all, on devices like the one of the table; without one, like this one.
+    """Time of a sample, of a step, and in all, on devices that reach so much or else are like the one of the table;
+    without both, like this one.
 
     Reading data is not part of it.
     """
     training = experiment.training
     each = training.batch_of_one(devices)
-    if table is None:
-        per_sample, machine, nearest = _measured(experiment, cost), None, None
+    machine, nearest = None, None
+    if tflops is not None:
+        per_sample = cost.flops / (tflops * 1e12)
+    elif table is None:
+        per_sample = _measured(experiment, cost)
     else:
         flops = each * cost.flops
         per_sample = table.seconds(experiment.role, training.precision, flops) / each
@@ -156,6 +169,7 @@ def _seconds(
         "per sample": per_sample,
         "per step": per_step,
         "in total": per_step * steps,
+        "tflops": tflops,
         "machine": machine,
         "nearest measured step": nearest and {"name": nearest.facts.step, "precision": nearest.facts.precision},
     }
@@ -217,13 +231,15 @@ def _said(facts: dict[str, Any]) -> str:
     """How long, and who says so."""
     seconds, samples = facts["seconds"], facts["samples per step"]
     text = f"{seconds['per step']:,.3g} s a step of {samples} samples, {seconds['in total'] / 3600:,.1f} h in all, "
+    if seconds["tflops"] is not None:
+        return f"{text}reading of data apart, if a device reaches {seconds['tflops']:g} TFLOP/s in such a training"
     if seconds["machine"] is None:
         return text + "measured on this machine, reading of data apart"
     nearest = seconds["nearest measured step"]
     return (
         f"{text}reading of data apart, if devices were like the one that the table of measured steps was taken on: "
         f"{seconds['machine']} (its nearest step: {nearest['name']}, in precision {nearest['precision']}). "
-        "`--measure` takes two steps on this machine instead"
+        "Instead, `--measure` takes two steps on this machine, `--tflops` takes what your devices reach"
     )
 
 
