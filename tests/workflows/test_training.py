@@ -57,6 +57,22 @@ def test_resuming_gives_the_weights_of_an_unbroken_run(runs, world, console, tmp
     assert logged == [1, 2, 3]
 
 
+def test_a_step_is_on_record_before_its_checkpoint_is_there(world, console, tmp_path, monkeypatch):
+    recorded = {}
+
+    def link(run, name, target, really=RunFolder.link):
+        if run.metrics.exists():
+            recorded[target] = len(read_metrics(run.metrics))
+        really(run, name, target)
+
+    monkeypatch.setattr(RunFolder, "link", link)
+    sets = [*TINY_TEACHER, *STEPS]
+    start_training(
+        console, "synthetic/teacher-centerpoint", data=world, out=tmp_path, overrides=sets, workers=0, seed=0
+    )
+    assert recorded == {"step_000002": 2, "step_000003": 3}
+
+
 def test_averaged_weights_are_kept_and_resumed(world, console, tmp_path):
     sets = [*TINY_TEACHER, *STEPS, "training.ema_decay=0.5"]
     path = start_training(

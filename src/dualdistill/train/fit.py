@@ -49,7 +49,7 @@ def fit(
         precision="bf16-mixed" if module.config.precision == "bf16" else "32-true",
         max_steps=module.total_steps - module.start_step,
         accumulate_grad_batches=module.config.accumulate,
-        callbacks=[keeper, recorder],
+        callbacks=[recorder, keeper],  # what a checkpoint has seen is on record before it is there
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
