@@ -29,7 +29,7 @@ def draw_gains(panels: Mapping[str, Values], unit: str, *, palette: Palette = LI
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
-    for ax, (name, values) in zip(axes, panels.items(), strict=False):
+    for place, (ax, (name, values)) in enumerate(zip(axes, panels.items(), strict=False)):
         _dress(ax, name, categories, palette)
         ax.axvline(0, color=palette.muted, linewidth=0.8)
         for y, category in enumerate(categories):
@@ -38,7 +38,9 @@ def draw_gains(panels: Mapping[str, Values], unit: str, *, palette: Palette = LI
                 mean = statistics.fmean(seeds)
                 ax.barh(y, mean, color=palette.series[3 if mean >= 0 else 1], height=0.62, alpha=0.75)
                 ax.plot(seeds, [y] * len(seeds), ".", color=palette.ink, markersize=4)
-        ax.set_xlabel(unit, color=palette.muted, fontsize=8.5)
+        if place + columns >= len(panels):  # nothing below
+            ax.xaxis.set_tick_params(labelbottom=True)
+            ax.set_xlabel(unit, color=palette.muted, fontsize=8.5)
     return figure
 
 
