@@ -122,12 +122,19 @@ SMALL: dict[str, tuple[int, ...]] = {
 
 def small_student() -> Case:
     """The synthetic student as it is."""
-    return Case(name="synthetic/student", experiment=find("synthetic/student").build())
+    return _as_it_is("synthetic/student")
 
 
 def small_teacher() -> Case:
     """The synthetic teacher as it is."""
-    return Case(name="synthetic/teacher-centerpoint", experiment=find("synthetic/teacher-centerpoint").build())
+    return _as_it_is("synthetic/teacher-centerpoint")
+
+
+def _as_it_is(recipe: str) -> Case:
+    """In the batches it is trained in: the fixed cost of many operations weighs in a step so small."""
+    experiment = find(recipe).build()
+    batch = experiment.training.batch_size
+    return Case(name=f"{recipe}, batch {batch}", experiment=experiment, batch=batch)
 
 
 def half_student() -> Case:
