@@ -26,7 +26,7 @@ TASKS = (
     ("motorcycle", "bicycle"),
     ("pedestrian", "traffic_cone"),
 )
-"""The six task heads of CenterPoint and their classes (spec/centerpoint.md, section 2)."""
+"""The six task heads of CenterPoint and their classes (docs/methods/centerpoint.md#classes)."""
 
 CLASSES = tuple(name for task in TASKS for name in task)
 """Detector class order: label ids 0 to 9, the `klass` axis of every heat map."""

@@ -1,4 +1,4 @@
-"""Whose the depth labels are: laws of `Batch.depth_owner` (spec tig_bev b.2)."""
+"""Whose the depth labels are: laws of `Batch.depth_owner` (docs/methods/tig_bev.md#depth-labels)."""
 
 from dataclasses import replace
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Instance targets: masks under the image augmentation, cell by cell (spec x3kd b.4, h.10)."""
+"""Instance targets: masks under the image augmentation, cell by cell (docs/methods/x3kd.md#instance-targets)."""
 
 from dataclasses import replace
 from pathlib import Path

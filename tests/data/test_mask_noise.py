@@ -1,4 +1,4 @@
-"""Errors put into perfect masks (spec mvp 11, C'): their laws, and their rates."""
+"""Errors put into perfect masks (docs/methods/mvp.md#imperfect-masks): their laws, and their rates."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Laws of the sweep accumulation (spec centerpoint 3 and 19.1)."""
+"""Laws of the sweep accumulation (docs/methods/centerpoint.md#sweeps)."""
 
 from pathlib import Path
 

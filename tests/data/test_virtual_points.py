@@ -1,4 +1,4 @@
-"""Laws of painting and lifting (spec mvp 15, items 1 to 5)."""
+"""Laws of painting and lifting (docs/methods/mvp.md#worked-values)."""
 
 import math
 

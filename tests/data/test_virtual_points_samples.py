@@ -1,4 +1,4 @@
-"""Laws of samples with virtual points (spec mvp 15, items 6 and 9)."""
+"""Laws of samples with virtual points (docs/methods/mvp.md#columns)."""
 
 import pickle
 import shutil

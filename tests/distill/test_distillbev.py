@@ -1,4 +1,4 @@
-"""DistillBEV as a whole: its adapters, its balance, and what DualDistill kept of it (spec distillbev 12)."""
+"""DistillBEV as a whole: its adapters, its balance, and what DualDistill kept of it (docs/methods/distillbev.md)."""
 
 from dataclasses import replace
 

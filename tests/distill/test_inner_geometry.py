@@ -1,4 +1,4 @@
-"""Relative depths and relations inside objects (spec tig_bev h, items 1 to 10 and 14)."""
+"""Relative depths and relations inside objects (docs/methods/tig_bev.md#worked-values)."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The label encoder, and the detector made of it that trains it (spec labeldistill b.2, c, h.3, h.4)."""
+"""The label encoder, and the detector made of it that trains it (docs/methods/labeldistill.md#label-encoder)."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Labels drawn as maps (spec labeldistill h.1 and h.2)."""
+"""Labels drawn as maps (docs/methods/labeldistill.md#label-maps)."""
 
 import math
 

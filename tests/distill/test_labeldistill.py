@@ -1,4 +1,4 @@
-"""LabelDistill: partition, masks, feature and response losses (spec labeldistill h.5 to h.12)."""
+"""LabelDistill: partition, masks, feature and response losses (docs/methods/labeldistill.md#worked-values)."""
 
 from dataclasses import replace
 
@@ -83,7 +83,8 @@ def replace_maps_by_channel_numbers(student):
 
 @pytest.mark.parametrize(("split", "reaches"), [("released", False), ("key_frame", True)])
 def test_as_released_a_detached_past_can_keep_the_lidar_from_the_student(split, reaches, make_pair):
-    """Five frames as published: at the first level the LiDAR's third is all past (spec labeldistill b.3)."""
+    """Five frames as published: at the first level the LiDAR's third is all past
+    (docs/methods/labeldistill.md#partition)."""
     pair = make_pair()
     frames = torch.randn(2, 5, 6, 16, 16)
     now = frames[:, 0].clone().requires_grad_()

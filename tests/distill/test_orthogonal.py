@@ -9,7 +9,7 @@ from dualdistill.distill.orthogonal import SemiOrthogonal, cayley
 
 
 def released_rate(step: int) -> float:
-    """Linear warm-up over 500 steps to 2e-4 from a thousandth of it (spec dualdistill 5.5)."""
+    """Linear warm-up over 500 steps to 2e-4 from a thousandth of it (docs/methods/dualdistill.md#training-recipe)."""
     return 2e-4 * (1 - (1 - step / 500) * (1 - 1e-3))
 
 

@@ -1,4 +1,4 @@
-"""TiG-BEV as a whole: its parts, what each may touch, what it refuses (spec tig_bev h, items 8, 12, 15)."""
+"""TiG-BEV as a whole: its parts, what each may touch, what it refuses (docs/methods/tig_bev.md)."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""X3KD-style distillation: outputs, features, adversary, instances (spec x3kd h.1 to h.9)."""
+"""X3KD-style distillation: outputs, features, adversary, instances (docs/methods/x3kd.md#worked-values)."""
 
 import math
 from dataclasses import replace

@@ -32,7 +32,7 @@ RULES = {
     "barrier": ("", ""),
     "traffic_cone": ("", ""),
 }
-"""Spec bevdepth 12: faster than 0.2 m/s, and otherwise."""
+"""docs/methods/centerpoint.md#export: faster than 0.2 m/s, and otherwise."""
 
 
 def somewhere(seed: int) -> SampleMeta:

@@ -1,4 +1,4 @@
-"""States of the official code bases, written out from the key tables of the specification (centerpoint 17)."""
+"""States of the official code bases, written out key by key (docs/methods/centerpoint.md#checkpoints)."""
 
 import torch
 from torch import Tensor

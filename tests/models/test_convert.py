@@ -1,6 +1,6 @@
 """CenterPoint checkpoints of the official code bases, and what their numbers mean here.
 
-The state dicts come from the specification's key tables; what the networks compute is checked against the same
+The state dicts are written out in `foreign`; what the networks compute is checked against the same
 layers written out with `torch.nn.functional`, by the foreign names.
 """
 

@@ -1,4 +1,4 @@
-"""Voxel CenterPoints of the official code bases (spec centerpoint 17)."""
+"""Voxel CenterPoints of the official code bases (docs/methods/centerpoint.md#checkpoints)."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Published states are written out here from the specification (section 16), with shapes, apart from the
+"""Published states are written out here key by key (docs/methods/bevdepth.md#checkpoints), with shapes, apart from the
 code's tables."""
 
 import pytest

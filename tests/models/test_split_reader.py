@@ -1,4 +1,4 @@
-"""The original MVP's reader on voxels one can work out by hand (spec mvp 15, item 7)."""
+"""The original MVP's reader on voxels one can work out by hand (docs/methods/mvp.md#worked-values)."""
 
 import torch
 from torch import Tensor

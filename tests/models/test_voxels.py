@@ -1,4 +1,4 @@
-"""Voxel CenterPoints: sizes of the specification, maps, learning."""
+"""Voxel CenterPoints: published sizes, maps, learning."""
 
 import importlib.util
 from dataclasses import replace

@@ -83,7 +83,7 @@ def test_the_order_of_the_input_does_not_matter(seed):
 
 
 def test_the_worked_example_of_circle_nms():
-    centers = torch.tensor([[0.0, 0], [1.9, 0], [2.1, 0]])  # spec centerpoint 19.10
+    centers = torch.tensor([[0.0, 0], [1.9, 0], [2.1, 0]])  # docs/methods/centerpoint.md#worked-values
     assert circle_nms(centers, torch.tensor([0.9, 0.8, 0.7]), 4.0, 83).tolist() == [0, 2]
 
 

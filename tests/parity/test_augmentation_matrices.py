@@ -1,6 +1,7 @@
 """Image and BEV augmentation against official BEVDepth (golden/bevdepth/augmentation.json).
 
-The worked examples are spec bevdepth 15.2; there and in the golden file boxes are x, y, z of the centre,
+The worked examples are those of docs/methods/bevdepth.md#worked-values;
+there and in the golden file boxes are x, y, z of the centre,
 length, width, height, yaw, vx, vy.
 """
 

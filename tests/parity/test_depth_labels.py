@@ -1,6 +1,6 @@
 """Depth labels against official BEVDepth (golden/bevdepth/depth_maps.json says how they were made).
 
-The worked examples are spec bevdepth 15.2.
+The worked examples are those of docs/methods/bevdepth.md#worked-values.
 """
 
 from pathlib import Path

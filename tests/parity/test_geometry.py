@@ -1,6 +1,6 @@
 """Frustum and pooling cells against official BEVDepth (golden/bevdepth/geometry_full.json).
 
-The worked examples are spec bevdepth 15.2.
+The worked examples are those of docs/methods/bevdepth.md#worked-values.
 """
 
 import math

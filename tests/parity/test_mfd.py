@@ -1,7 +1,8 @@
 """MFD against recorded numbers of the released code (Gaeun-Kimm/DualDistill at e16e1678, CPU, float32).
 
 Three scenes: rotated boxes, boxes partly out of range, none. Test points are corners, as released; the
-numbers with centres come from the released function with its test points moved (spec dualdistill 11.12).
+numbers with centres come from the released function with its test points moved
+(docs/methods/dualdistill.md#worked-values).
 """
 
 import json
@@ -165,7 +166,7 @@ def test_a_teacher_that_sees_objects_everywhere_is_as_recorded():
     assert_losses(losses, "neck", variant("teacher_all_positive"), rtol=5e-5)
 
 
-# ---- the released function on formulas instead of arrays (spec dualdistill 11.12) ----
+# ---- the released function on formulas instead of arrays (docs/methods/dualdistill.md#worked-values) ----
 
 
 def formula_maps(side: int) -> tuple[torch.Tensor, torch.Tensor]:

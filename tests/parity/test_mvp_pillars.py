@@ -39,7 +39,8 @@ def test_flags_for_pillars_are_those_of_the_release_and_leave_their_input_alone(
 
 
 def test_the_released_number_of_weights() -> None:
-    """Spec mvp 13: 5 983 558 parameters of the dynamic pillar teacher, 22 columns into its first layer."""
+    """See docs/methods/mvp.md#readers:
+    5 983 558 parameters of the dynamic pillar teacher, 22 columns into its first layer."""
     model = CenterPointConfig(point_channels=17).build()
     assert model.encoder.layers[0].linear.weight.shape == (64, 22)
     assert sum(parameter.numel() for parameter in model.parameters()) == 5_983_558
@@ -58,7 +59,7 @@ def batch_of(features: torch.Tensor) -> Batch:
 
 
 def test_without_virtual_points_and_their_weights_it_is_the_plain_centerpoint() -> None:
-    """Spec mvp 15, item 8."""
+    """See docs/methods/mvp.md#readers."""
     generator = torch.Generator().manual_seed(0)
     raw = torch.rand(800, 5, generator=generator) * torch.tensor([24.0, 24, 4, 255, 0]) - torch.tensor(
         [12.0, 12, 3, 0, 0]

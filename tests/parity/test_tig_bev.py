@@ -1,6 +1,6 @@
 """TiG-BEV against recorded numbers of its released code (ADLab3Ds/TiG-BEV at 0b85461, CPU, float32).
 
-Keypoints are sampled as released, up to a cell beside their places (spec tig_bev b.4).
+Keypoints are sampled as released, up to a cell beside their places (docs/methods/tig_bev.md#keypoints).
 """
 
 import json

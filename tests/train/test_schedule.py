@@ -22,7 +22,8 @@ CYCLE = OptimiserConfig(schedule="cyclic", learning_rate=1e-4, cycle_peak=10, cy
         (1.0, 1e-8, 0.9),
     ],
 )
-def test_the_cycle_passes_through_the_published_rates(fraction, rate, beta):  # spec centerpoint 19.11
+def test_the_cycle_passes_through_the_published_rates(fraction, rate, beta):
+    """docs/methods/centerpoint.md#cyclic-schedule"""
     assert learning_rate(CYCLE, round(1000 * fraction), 1000) == pytest.approx(rate, rel=1e-3)
     assert momentum(CYCLE, round(1000 * fraction), 1000) == pytest.approx(beta, rel=1e-4)
 

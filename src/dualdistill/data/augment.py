@@ -16,7 +16,8 @@ def draw_view(
     stored_size: tuple[int, int],
     generator: np.random.Generator | None,
 ) -> ImageView:
-    """How one camera is seen in one sample; the crop is aligned with the bottom (spec bevdepth 10.5).
+    """How one camera is seen in one sample; the crop is aligned with the bottom
+    (docs/methods/bevdepth.md#image-augmentation).
 
     Args:
         size: Height and width of the network's image.

@@ -1,4 +1,4 @@
-"""Class-balanced resampling of the training set, CBGS (spec centerpoint 4, bevdepth 10.8)."""
+"""Class-balanced resampling of the training set, CBGS (docs/methods/centerpoint.md#class-balanced-resampling)."""
 
 import numpy as np
 from jaxtyping import Bool, Int

@@ -28,7 +28,7 @@ CLASS_OF_CATEGORY = {
     "vehicle.trailer": "trailer",
     "vehicle.truck": "truck",
 }
-"""Detection class of each nuScenes category; every other category is ignored (spec bevdepth 10.3)."""
+"""Detection class of each nuScenes category; every other category is ignored (docs/methods/centerpoint.md#classes)."""
 
 MAX_SECONDS_BETWEEN_BOXES = 1.5
 """Boxes of an instance further apart give no velocity; twice that for a central difference (devkit)."""

@@ -18,7 +18,7 @@ def _check_probability(name: str, value: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageAugmentation:
-    """Ranges of the image augmentation (spec bevdepth 10.5); the defaults are DualDistill's.
+    """Ranges of the image augmentation (docs/methods/bevdepth.md#image-augmentation); the defaults are DualDistill's.
 
     The base scale brings the stored width to the network's; the offsets below are added to it.
     """
@@ -40,7 +40,7 @@ class ImageAugmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class BevAugmentation:
-    """Ranges of the BEV augmentation of a training sample (spec bevdepth 10.7, centerpoint 6)."""
+    """Ranges of the BEV augmentation of a training sample (docs/methods/centerpoint.md#augmentation)."""
 
     rotation: Range = (-0.3925, 0.3925)
     """Radians about z."""
@@ -65,7 +65,8 @@ class BevAugmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectSampling:
-    """Pasting of objects from other scenes into the point cloud, for LiDAR teachers (spec centerpoint 5)."""
+    """Pasting of objects from other scenes into the point cloud, for LiDAR teachers
+    (docs/methods/centerpoint.md#object-sampling)."""
 
     min_points: int = 5
     """Objects with fewer points are never pasted."""
@@ -82,7 +83,7 @@ class ObjectSampling:
 
 
 MASK_RCNN_SCORE = 0.3
-"""From which score upwards Mask R-CNN's instances are kept (spec mvp 11, option B)."""
+"""From which score upwards Mask R-CNN's instances are kept (docs/methods/mvp.md#mask-sources)."""
 
 MaskSource = Literal["synthetic", "maskrcnn", "official"]
 """Who gave the masks behind the virtual points: the synthetic world, torchvision's Mask R-CNN, or, through the cache
@@ -98,7 +99,7 @@ def _check_noise(noise: float, masks: MaskSource) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class VirtualPointsConfig:
-    """Painted and virtual points beside the LiDAR's, for the MVP teacher (spec mvp 5 and 6)."""
+    """Painted and virtual points beside the LiDAR's, for the MVP teacher (docs/methods/mvp.md#columns)."""
 
     masks: MaskSource = "maskrcnn"
     layout: Literal["distillbev", "centerpoint", "split"] = "distillbev"
@@ -109,11 +110,12 @@ class VirtualPointsConfig:
     missing: Literal["error", "unpainted"] = "error"
     """What becomes of a sweep without cached points: the official download lacks about one in a hundred."""
     noise: float = 0.0
-    """How much is made wrong with the perfect masks of a synthetic world, from 0 (nothing) to 1 (spec mvp 11, C'): see
+    """How much is made wrong with the perfect masks of a synthetic world, from 0 (nothing) to 1
+    (docs/methods/mvp.md#imperfect-masks): see
     `virtual_points.noise`."""
     depth_from_virtual: bool = True
-    """Whether virtual points count as depth labels of the cameras, as in the released MVP runs (spec dualdistill
-    9.9)."""
+    """Whether virtual points count as depth labels of the cameras, as in the released MVP runs
+    (docs/methods/dualdistill.md#depth-labels-under-mvp)."""
     ring_leak: bool = False
     """Ring index instead of 1 in the first class column of raw sweep points: for released weights only."""
 
@@ -130,8 +132,8 @@ class VirtualPointsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class InstancesConfig:
-    """Which objects an instance segmenter sees in the key frame's images, for distillers that learn from it (spec x3kd
-    b.4). They are read while training only."""
+    """Which objects an instance segmenter sees in the key frame's images, for distillers that learn from it
+    (docs/methods/x3kd.md#instance-targets). They are read while training only."""
 
     masks: Literal["synthetic", "maskrcnn"] = "maskrcnn"
     """The synthetic world's own, or those of torchvision's Mask R-CNN."""
@@ -151,8 +153,8 @@ class InstancesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What a sample holds beside its annotations. The defaults are those of DualDistill's R50 rows (spec dualdistill
-    5.3)."""
+    """What a sample holds beside its annotations. The defaults are those of DualDistill's R50 rows
+    (docs/methods/dualdistill.md#data)."""
 
     cameras: bool = True
     """Whether images are read."""

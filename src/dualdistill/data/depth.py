@@ -1,4 +1,4 @@
-"""Depth labels of the cameras from one LiDAR sweep (spec bevdepth 5.1 and 5.2).
+"""Depth labels of the cameras from one LiDAR sweep (docs/methods/bevdepth.md#depth-labels).
 
 Two ways of gathering points into the cells of a feature map, metres along the optical axis, 0 where no point
 fell:
@@ -78,7 +78,7 @@ def owners_of_labels(
     stride: int,
     variant: Literal["nearest", "official"],
 ) -> Int[Tensor, "cam h w"]:
-    """Owner of the point that made each label, -1 where there is no label (spec tig_bev b.2).
+    """Owner of the point that made each label, -1 where there is no label (docs/methods/tig_bev.md#depth-labels).
 
     A point made the label of its cell if it has its depth; of several, the highest owner counts.
 

@@ -1,4 +1,4 @@
-"""Which earlier images go with a key frame (spec bevdepth 7.1 and 7.2, dualdistill 5.3)."""
+"""Which earlier images go with a key frame (docs/methods/bevdepth.md#earlier-frame)."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Camera files, and the pixel side of the image augmentation (spec bevdepth 10.5).
+"""Camera files, and the pixel side of the image augmentation (docs/methods/bevdepth.md#image-augmentation).
 
 `ImageView` holds the numbers of one augmentation: `load_image` moves the pixels by them, `ImageView.matrix`
 says where each of them went.

@@ -1,4 +1,5 @@
-"""What an instance segmenter sees in the images of a sample, cell by cell of their features (spec x3kd b.4).
+"""What an instance segmenter sees in the images of a sample, cell by cell of their features
+(docs/methods/x3kd.md#instance-targets).
 
 Masks move with the pixels of the augmented image, by nearest neighbour; an instance of which little is left is dropped
 and its cells are background. Boxes, which the description cuts out of the masks anew, are needed by nobody: the head
@@ -23,7 +24,7 @@ from dualdistill.errors import UserError
 from dualdistill.structures import InstanceMap
 
 MIN_PIXELS = 16
-"""Instances of which the augmented image shows fewer are dropped (spec x3kd b.4)."""
+"""Instances of which the augmented image shows fewer are dropped (docs/methods/x3kd.md#instance-targets)."""
 MIN_SHARE = 0.25
 """A cell belongs to the instance that fills most of it, if that is at least this much: people far away are narrower
 than a cell, and half a cell would lose most of those that two cells share."""

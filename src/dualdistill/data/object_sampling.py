@@ -1,4 +1,5 @@
-"""Copy-paste of objects between LiDAR scenes ("GT sampling"), for teachers (spec centerpoint 5).
+"""Copy-paste of objects between LiDAR scenes ("GT sampling"), for teachers
+(docs/methods/centerpoint.md#object-sampling).
 
 Differs from the released code: which objects are pasted is drawn anew for each sample instead of taken from a
 ring that every worker shuffles for itself, so a sample depends on seed, epoch and item alone.

@@ -1,4 +1,4 @@
-"""LiDAR files, and several sweeps gathered in the frame of the last one (spec centerpoint 3)."""
+"""LiDAR files, and several sweeps gathered in the frame of the last one (docs/methods/centerpoint.md#sweeps)."""
 
 from collections.abc import Sequence
 from pathlib import Path

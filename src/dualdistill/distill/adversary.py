@@ -1,6 +1,6 @@
 """Two networks at odds in one loss: a discriminator tells two detectors' maps apart, reversed gradients make it hard.
 
-Spec x3kd b.3. One optimiser steps both, with no alternation.
+Source: docs/methods/x3kd.md#adversarial-training. One optimiser steps both, with no alternation.
 """
 
 import torch

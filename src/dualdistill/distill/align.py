@@ -1,8 +1,8 @@
-"""Alignment: the student's map in the shape of the teacher's. Spec dualdistill, section 2.
+"""Alignment: the student's map in the shape of the teacher's. See docs/methods/dualdistill.md#alignment.
 
 `Aoa` is the attention-guided orthogonal alignment of the two encoder levels: a cross-attention rewrites the
 student's map at its own resolution, an orthogonal projection reduces its channels, bilinear upsampling
-enlarges it. The others are the ablations of section 2.4.
+enlarges it. The others are the ablations (docs/methods/dualdistill.md#other-alignments).
 
 Differs from the released code in the order of the last two steps: bilinear weights sum to one, so
 projecting first gives the same map (to 3e-6) for a sixteenth of the work.
@@ -25,7 +25,7 @@ orthogonal projection alone; DistillBEV's bilinear upsampling and three 1x1 conv
 PositionInit = Literal["zeros", "normal", "sine"]
 """How positions start: as released (the first attention is then nearly uniform); normal noise (std 0.02);
 or one sine code in keys and queries alike, so that each query attends to its own cell first. The last two
-are remedies, in the order of spec dualdistill 2.3, should the encoder levels not learn."""
+are remedies, in the order of docs/methods/dualdistill.md#remedies, should the encoder levels not learn."""
 
 Grid = tuple[int, int]
 """Height (y) and width (x) of a map, cells."""
@@ -41,8 +41,8 @@ def upsample(features: Float[Tensor, "batch chan _ _"], size: Grid) -> Float[Ten
 class CrossAttentionAligner(nn.Module):
     """Learned queries, one a cell, gather what they need from all cells of the student's map.
 
-    The queries never see the image: all content comes through keys and values (spec dualdistill 2.2, steps
-    1 to 4).
+    The queries never see the image: all content comes through keys and values
+    (docs/methods/dualdistill.md#cross-attention).
     """
 
     undecayed: ClassVar[frozenset[str]] = frozenset({"query", "position"})
@@ -248,7 +248,7 @@ def stage_aligner(
 
 
 def neck_aligner(student: Shape, teacher: Shape) -> nn.Conv2d:
-    """The 1x1 convolution before the head, whose result both MFD and CRD use (spec dualdistill 2.1, level 3).
+    """The 1x1 convolution before the head, whose result both MFD and CRD use (docs/methods/dualdistill.md#levels).
 
     Raises:
         ValueError: if the two maps differ in size.

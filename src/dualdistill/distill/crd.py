@@ -1,11 +1,12 @@
 """Cross-head response distillation (CRD): what would the teacher's own head say of the student's map?
 
-Spec dualdistill, section 4. The frozen teacher head reads the aligned student map and must find the boxes
+Source: docs/methods/dualdistill.md#response-distillation.
+The frozen teacher head reads the aligned student map and must find the boxes
 that the teacher found in its own; the student's head is not involved.
 
 Differs from the released code in that pseudo boxes are decoded in float32 and ranked by untempered scores:
-there the sharpened scores saturate and tie, so that suppression among confident boxes is arbitrary (spec
-dualdistill 4.1).
+there the sharpened scores saturate and tie, so that suppression among confident boxes is arbitrary
+(docs/methods/dualdistill.md#pseudo-boxes).
 """
 
 from collections.abc import Callable

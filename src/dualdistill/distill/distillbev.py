@@ -1,6 +1,6 @@
 """DistillBEV: a camera student learns the features of a LiDAR teacher, weighted region by region.
 
-Source: DistillBEV, ICCV 2023; spec distillbev, sections 2 to 5. Two encoder levels are brought to the teacher's shape
+Source: DistillBEV, ICCV 2023; docs/methods/distillbev.md. Two encoder levels are brought to the teacher's shape
 by upsampling and three convolutions, the map before the head by one. The loss is `FeatureMimic`, line for line the
 one that DualDistill took over: true positives and misses (cells in a box, whatever the teacher says of them), false
 positives of the teacher, and the rest, scaled by the area of the object or the number of cells, attended to by both
@@ -43,7 +43,8 @@ class DistillBevConfig:
     foreground_weight: float = 6e-3
     background_weight: float = 4e-2
     false_positive_weight: float = 6e-2
-    """Ten times the foreground's; the paper's supplement says twenty (spec distillbev 3)."""
+    """Ten times the foreground's; the paper's supplement says twenty
+    (docs/methods/distillbev.md#weight-of-false-positives)."""
     spatial_weight: float = 2.5e-3
 
     def __post_init__(self) -> None:

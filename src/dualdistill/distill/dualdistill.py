@@ -1,6 +1,6 @@
 """DualDistill: a camera student learns a LiDAR teacher's features (MFD, aligned by AOA) and responses (CRD).
 
-Source: DualDistill, BMVC 2025; spec dualdistill, sections 2 to 4. The encoder levels are aligned by AOA,
+Source: DualDistill, BMVC 2025; docs/methods/dualdistill.md. The encoder levels are aligned by AOA,
 the map before the head by a 1x1 convolution, whose result feeds both MFD and CRD.
 
 Differs from the released code in the orthogonal projector (see `orthogonal`; "aoa-released" is the released

@@ -1,10 +1,11 @@
 """What the inside of an object looks like, in depth and in BEV features: pure functions, float32 in, float32 out.
 
-Spec tig_bev, b.3 to b.6.
+Source: docs/methods/tig_bev.md#inner-depth,
+docs/methods/tig_bev.md#keypoints and docs/methods/tig_bev.md#relation-losses.
 
 Differs from the released code in where a keypoint is sampled: at its place, where the released code normalises for
 one convention of `grid_sample` and samples by the other, which pulls keypoints up to a cell towards the upper bounds
-of the map (b.4). `Sampling` "released" is the released one; tests/parity holds both.
+of the map (docs/methods/tig_bev.md#keypoints). `Sampling` "released" is the released one; tests/parity holds both.
 """
 
 from typing import Literal

@@ -1,6 +1,7 @@
 """Instance segmentation of image features: which object stands in a cell, and where the middle of that object is.
 
-For X3KD-style distillation across tasks (spec x3kd b.4). Differs from the description, a two-stage network with
+For X3KD-style distillation across tasks (docs/methods/x3kd.md#instance-segmentation).
+Differs from the description, a two-stage network with
 proposals and masks, in that it is a single stage, as far as known without precedent in that method: class and offset
 to the object's centre tell instances apart without boxes.
 """

@@ -1,6 +1,7 @@
 """LabelDistill's label encoder: annotations to features that the teacher's frozen head reads as those objects.
 
-Spec labeldistill b.2 and c. It is trained alone, before any student: `LabelDetector` makes a detector of it, which
+Source: docs/methods/labeldistill.md#label-encoder.
+It is trained alone, before any student: `LabelDetector` makes a detector of it, which
 reads the annotations and answers through the teacher's frozen neck and head.
 
 Differs from the released code in that the frozen teacher stays in evaluation mode (there its batch norms run on the

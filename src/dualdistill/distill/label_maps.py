@@ -1,4 +1,4 @@
-"""Annotations drawn as maps: what LabelDistill's label encoder reads. Spec labeldistill b.1.
+"""Annotations drawn as maps: what LabelDistill's label encoder reads. See docs/methods/labeldistill.md#label-maps.
 
 Differs from the released code in that boxes centred outside the map are left out; there they paint its border
 cells. `paint_out_of_range` is the released behaviour; tests/parity holds it. Boxes past the 500th of a task, which

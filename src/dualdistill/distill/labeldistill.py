@@ -1,7 +1,7 @@
 """LabelDistill: the student learns from the LiDAR teacher and from features of the labels themselves, each in a third
 of its channels.
 
-Source: LabelDistill, ECCV 2024; spec labeldistill b.3 to b.6. Its label encoder is trained before (`label_encoder`).
+Source: LabelDistill, ECCV 2024; docs/methods/labeldistill.md. Its label encoder is trained before (`label_encoder`).
 
 Where the released code does what the paper hardly meant, a switch has its behaviour under the name "released", which
 is the default where published numbers rest on it: `partition`, `response_target`. Boxes out of range are a switch of
@@ -225,7 +225,8 @@ class LabelDistill(nn.Module):
 
 
 def partition(level: str, student: BevOutput, config: LabelDistillConfig) -> dict[str, Tensor]:
-    """The parts of a map of the student: "label", "lidar" and "free", which is left alone (spec b.3)."""
+    """The parts of a map of the student: "label", "lidar" and "free", which is left alone
+    (docs/methods/labeldistill.md#partition)."""
     features = student.canvas if level == CANVAS else student.stages[int(level.removeprefix("stage"))]
     width = _width(config, level, features.shape[1])
     first = 0 if config.partition == "none" else width  # of the LiDAR's channels
@@ -259,7 +260,8 @@ def masked_squares(error: Float[Tensor, "batch chan y x"], mask: Float[Tensor, "
 def response_losses(
     teacher: HeadOutput, student: HeadOutput, targets: Targets, grid: BevGrid, target: ResponseTarget = "released"
 ) -> Losses:
-    """Losses `RESPONSES` of the student's answers against the teacher's, each the sum over tasks (spec b.6).
+    """Losses `RESPONSES` of the student's answers against the teacher's, each the sum over tasks
+    (docs/methods/labeldistill.md#response-losses).
 
     "heatmap": of every cell, against the teacher's probability times the annotated heat map; divided by the
     annotated peaks of the task. "box/...": absolute differences of the codes at the annotated centres, divided by

@@ -1,7 +1,8 @@
 """Multi-scale feature distillation with adaptive region weighting (MFD): squared differences, weighted cell
 by cell.
 
-Spec dualdistill, section 3. The loss is DistillBEV's (spec distillbev, sections 3 to 5), which is why it
+Source: docs/methods/dualdistill.md#feature-distillation.
+The loss is DistillBEV's (docs/methods/distillbev.md#losses), which is why it
 stands alone.
 
 Differs from the released code in the test point of a cell, see `regions`. The epoch gates, Gaussian masks,

@@ -1,4 +1,5 @@
-"""AOA adapters of the released DualDistill code, by its parameter names. Spec dualdistill 2; for conversion
+"""AOA adapters of the released DualDistill code, by its parameter names. See
+docs/methods/dualdistill.md#alignment; for conversion
 and parity."""
 
 import torch
@@ -49,7 +50,8 @@ def load_official_aoa(aoa: Aoa, state: dict[str, Tensor]) -> None:
     Raises:
         KeyError: for a name that no official adapter has.
         RuntimeError: if a name is missing or a shape differs.
-        ValueError: if the official projector has collapsed (spec dualdistill 0.1) and ours cannot.
+        ValueError: if the official projector has collapsed
+        (docs/methods/dualdistill.md#projector-collapse) and ours cannot.
     """
     own = aoa.state_dict()
     found = {official_aoa_name(name): tensor for name, tensor in state.items()}

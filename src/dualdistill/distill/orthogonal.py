@@ -1,6 +1,7 @@
 """A linear map of channels that keeps inner products: the orthogonal projector of DualDistill.
 
-Spec dualdistill 2.3. With fewer outputs than inputs, W has orthonormal rows: W Wᵀ = I, while Wᵀ W is the
+Source: docs/methods/dualdistill.md#orthogonal-projector.
+With fewer outputs than inputs, W has orthonormal rows: W Wᵀ = I, while Wᵀ W is the
 orthogonal projection on the row space. W is no free parameter but the image of one under a map that only
 produces orthonormal frames, so the constraint holds exactly after any optimiser step.
 

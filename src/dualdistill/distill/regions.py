@@ -1,9 +1,11 @@
 """Which cells a feature loss looks at, and how hard: objects, the teacher's false positives, the rest.
 
-Spec dualdistill 3.1. Nothing here has a gradient.
+Source: docs/methods/dualdistill.md#foreground-mask
+and docs/methods/dualdistill.md#false-positives. Nothing here has a gradient.
 
 Differs from the released code in the test point of a cell: its centre, where the released code takes the
-lower corner and so shifts every mask by half a cell (spec dualdistill 9.6). `test_point="corner"` is the
+lower corner and so shifts every mask by half a cell (docs/methods/dualdistill.md#foreground-mask).
+`test_point="corner"` is the
 released one; tests/parity holds both.
 """
 
@@ -119,7 +121,8 @@ class Regions:
 
 @torch.no_grad()
 def split_regions(foreground: Foreground, false_positive: Bool[Tensor, "batch 1 y x"] | None = None) -> Regions:
-    """The weights of spec dualdistill 3.1: M_fg S, M_tn S and M_fp / N_fp, where S = max(scale, 1 / N_tn).
+    """The weights of docs/methods/dualdistill.md#region-weights:
+    M_fg S, M_tn S and M_fp / N_fp, where S = max(scale, 1 / N_tn).
 
     Args:
         false_positive: None for none; must not overlap the foreground.

@@ -1,6 +1,7 @@
 """What two heads answer to one scene, compared: probabilities, focal loss, sums task by task.
 
-Spec labeldistill b.6 and x3kd b.1 (both use CenterPoint's focal loss, against a softer truth).
+Source: docs/methods/labeldistill.md#response-losses
+and docs/methods/x3kd.md#output-distillation (both use CenterPoint's focal loss, against a softer truth).
 """
 
 from dataclasses import replace

@@ -1,6 +1,7 @@
 """Attention maps and difference terms of feature distillation: pure functions, float32 in, float32 out.
 
-Spec dualdistill 3.1 and 3.2 (the same formulas as DistillBEV's, spec distillbev 5).
+Source: docs/methods/dualdistill.md#attention-maps
+and docs/methods/dualdistill.md#feature-losses (the same formulas as DistillBEV's, docs/methods/distillbev.md#losses).
 """
 
 from typing import Any

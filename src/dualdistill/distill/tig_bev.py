@@ -1,6 +1,6 @@
 """TiG-BEV: a camera student learns the inner geometry of objects, in depth from points, in BEV from a LiDAR teacher.
 
-Source: TiG-BEV (Huang et al., 2022, arXiv 2212.13979) and its released code; spec tig_bev, section b. Inner depth
+Source: TiG-BEV (Huang et al., 2022, arXiv 2212.13979) and its released code; docs/methods/tig_bev.md. Inner depth
 compares depths relative to a cell of the same object; inter-keypoint and inter-channel distillation compare how
 features inside an enlarged box relate to each other, not the features themselves. What each term computes stands in
 `inner_geometry`.

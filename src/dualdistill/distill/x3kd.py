@@ -1,8 +1,8 @@
 """X3KD-style distillation across modalities (features, an adversary, outputs) and tasks (instance segmentation).
 
-Written from a description: X3KD (CVPR 2023) released no code, and spec x3kd could be checked only against the
+Written from a description: X3KD (CVPR 2023) released no code, and the description could be checked only against the
 abstract. Results are "X3KD-style"; not one weight or threshold below is known to be the authors'. What was assumed, and
-how surely, stands in spec x3kd under its tags and in docs/methods/x3kd.md.
+how surely, is listed in docs/methods/x3kd.md#what-was-assumed.
 """
 
 from dataclasses import dataclass, fields
@@ -38,7 +38,8 @@ PATCH = 8
 
 @dataclass(frozen=True, kw_only=True)
 class X3kdConfig:
-    """Knobs of `X3kd`; the defaults are those of spec x3kd e, all unverified. One without effect is an error."""
+    """Knobs of `X3kd`; all defaults are unverified (docs/methods/x3kd.md#what-was-assumed).
+    An option without effect is an error."""
 
     feature: bool = True
     """X-FD: the student's map resembles the teacher's."""
@@ -245,7 +246,8 @@ class X3kd(nn.Module):
 def feature_loss(
     learnt: Float[Tensor, "batch chan y x"], taught: Float[Tensor, "batch chan y x"], reduce: FeatureReduce = "mean"
 ) -> Float[Tensor, ""]:
-    """Mean absolute difference, over all cells or half over the teacher's empty ones (spec x3kd b.2)."""
+    """Mean absolute difference, over all cells or half over the teacher's empty ones
+    (docs/methods/x3kd.md#feature-distillation)."""
     error = (learnt - taught).abs()
     return error.mean() if reduce == "mean" else balanced_mean(error, (taught != 0).any(dim=1, keepdim=True))
 
@@ -270,7 +272,7 @@ def heatmap_loss(
 
 def box_loss(teacher: HeadOutput, student: HeadOutput, threshold: float) -> Float[Tensor, ""]:
     """Smooth L1 of the codes of every cell, mean over codes; mean over cells, weighted by the teacher's mean
-    probability over the classes of a task; sum over tasks (spec x3kd b.1).
+    probability over the classes of a task; sum over tasks (docs/methods/x3kd.md#output-distillation).
 
     Args:
         teacher: In the student's units, without gradient.

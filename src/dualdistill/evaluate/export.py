@@ -1,6 +1,6 @@
 """From what a detector says in its BEV frame to what the benchmark asks for in the world.
 
-Source: spec bevdepth 12 and centerpoint 14 (export), the attribute rules of both.
+Source: docs/methods/centerpoint.md#export.
 """
 
 import numpy as np

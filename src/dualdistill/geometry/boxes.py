@@ -124,7 +124,7 @@ def owner_of_cells(
 
     Args:
         test_point: The centre of a cell, or its lower corner as in the released code, which moves every mask
-            by half a cell (spec dualdistill 3.1 and 9.6).
+            by half a cell (docs/methods/dualdistill.md#foreground-mask).
     """
     device, shift = boxes.center.device, 0.5 if test_point == "center" else 0.0
     nobody = len(boxes)
@@ -144,7 +144,8 @@ def owner_of_cells(
 
 
 def boxes_from_legacy(legacy: Float[Tensor, "boxes 9"], label: Int[Tensor, "boxes"]) -> Boxes:
-    """From mmdet3d 0.x: x, y, z of the bottom, width, length, height, theta, vx, vy (spec centerpoint 2).
+    """From mmdet3d 0.x: x, y, z of the bottom, width, length, height, theta, vx, vy
+    (docs/methods/centerpoint.md#boxes).
 
     Legacy theta is clockwise and zero where the box heads along -y: yaw = -theta - pi/2.
     """

@@ -16,7 +16,8 @@ def image_augmentation(
     rotate_deg: float,
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "4 4"]:
-    """`augmented_from_image` of resize, crop, mirror, rotate, in that order (spec bevdepth 6.2).
+    """`augmented_from_image` of resize, crop, mirror, rotate, in that order
+    (docs/methods/bevdepth.md#image-augmentation-matrix).
 
     It acts on (u, v, depth, 1), pixels and metres, and leaves the depth alone.
 
@@ -46,7 +47,7 @@ def image_augmentation(
 def bev_augmentation(
     *, angle: float, scale: float, flip_x: bool, flip_y: bool, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "4 4"]:
-    """`augmented_from_bev`: rotate about z, scale, then mirror (spec bevdepth 6.3).
+    """`augmented_from_bev`: rotate about z, scale, then mirror (docs/methods/bevdepth.md#bev-augmentation-matrix).
 
     Args:
         angle: Radians, counter-clockwise.

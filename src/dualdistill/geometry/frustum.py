@@ -1,4 +1,4 @@
-"""The frustum: every image feature cell at every depth, and its place in BEV (spec bevdepth 6.1, 6.4)."""
+"""The frustum: every image feature cell at every depth, and its place in BEV (docs/methods/bevdepth.md#frustum)."""
 
 import torch
 from jaxtyping import Float

@@ -1,7 +1,7 @@
 """BEVDepth: the camera student. Images, lifted by a supervised depth distribution, fused in BEV, encoded,
 read by a CenterPoint head.
 
-Source: BEVDepth (Li et al., AAAI 2023), BEVDet4D; spec bevdepth, dualdistill 5.1. One model;
+Source: BEVDepth (Li et al., AAAI 2023), BEVDet4D; docs/methods/bevdepth.md. One model;
 `bevdepth_config` says which.
 
 Differs from the released code in that the earlier frame runs without autograd instead of being cut off

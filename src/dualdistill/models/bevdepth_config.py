@@ -1,6 +1,6 @@
 """Knobs of the camera student, and the two published students that go by the name BEVDepth.
 
-Source: BEVDepth (Li et al., AAAI 2023); spec bevdepth, section 0 lists how the two differ, row by row. The
+Source: BEVDepth (Li et al., AAAI 2023); docs/methods/bevdepth.md#two-designs lists how the two differ, row by row. The
 defaults are the DualDistill student (tag DB-4D there), but for two switches that only published weights need:
 cells are found by floor, and an earlier map is warped by cell centres.
 """

@@ -1,5 +1,5 @@
-"""From the maps of a CenterPoint head to boxes. Source: spec centerpoint 14, bevdepth 9.4 and 9.5,
-dualdistill 4.1."""
+"""From the maps of a CenterPoint head to boxes. Source: docs/methods/centerpoint.md#decoding and
+docs/methods/dualdistill.md#pseudo-boxes."""
 
 import math
 

@@ -1,6 +1,6 @@
 """CenterPoint's detection head: one heat map and ten regressed numbers per cell and task.
 
-Source: CenterPoint (Yin et al., CVPR 2021); spec centerpoint 12, bevdepth 9.1. Teachers and students
+Source: CenterPoint (Yin et al., CVPR 2021); docs/methods/centerpoint.md#head. Teachers and students
 share it.
 
 Its 36 branches (six tasks, six outputs each) are 36 modules on purpose. One wide convolution for all hidden
@@ -8,7 +8,7 @@ layers and grouped ones for the last took up to 2.5 times as long to train on a 
 caches.
 
 Differs from the released code in that the heat map bias does start at -2.19: there the initialiser never
-reaches the task heads (bevdepth 9.1), and the heat map loss starts far higher.
+reaches the task heads, and the heat map loss starts far higher.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class CenterHeadConfig:
     """Initial bias of the heat map logits: every cell starts at a probability of 0.1007."""
 
     gaussian_overlap: float = 0.1
-    """Target radius: how much a box displaced by it must still overlap (spec centerpoint 13)."""
+    """Target radius: how much a box displaced by it must still overlap (docs/methods/centerpoint.md#targets)."""
     min_radius: int = 2
     """Smallest target radius, cells."""
     max_objects: int = 500
@@ -59,7 +59,8 @@ class CenterHeadConfig:
     """x, y, z lower, then upper bounds of a detected centre, metres, inclusive."""
     nms: Literal["rotated", "circle", "scale"] = "rotated"
     """Among the boxes of a task. "rotated": by overlap of the footprints. "circle": by distance of the
-    centres. "scale": by overlap of footprints scaled per class, barriers by distance (spec bevdepth 9.5)."""
+    centres. "scale": by overlap of footprints scaled per class, barriers by distance
+    (docs/methods/bevdepth.md#scale-suppression)."""
     iou_threshold: float = 0.2
     """Of "rotated": more overlap suppresses."""
     circle_squared_radii: tuple[float, ...] = (4.0, 12.0, 10.0, 1.0, 0.85, 0.175)
@@ -139,7 +140,7 @@ class CenterHead(nn.Module):
 
 
 def official_state_dict(head: CenterHead) -> dict[str, Tensor]:
-    """The head's state by the names of mmdetection3d (spec centerpoint 17.1), without its prefix."""
+    """The head's state by the names of mmdetection3d (docs/methods/centerpoint.md#checkpoints), without its prefix."""
     return {_official_name(name): value for name, value in head.state_dict().items()}
 
 

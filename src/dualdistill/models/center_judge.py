@@ -18,7 +18,8 @@ from dualdistill.structures import Boxes, HeadOutput, Losses
 
 @dataclass(frozen=True, slots=True)
 class CenterJudge:
-    """Decoding, target assignment and losses of a CenterPoint head, without its weights (spec dualdistill 4)."""
+    """Decoding, target assignment and losses of a CenterPoint head, without its weights
+    (docs/methods/dualdistill.md#response-distillation)."""
 
     grid: BevGrid
     config: CenterHeadConfig

@@ -1,5 +1,5 @@
-"""Training losses of a CenterPoint head. Source: spec centerpoint 13, bevdepth 9.3 (the mmdetection3d
-variant)."""
+"""Training losses of a CenterPoint head. Source: docs/methods/centerpoint.md#losses (the
+mmdetection3d variant)."""
 
 import torch
 from jaxtyping import Float

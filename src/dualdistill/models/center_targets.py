@@ -1,7 +1,7 @@
 """What a CenterPoint head should have answered: Gaussian heat maps, and ten numbers for the cell of each
 centre.
 
-Source: spec centerpoint 13, bevdepth 9.2. Differs from the released code in one place: the cell of a centre
+Source: docs/methods/centerpoint.md#targets. Differs from the released code in one place: the cell of a centre
 is found by `floor`. There it is truncated toward zero, so that a box whose centre lies up to one cell below
 the lower edge of the map is pulled into its first row or column.
 """

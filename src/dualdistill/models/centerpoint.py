@@ -1,6 +1,6 @@
 """CenterPoint with pillars or voxels: the LiDAR teacher, and with virtual points in its batches the MVP teacher.
 
-Source: CenterPoint (Yin et al., CVPR 2021), MVP (Yin et al., NeurIPS 2021); spec centerpoint 1, 7 to 14.
+Source: CenterPoint (Yin et al., CVPR 2021), MVP (Yin et al., NeurIPS 2021); docs/methods/centerpoint.md.
 """
 
 import math
@@ -100,7 +100,8 @@ class CenterPointConfig:
 
 
 def voxel_centerpoint(size: float = 0.1, *, point_channels: int = 5) -> CenterPointConfig:
-    """The published voxel CenterPoints (spec centerpoint 1): 0.1 m over ±51.2 m, and 0.075 m over ±54 m.
+    """The published voxel CenterPoints (docs/methods/centerpoint.md#variants):
+    0.1 m over ±51.2 m, and 0.075 m over ±54 m.
 
     Raises:
         ValueError: for another size.

@@ -1,4 +1,4 @@
-"""Supervision of the depth distribution by LiDAR (spec bevdepth 5)."""
+"""Supervision of the depth distribution by LiDAR (docs/methods/bevdepth.md#depth-losses)."""
 
 import torch
 from jaxtyping import Float, Int

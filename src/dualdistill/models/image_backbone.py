@@ -1,4 +1,5 @@
-"""From camera images to one feature map: normalisation, a timm backbone, a neck (spec bevdepth 3, 10.6)."""
+"""From camera images to one feature map: normalisation, a timm backbone, a neck
+(docs/methods/bevdepth.md#image-backbone-and-neck)."""
 
 from dataclasses import dataclass
 from pathlib import Path

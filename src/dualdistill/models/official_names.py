@@ -1,4 +1,5 @@
-"""Camera students from published checkpoints: which of their tensors is which of ours (spec bevdepth 16).
+"""Camera students from published checkpoints: which of their tensors is which of ours
+(docs/methods/bevdepth.md#checkpoints).
 
 Two families: the official BEVDepth code, and the BEVDet code base that DistillBEV and DualDistill share.
 """

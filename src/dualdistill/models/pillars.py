@@ -1,7 +1,7 @@
 """Pillar features: LiDAR points, sorted into tall cells, become a BEV map.
 
-Source: PointPillars (Lang et al., CVPR 2019) with dynamic voxelisation; spec centerpoint 7 and 8
-(`pillar02_dyn`; `pillar02_hard` where `max_points` is given). No cap on pillars. Differs from the released code in that
+Source: PointPillars (Lang et al., CVPR 2019) with dynamic voxelisation; docs/methods/centerpoint.md#pillar-features
+(dynamic; hard where `max_points` is given). No cap on pillars. Differs from the released code in that
 points outside the range are dropped first; there they belong to no pillar either, but take part in the batch norm's
 training statistics.
 """
@@ -55,7 +55,7 @@ class PillarEncoder(nn.Module):
             grid: The pillars.
             z_range: Heights a point may have, metres, half open.
             max_points: Of a pillar: those beyond, in the order of the points, are left out, and empty rows fill up
-                what is missing (spec centerpoint 8, `pillar02_hard`). None: pillars as they are.
+                what is missing (docs/methods/centerpoint.md#pillar-features, hard). None: pillars as they are.
             height_column: Whether points are described by their height above the middle of the pillar too.
         """
         super().__init__()

@@ -1,4 +1,5 @@
-"""The original MVP's voxel reader: raw LiDAR points and points with class labels averaged apart (spec mvp 7.3).
+"""The original MVP's voxel reader: raw LiDAR points and points with class labels averaged apart
+(docs/methods/mvp.md#split-reader).
 
 It takes points of the `split` layout (16 channels: x, y, z, ten classes, score, flag, time lag; of raw points the
 fourth is the intensity) and gives what a sparse voxel backbone starts from.

@@ -1,6 +1,6 @@
 """Voxel features: LiDAR points, averaged in small cells, become a BEV map by sparse convolutions.
 
-Source: SECOND and CenterPoint; spec centerpoint 7 and 9 (`voxel01`, `voxel0075`). Differs from the published code in
+Source: SECOND and CenterPoint; docs/methods/centerpoint.md#sparse-encoder. Differs from the published code in
 that no cell drops points and no scene drops cells: there, of the points of a cell only the first ten count, and cells
 beyond the first 90 000 (training) to 160 000 (test) are not seen.
 """

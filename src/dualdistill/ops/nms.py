@@ -1,4 +1,4 @@
-"""Non-maximum suppression in BEV, greedy by score (spec bevdepth 9.5, centerpoint 14).
+"""Non-maximum suppression in BEV, greedy by score (docs/methods/centerpoint.md#decoding).
 
 Functions that take scores return the indices of the boxes they keep, best first; of equal scores, the earlier
 box counts as better.

@@ -1,4 +1,5 @@
-"""Sparse convolution in plain PyTorch: the definition, fast enough to train with (spec centerpoint 9).
+"""Sparse convolution in plain PyTorch: the definition, fast enough to train with
+(docs/methods/centerpoint.md#sparse-encoder).
 
 A sparse tensor holds features at the occupied cells of a 3D grid; everywhere else it is zero. Both convolutions are
 cross-correlations, as dense ones, of no bias:

@@ -1,4 +1,5 @@
-"""Points to pillars, and reductions over the points of a pillar (spec centerpoint 7 and 8, dynamic form)."""
+"""Points to pillars, and reductions over the points of a pillar
+(docs/methods/centerpoint.md#voxelization, dynamic form)."""
 
 from dataclasses import dataclass
 from typing import Any

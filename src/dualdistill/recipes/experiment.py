@@ -65,7 +65,7 @@ class Experiment:
     label_encoder_recipe: str | None = None
     """Recipe whose trained weights the label encoder takes; None where there is none or it is trained."""
     inherit_head: bool = False
-    """Start the student's task heads from the teacher's (spec bevdepth 0, DB-4D item 9)."""
+    """Start the student's task heads from the teacher's (docs/methods/dualdistill.md#training-recipe)."""
 
     def __post_init__(self) -> None:
         if self.teacher is None and self.student is None:

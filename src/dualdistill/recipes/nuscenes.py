@@ -1,6 +1,7 @@
 """The paper's rows at full size: nuScenes, BEVDepth-R50 at 256x704 and R101 at 512x1408.
 
-Sources: spec dualdistill 5 and 10, bevdepth 11, centerpoint 15 and 16. Batch sizes are those of
+Sources: docs/methods/dualdistill.md#training-recipe,
+docs/methods/bevdepth.md#training-recipe, docs/methods/centerpoint.md#training-recipe. Batch sizes are those of
 all devices together, as published: 2 x 16 (students), 8 x 4 (teachers), 8 x 8 (official BEVDepth). A device that is
 too small for its share takes `--set training.batch_size=B training.accumulate=A` with the same product.
 """
@@ -67,7 +68,8 @@ def teacher(kind: Teacher) -> Experiment:
 
 
 def teacher_of_small_voxels() -> Experiment:
-    """The teacher of 0.075 m voxels, under its stronger augmentation (spec centerpoint 6). It sees ±54 m, so that no
+    """The teacher of 0.075 m voxels, under its stronger augmentation (docs/methods/centerpoint.md#augmentation).
+    It sees ±54 m, so that no
     student of ±51.2 m can learn from its maps."""
     base, network = teacher("centerpoint-voxel"), voxel_centerpoint(0.075)
     reach = network.reach
@@ -81,7 +83,8 @@ def teacher_of_small_voxels() -> Experiment:
 
 
 def label_encoder(kind: Teacher) -> Experiment:
-    """LabelDistill's label encoder: annotations, read out by the frozen head of the teacher (spec labeldistill d)."""
+    """LabelDistill's label encoder: annotations, read out by the frozen head of the teacher
+    (docs/methods/labeldistill.md#training-recipe)."""
     steps = OptimiserConfig(
         learning_rate=1e-3, weight_decay=1e-7, drops=(10 / 12, 11 / 12), warmup_steps=0, clip_norm=5.0
     )

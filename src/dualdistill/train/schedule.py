@@ -9,7 +9,7 @@ from torch import nn
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimiserConfig:
-    """AdamW and its schedule. Defaults: the student's (spec bevdepth 11)."""
+    """AdamW and its schedule. Defaults: the student's (docs/methods/bevdepth.md#training-recipe)."""
 
     learning_rate: float = 2e-4
     """Peak for "step"; start of the cycle for "cyclic"."""
@@ -17,7 +17,8 @@ class OptimiserConfig:
     """On every parameter but those a module's `no_weight_decay()` names."""
     schedule: Literal["step", "cyclic"] = "step"
     """"step": linear warm-up, then x0.1 at each of `drops`. "cyclic": cosine up to `cycle_peak` times the rate over the
-    first `cycle_rise` of training, cosine down to 1e-4 of it, momentum mirrored (spec centerpoint 15)."""
+    first `cycle_rise` of training, cosine down to 1e-4 of it, momentum mirrored
+    (docs/methods/centerpoint.md#cyclic-schedule)."""
     drops: tuple[float, ...] = (16 / 24, 22 / 24)
     """Fractions of training at which "step" divides the rate by ten."""
     warmup_steps: int = 500

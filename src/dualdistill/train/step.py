@@ -107,7 +107,8 @@ def channels_last(module: nn.Module) -> nn.Module:
 
 
 def freeze(module: nn.Module) -> nn.Module:
-    """No gradient, evaluation mode for good: batch norm keeps its running statistics (spec centerpoint 18.13)."""
+    """No gradient, evaluation mode for good: batch norm keeps its running statistics
+    (docs/methods/centerpoint.md#backbone-and-neck)."""
     return module.eval().requires_grad_(False)
 
 

@@ -25,7 +25,7 @@ from dualdistill.recipes.nuscenes import IMAGE_SIZES
 
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _RELEASED_MVP = VirtualPointsConfig(masks="official", missing="unpainted", ring_leak=True)
-"""Virtual points as the released MVP weights were trained on (spec mvp 6.1, 13)."""
+"""Virtual points as the released MVP weights were trained on (docs/methods/mvp.md#ring-index)."""
 
 
 def convert_checkpoint(

@@ -20,7 +20,8 @@ from dualdistill.workflows.costs import Rehearsal, StepCost, step_cost
 from dualdistill.workflows.scaling import PACKAGED, ScalingTable
 
 NUSCENES_TRAIN, NUSCENES_BALANCED = 28_130, 123_580
-"""Samples of the official training split, as they are and class-balanced (spec dualdistill 5.3)."""
+"""Samples of the official training split, as they are and class-balanced
+(docs/methods/centerpoint.md#class-balanced-resampling)."""
 
 _SMALL = 50e9
 """FLOPs of a step that is measured as it is; larger ones are measured on images of half the side, and scaled."""

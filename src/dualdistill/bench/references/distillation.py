@@ -1,6 +1,6 @@
 """DualDistill's losses computed the way the released code computes them, on the parameters of our distiller.
 
-Source: spec dualdistill 2.2, 2.4, 3 and 4.2. Maps are enlarged before they are projected; the projector comes from
+Source: docs/methods/dualdistill.md. Maps are enlarged before they are projected; the projector comes from
 Householder reflections; object masks are drawn box by box in NumPy, for each sample and level; each region's loss
 squares the difference anew; the teacher's head is evaluated everywhere, all 36 branches.
 """

@@ -1,6 +1,6 @@
 """Camera images the way the published loaders read them: all decoded, resized and normalised, with PIL and NumPy.
 
-Source: spec bevdepth 10.5 and 10.6.
+Source: docs/methods/bevdepth.md#image-augmentation and docs/methods/bevdepth.md#normalisation.
 """
 
 from pathlib import Path

@@ -1,7 +1,8 @@
 """Pillars as published: points copied into padded voxels, a point network over the padding and all.
 
 Source: PointPillars (Lang et al., CVPR 2019), section 2.1, with the caps and the order of the released CPU form
-(spec centerpoint 7 and 8, `pillar02_hard`): of each pillar the first 20 points, of a scene the first 30,000 pillars in
+(docs/methods/centerpoint.md#pillar-features):
+of each pillar the first 20 points, of a scene the first 30,000 pillars in
 training, 40,000 in evaluation. The loop over points is replaced by a sort; its time is part of what is measured.
 """
 

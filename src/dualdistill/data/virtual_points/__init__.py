@@ -1,1 +1,1 @@
-"""Virtual points: what 2D instance masks add to LiDAR sweeps (MVP, spec mvp)."""
+"""Virtual points: what 2D instance masks add to LiDAR sweeps (MVP, docs/methods/mvp.md)."""

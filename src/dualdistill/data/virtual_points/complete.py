@@ -1,4 +1,4 @@
-"""Painted and virtual points of one LiDAR sweep (MVP, Yin et al., NeurIPS 2021; spec mvp 3 and 4).
+"""Painted and virtual points of one LiDAR sweep (MVP, Yin et al., NeurIPS 2021; docs/methods/mvp.md#painting).
 
 Each instance mask colours the LiDAR points seen in it, and lifts pixels drawn from it to the depth of the
 nearest such point. Nothing is said about occlusion: a background point seen past an object, in its mask, lends

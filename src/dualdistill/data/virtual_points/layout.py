@@ -1,4 +1,4 @@
-"""How raw, painted and virtual points share a row of numbers (spec mvp 6).
+"""How raw, painted and virtual points share a row of numbers (docs/methods/mvp.md#columns).
 
     distillbev:         x y z | intensity, -1 for virtual | ten classes | score | flag | time lag
     centerpoint, split: x y z | ten classes (raw: intensity, nine ones) | score | flag | time lag

@@ -33,7 +33,7 @@ def lidar_records(index: NuscenesIndex, positions: Int[np.ndarray, "samples"], n
 
 
 class ImagesOfSweeps:
-    """Which camera images go with a LiDAR record (spec mvp 3).
+    """Which camera images go with a LiDAR record (docs/methods/mvp.md#projection).
 
     The key frame's own for a key frame; otherwise each camera's nearest in time within the scene, up to
     `LARGEST_GAP_US`. The original looks at the six frames before the key frame's, which comes to the same.

@@ -1,4 +1,4 @@
-"""Masks of real images from torchvision's Mask R-CNN, trained on COCO (spec mvp 11, option B).
+"""Masks of real images from torchvision's Mask R-CNN, trained on COCO (docs/methods/mvp.md#mask-sources).
 
 COCO knows six of the ten classes: trailers, construction vehicles, cones and barriers get neither colour nor
 virtual points.

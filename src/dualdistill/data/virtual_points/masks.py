@@ -1,4 +1,4 @@
-"""Instance masks of one image, and who may give them (spec mvp 2 and 11)."""
+"""Instance masks of one image, and who may give them (docs/methods/mvp.md#mask-sources)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

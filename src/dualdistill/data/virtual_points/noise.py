@@ -1,8 +1,8 @@
-"""What a real segmenter gets wrong, put into perfect masks (spec mvp 11, option C'): objects missed and mistaken,
+"""What a real segmenter gets wrong, put into perfect masks (docs/methods/mvp.md#imperfect-masks):
+objects missed and mistaken,
 outlines off, scores below 1, and things seen that are not there.
 
-Differs from the specification, which moves the corners of a polygon, in that a mask is bent by a smooth field; and in
-that nothing is known of an annotation's visibility, so that small objects alone are missed more often.
+A mask is bent by a smooth field. Visibility of an annotation is not known, so only small objects are missed more often.
 """
 
 import math
@@ -21,7 +21,7 @@ FULL_WIDTH = 1600
 """Pixels of the images that lengths below are meant for; in smaller ones they are shorter."""
 SMALL_HEIGHT = 20.0
 MISSED, MISSED_SMALL = 0.2, 0.4
-"""Probability of missing an object, and one less than `SMALL_HEIGHT` high (spec: "higher")."""
+"""Probability of missing an object, and one less than `SMALL_HEIGHT` high."""
 OUTLINE_SD = 3.0
 """Pixels by which an outline is off."""
 SCALE_RANGE = 0.1

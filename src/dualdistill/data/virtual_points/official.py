@@ -1,4 +1,4 @@
-"""The cache files of the official MVP code, read without unpickling (spec mvp 5).
+"""The cache files of the official MVP code, read without unpickling (docs/methods/mvp.md#cache-files).
 
 A file is a NumPy array of no dimensions whose only object is a dict of arrays: a pickle. Unpickling runs
 whatever the file says; here its instructions are walked through instead, and only those that describe plain

@@ -12,7 +12,8 @@ from dualdistill.models.centerpoint import CenterPointConfig
 from dualdistill.models.checkpoints import differences
 
 BoxConvention = Literal["legacy", "new"]
-"""Which boxes a head was trained to say (spec centerpoint 2). "legacy": width before length, theta = -yaw - pi/2
+"""Which boxes a head was trained to say (docs/methods/centerpoint.md#boxes).
+"legacy": width before length, theta = -yaw - pi/2
 (mmdetection3d before 1.0, the original CenterPoint); "new": length before width, yaw."""
 
 Fate = Literal["renamed", "changed", "folded", "compared", "dropped"]

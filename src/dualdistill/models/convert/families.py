@@ -1,4 +1,5 @@
-"""Which family a foreign checkpoint is of, by its keys (spec centerpoint 17, bevdepth 16.3), and its importer."""
+"""Which family a foreign checkpoint is of, by its keys (docs/methods/centerpoint.md#checkpoints,
+docs/methods/bevdepth.md#checkpoints), and its importer."""
 
 from collections import Counter
 from collections.abc import Callable

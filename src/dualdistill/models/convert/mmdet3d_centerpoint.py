@@ -1,4 +1,5 @@
-"""CenterPoints of mmdetection3d and of its forks inside DistillBEV and DualDistill (spec centerpoint 17.1)."""
+"""CenterPoints of mmdetection3d and of its forks inside DistillBEV and DualDistill
+(docs/methods/centerpoint.md#checkpoints)."""
 
 import re
 from functools import partial
@@ -98,7 +99,8 @@ def _told(boxes: BoxConvention | None) -> BoxConvention:
 
 
 def without_height(ours: dict[str, Tensor], account: list[KeyFate]) -> tuple[dict[str, Tensor], list[KeyFate]]:
-    """The last column folded away (spec centerpoint 17.3.5): the height above the pillar's middle is z + 1 m, so its
+    """The last column folded away (docs/methods/centerpoint.md#conversion-rules, rule 5):
+    the height above the pillar's middle is z + 1 m, so its
     weight joins that of z, and what the 1 adds is taken from the mean that the norm subtracts. Exact in eval."""
     height = ours[FIRST][:, -1]
     weight = ours[FIRST][:, :-1].clone()

@@ -1,4 +1,5 @@
-"""Pillar and voxel CenterPoints of the original code base (tianweiy/CenterPoint; spec centerpoint 17.2, 17.3)."""
+"""Pillar and voxel CenterPoints of the original code base (tianweiy/CenterPoint;
+docs/methods/centerpoint.md#conversion-rules)."""
 
 import re
 
@@ -92,7 +93,8 @@ def _refuse_new(boxes: BoxConvention | None) -> None:
 
 
 def without_biases(ours: dict[str, Tensor], account: list[KeyFate]) -> tuple[dict[str, Tensor], list[KeyFate]]:
-    """Biases before a norm folded into the mean it subtracts (spec centerpoint 17.3.2). Exact in eval."""
+    """Biases before a norm folded into the mean it subtracts
+    (docs/methods/centerpoint.md#conversion-rules, rule 2). Exact in eval."""
     folded = dict(ours)
     entries = []
     for entry in account:

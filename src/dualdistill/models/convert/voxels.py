@@ -1,5 +1,5 @@
-"""What voxel CenterPoints share: names and layouts of sparse convolutions, and the size of voxels (spec centerpoint
-17.1 to 17.3)."""
+"""What voxel CenterPoints share: names and layouts of sparse convolutions, and the size of voxels
+(docs/methods/centerpoint.md#conversion-rules)."""
 
 import re
 from collections.abc import Iterable

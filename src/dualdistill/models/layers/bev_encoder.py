@@ -1,4 +1,5 @@
-"""BEV encoders: the fused camera map in, three stages and the input of the head out (spec bevdepth 8)."""
+"""BEV encoders: the fused camera map in, three stages and the input of the head out
+(docs/methods/bevdepth.md#bev-encoder)."""
 
 from collections.abc import Sequence
 

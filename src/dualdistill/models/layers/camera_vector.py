@@ -11,7 +11,7 @@ def pose_vector(
     bev_from_camera: Float[Tensor, "batch cam 4 4"],
 ) -> Float[Tensor, "batch*cam 33"]:
     """33 numbers: intrinsics, image augmentation (3x3, then translation), camera pose in the augmented BEV
-    frame (3x3, then translation); matrices row by row (spec bevdepth 4.2)."""
+    frame (3x3, then translation); matrices row by row (docs/methods/bevdepth.md#gated-depth-network)."""
     parts = (
         intrinsics.flatten(-2),
         augmented_from_image[..., :3, :3].flatten(-2),
@@ -29,7 +29,7 @@ def calibration_vector(
     augmented_from_bev: Float[Tensor, "batch 4 4"],
 ) -> Float[Tensor, "batch*cam 27"]:
     """27 numbers: fx, fy, cx, cy, six of the image augmentation, five of the BEV augmentation, and the camera
-    pose before BEV augmentation (3x4, row by row) (spec bevdepth 4.1)."""
+    pose before BEV augmentation (3x4, row by row) (docs/methods/bevdepth.md#official-depth-network)."""
     k, a = intrinsics, augmented_from_image
     b = augmented_from_bev[:, None].expand_as(bev_from_camera)
     pose = torch.linalg.solve_ex(b, bev_from_camera)[0]  # `solve` would wait for the device to look for errors

@@ -1,4 +1,4 @@
-"""Deformable convolution on torchvision's operator (spec bevdepth 4.3)."""
+"""Deformable convolution on torchvision's operator (docs/methods/bevdepth.md#deformable-convolution)."""
 
 import math
 

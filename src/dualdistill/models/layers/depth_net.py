@@ -1,7 +1,8 @@
 """Camera-aware depth networks: image features and a camera vector in, depth logits and context out.
 
-Two designs that go by the same name: the gate of the BEVDet code base, which DualDistill trains (spec
-bevdepth 4.2), and the official squeeze-and-excitation one (spec bevdepth 4.1).
+Two designs that go by the same name: the gate of the BEVDet code base, which DualDistill trains
+(docs/methods/bevdepth.md#gated-depth-network),
+and the official squeeze-and-excitation one (docs/methods/bevdepth.md#official-depth-network).
 """
 
 import torch
@@ -122,7 +123,8 @@ class AtrousPyramid(nn.Module):
 
 
 class DepthRefinement(nn.Module):
-    """Residual convolutions over the plane of image column and depth, row by row (spec bevdepth 6.6).
+    """Residual convolutions over the plane of image column and depth, row by row
+    (docs/methods/bevdepth.md#depth-refinement).
 
     Runs in float32.
     """

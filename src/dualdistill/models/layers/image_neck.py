@@ -1,4 +1,5 @@
-"""The image neck of the BEVDet code base (spec bevdepth 3.3); the official one is `second.SecondFpn`."""
+"""The image neck of the BEVDet code base (docs/methods/bevdepth.md#image-backbone-and-neck);
+the official one is `second.SecondFpn`."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Residual blocks of the camera student (spec bevdepth 4, 8)."""
+"""Residual blocks of the camera student (docs/methods/bevdepth.md#bev-encoder)."""
 
 from typing import Literal
 

@@ -1,6 +1,7 @@
 """SECOND's BEV backbone and its pyramid neck.
 
-Source: SECOND (Yan et al., 2018) in the sizes of CenterPoint (spec centerpoint 10). Module names follow the
+Source: SECOND (Yan et al., 2018) in the sizes of CenterPoint (docs/methods/centerpoint.md#backbone-and-neck).
+Module names follow the
 published checkpoints: `blocks.{stage}.{3j}` and `deblocks.{level}.0` are convolutions, the next index is
 their batch norm.
 """

@@ -1,6 +1,7 @@
 """SECOND's sparse encoder: features of voxels become a BEV map.
 
-Source: SECOND (Yan et al., 2018) in the residual form of CenterPoint (spec centerpoint 9). Without biases, as in
+Source: SECOND (Yan et al., 2018) in the residual form of CenterPoint
+(docs/methods/centerpoint.md#sparse-encoder). Without biases, as in
 mmdetection3d; the original CenterPoint's, before norms, change nothing but the means these subtract.
 """
 

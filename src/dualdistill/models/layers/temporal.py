@@ -1,4 +1,4 @@
-"""An earlier BEV map seen from the current frame (spec bevdepth 7.2)."""
+"""An earlier BEV map seen from the current frame (docs/methods/bevdepth.md#warp)."""
 
 from typing import Literal
 
