@@ -13,8 +13,8 @@ test: check $(DEVKIT)/.installed
 	OMP_NUM_THREADS=1 DUALDISTILL_DEVKIT_PYTHON=$(abspath $(DEVKIT))/bin/python $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/.installed-test
-	$(BIN)/ruff format --check src tests tools
-	$(BIN)/ruff check src tests tools
+	$(BIN)/ruff format --check src tests benchmarks tools
+	$(BIN)/ruff check src tests benchmarks tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_references.py
@@ -24,8 +24,8 @@ bench-quick: $(VENV)/.installed
 	$(BIN)/dualdistill bench --all --quick
 
 format: $(VENV)/.installed-test
-	$(BIN)/ruff format src tests tools
-	$(BIN)/ruff check --fix src tests tools
+	$(BIN)/ruff format src tests benchmarks tools
+	$(BIN)/ruff check --fix src tests benchmarks tools
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("dualdistill needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11") if sys.version_info < (3, 11) else None'

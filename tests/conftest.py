@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from dualdistill.data.synthetic import TINY, make_synthetic
+from dualdistill.synthetic import TINY, make_synthetic
 
 # A busy machine is not a failing law.
 settings.register_profile("dualdistill", deadline=None)

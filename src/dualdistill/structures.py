@@ -151,7 +151,7 @@ class Batch(_Movable):
     points: Points | None = None
     depth: Float[Tensor, "batch cam h w"] | None = None
     """Nearest LiDAR depth (metres along the optical axis) in each image feature cell of the current frame; 0 = none."""
-    depth_owner: Int[Tensor, "batch cam h w"] | None = None
+    depth_instance: Int[Tensor, "batch cam h w"] | None = None
     """Number of the annotated object that the point of each `depth` lies in, -1 = none. It tells the objects of a
     sample apart and is no index into `boxes`: objects beyond their reach have numbers too."""
     instances: InstanceMap | None = None
@@ -212,7 +212,7 @@ class Targets(_Movable):
     """Gaussian training targets of the detector's own head."""
     depth: Float[Tensor, "batch cam h w"] | None = None
     """As in `Batch`."""
-    depth_owner: Int[Tensor, "batch cam h w"] | None = None
+    depth_instance: Int[Tensor, "batch cam h w"] | None = None
     """As in `Batch`."""
     velocity_scale: Float[Tensor, "batch"] | None = None
     """Seconds times which the detector's own head learns velocities; None for metres a second."""

@@ -1,4 +1,4 @@
-"""Whose the depth labels are: laws of `Batch.depth_owner` (docs/methods/tig_bev.md#depth-labels)."""
+"""Whose the depth labels are: laws of `Batch.depth_instance` (docs/methods/tig_bev.md#depth-labels)."""
 
 from dataclasses import replace
 from typing import Literal
@@ -23,7 +23,7 @@ INTRINSICS = torch.tensor([[100.0, 0, 80], [0, 100, 45], [0, 0, 1]])
 STORED, IMAGE, STRIDE = (90, 160), (64, 128), 8
 VARIANTS: tuple[Literal["nearest", "official"], ...] = ("nearest", "official")
 SMALL = DataConfig(
-    image_size=(32, 80), depth_stride=8, depth_owner=True, image_augmentation=ImageAugmentation(scale=(-0.1, 0.1))
+    image_size=(32, 80), depth_stride=8, depth_instance=True, image_augmentation=ImageAugmentation(scale=(-0.1, 0.1))
 )
 
 
@@ -77,9 +77,9 @@ def backprojected(batch: Batch, stride: int) -> Tensor:
     """Points (augmented BEV frame, float64) of the cells that an object owns: cell by its pixel, at its depth."""
     assert batch.cameras is not None
     assert batch.depth is not None
-    assert batch.depth_owner is not None
-    _, cam, row, column = torch.where(batch.depth_owner >= 0)
-    depth = batch.depth[batch.depth_owner >= 0].double()
+    assert batch.depth_instance is not None
+    _, cam, row, column = torch.where(batch.depth_instance >= 0)
+    depth = batch.depth[batch.depth_instance >= 0].double()
     augmented = torch.stack([stride * column.double(), stride * row.double(), depth], dim=1)[:, None]
     cameras = batch.cameras
     image = transform(torch.linalg.inv(cameras.augmented_from_image[0, 0, cam].double()), augmented)
@@ -91,16 +91,16 @@ def backprojected(batch: Batch, stride: int) -> Tensor:
 
 
 def test_asking_whose_the_labels_are_changes_nothing_else(tiny_index: NuscenesIndex) -> None:
-    asked, plain = dataset(tiny_index, SMALL)[0, 5], dataset(tiny_index, replace(SMALL, depth_owner=False))[0, 5]
-    assert plain.depth_owner is None
+    asked, plain = dataset(tiny_index, SMALL)[0, 5], dataset(tiny_index, replace(SMALL, depth_instance=False))[0, 5]
+    assert plain.depth_instance is None
     assert asked.depth is not None
-    assert asked.depth_owner is not None
-    assert asked.depth_owner.shape == asked.depth.shape
+    assert asked.depth_instance is not None
+    assert asked.depth_instance.shape == asked.depth.shape
     assert torch.equal(asked.depth, plain.depth)
     batch = collate([asked, asked])
-    assert batch.depth_owner is not None
-    assert torch.equal(batch.depth_owner[1], asked.depth_owner[0])
-    with pytest.raises(ValueError, match="1 of 2 samples have depth_owner"):
+    assert batch.depth_instance is not None
+    assert torch.equal(batch.depth_instance[1], asked.depth_instance[0])
+    with pytest.raises(ValueError, match="1 of 2 samples have depth_instance"):
         collate([asked, plain])
 
 
@@ -108,18 +108,18 @@ def test_a_box_around_everything_owns_every_label_and_one_around_nothing_none(ow
     own_root.rewrite("sample_annotation", lambda records: [record.update(size=[400, 400, 90]) for record in records])
     everything = dataset(NuscenesIndex.open(own_root.path), SMALL)[3, 1]
     assert everything.depth is not None
-    assert everything.depth_owner is not None
+    assert everything.depth_instance is not None
     assert everything.depth.count_nonzero() > 20
-    assert torch.equal(everything.depth_owner >= 0, everything.depth > 0)
+    assert torch.equal(everything.depth_instance >= 0, everything.depth > 0)
     own_root.rewrite("sample_annotation", lambda records: records.clear())
     nothing = dataset(NuscenesIndex.open(own_root.path), SMALL)[3, 1]
-    assert nothing.depth_owner is not None
-    assert (nothing.depth_owner == -1).all()
+    assert nothing.depth_instance is not None
+    assert (nothing.depth_instance == -1).all()
 
 
 def test_owners_without_labels_are_refused() -> None:
     for lacking in ({"depth": False}, {"cameras": False}):
-        with pytest.raises(ValueError, match="depth_owner tells whose the depth labels are"):
+        with pytest.raises(ValueError, match="depth_instance tells whose the depth labels are"):
             replace(SMALL, **lacking)  # type: ignore[arg-type]
 
 
@@ -128,11 +128,11 @@ def test_owners_without_labels_are_refused() -> None:
 def test_real_cells_that_show_an_object_lie_in_its_box_under_any_augmentation(
     nuscenes_index: NuscenesIndex, epoch: int
 ) -> None:
-    batch = dataset(nuscenes_index, DataConfig(depth_owner=True, num_sweeps=1, box_reach=200.0))[epoch, 3]
-    assert batch.depth_owner is not None
+    batch = dataset(nuscenes_index, DataConfig(depth_instance=True, num_sweeps=1, box_reach=200.0))[epoch, 3]
+    assert batch.depth_instance is not None
     assert not torch.equal(batch.augmented_from_bev[0], torch.eye(4))
     points, boxes = backprojected(batch, 16), batch.boxes[0]
-    owner = batch.depth_owner[batch.depth_owner >= 0]
+    owner = batch.depth_instance[batch.depth_instance >= 0]
     assert len(owner) > 20
     cos, sin = boxes.yaw.double()[owner].cos(), boxes.yaw.double()[owner].sin()
     dx, dy, dz = (points - boxes.center.double()[owner]).unbind(dim=1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dualdistill.data import line_layout, table_columns
 from dualdistill.data.index import FILES, NuscenesIndex
-from dualdistill.data.line_layout import Choice, Unfamiliar, cut_records
+from dualdistill.data.line_layout import Choice, UnsupportedLayout, cut_records
 from dualdistill.data.table_columns import read_table_columns
 from dualdistill.data.tables import Annotation, EgoPose, Instance, Sample, SampleData
 from dualdistill.data.tokens import Positions, as_texts
@@ -28,7 +28,7 @@ TABLES = {
 
 
 def never_cut(path, record, choice=None):
-    raise Unfamiliar
+    raise UnsupportedLayout
 
 
 def read(folder: Path, name: str) -> dict[str, np.ndarray]:

@@ -12,7 +12,6 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
 
 from dualdistill.data.annotations import sample_boxes
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.synthetic import TINY, make_synthetic
 from dualdistill.data.virtual_points.cache import VirtualPointsCache
 from dualdistill.data.virtual_points.make import lidar_records, make_virtual_points
 from dualdistill.data.virtual_points.maskrcnn import CATEGORIES, NAME_OF_COCO, MaskRcnn
@@ -20,6 +19,7 @@ from dualdistill.data.virtual_points.masks import PAINT_CLASSES, InstanceMasks
 from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 from dualdistill.errors import UserError
 from dualdistill.structures import CLASSES, Boxes
+from dualdistill.synthetic import TINY, make_synthetic
 
 WORLD = replace(
     TINY,

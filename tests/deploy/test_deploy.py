@@ -9,9 +9,9 @@ from torch import nn
 
 from dualdistill.deploy.export import deployable, write_onnx
 from dualdistill.deploy.freeze import FrozenStudent
+from dualdistill.deploy.rig_geometry import rig_geometry
 from dualdistill.deploy.run import OnnxRun, answer, boxes_of, frame_inputs
 from dualdistill.deploy.sampled import SampledConv
-from dualdistill.deploy.sight import sight_of
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth, official_bevdepth
 from dualdistill.models.layers.deformable import DeformableConv
@@ -42,7 +42,7 @@ def live(student, batch):
 
 
 def frozen_run(student, batch, *, fixed, format):
-    frozen = FrozenStudent(student, sight_of(student, batch) if fixed else None, format=format)
+    frozen = FrozenStudent(student, rig_geometry(student, batch) if fixed else None, format=format)
 
     def run(inputs):
         with torch.no_grad():
@@ -144,6 +144,6 @@ def test_cameras_that_see_nothing_of_the_map_are_an_error():
     far = batch.cameras.bev_from_camera.clone()
     far[..., 0, 3] += 1e4
     with pytest.raises(UserError, match="lies on the map"):
-        sight_of(student, replace(batch, cameras=replace(batch.cameras, bev_from_camera=far)))
+        rig_geometry(student, replace(batch, cameras=replace(batch.cameras, bev_from_camera=far)))
     with pytest.raises(ValueError, match="one sample"):
-        sight_of(student, camera_batch(batch=2, frames=1))
+        rig_geometry(student, camera_batch(batch=2, frames=1))

@@ -19,14 +19,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from dualdistill.data.synthetic import TINY, make_synthetic
+from dualdistill.commands.data import make_instances, make_virtual
+from dualdistill.commands.export import export_student
+from dualdistill.commands.train import start_training
 from dualdistill.evaluate.metrics import detection_metrics, metrics_summary
 from dualdistill.recipes.catalogue import RECIPES
-from dualdistill.workflows.data import make_instances, make_virtual
-from dualdistill.workflows.export import export_student
-from dualdistill.workflows.training import start_training
+from dualdistill.synthetic import TINY, make_synthetic
+from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER, TINY_VOXEL_TEACHER
 from tests.evaluate.evaluation_worlds import noisy_detections, random_boxes, world_of
-from tests.workflows.conftest import STEPS, TINY_STUDENT, TINY_TEACHER, TINY_VOXEL_TEACHER
 
 RECORD = Path(__file__).parent / "digits.json"
 SMALL = sorted(

@@ -12,8 +12,8 @@ from dualdistill.distill.labeldistill import LabelDistillConfig
 from dualdistill.distill.shapes import BevShapes
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHead, CenterHeadConfig
-from dualdistill.models.center_judge import CenterJudge
 from dualdistill.models.center_targets import center_targets
+from dualdistill.models.head_criterion import CenterCriterion
 from dualdistill.structures import BevOutput, Boxes, CameraOutput, HeadOutput, InstanceMap, Targets
 
 GRID = BevGrid.around(6.4, 0.8)
@@ -30,7 +30,7 @@ class Pair:
     teacher: BevOutput
     student: BevOutput
     targets: Targets
-    judge: CenterJudge
+    judge: CenterCriterion
 
     @property
     def shapes(self) -> dict[str, BevShapes]:
@@ -103,9 +103,9 @@ def make_pair() -> Callable[..., Pair]:
             boxes=annotations,
             heatmap=center_targets(annotations, GRID, HEAD).heatmap,
             depth=60 * torch.rand(batch, 6, 4, 11, generator=generator),
-            depth_owner=torch.randint(-1, boxes, (batch, 6, 4, 11), generator=torch.Generator().manual_seed(seed)),
+            depth_instance=torch.randint(-1, boxes, (batch, 6, 4, 11), generator=torch.Generator().manual_seed(seed)),
             instances=random_instances(batch, bool(boxes), generator),
         )
-        return Pair(output(TEACHER), output(STUDENT, camera), targets, CenterJudge(GRID, HEAD))
+        return Pair(output(TEACHER), output(STUDENT, camera), targets, CenterCriterion(GRID, HEAD))
 
     return make

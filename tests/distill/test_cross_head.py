@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.distill.crd import RESPONSES, ResponseJudge, cross_head_losses, response_weights
+from dualdistill.distill.crd import RESPONSES, HeadCriterion, cross_head_losses, response_weights
 from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.models.center_judge import CenterJudge
 from dualdistill.models.center_targets import center_targets
+from dualdistill.models.head_criterion import CenterCriterion
 from dualdistill.structures import HeadOutput, weighted_sum
 
 WEIGHTS = response_weights(heatmap=1.0, box=0.25, velocity=0.2)
@@ -18,7 +18,7 @@ WEIGHTS = response_weights(heatmap=1.0, box=0.25, velocity=0.2)
 
 def test_the_teachers_judge_is_one_and_weights_name_what_it_says(make_pair):
     pair = make_pair()
-    assert isinstance(pair.judge, ResponseJudge)
+    assert isinstance(pair.judge, HeadCriterion)
     losses = pair.judge.losses(pair.teacher.predictions, pair.targets.boxes)
     assert losses.keys() == {*RESPONSES} == WEIGHTS.keys()
     assert pytest.approx(CenterHeadConfig().weights) == WEIGHTS
@@ -112,7 +112,7 @@ def test_annotations_as_labels_cost_what_the_head_itself_would_be_charged(make_p
     pair = make_pair()
     aligned = torch.randn(2, 24, 16, 16)
     losses = cross_head_losses(pair.teacher, aligned, pair.targets, pair.judge, labels="ground_truth")
-    assert isinstance(pair.judge, CenterJudge)
+    assert isinstance(pair.judge, CenterCriterion)
     heatmap = center_targets(pair.targets.boxes, pair.judge.grid, pair.judge.config).heatmap
     assert torch.equal(heatmap, pair.targets.heatmap)
     assert_close(losses, pair.judge.losses(pair.teacher.head(aligned), pair.targets.boxes))

@@ -83,13 +83,15 @@ def test_false_positives_can_be_told_apart_at_every_level(make_pair):
 def test_health_tells_a_live_projector_from_a_dead_one(make_pair):
     distiller = make_pair().build(DualDistillConfig(alignment="aoa-released"))
     levels = ("stage1", "stage2")
-    assert distiller.health().keys() == {f"{a}/{b}" for a in levels for b in ("orthogonality_error", "projector_max")}
-    assert all(distiller.health()[f"{level}/orthogonality_error"] < 1e-5 for level in levels)
+    assert distiller.diagnostics().keys() == {
+        f"{a}/{b}" for a in levels for b in ("orthogonality_error", "projector_max")
+    }
+    assert all(distiller.diagnostics()[f"{level}/orthogonality_error"] < 1e-5 for level in levels)
     with torch.no_grad():
         for level in levels:  # what the first weight decay that float32 can see does
             distiller.align[level].projector.raw.mul_(1 - 2**-24)
-    assert all(distiller.health()[f"{level}/projector_max"] == 0 for level in levels)
-    assert make_pair().build(DualDistillConfig(alignment="upsample-conv")).health() == {}
+    assert all(distiller.diagnostics()[f"{level}/projector_max"] == 0 for level in levels)
+    assert make_pair().build(DualDistillConfig(alignment="upsample-conv")).diagnostics() == {}
 
 
 def test_a_dead_projector_passes_nothing_on_to_the_encoder_of_the_student(make_pair):
@@ -120,7 +122,7 @@ def test_a_judge_that_is_a_module_is_refused(make_pair):
         def losses(self, predictions, boxes):
             raise NotImplementedError
 
-        def losses_through(self, head, neck, boxes):
+        def losses_of_features(self, head, neck, boxes):
             raise NotImplementedError
 
     with pytest.raises(ValueError, match="must not be a module"):

@@ -7,11 +7,12 @@ import torch
 
 from dualdistill.distill.label_encoder import LabelDetector, LabelEncoderConfig
 from dualdistill.distill.shapes import BevShapes
+from dualdistill.experiment.training import TrainingConfig
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.centerpoint import CenterPoint, CenterPointConfig
 from dualdistill.models.checkpoints import load_weights, save_weights
 from dualdistill.structures import Batch, Points, weighted_sum
-from dualdistill.train.module import TrainingConfig, TrainingModule
+from dualdistill.train.module import TrainingModule
 from dualdistill.train.step import Detector, training_losses
 from tests.distill.conftest import random_boxes
 

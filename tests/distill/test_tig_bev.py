@@ -105,7 +105,7 @@ def test_depth_is_expected_with_the_bins_of_the_config(make_pair):
     pair = make_pair()
     depths = torch.arange(1.0, 65.0, 4.0)
     depth = (pair.student.camera.depth_logits.softmax(dim=2) * depths[:, None, None]).sum(dim=2)
-    expected = inner_depth_loss(depth, pair.targets.depth, pair.targets.depth_owner)
+    expected = inner_depth_loss(depth, pair.targets.depth, pair.targets.depth_instance)
     assert_close(losses_of(SMALL, pair)["tig/inner_depth"], expected)
 
 
@@ -127,13 +127,13 @@ def test_untrained_features_cost_what_was_seen_of_untrained_ones():
 def test_what_inner_depth_needs_is_said(make_pair):
     pair = make_pair()
     distiller = pair.build(SMALL)
-    for targets in (replace(pair.targets, depth_owner=None), replace(pair.targets, depth=None)):
-        with pytest.raises(ValueError, match="set depth_owner in the data config, or switch inner_depth off"):
+    for targets in (replace(pair.targets, depth_instance=None), replace(pair.targets, depth=None)):
+        with pytest.raises(ValueError, match="set depth_instance in the data config, or switch inner_depth off"):
             distiller(pair.teacher, pair.student, targets)
     with pytest.raises(ValueError, match=r"expected 59 depth bins .* the student made 16"):
         losses_of(TigBevConfig(), pair)
     features_only = TigBevConfig(inner_depth=False, keypoints=6)
-    unlabelled = replace(pair, targets=replace(pair.targets, depth=None, depth_owner=None))
+    unlabelled = replace(pair, targets=replace(pair.targets, depth=None, depth_instance=None))
     assert losses_of(features_only, unlabelled).keys() == {"tig/inter_keypoint", "tig/inter_channel"}
 
 

@@ -155,7 +155,7 @@ def test_a_fresh_discriminator_does_not_know(make_pair):
     distiller = pair.build(SMALL)
     loss = distiller(pair.teacher, pair.student, pair.targets)["xat"]
     assert_close(loss.item(), math.log(2), rtol=0, atol=0.01)
-    assert 0 <= distiller.health()["xat/accuracy"] <= 1
+    assert 0 <= distiller.diagnostics()["xat/accuracy"] <= 1
 
 
 def test_at_its_described_size_the_discriminator_has_1704961_parameters_and_16_by_16_patches():

@@ -12,16 +12,16 @@ import pytest
 from rich.console import Console
 from safetensors.torch import load_file
 
+from dualdistill.commands.evaluate import evaluate_anything
+from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError
+from dualdistill.experiment.experiment import UnloadedMethod, from_plain, to_plain, with_method
+from dualdistill.experiment.external import load
 from dualdistill.recipes.catalogue import find
-from dualdistill.recipes.experiment import UnloadedMethod, from_plain, to_plain, with_method
-from dualdistill.recipes.external import load
 from dualdistill.train.run_folder import RunFolder
-from dualdistill.workflows.evaluation import evaluate_anything
-from dualdistill.workflows.training import resume_training, start_training
+from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER, console  # noqa: F401 (a fixture)
 from tests.distill import test_contract as contract
 from tests.distill.conftest import make_pair  # noqa: F401 (a fixture)
-from tests.workflows.conftest import STEPS, TINY_STUDENT, TINY_TEACHER, console  # noqa: F401 (a fixture)
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "new-method.md"
 PROMISES = {name: check for name, check in vars(contract).items() if name.startswith("test_")}

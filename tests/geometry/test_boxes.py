@@ -12,11 +12,11 @@ from torch.testing import assert_close
 
 from dualdistill.geometry.boxes import (
     bev_corners,
+    box_index_map,
     boxes_from_legacy,
     corners,
     footprints,
     legacy_from_boxes,
-    owner_of_cells,
     points_in_boxes,
     transform_boxes,
     wrap_angle,
@@ -271,8 +271,8 @@ def owners_by_points(grid: BevGrid, boxes: Boxes, shift: float) -> Tensor:
 @given(seeds)
 def test_a_cell_belongs_to_the_first_box_that_holds_its_test_point(seed):
     boxes = random_boxes(seed, reach=10.0)
-    assert torch.equal(owner_of_cells(GRID, boxes), owners_by_points(GRID, boxes, 0.5))
-    assert torch.equal(owner_of_cells(GRID, boxes, "corner"), owners_by_points(GRID, boxes, 0.0))
+    assert torch.equal(box_index_map(GRID, boxes), owners_by_points(GRID, boxes, 0.5))
+    assert torch.equal(box_index_map(GRID, boxes, "corner"), owners_by_points(GRID, boxes, 0.0))
 
 
 def test_of_two_boxes_in_one_place_the_first_owns_the_cells():
@@ -283,30 +283,30 @@ def test_of_two_boxes_in_one_place_the_first_owns_the_cells():
             for name in ("center", "size", "yaw", "velocity", "label")
         }
     )
-    owner = owner_of_cells(GRID, both)
-    assert torch.equal(owner == 0, owner_of_cells(GRID, small) == 0)
-    assert torch.equal(owner >= 0, owner_of_cells(GRID, large) == 0)
+    owner = box_index_map(GRID, both)
+    assert torch.equal(owner == 0, box_index_map(GRID, small) == 0)
+    assert torch.equal(owner >= 0, box_index_map(GRID, large) == 0)
     assert (owner == 1).any()
 
 
 def test_testing_corners_moves_the_mask_by_half_a_cell():
     moved = one_box(x=0.4, y=0.4, length=4.4, width=3.1, yaw=0.2)
     assert torch.equal(
-        owner_of_cells(GRID, moved), owner_of_cells(GRID, one_box(length=4.4, width=3.1, yaw=0.2), "corner")
+        box_index_map(GRID, moved), box_index_map(GRID, one_box(length=4.4, width=3.1, yaw=0.2), "corner")
     )
 
 
 def test_without_boxes_nobody_owns_a_cell():
-    owner = owner_of_cells(GRID, Boxes.empty())
+    owner = box_index_map(GRID, Boxes.empty())
     assert owner.shape == GRID.shape
     assert (owner == -1).all()
 
 
 def test_many_boxes_are_treated_like_few(monkeypatch):
     boxes = random_boxes(1, count=12, reach=10.0)
-    whole = owner_of_cells(GRID, boxes)
+    whole = box_index_map(GRID, boxes)
     monkeypatch.setattr("dualdistill.geometry.boxes._PAIRS_AT_ONCE", 1500)
-    assert torch.equal(owner_of_cells(GRID, boxes), whole)
+    assert torch.equal(box_index_map(GRID, boxes), whole)
 
 
 def test_footprints_are_boxes_without_height():

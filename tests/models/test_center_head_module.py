@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from dualdistill.models.center_head import (
     CenterHeadConfig,
-    inherit_task_heads,
+    init_task_heads,
     load_official_state_dict,
     official_state_dict,
 )
@@ -61,7 +61,7 @@ def test_inherited_task_heads_say_the_same_of_the_same_shared_map():
     teacher, student = SMALL.build(in_channels=5), SMALL.build(in_channels=3)
     teacher(torch.randn(4, 5, 8, 8))
     shared = {name: value.clone() for name, value in student.shared.state_dict().items()}
-    inherit_task_heads(student, teacher)
+    init_task_heads(student, teacher)
     assert_close(student.shared.state_dict(), shared)
     student.shared, teacher.shared = torch.nn.Identity(), torch.nn.Identity()
     neck = torch.randn(1, 8, 8, 8)
@@ -71,7 +71,7 @@ def test_inherited_task_heads_say_the_same_of_the_same_shared_map():
 def test_task_heads_of_another_width_cannot_be_inherited():
     wide = CenterHeadConfig(shared_channels=8, head_channels=8).build(in_channels=5)
     with pytest.raises(ValueError, match="equal head_channels, got 4 and 8"):
-        inherit_task_heads(SMALL.build(in_channels=3), wide)
+        init_task_heads(SMALL.build(in_channels=3), wide)
 
 
 def test_weights_name_exactly_the_losses():

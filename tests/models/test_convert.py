@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
+from dualdistill.convert.families import convert
 from dualdistill.errors import UserError
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.centerpoint import CenterPoint, CenterPointConfig
-from dualdistill.models.convert.families import convert
 from dualdistill.models.pillars import decorate
 from dualdistill.ops.voxelize import dynamic_voxelize
 from dualdistill.structures import Points

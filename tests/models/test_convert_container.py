@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from dualdistill.convert.container import read_foreign
 from dualdistill.errors import UserError
-from dualdistill.models.convert.container import read_foreign
 from dualdistill.structures import CLASSES
 
 WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3), "b.bias": torch.ones(2)}

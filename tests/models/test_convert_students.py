@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from dualdistill.convert.families import convert
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth, distill_bevdepth, official_bevdepth
-from dualdistill.models.convert.families import convert
 from tests.models.test_official_names import bevdet_state, official_state
 
 

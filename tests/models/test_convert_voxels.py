@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
+from dualdistill.convert.families import convert
+from dualdistill.convert.voxels import original_name
 from dualdistill.errors import UserError
 from dualdistill.models.centerpoint import CenterPoint, voxel_centerpoint
-from dualdistill.models.convert.families import convert
-from dualdistill.models.convert.voxels import original_name
 from dualdistill.ops.sparse_conv import Sites, SparseTensor
 from tests.models.foreign import FULL_VOXELS, mmdet3d_voxels, tianweiy_voxels
 

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.geometry.frustum import frustum
-from dualdistill.models.bevdepth import BevDepth, distill_bevdepth, official_bevdepth
-from dualdistill.models.center_head import load_official_state_dict, official_state_dict
-from dualdistill.models.official_names import (
+from dualdistill.convert.student_names import (
     from_legacy_codes,
     load_official_student,
     our_name,
     recognise,
 )
+from dualdistill.geometry.frustum import frustum
+from dualdistill.models.bevdepth import BevDepth, distill_bevdepth, official_bevdepth
+from dualdistill.models.center_head import load_official_state_dict, official_state_dict
 from tests.models.camera_batches import small
 
 

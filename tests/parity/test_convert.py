@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from dualdistill.convert.account import Conversion
+from dualdistill.convert.families import convert
 from dualdistill.models.centerpoint import CenterPoint
-from dualdistill.models.convert.account import Conversion
-from dualdistill.models.convert.families import convert
 from dualdistill.structures import Points
 from tests.models.foreign import mmdet3d_pillars
 

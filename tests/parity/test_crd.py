@@ -18,13 +18,13 @@ from dualdistill.distill.crd import CrdLabels, cross_head_losses, response_weigh
 from dualdistill.geometry.boxes import boxes_from_legacy, legacy_from_boxes
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHead, CenterHeadConfig, load_official_state_dict
-from dualdistill.models.center_judge import CenterJudge
+from dualdistill.models.head_criterion import CenterCriterion
 from dualdistill.structures import BevOutput, HeadOutput, Losses, Targets, weighted_sum
 
 GOLDEN = Path(__file__).parent / "golden" / "crd"
 CONFIG = CenterHeadConfig(shared_channels=8, head_channels=8)
 GRID = BevGrid.covering((-9.6, -9.6, 9.6, 9.6), (24, 24))
-JUDGE = CenterJudge(GRID, CONFIG)
+JUDGE = CenterCriterion(GRID, CONFIG)
 WEIGHTS = response_weights(heatmap=1.0, box=0.25, velocity=0.2)
 GROUPS = {
     "loss_heatmap": "heatmap",

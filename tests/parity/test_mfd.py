@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from dualdistill.convert.aoa_names import load_official_aoa
 from dualdistill.distill.align import Aoa, neck_aligner
 from dualdistill.distill.mfd import FeatureMimic, RegionConfig, mimic_weights
-from dualdistill.distill.official import load_official_aoa
 from dualdistill.distill.regions import false_positives, foreground, split_regions
 from dualdistill.distill.terms import channel_attention, spatial_attention
 from dualdistill.geometry.boxes import boxes_from_legacy

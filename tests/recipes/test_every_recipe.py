@@ -7,16 +7,16 @@ import pytest
 import torch
 from rich.console import Console
 
+from dualdistill.commands.data import make_instances, make_virtual
 from dualdistill.data.collate import collate
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.experiment.experiment import override
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.recipes.catalogue import RECIPES
-from dualdistill.recipes.experiment import override
 from dualdistill.structures import weighted_sum
+from dualdistill.train.assemble import build_detector, build_distillation, open_dataset, shapes_of
 from dualdistill.train.step import freeze, training_losses
-from dualdistill.workflows.build import build_detector, build_distillation, open_dataset, shapes_of
-from dualdistill.workflows.data import make_instances, make_virtual
-from tests.workflows.conftest import TINY_STUDENT, TINY_TEACHER, TINY_VOXEL_TEACHER
+from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER, TINY_VOXEL_TEACHER
 
 SMALL = [name for name in RECIPES if name.startswith("synthetic/")]
 FULL = {

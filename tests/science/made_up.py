@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dualdistill.data.synthetic import TINY
-from dualdistill.recipes.experiment import to_plain
+from dualdistill.experiment.experiment import to_plain
 from dualdistill.science.record import (
     Band,
     DepthError,
@@ -19,6 +18,7 @@ from dualdistill.science.record import (
 )
 from dualdistill.science.study import Row, Study, StudyTable
 from dualdistill.structures import CLASSES
+from dualdistill.synthetic import TINY
 
 TEACHER = "synthetic/teacher-centerpoint"
 TINY_STUDY = Study(

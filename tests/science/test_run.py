@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dualdistill.data.synthetic import TINY
 from dualdistill.errors import UserError
 from dualdistill.science import run as run_module
 from dualdistill.science.jobs import Job, all_jobs
 from dualdistill.science.record import OF_TEACHING, read_result, write_result
 from dualdistill.science.run import log_of, run_study, start, what_is_left
 from dualdistill.science.study import STUDIES, Row, Study, StudyTable, parse_seeds
+from dualdistill.synthetic import TINY
+from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER
 from tests.science.made_up import TINY_STUDY, made_up_result
-from tests.workflows.conftest import TINY_STUDENT, TINY_TEACHER
 
 KEY = "tiny-distilled"
 LONG = ("training.steps=60", "training.batch_size=1", "training.save_every=1", "training.log_every=1")
@@ -187,7 +187,7 @@ def test_every_study_resolves_its_experiments_at_one_budget_but_for_rows_that_sa
         return {json.dumps({k: v for k, v in each if k not in without}, sort_keys=True) for each in training}
 
     assert len(settings([job for job in alike if job.learns_from])) == 1
-    assert len(settings(alike, without=(*OF_TEACHING, "distiller_first"))) == 1
+    assert len(settings(alike, without=(*OF_TEACHING, "distiller_warmup_steps"))) == 1
 
 
 def test_seeds_are_read_as_numbers():

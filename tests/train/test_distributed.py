@@ -11,16 +11,16 @@ from torch import multiprocessing
 from torch.testing import assert_close
 
 from dualdistill.data.collate import collate
+from dualdistill.experiment.experiment import Experiment, override
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.ops.processes import mean_count
 from dualdistill.recipes.catalogue import find
-from dualdistill.recipes.experiment import Experiment, override
 from dualdistill.structures import Batch, InstanceMap, weighted_sum
+from dualdistill.train.assemble import build_distillation, shapes_of
+from dualdistill.train.random_batch import random_batch
 from dualdistill.train.step import training_losses
-from dualdistill.workflows.build import build_distillation, shapes_of
-from dualdistill.workflows.stand_in import stand_in
-from tests.workflows.conftest import TINY_STUDENT, TINY_TEACHER
+from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER
 
 BOXES = (20, 3)
 """Of the two samples: far from equally many, or the normalisers of losses would not matter."""
@@ -59,11 +59,11 @@ class Step(torch.nn.Module):
 
 
 def _sample(experiment: Experiment, number: int) -> Batch:
-    sample = stand_in(experiment.data, boxes=BOXES[number], points=2000, seed=number)
+    sample = random_batch(experiment.data, boxes=BOXES[number], points=2000, seed=number)
     rows, columns = (side // experiment.data.depth_stride for side in experiment.data.image_size)
     seen = torch.rand(1, 6, rows, columns, generator=torch.Generator().manual_seed(number)) < SEEN[number]
-    if sample.depth_owner is not None:
-        sample = replace(sample, depth_owner=torch.where(seen, 0, -1))
+    if sample.depth_instance is not None:
+        sample = replace(sample, depth_instance=torch.where(seen, 0, -1))
     if sample.instances is not None:
         klass = torch.where(seen, sample.instances.klass, -1)
         sample = replace(sample, instances=InstanceMap(klass=klass, instance=torch.where(seen, 0, -1)))

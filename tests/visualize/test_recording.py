@@ -7,9 +7,9 @@ import torch
 
 from dualdistill.data.config import DataConfig
 from dualdistill.errors import UserError
+from dualdistill.train.random_batch import random_batch
 from dualdistill.visualize.layers import BoxLayer
 from dualdistill.visualize.recording import Recording
-from dualdistill.workflows.stand_in import stand_in
 from tests.visualize.scenes import boxes
 
 
@@ -21,7 +21,7 @@ def test_without_rerun_the_message_names_the_extra(monkeypatch, tmp_path):
 
 def test_points_boxes_and_cameras_of_each_sample_are_recorded(tmp_path):
     pytest.importorskip("rerun")
-    batch = stand_in(DataConfig(image_size=(32, 96)), boxes=3, points=50)
+    batch = random_batch(DataConfig(image_size=(32, 96)), boxes=3, points=50)
     found = boxes((1.0, 2.0, 0.0, 4.0, 2.0, 1.5, 0.3), (5.0, 2.0, 0.0, 4.0, 2.0, 1.5, 0.3), score=[0.9, 0.1])
     layers = [
         BoxLayer(name="annotations", boxes=batch.boxes[0], colour="green"),

@@ -22,7 +22,7 @@ def make_synthetic(
     workers: Workers = None,
 ) -> None:
     """Write a synthetic driving world in the nuScenes format."""
-    from dualdistill.workflows.data import synthesise
+    from dualdistill.commands.data import synthesise
 
     synthesise(console, root, size, seed, workers)
 
@@ -30,7 +30,7 @@ def make_synthetic(
 @app.command("prepare")
 def prepare(root: Annotated[Path, typer.Argument(help="A nuScenes root.")], version: Version = None) -> None:
     """Index the tables of a root, so that trainings open it in an instant."""
-    from dualdistill.workflows.data import prepare_index
+    from dualdistill.commands.data import prepare_index
 
     prepare_index(console, root, version)
 
@@ -42,7 +42,7 @@ def check(
     json_file: JsonFile = None,
 ) -> None:
     """Verify the tables of a root and every sensor file it will need."""
-    from dualdistill.workflows.data import check_data
+    from dualdistill.commands.data import check_data
 
     write_json(json_file, check_data(console, root, version))
 
@@ -56,7 +56,7 @@ def virtual_points(
     version: Version = None,
 ) -> None:
     """Make the virtual points an MVP teacher reads, once for each LiDAR sweep."""
-    from dualdistill.workflows.data import make_virtual
+    from dualdistill.commands.data import make_virtual
 
     make_virtual(console, root, version, masks, weights, noise)
 
@@ -71,6 +71,6 @@ def instances(
     version: Version = None,
 ) -> None:
     """Make the instance masks that X-IS (recipes x3kd-full-…) learns from, once for each key frame image."""
-    from dualdistill.workflows.data import make_instances
+    from dualdistill.commands.data import make_instances
 
     make_instances(console, root, version, masks, weights, noise, split)

@@ -31,7 +31,7 @@ def export(
     json_file: JsonFile = None,
 ) -> None:
     """The student alone, as ONNX and torch.export, checked against the live model."""
-    from dualdistill.workflows.export import export_student
+    from dualdistill.commands.export import export_student
 
     record = export_student(
         console,
@@ -64,6 +64,6 @@ def convert(
     json_file: JsonFile = None,
 ) -> None:
     """Turn an official checkpoint into weights that `evaluate` and `train --teacher` take; every key accounted for."""
-    from dualdistill.workflows.convert import convert_checkpoint
+    from dualdistill.commands.convert import convert_checkpoint
 
     write_json(json_file, convert_checkpoint(console, foreign, out, boxes, voxel))

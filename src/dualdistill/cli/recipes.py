@@ -12,7 +12,7 @@ app = typer.Typer(help="What can be run.", no_args_is_help=True)
 @app.command("list")
 def recipes_list(json_file: JsonFile = None) -> None:
     """Every recipe, with the published result of its row where there is one."""
-    from dualdistill.workflows.recipes import list_recipes
+    from dualdistill.commands.recipes import list_recipes
 
     write_json(json_file, list_recipes(console))
 
@@ -24,7 +24,7 @@ def recipes_show(
     json_file: JsonFile = None,
 ) -> None:
     """The resolved experiment of a recipe or of a run."""
-    from dualdistill.workflows.recipes import show_recipe
+    from dualdistill.commands.recipes import show_recipe
 
     write_json(json_file, show_recipe(console, name, overrides or []))
 
@@ -32,6 +32,6 @@ def recipes_show(
 @app.command("diff")
 def recipes_diff(a: str, b: str, json_file: JsonFile = None) -> None:
     """What differs between two recipes or runs."""
-    from dualdistill.workflows.recipes import diff_recipes
+    from dualdistill.commands.recipes import diff_recipes
 
     write_json(json_file, diff_recipes(console, a, b))

@@ -20,7 +20,7 @@ def evaluate(
     json_file: JsonFile = None,
 ) -> None:
     """Score with the nuScenes detection metrics; write the submission file."""
-    from dualdistill.workflows.evaluation import evaluate_anything
+    from dualdistill.commands.evaluate import evaluate_anything
 
     metrics = evaluate_anything(
         console,
@@ -45,7 +45,7 @@ def visualize(
     rerun: Annotated[bool, typer.Option("--rerun", help="Also a recording for rerun's viewer (extra viz).")] = False,
 ) -> None:
     """Draw what a run detects: report.html and PNG files beside its evaluation, no display needed."""
-    from dualdistill.workflows.drawing import visualize_run
+    from dualdistill.commands.visualize import visualize_run
 
     visualize_run(console, run, data=data, samples=samples, checkpoint=checkpoint, split=split, rerun=rerun)
 
@@ -59,7 +59,7 @@ def compare(
     json_file: JsonFile = None,
 ) -> None:
     """One table of many evaluated runs: means and spreads over seeds, gains over the student without a teacher."""
-    from dualdistill.workflows.compare import compare_runs
+    from dualdistill.commands.compare import compare_runs
 
     rows = compare_runs(console, runs, checkpoint=checkpoint, markdown=markdown, latex=latex, html=html)
     write_json(json_file, rows)
@@ -83,7 +83,7 @@ def predict(
     json_file: JsonFile = None,
 ) -> None:
     """Boxes for one sample of a root, or for your own images with a calibration file."""
-    from dualdistill.workflows.predict import predict_sample
+    from dualdistill.commands.predict import predict_sample
 
     answer = predict_sample(
         console,

@@ -86,9 +86,9 @@ def science_gradients(
     """Which loss moves a student: shares of the gradient, and whether each pulls along with detection or against it."""
     from dataclasses import asdict
 
-    from dualdistill.workflows.gradients import gradient_pulls
+    from dualdistill.commands.gradients import gradient_shares
 
-    pulls = gradient_pulls(console, run, data=data, batches=batches, checkpoint=checkpoint)
+    pulls = gradient_shares(console, run, data=data, batches=batches, checkpoint=checkpoint)
     write_json(json_file, [asdict(pull) for pull in pulls])
 
 

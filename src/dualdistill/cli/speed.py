@@ -19,8 +19,8 @@ def bench(
     json_file: JsonFile = None,
 ) -> None:
     """Time and memory of every fast form beside its reference, measured in the same run, results compared."""
-    from dualdistill.bench.catalogue import BENCHMARKS
-    from dualdistill.bench.run import list_benchmarks, run_benchmarks
+    from benchmarks.catalogue import BENCHMARKS
+    from benchmarks.run import list_benchmarks, run_benchmarks
 
     chosen = list(BENCHMARKS) if every else names or []
     if chosen:

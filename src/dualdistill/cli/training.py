@@ -35,7 +35,7 @@ def train(
     check: Annotated[bool, typer.Option(help="Look at every sensor file before training.")] = True,
 ) -> None:
     """Train a teacher, a label encoder, or a student, alone or distilled."""
-    from dualdistill.workflows.training import start_training
+    from dualdistill.commands.train import start_training
 
     start_training(
         console,
@@ -75,7 +75,7 @@ def plan(
     json_file: JsonFile = None,
 ) -> None:
     """What a recipe will cost: parameters, arithmetic, memory, steps, files, disk, time; before anything is spent."""
-    from dualdistill.workflows.plan import plan as make_plan
+    from dualdistill.commands.plan import plan as make_plan
 
     facts = make_plan(
         console,
@@ -98,6 +98,6 @@ def resume(
     devices: Annotated[int, typer.Option(help="Processes; more than one trains distributed.")] = 1,
 ) -> None:
     """Go on with a training exactly where its last checkpoint left it."""
-    from dualdistill.workflows.training import resume_training
+    from dualdistill.commands.train import resume_training
 
     resume_training(console, run, workers=workers, devices=devices)

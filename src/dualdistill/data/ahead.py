@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from dualdistill.data import tables
-from dualdistill.data.line_layout import Columns, Unfamiliar, cut_records
+from dualdistill.data.line_layout import Columns, UnsupportedLayout, cut_records
 from dualdistill.data.table_columns import read_table_columns
 
 SMALLEST = 1 << 26
@@ -94,7 +94,7 @@ def cut_for_another() -> None:
         path = Path(folder, f"{name}.json")
         try:
             runs = _write_columns(path, getattr(tables, record), Path(scratch)) if path.is_file() else None
-        except Unfamiliar:
+        except UnsupportedLayout:
             runs = None
         print(msgspec.json.encode(runs).decode(), flush=True)
 

@@ -22,7 +22,7 @@ def collate(samples: Sequence[Batch]) -> Batch:
     cameras = _present("cameras", [sample.cameras for sample in samples])
     points = _present("points", [sample.points for sample in samples])
     depth = _present("depth", [sample.depth for sample in samples])
-    depth_owner = _present("depth_owner", [sample.depth_owner for sample in samples])
+    depth_instance = _present("depth_instance", [sample.depth_instance for sample in samples])
     instances = _present("instances", [sample.instances for sample in samples])
     return Batch(
         boxes=tuple(boxes for sample in samples for boxes in sample.boxes),
@@ -31,7 +31,7 @@ def collate(samples: Sequence[Batch]) -> Batch:
         cameras=_concatenate_cameras(cameras) if cameras else None,
         points=_concatenate_points(points, [len(sample) for sample in samples]) if points else None,
         depth=torch.cat(depth) if depth else None,
-        depth_owner=torch.cat(depth_owner) if depth_owner else None,
+        depth_instance=torch.cat(depth_instance) if depth_instance else None,
         instances=_concatenate_instances(instances) if instances else None,
     )
 

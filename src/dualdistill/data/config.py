@@ -198,7 +198,7 @@ class DataConfig:
     """Nearest (included) and farthest (excluded) depth that makes a label, metres."""
     depth_variant: Literal["nearest", "official"] = "nearest"
     """How points fall into cells: see `data.depth`."""
-    depth_owner: bool = False
+    depth_instance: bool = False
     """Whether to tell which annotated object the point of each depth label lies in (TiG-BEV); needs `depth`."""
 
     instances: InstancesConfig | None = None
@@ -225,8 +225,8 @@ class DataConfig:
         if min(*self.train_candidates, self.test_candidate) < 0 or self.frame_step <= 0:
             raise ValueError("candidates count from 0, and frame_step must be positive")
         _check_range("depth_range", self.depth_range)
-        if self.depth_owner and not (self.cameras and self.depth):
-            raise ValueError("depth_owner tells whose the depth labels are: it needs cameras=True, depth=True")
+        if self.depth_instance and not (self.cameras and self.depth):
+            raise ValueError("depth_instance tells whose the depth labels are: it needs cameras=True, depth=True")
         if self.instances is not None and not self.cameras:
             raise ValueError("instances are seen in images: they need cameras=True")
         if any(low >= high for low, high in zip(self.point_range[:3], self.point_range[3:], strict=True)):

@@ -113,7 +113,7 @@ class NuscenesDataset(Dataset[Batch]):
             if self.objects is not None and generator is not None and self._pastes(epoch):
                 features, boxes = self.objects(features, boxes, generator)
             points = self._points(features, augmented_from_bev @ bev_from_global @ self._poses(key_row))
-        cameras, depth, depth_owner, instances = None, None, None, None
+        cameras, depth, depth_instance, instances = None, None, None, None
         if self.config.cameras:
             views = self._views(position, generator)
             cameras = self._cameras(position, views, augmented_from_bev, meta, generator)
@@ -123,10 +123,10 @@ class NuscenesDataset(Dataset[Batch]):
                 if self.virtual is not None and self.virtual.config.depth_from_virtual:
                     key_points = self.virtual.densified(key_row, key_points)
                 depth = self._depth(position, views, key_points)
-                if self.config.depth_owner:
+                if self.config.depth_instance:
                     points_bev = transform(bev_from_global @ self._poses(key_row), key_points[:, :3].double())
                     owner = owners_of_points(points_bev, boxes)
-                    depth_owner = self._depth_owner(position, views, key_points, depth, owner)
+                    depth_instance = self._depth_owner(position, views, key_points, depth, owner)
         return Batch(
             boxes=(within_reach(transform_boxes(augmented_from_bev, boxes), self.config.box_reach),),
             augmented_from_bev=augmented_from_bev[None].float(),
@@ -134,7 +134,7 @@ class NuscenesDataset(Dataset[Batch]):
             cameras=cameras,
             points=points,
             depth=depth,
-            depth_owner=depth_owner,
+            depth_instance=depth_instance,
             instances=instances,
         )
 

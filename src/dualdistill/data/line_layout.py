@@ -3,7 +3,7 @@
 `json.dump(..., indent=0)` gives each number and each text a line of its own, and what lies between the values is the
 same in every record of a table. The first record tells what that is; every other one is compared with it byte for
 byte, and its values are taken from where they stand, some thousand records at a time. A table that is laid out
-otherwise anywhere is `Unfamiliar`: nothing need be wrong with it, but a parser has to read it.
+otherwise anywhere is `UnsupportedLayout`: nothing need be wrong with it, but a parser has to read it.
 """
 
 import re
@@ -53,7 +53,7 @@ class Choice(NamedTuple):
         return np.flatnonzero(self.wanted(columns[self.field]))
 
 
-class Unfamiliar(Exception):
+class UnsupportedLayout(Exception):
     """A table is laid out otherwise than expected here."""
 
 
@@ -66,7 +66,7 @@ def cut_records(path: Path, record: type[msgspec.Struct], choice: Choice | None 
             `row` tells where the others stand in the table.
 
     Raises:
-        Unfamiliar: at the first record that is not as expected, whatever was given out before.
+        UnsupportedLayout: at the first record that is not as expected, whatever was given out before.
     """
     shapes: dict[int, _Shape] = {}
     before = 0
@@ -89,7 +89,7 @@ def _pieces(path: Path) -> Iterator[tuple[bytearray, int]]:
     view = memoryview(text)
     with path.open("rb", buffering=0) as file:
         if file.read(2) != b"[\n":
-            raise Unfamiliar
+            raise UnsupportedLayout
         held = 0
         while more := file.readinto(view[held : held + PIECE]):
             held += more
@@ -99,10 +99,10 @@ def _pieces(path: Path) -> Iterator[tuple[bytearray, int]]:
                 view[: held - end] = view[end:held]
                 held -= end
             elif held > PIECE:
-                raise Unfamiliar
+                raise UnsupportedLayout
     last = bytes(view[:held]).rstrip(b" \t\r\n")
     if not last.endswith(b"\n}\n]"):
-        raise Unfamiliar
+        raise UnsupportedLayout
     yield bytearray(last[:-2] + b",\n" + _PADDING), len(last)
 
 
@@ -113,11 +113,11 @@ def _cut_piece(
     area = np.frombuffer(text, np.uint8)
     breaks = np.concatenate([[-1], np.flatnonzero(area[:size] < ord(" "))])
     if text.find(b"\\", 0, size) >= 0 or area[:size].max() >= 128 or (area.take(breaks[1:]) != ord("\n")).any():
-        raise Unfamiliar  # no JSON, or a text does not say what its bytes say
+        raise UnsupportedLayout  # no JSON, or a text does not say what its bytes say
     first = np.flatnonzero(np.diff(breaks) == 2)  # lines of one character
     first = first[area[breaks[first] + 1] == ord("{")]
     if not len(first) or first[0] != 0:
-        raise Unfamiliar
+        raise UnsupportedLayout
     lines = np.diff(first, append=len(breaks) - 1)
     parts: list[Columns] = []
     quotes = 0
@@ -126,13 +126,13 @@ def _cut_piece(
         starts = first[rows]
         if count not in shapes:
             if len(shapes) == MOST_SHAPES:
-                raise Unfamiliar
+                raise UnsupportedLayout
             shapes[count] = _shape(bytes(text[breaks[starts[0]] + 1 : breaks[starts[0] + count] + 1]), record)
         kept, columns = shapes[count].cut(area, breaks, starts, choice)
         parts.append(columns | {"row": rows[kept]})
         quotes += len(starts) * shapes[count].quotes
     if np.count_nonzero(area[:size] == ord('"')) != quotes:
-        raise Unfamiliar  # one is part of a text
+        raise UnsupportedLayout  # one is part of a text
     if len(parts) == 1:
         return parts[0], len(first)
     order = np.argsort(np.concatenate([part["row"] for part in parts]))
@@ -173,7 +173,7 @@ class _Shape:
         begins = [breaks[first + part.line + 1] - part.before for part in self.between]
         for part, begin in zip(self.between, begins, strict=True):
             if not _stands(area, begin, part.text):
-                raise Unfamiliar
+                raise UnsupportedLayout
         starts = [begin + len(part.text) for part, begin in zip(self.between[:-1], begins[:-1], strict=True)]
         stops = begins[1:]
         kept: slice | np.ndarray = slice(None)
@@ -187,7 +187,7 @@ class _Shape:
             if value == "text" and place in of_fields:
                 read[place] = _texts(area, starts[place], stops[place])
             elif value == "text" and (stops[place] < starts[place]).any():
-                raise Unfamiliar
+                raise UnsupportedLayout
             elif value == "truth":
                 read[place] = _truths(area, starts[place], stops[place])
             elif (
@@ -221,7 +221,7 @@ def _shape(content: bytes, record: type[msgspec.Struct]) -> _Shape:
     try:
         msgspec.json.decode(content[: -len(b",\n")], type=record)
     except ValueError:  # what msgspec raises, and for bytes that are no UTF-8 Python
-        raise Unfamiliar from None
+        raise UnsupportedLayout from None
     between: list[_Between] = []
     values: list[Value] = []
     fields: dict[str, list[int]] = {}
@@ -229,15 +229,15 @@ def _shape(content: bytes, record: type[msgspec.Struct]) -> _Shape:
     for number, each in enumerate(content.split(b"\n")[:-1]):
         match = _LINE.fullmatch(each)
         if match is None or (match["key"] and in_list):
-            raise Unfamiliar
+            raise UnsupportedLayout
         if match["key"]:
             name = match["key"].decode()
             if name in fields:
-                raise Unfamiliar
+                raise UnsupportedLayout
             fields[name] = []
         if match["bracket"]:
             if match["bracket"] not in ((b"[", b"[]") if match["key"] else (b"{", b"]", b"}")):
-                raise Unfamiliar  # a list of lists, or of objects
+                raise UnsupportedLayout  # a list of lists, or of objects
             in_list = match["bracket"] == b"["
             text += each + b"\n"
             continue
@@ -251,7 +251,7 @@ def _shape(content: bytes, record: type[msgspec.Struct]) -> _Shape:
     between.append(_Between(line, before, text))
     kinds = kinds_of(record)
     if not kinds.keys() <= fields.keys() or any(len(part.text) > LONGEST for part in between):
-        raise Unfamiliar
+        raise UnsupportedLayout
     return _Shape(between, values, {name: (kind, fields[name]) for name, kind in kinds.items()}, content.count(b'"'))
 
 
@@ -272,7 +272,7 @@ def _texts(area: Area, starts: Places, stops: Places) -> Shaped[np.ndarray, "rec
     widths = stops - starts
     shortest, longest = int(widths.min(initial=LONGEST)), int(widths.max(initial=0))
     if shortest < 0 or longest > LONGEST:
-        raise Unfamiliar
+        raise UnsupportedLayout
     if shortest == longest > 0:
         texts = _taken(area, starts, longest)
     else:
@@ -287,7 +287,7 @@ def _truths(area: Area, starts: Places, stops: Places) -> Bool[np.ndarray, "reco
     texts = _texts(area, starts, stops)
     true = texts == b"true"
     if not (true | (texts == b"false")).all():
-        raise Unfamiliar
+        raise UnsupportedLayout
     return true
 
 
@@ -295,13 +295,13 @@ def _numbers(area: Area, starts: Places, stops: Places, kind: pa.DataType) -> Nu
     """Numbers as JSON writes them; places in rising order."""
     widths = stops - starts
     if (widths < 1).any():
-        raise Unfamiliar
+        raise UnsupportedLayout
     begins = starts + (area.take(starts) == ord("-"))
     lead, follow, last = area.take(begins), area.take(begins + 1), area.take(stops - 1)
     # Arrow also reads what JSON does not know: +1, .5, nan; 01, 0x1; 1.
     odd = (lead < ord("0")) | (lead > ord("9")) | ((lead == ord("0")) & (follow >= ord("0"))) | (last < ord("0"))
     if odd.any():
-        raise Unfamiliar
+        raise UnsupportedLayout
     if not len(starts):
         return np.zeros(0, kind.to_pandas_dtype())
     # The texts lie in the file as they are: every second entry is a number, those between are declared missing.
@@ -313,9 +313,9 @@ def _numbers(area: Area, starts: Places, stops: Places, kind: pa.DataType) -> Nu
     try:
         numbers = texts.cast(kind)
     except pa.ArrowInvalid:
-        raise Unfamiliar from None
+        raise UnsupportedLayout from None
     values = np.frombuffer(numbers.buffers()[1], kind.to_pandas_dtype(), count)[::2]
     # -0 is the integer zero to a parser; what is too large for a float64 is an error to it.
     if not np.isfinite(values).all() or ((values == 0) & (widths == 2)).any():
-        raise Unfamiliar
+        raise UnsupportedLayout
     return values

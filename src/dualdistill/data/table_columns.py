@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from jaxtyping import Int
 
-from dualdistill.data.line_layout import Choice, Columns, Unfamiliar, cut_records
+from dualdistill.data.line_layout import Choice, Columns, UnsupportedLayout, cut_records
 from dualdistill.data.tables import Kind, kinds_of, read_table
 from dualdistill.data.tokens import as_texts
 
@@ -27,7 +27,7 @@ def read_table_columns(folder: Path, name: str, record: type[msgspec.Struct], ch
     try:
         if path.is_file():
             return _joined(cut_records(path, record, choice))
-    except Unfamiliar:
+    except UnsupportedLayout:
         pass
     columns = _parsed(folder, name, record)
     if choice is None:

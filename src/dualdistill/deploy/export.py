@@ -32,7 +32,7 @@ class Deployable:
     """One sample's, by name, in the graph's order."""
     outputs: tuple[str, ...]
     any_rig: bool
-    """Whether the cameras' `Sight` is an input; its points may be of any number then."""
+    """Whether the cameras' `RigGeometry` is an input; its points may be of any number then."""
 
     def __call__(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -47,7 +47,7 @@ def deployable(student: FrozenStudent, inputs: dict[str, Tensor], precision: Pre
     """Trace a frozen student on one sample's inputs and make its graph cheap.
 
     Args:
-        inputs: By the names of `FrozenStudent.forward`, a `Sight` among them unless it is fixed.
+        inputs: By the names of `FrozenStudent.forward`, a `RigGeometry` among them unless it is fixed.
         precision: "bf16" stores and runs convolutions in bfloat16; pays only on CPUs with such instructions.
     """
     any_rig = not student.fixed

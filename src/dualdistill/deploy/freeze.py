@@ -1,7 +1,7 @@
 """The student as a pure function of tensors: images in, maps of the head out, batch one.
 
-Everything that depends on the calibration alone is worked out before. With a fixed `Sight` it is part of the graph:
-the pooling plan as constants, and of the depth network's camera branch what it answers for these cameras.
+Everything that depends on the calibration alone is computed before. With a fixed `RigGeometry` it is part of the
+graph: the pooling plan as constants, and of the depth network's camera branch what it answers for these cameras.
 """
 
 import copy
@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dualdistill.deploy.rig_geometry import RigGeometry
 from dualdistill.deploy.sampled import with_sampled_convs
-from dualdistill.deploy.sight import Sight
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.layers.depth_net import GatedDepthNet, SqueezeDepthNet
@@ -33,11 +33,11 @@ class FrozenStudent(nn.Module):
     the map of the first.
     """
 
-    def __init__(self, student: BevDepth, sight: Sight | None = None, *, format: Format = "torch"):
+    def __init__(self, student: BevDepth, rig: RigGeometry | None = None, *, format: Format = "torch"):
         """Freeze a student.
 
         Args:
-            sight: Of the only cameras it will ever see; None makes them inputs.
+            rig: Of the only cameras it will ever see; None makes them inputs.
             format: See `Format`.
 
         Raises:
@@ -57,12 +57,12 @@ class FrozenStudent(nn.Module):
             with_sampled_convs(student)
         self.image, self.depth_net, self.refinement = student.image, student.depth_net, student.refinement
         self.preprocess, self.encoder, self.head = student.preprocess, student.encoder, student.head
-        self.fixed = sight is not None
-        if sight is not None:
-            self.depth_net = with_constant_gates(self.depth_net, sight.camera)
-            self.register_buffer("kept_point", sight.point)
-            self.register_buffer("kept_cell", sight.cell)
-            self.register_buffer("cell_start", self._starts(sight.cell))
+        self.fixed = rig is not None
+        if rig is not None:
+            self.depth_net = with_constant_gates(self.depth_net, rig.camera)
+            self.register_buffer("kept_point", rig.point)
+            self.register_buffer("kept_cell", rig.cell)
+            self.register_buffer("cell_start", self._starts(rig.cell))
 
     @property
     def remembers(self) -> bool:
@@ -89,7 +89,7 @@ class FrozenStudent(nn.Module):
             images: uint8, (cam, 3, h, w), RGB, resized and cropped for the network.
             previous_map: The `map` returned for the earlier frame.
             previous_from_current: Motion of the car, (1, 4, 4), as in `structures.Cameras`.
-            camera: With `point` and `cell` a `Sight`; all three unless one is fixed.
+            camera: With `point` and `cell` a `RigGeometry`; all three unless one is fixed.
         """
         if self.fixed:
             camera = torch.zeros(len(images), 1)  # nobody looks at it

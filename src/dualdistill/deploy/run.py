@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dualdistill.deploy.sight import cameras_of, sight_of
+from dualdistill.deploy.rig_geometry import cameras_of, rig_geometry
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.center_decode import decode
 from dualdistill.structures import Batch, Boxes, HeadOutput
@@ -22,7 +22,7 @@ def frame_inputs(
     """What the graph of `student` takes to look at one frame of a sample.
 
     Args:
-        any_rig: Whether the graph takes the cameras' `Sight`.
+        any_rig: Whether the graph takes the cameras' `RigGeometry`.
         frame: 1 is the earlier one.
         previous_map: Of a student that remembers; None is an empty map.
     """
@@ -32,7 +32,7 @@ def frame_inputs(
         if previous_map is None:
             previous_map = torch.zeros(1, student.config.lift.context_channels, *student.grid.shape)
         inputs |= {"previous_map": previous_map, "previous_from_current": cameras.previous_from_current}
-    return inputs | (sight_of(student, batch, frame).tensors() if any_rig else {})
+    return inputs | (rig_geometry(student, batch, frame).tensors() if any_rig else {})
 
 
 def answer(run: Run, student: BevDepth, batch: Batch, *, any_rig: bool) -> HeadOutput:

@@ -21,7 +21,7 @@ class ResidualBlock(nn.Module):
         return (self.norm2(self.conv2(out)) + features).relu()
 
 
-class Unowned(nn.Module):
+class FrozenModule(nn.Module):
     """Holds a frozen module that moves along to other devices, but is nobody's child.
 
     It stays in evaluation mode, no optimiser finds its parameters, and no state dict of the holder keeps them.
@@ -35,6 +35,6 @@ class Unowned(nn.Module):
     def module(self) -> nn.Module:
         return self._held[0]
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Unowned":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FrozenModule":
         self.module._apply(fn, recurse)
         return super()._apply(fn, recurse)

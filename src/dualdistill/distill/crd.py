@@ -27,7 +27,7 @@ RESPONSES = ("heatmap", "box/xy", "box/z", "box/size", "box/yaw", "box/velocity"
 
 
 @runtime_checkable
-class ResponseJudge(Protocol):
+class HeadCriterion(Protocol):
     """The teacher's side of detection, as plain functions under its own head settings; the teacher detector
     provides it.
 
@@ -45,7 +45,7 @@ class ResponseJudge(Protocol):
         """The unweighted losses `RESPONSES` of predictions that should have been `boxes` (velocities in
         m/s, NaN where unknown; no box at all is legal)."""
 
-    def losses_through(
+    def losses_of_features(
         self, head: Callable[[Tensor], HeadOutput], neck: Float[Tensor, "batch chan y x"], boxes: tuple[Boxes, ...]
     ) -> Losses:
         """`losses` of what the teacher's head says of another map; it need not say more than they look at."""
@@ -55,7 +55,7 @@ def cross_head_losses(
     teacher: BevOutput,
     aligned_neck: Float[Tensor, "batch chan y x"],
     targets: Targets,
-    judge: ResponseJudge,
+    judge: HeadCriterion,
     *,
     labels: CrdLabels = "teacher",
     temperature: float = 0.1,
@@ -70,7 +70,7 @@ def cross_head_losses(
         with torch.no_grad():
             found = judge.pseudo_boxes(teacher.predictions, temperature)
         boxes = tuple(replace(each, score=None) for each in found)
-    return judge.losses_through(teacher.head, aligned_neck, boxes)
+    return judge.losses_of_features(teacher.head, aligned_neck, boxes)
 
 
 def response_weights(*, heatmap: float, box: float, velocity: float) -> dict[str, float]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dualdistill.distill.align import neck_aligner, no_weight_decay, stage_aligner
-from dualdistill.distill.crd import ResponseJudge
+from dualdistill.distill.crd import HeadCriterion
 from dualdistill.distill.mfd import FeatureMimic, RegionConfig, mimic_weights
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.structures import BevOutput, Losses, Targets
@@ -92,7 +92,7 @@ class DistillBevConfig:
         )
         return {f"mfd/{name}": weight for name, weight in weights.items()}
 
-    def build(self, *, teacher: BevShapes, student: BevShapes, judge: ResponseJudge | None = None) -> "DistillBev":
+    def build(self, *, teacher: BevShapes, student: BevShapes, judge: HeadCriterion | None = None) -> "DistillBev":
         """The distiller for detectors with maps of these shapes.
 
         Args:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dualdistill.distill.align import Alignment, PositionInit, neck_aligner, no_weight_decay, stage_aligner
-from dualdistill.distill.crd import CrdLabels, ResponseJudge, cross_head_losses, response_weights
+from dualdistill.distill.crd import CrdLabels, HeadCriterion, cross_head_losses, response_weights
 from dualdistill.distill.mfd import FeatureMimic, RegionConfig, mimic_weights
 from dualdistill.distill.orthogonal import SemiOrthogonal
 from dualdistill.distill.shapes import BevShapes, Shape
@@ -146,7 +146,7 @@ class DualDistillConfig:
             weights |= {f"crd/{name}": weight for name, weight in crd.items()}
         return weights
 
-    def build(self, *, teacher: BevShapes, student: BevShapes, judge: ResponseJudge | None = None) -> "DualDistill":
+    def build(self, *, teacher: BevShapes, student: BevShapes, judge: HeadCriterion | None = None) -> "DualDistill":
         """The distiller for detectors with maps of these shapes.
 
         Args:
@@ -167,7 +167,7 @@ class DualDistill(nn.Module):
         config: DualDistillConfig,
         teacher: BevShapes,
         student: BevShapes,
-        judge: ResponseJudge | None = None,
+        judge: HeadCriterion | None = None,
     ):
         super().__init__()
         if teacher.extent != student.extent:
@@ -230,7 +230,7 @@ class DualDistill(nn.Module):
         dies."""
         return set() if self.config.alignment == "aoa-released" else no_weight_decay(self)
 
-    def health(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float]:
         """Figures to log and be alarmed by: "<level>/orthogonality_error" (0 is right; above 1e-4 is not) and
         "<level>/projector_max" (0 is a dead projector: nothing passes, nor does its gradient)."""
         figures = {}

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay
-from dualdistill.distill.blocks import ResidualBlock, Unowned
+from dualdistill.distill.blocks import FrozenModule, ResidualBlock
 from dualdistill.distill.label_maps import BOX_VALUES, LabelMaps, label_maps
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.structures import CLASSES, Batch, BevOutput, Boxes, HeadOutput, Losses, Targets
@@ -123,7 +123,7 @@ class LabelDetector(nn.Module):
         if not isinstance(teacher, nn.Module):
             raise ValueError(f"the teacher must be a module, got {type(teacher).__name__}")
         self.encoder = encoder
-        self._teacher = Unowned(teacher)
+        self._teacher = FrozenModule(teacher)
 
     @property
     def teacher(self) -> Readable:

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay, upsample
-from dualdistill.distill.blocks import ResidualBlock, Unowned
-from dualdistill.distill.crd import RESPONSES, ResponseJudge, response_weights
+from dualdistill.distill.blocks import FrozenModule, ResidualBlock
+from dualdistill.distill.crd import RESPONSES, HeadCriterion, response_weights
 from dualdistill.distill.label_encoder import LabelEncoder
 from dualdistill.distill.responses import TASK_OF_CLASS, gaussian_focal, in_students_units, probability, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
@@ -126,7 +126,7 @@ class LabelDistillConfig:
         *,
         teacher: BevShapes,
         student: BevShapes,
-        judge: ResponseJudge | None = None,
+        judge: HeadCriterion | None = None,
         label_encoder: LabelEncoder | None = None,
     ) -> "LabelDistill":
         """
@@ -175,14 +175,14 @@ class LabelDistill(nn.Module):
             raise ValueError("a label encoder has no effect while label is off: leave it out")
         self.config = config
         self.grid = teacher.grid(teacher.neck)
-        self.label_encoder: Unowned | None = None
+        self.label_encoder: FrozenModule | None = None
         if label_encoder is not None:
             if (label_encoder.shapes.stages, label_encoder.shapes.extent) != (teacher.stages, teacher.extent):
                 raise ValueError(
                     f"the label encoder speaks for stages {label_encoder.shapes.stages} over "
                     f"{label_encoder.shapes.extent} m, the teacher has {teacher.stages} over {teacher.extent} m"
                 )
-            self.label_encoder = Unowned(label_encoder)
+            self.label_encoder = FrozenModule(label_encoder)
         pairs = _paired_shapes(config, teacher, student) if config.guides else {}
         self.adaptors = nn.ModuleDict(
             {

@@ -50,7 +50,7 @@ def foreground(boxes: tuple[Boxes, ...], grid: BevGrid, test_point: TestPoint = 
 def owners_of_batch(
     boxes: tuple[Boxes, ...], grid: BevGrid, test_point: TestPoint = "center"
 ) -> Int[Tensor, "batch y x"]:
-    """`owner_of_cells` of all samples at once, as an index into their boxes one after the other; -1 for nobody.
+    """`box_index_map` of all samples at once, as an index into their boxes one after the other; -1 for nobody.
 
     Only the cells about each box are looked at, by the same arithmetic.
     """

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay
-from dualdistill.distill.crd import ResponseJudge
+from dualdistill.distill.crd import HeadCriterion
 from dualdistill.distill.inner_geometry import (
     Sampling,
     expected_depth,
@@ -40,7 +40,7 @@ class TigBevConfig:
     """
 
     inner_depth: bool = True
-    """Relative depths inside objects; needs `Targets.depth_owner`, so `DataConfig.depth_owner`."""
+    """Relative depths inside objects; needs `Targets.depth_instance`, so `DataConfig.depth_instance`."""
     inter_keypoint: bool = True
     """How keypoints of a box relate to each other."""
     inter_channel: bool = True
@@ -110,7 +110,7 @@ class TigBevConfig:
         terms = ("inner_depth", "inter_keypoint", "inter_channel")
         return {f"tig/{term}": getattr(self, f"{term}_weight") for term in terms if getattr(self, term)}
 
-    def build(self, *, teacher: BevShapes, student: BevShapes, judge: ResponseJudge | None = None) -> "TigBev":
+    def build(self, *, teacher: BevShapes, student: BevShapes, judge: HeadCriterion | None = None) -> "TigBev":
         """The distiller for detectors with maps of these shapes.
 
         Args:
@@ -160,10 +160,10 @@ class TigBev(nn.Module):
         return losses
 
     def _inner_depth(self, student: BevOutput, targets: Targets) -> Float[Tensor, ""]:
-        if student.camera is None or targets.depth is None or targets.depth_owner is None:
+        if student.camera is None or targets.depth is None or targets.depth_instance is None:
             raise ValueError(
-                "inner depth needs a camera student, targets.depth and targets.depth_owner: "
-                "set depth_owner in the data config, or switch inner_depth off"
+                "inner depth needs a camera student, targets.depth and targets.depth_instance: "
+                "set depth_instance in the data config, or switch inner_depth off"
             )
         logits, depth = student.camera.depth_logits.float(), targets.depth
         if logits.shape[2] != len(self.depths) or logits.shape[-2:] != depth.shape[-2:]:
@@ -171,7 +171,7 @@ class TigBev(nn.Module):
                 f"expected {len(self.depths)} depth bins on {tuple(depth.shape[-2:])} cells as in the config and the "
                 f"labels, the student made {logits.shape[2]} on {tuple(logits.shape[-2:])}"
             )
-        return inner_depth_loss(expected_depth(logits, self.depths), depth, targets.depth_owner)
+        return inner_depth_loss(expected_depth(logits, self.depths), depth, targets.depth_instance)
 
     def _sampled(
         self, features: Float[Tensor, "batch chan y x"], points: list[Tensor], grid: BevGrid

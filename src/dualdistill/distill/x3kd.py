@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from dualdistill.distill.adversary import Discriminator, accuracy, adversarial_loss, reverse_gradient
 from dualdistill.distill.align import no_weight_decay
 from dualdistill.distill.blocks import ResidualBlock
-from dualdistill.distill.crd import ResponseJudge
+from dualdistill.distill.crd import HeadCriterion
 from dualdistill.distill.instances import InstanceHead, instance_losses
 from dualdistill.distill.responses import gaussian_focal, in_students_units, probability, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
@@ -128,7 +128,7 @@ class X3kdConfig:
             weights |= {"xis/class": self.instances_weight, "xis/center": self.instances_weight}
         return weights
 
-    def build(self, *, teacher: BevShapes, student: BevShapes, judge: ResponseJudge | None = None) -> "X3kd":
+    def build(self, *, teacher: BevShapes, student: BevShapes, judge: HeadCriterion | None = None) -> "X3kd":
         """
         Args:
             judge: Not needed: heads are compared cell by cell.
@@ -237,7 +237,7 @@ class X3kd(nn.Module):
         """Names of parameters that weight decay must spare."""
         return no_weight_decay(self)
 
-    def health(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float]:
         """Of the last batch: "xat/accuracy" of the discriminator (near 1 for long, it teaches nothing; 0.5 from the
         start, it does not learn) and "xfd/of_nothing", the feature loss of a map of zeros, to be stayed below."""
         return {name: float(value) for name, value in self._watched.items()}

@@ -115,7 +115,7 @@ def points_in_boxes(points: Float[Tensor, "points 3"], boxes: Boxes) -> Bool[Ten
     return torch.cat([held(some) for some in points.split(at_once)], dim=1)
 
 
-def owner_of_cells(
+def box_index_map(
     grid: BevGrid, boxes: Boxes, test_point: Literal["center", "corner"] = "center"
 ) -> Int[Tensor, "y x"]:
     """Index of the first box whose footprint holds each cell's test point, -1 where none does.

@@ -110,7 +110,7 @@ class BevDepth(nn.Module):
             boxes=batch.boxes,
             heatmap=drawn.heatmap,
             depth=batch.depth,
-            depth_owner=batch.depth_owner,
+            depth_instance=batch.depth_instance,
             instances=batch.instances,
             velocity_scale=self._velocity_scale(batch),
         )

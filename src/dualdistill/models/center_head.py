@@ -164,7 +164,7 @@ def load_official_state_dict(head: CenterHead, state: dict[str, Tensor]) -> None
     head.load_state_dict(own | {wanted[name]: value for name, value in state.items()})
 
 
-def inherit_task_heads(student: CenterHead, teacher: CenterHead) -> None:
+def init_task_heads(student: CenterHead, teacher: CenterHead) -> None:
     """Start the student's branches as copies of the teacher's.
 
     Its shared convolution stays its own: it reads another map.

@@ -11,9 +11,9 @@ from torch import nn
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_decode import decode
 from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.models.center_judge import CenterJudge
 from dualdistill.models.center_losses import center_losses
 from dualdistill.models.center_targets import center_targets
+from dualdistill.models.head_criterion import CenterCriterion
 from dualdistill.models.layers.second import Second, SecondFpn
 from dualdistill.models.pillars import PillarEncoder
 from dualdistill.models.voxels import VoxelConfig, VoxelEncoder
@@ -179,9 +179,9 @@ class CenterPoint(nn.Module):
         """Boxes of each sample in the augmented BEV frame, with scores."""
         return decode(output.predictions, self.config.head_grid, self.config.head)
 
-    def judge(self) -> CenterJudge:
+    def judge(self) -> CenterCriterion:
         """Decoding and losses of this detector's head, for response distillation; holds no weights."""
-        return CenterJudge(self.config.head_grid, self.config.head)
+        return CenterCriterion(self.config.head_grid, self.config.head)
 
 
 def _encoder(config: CenterPointConfig) -> PillarEncoder | VoxelEncoder:

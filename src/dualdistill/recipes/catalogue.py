@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dualdistill.errors import UserError
+from dualdistill.experiment.experiment import Experiment
+from dualdistill.experiment.external import is_reference, load
 from dualdistill.recipes import nuscenes, synthetic
-from dualdistill.recipes.experiment import Experiment
-from dualdistill.recipes.external import is_reference, load
 from dualdistill.recipes.published import PUBLISHED, Published
 
 

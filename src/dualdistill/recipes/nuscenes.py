@@ -19,9 +19,10 @@ from dualdistill.data.config import (
     VirtualPointsConfig,
 )
 from dualdistill.distill.label_encoder import LabelEncoderConfig
+from dualdistill.experiment.experiment import DistillerConfig, Experiment
+from dualdistill.experiment.training import OptimiserConfig, TrainingConfig
 from dualdistill.models.bevdepth_config import BevDepthConfig, distill_bevdepth, official_bevdepth
 from dualdistill.models.centerpoint import CenterPointConfig, voxel_centerpoint
-from dualdistill.recipes.experiment import DistillerConfig, Experiment
 from dualdistill.recipes.variants import (
     KEY_FRAME_PARTITION,
     Teacher,
@@ -30,8 +31,6 @@ from dualdistill.recipes.variants import (
     sees_owners,
     taught_by,
 )
-from dualdistill.train.module import TrainingConfig
-from dualdistill.train.schedule import OptimiserConfig
 
 IMAGE_SIZES = {"resnet50": (256, 704), "resnet101": (512, 1408)}
 TEACHERS: dict[Teacher, VirtualPointsConfig | None] = {
@@ -132,7 +131,7 @@ def distilled(distiller: DistillerConfig, kind: Teacher, backbone: str = "resnet
         data=replace(
             alone.data,
             points=True,
-            depth_owner=sees_owners(distiller),
+            depth_instance=sees_owners(distiller),
             instances=InstancesConfig(masks="maskrcnn") if sees_instances(distiller) else None,
             virtual_points=TEACHERS[kind],
         ),
@@ -142,7 +141,7 @@ def distilled(distiller: DistillerConfig, kind: Teacher, backbone: str = "resnet
         distiller=distiller,
         label_encoder=LabelEncoderConfig() if learns_from_labels(distiller) else None,
         label_encoder_recipe=f"nuscenes/label-encoder-{kind}" if learns_from_labels(distiller) else None,
-        inherit_head=True,
+        init_head_from_teacher=True,
     )
 
 

@@ -19,15 +19,14 @@ from dualdistill.data.config import (
 )
 from dualdistill.distill.label_encoder import LabelEncoderConfig
 from dualdistill.distill.tig_bev import TigBevConfig
+from dualdistill.experiment.experiment import DistillerConfig, Experiment
+from dualdistill.experiment.training import OptimiserConfig, TrainingConfig
 from dualdistill.models.bevdepth_config import BevConfig, BevDepthConfig, LiftConfig, TemporalConfig
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.centerpoint import CenterPointConfig
 from dualdistill.models.image_backbone import ImageConfig
 from dualdistill.models.voxels import VoxelConfig
-from dualdistill.recipes.experiment import DistillerConfig, Experiment
 from dualdistill.recipes.variants import Teacher, learns_from_labels, sees_instances, sees_owners, taught_by
-from dualdistill.train.module import TrainingConfig
-from dualdistill.train.schedule import OptimiserConfig
 
 TEACHERS: dict[Teacher, VirtualPointsConfig | None] = {
     "centerpoint": None,
@@ -155,7 +154,7 @@ def distilled(distiller: DistillerConfig, kind: Teacher) -> Experiment:
         data=replace(
             alone.data,
             points=True,
-            depth_owner=sees_owners(distiller),
+            depth_instance=sees_owners(distiller),
             instances=InstancesConfig(masks="synthetic") if sees_instances(distiller) else None,
             virtual_points=TEACHERS[kind],
         ),
@@ -164,7 +163,7 @@ def distilled(distiller: DistillerConfig, kind: Teacher) -> Experiment:
         distiller=distiller,
         label_encoder=LABEL_ENCODER if learns_from_labels(distiller) else None,
         label_encoder_recipe=f"synthetic/label-encoder-{kind}" if learns_from_labels(distiller) else None,
-        inherit_head=True,
+        init_head_from_teacher=True,
     )
 
 

@@ -9,7 +9,7 @@ from dualdistill.distill.labeldistill import LabelDistillConfig
 from dualdistill.distill.mfd import RegionConfig
 from dualdistill.distill.tig_bev import TigBevConfig
 from dualdistill.distill.x3kd import X3kdConfig
-from dualdistill.recipes.experiment import DistillerConfig
+from dualdistill.experiment.experiment import DistillerConfig
 
 Teacher = Literal["centerpoint", "centerpoint-voxel", "mvp"]
 """Who teaches: names in recipes."""
@@ -104,5 +104,5 @@ def sees_instances(distiller: DistillerConfig) -> bool:
 
 
 def sees_owners(distiller: DistillerConfig) -> bool:
-    """Whether a distiller needs to know which object each depth label belongs to (`DataConfig.depth_owner`)."""
+    """Whether a distiller needs to know which object each depth label belongs to (`DataConfig.depth_instance`)."""
     return isinstance(distiller, TigBevConfig) and distiller.inner_depth

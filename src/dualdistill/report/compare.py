@@ -21,7 +21,7 @@ _WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {"training": ("save_every", "log_e
 """Settings that change no result."""
 _ORDER = ("teacher", "label_encoder", "student")
 """Of rows, by role."""
-_TEACHERS_OWN: dict[str, tuple[str, ...]] = {"data": ("points", "virtual_points", "depth_owner", "instances")}
+_TEACHERS_OWN: dict[str, tuple[str, ...]] = {"data": ("points", "virtual_points", "depth_instance", "instances")}
 """Settings of the data that a student has only for the sake of its teacher."""
 
 

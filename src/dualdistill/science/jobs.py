@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from dualdistill.data.synthetic.write import GENERATOR_VERSION
 from dualdistill.errors import UserError
-from dualdistill.recipes.experiment import Role, to_plain
+from dualdistill.experiment.experiment import Role, to_plain
 from dualdistill.science.record import experiment_identity, fingerprint_of, read_result, result_name, what_differs
 from dualdistill.science.study import Start, Study, needed_recipes
+from dualdistill.synthetic.write import GENERATOR_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)

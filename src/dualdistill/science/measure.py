@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from dualdistill.commands.evaluate import EVALUATION_BATCH, LoadedDetector
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
@@ -26,8 +27,7 @@ from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.science.record import Band, DepthError, Scores
 from dualdistill.structures import CLASSES
-from dualdistill.workflows.build import evaluation_loader, split_names
-from dualdistill.workflows.evaluation import EVALUATION_BATCH, Trained
+from dualdistill.train.assemble import evaluation_loader, split_names
 
 DEPTH_BANDS = (0.0, 10.0, 20.0, 30.0, 40.0, 60.0)
 """Borders of the ranges in which depth errors are told apart, metres."""
@@ -83,7 +83,7 @@ def _distance(boxes: GlobalBoxes, ground_truth: GroundTruth) -> np.ndarray:
 
 @torch.no_grad()
 def look_inside(
-    student: Trained, teachers: dict[str, Trained], index: NuscenesIndex
+    student: LoadedDetector, teachers: dict[str, LoadedDetector], index: NuscenesIndex
 ) -> tuple[DepthError | None, dict[str, dict[str, float]]]:
     """Depth error of a student, and how alike its neck map is to that of each teacher, over the validation split.
 
@@ -93,8 +93,8 @@ def look_inside(
     split = split_names(index.version)[1]
     depth = DepthErrors()
     likeness: dict[str, dict[str, float]] = {}
-    alone: dict[str, Trained | None] = {"": None}
-    for name, teacher in (dict[str, Trained | None](teachers) or alone).items():
+    alone: dict[str, LoadedDetector | None] = {"": None}
+    for name, teacher in (dict[str, LoadedDetector | None](teachers) or alone).items():
         config = student.experiment.data
         if teacher is not None:
             seen = teacher.experiment.data

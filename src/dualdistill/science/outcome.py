@@ -10,14 +10,14 @@ from typing import Any
 from rich.console import Console
 
 import dualdistill
-from dualdistill.bench.measure import machine
+from benchmarks.measure import machine
+from dualdistill.commands.evaluate import LoadedDetector, evaluate_anything, weights_of
 from dualdistill.science.jobs import Job, needed_run
 from dualdistill.science.measure import look_inside, scores_of
 from dualdistill.science.record import Result, TaughtBy, fingerprint_of
 from dualdistill.train.fit import read_metrics, step_of
 from dualdistill.train.run_folder import RunFolder, environment
-from dualdistill.workflows.evaluation import Trained, evaluate_anything, weights_of
-from dualdistill.workflows.teachers import evaluation_folder
+from dualdistill.train.trained_weights import evaluation_folder
 
 
 def outcome(console: Console, job: Job, path: Path, spent: Callable[[], tuple[float, float]]) -> Result:
@@ -27,14 +27,14 @@ def outcome(console: Console, job: Job, path: Path, spent: Callable[[], tuple[fl
         spent: Asked last: CPU and wall seconds.
     """
     run = RunFolder.open(path)
-    trained = Trained.load(weights_of(path, "last"))
+    trained = LoadedDetector.load(weights_of(path, "last"))
     index = trained.index(None, None)
     metrics = evaluate_anything(console, path)
     results = evaluation_folder(trained.path) / "results_nusc.json"
     depth, similarity = None, dict[str, dict[str, float]]()
     if job.role == "student":
         teachers = {
-            recipe: Trained.load(weights_of(needed_run(recipe, Path(folder)), "last"))
+            recipe: LoadedDetector.load(weights_of(needed_run(recipe, Path(folder)), "last"))
             for recipe, folder in job.compared_with.items()
         }
         depth, similarity = look_inside(trained, teachers, index)
@@ -64,7 +64,7 @@ def outcome(console: Console, job: Job, path: Path, spent: Callable[[], tuple[fl
         depth=depth,
         similarity=similarity,
         losses=_late_means(records, "loss/"),
-        health=_late_means(records, "health/"),
+        diagnostics=_late_means(records, "diagnostics/"),
     )
     cpu_seconds, wall_seconds = spent()
     return replace(result, cpu_seconds=cpu_seconds, wall_seconds=wall_seconds)

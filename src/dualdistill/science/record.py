@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from dualdistill.errors import UserError
-from dualdistill.recipes.experiment import Role, differences, from_plain, to_plain
+from dualdistill.experiment.experiment import Role, differences, from_plain, to_plain
 from dualdistill.train.run_folder import write_atomically
 
 PRETRAINING = "pretraining"
@@ -103,7 +103,7 @@ class Result:
     """Linear CKA of the student's neck map with a teacher's, by that one's recipe, over "objects" and "all" cells."""
     losses: dict[str, float] = field(default_factory=dict)
     """Unweighted, mean of the last tenth of the records."""
-    health: dict[str, float] = field(default_factory=dict)
+    diagnostics: dict[str, float] = field(default_factory=dict)
     """What the distiller wanted watched, at the end."""
 
     @property

@@ -16,16 +16,16 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from dualdistill.commands.data import make_virtual
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.synthetic import make_synthetic
 from dualdistill.errors import UserError
+from dualdistill.report.progress import progress
 from dualdistill.science.job import BUSY
 from dualdistill.science.jobs import Job, all_jobs, write_job
 from dualdistill.science.record import read_results
 from dualdistill.science.shared import adopt, keep
 from dualdistill.science.study import Study
-from dualdistill.workflows.data import make_virtual
-from dualdistill.workflows.progress import progress
+from dualdistill.synthetic import make_synthetic
 
 _TOLD_EVERY = 60.0
 """Seconds between two lines of progress."""

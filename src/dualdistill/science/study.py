@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from dualdistill.data.synthetic import BENCH, TINY
-from dualdistill.data.synthetic.config import SyntheticConfig
 from dualdistill.errors import UserError
+from dualdistill.experiment.experiment import Experiment, Role, override
 from dualdistill.recipes.catalogue import RECIPES, find
-from dualdistill.recipes.experiment import Experiment, Role, override
 from dualdistill.science.record import PRETRAINING
+from dualdistill.synthetic import BENCH, TINY
+from dualdistill.synthetic.config import SyntheticConfig
 
 Start = Literal["student.image.pretrained", "student.pretrained"]
 """The setting that names the pretraining student's weights."""
@@ -246,7 +246,7 @@ _TABLES = (
 _BUDGETS: dict[Role, tuple[str, ...]] = {
     "teacher": ("training.steps=2000",),
     "label_encoder": ("training.steps=1000",),
-    "student": ("training.steps=500", "training.cache_precision=fp16", "inherit_head=false"),
+    "student": ("training.steps=500", "training.cache_precision=fp16", "init_head_from_teacher=false"),
 }
 _SAVED_OFTEN = "training.save_every=100"
 
@@ -266,7 +266,7 @@ STUDIES: dict[str, Study] = {
         pretraining=_PRETRAINING,
         start="student.pretrained",
         sets={role: (*budget, _SAVED_OFTEN) for role, budget in _BUDGETS.items()},
-        distilled_sets=("training.distiller_first=100",),
+        distilled_sets=("training.distiller_warmup_steps=100",),
     ),
     "long": Study(
         name="long",
@@ -277,7 +277,7 @@ STUDIES: dict[str, Study] = {
         pretraining=dataclasses.replace(_PRETRAINING, sets=("training.steps=9000",)),
         start="student.pretrained",
         sets={role: (*budget, _SAVED_OFTEN) for role, budget in _BUDGETS.items()},
-        distilled_sets=("training.distiller_first=100",),
+        distilled_sets=("training.distiller_warmup_steps=100",),
     ),
     "short": Study(
         name="short",

@@ -14,7 +14,7 @@ from dualdistill.train.module import TrainingModule
 from dualdistill.train.run_folder import RunFolder
 
 
-class Recorder(pl.Callback):
+class MetricsLogger(pl.Callback):
     """One JSON object a record in metrics.jsonl, TensorBoard beside it where installed, and a line of progress."""
 
     def __init__(self, run: RunFolder, say: Callable[[int, int, str], None], *, resumed_at: int = 0):
@@ -60,7 +60,7 @@ class Recorder(pl.Callback):
             self._board.close()
 
 
-class Keeper(pl.Callback):
+class Checkpointer(pl.Callback):
     """Checkpoints every so many steps, at the end, and when the user interrupts."""
 
     def __init__(self, run: RunFolder, role: str, facts: dict[str, Any]):

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from dualdistill.models.checkpoints import load_weights
-from dualdistill.train.callbacks import Keeper, Recorder
+from dualdistill.train.callbacks import Checkpointer, MetricsLogger
 from dualdistill.train.module import TrainingModule
 from dualdistill.train.run_folder import RunFolder
 
@@ -39,8 +39,8 @@ def fit(
     Returns:
         Whether training came to its end (False: the user interrupted it; the last checkpoint is where to go on).
     """
-    keeper = Keeper(run, role, facts)
-    recorder = Recorder(run, say, resumed_at=module.start_step)
+    keeper = Checkpointer(run, role, facts)
+    recorder = MetricsLogger(run, say, resumed_at=module.start_step)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     trainer = pl.Trainer(
         accelerator="auto",

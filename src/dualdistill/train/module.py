@@ -1,86 +1,17 @@
 """The LightningModule: one detector learning, alone or distilled."""
 
 import time
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dualdistill.errors import UserError
+from dualdistill.experiment.training import TrainingConfig
 from dualdistill.structures import Batch, weighted_sum
-from dualdistill.train.schedule import OptimiserConfig, learning_rate, momentum, parameter_groups
-from dualdistill.train.step import Detector, Distillation, TeacherPrecision, channels_last, training_losses
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingConfig:
-    """How long, how fast, in what precision."""
-
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
-    batch_size: int = 8
-    """Samples of all processes together, before accumulation: each of N devices takes an N-th of them."""
-    accumulate: int = 1
-    """Batches whose gradients make one step."""
-    epochs: float | None = 24
-    """Length of training in passes over the (class-balanced) training split; None where `steps` says it."""
-    steps: int | None = None
-    """Length of training in optimiser steps; None where `epochs` says it."""
-    precision: Literal["32", "bf16"] = "32"
-    distiller_first: int = 0
-    """Steps at the beginning in which the distiller learns alone. Its adapters start from random weights: beside a
-    student that is trained already, their first gradients would undo it."""
-    taught_share: float = 1.0
-    """Of the steps, from the first on: those in which there is a teacher. Afterwards the student learns alone, as one
-    may that its teacher would in the end hold back (Cho and Hariharan, ICCV 2019)."""
-    teacher_precision: TeacherPrecision = "fp32"
-    """Of the frozen teacher's forward pass in distillation."""
-    cache_precision: Literal["fp32", "fp16", "bf16"] = "bf16"
-    """Of the teacher's features in a `--teacher-cache`; its heat maps and boxes are always float32."""
-    ema_decay: float = 0.0
-    """Exponential moving average of the weights, evaluated and saved instead of them; 0 = none."""
-    save_every: int = 1000
-    """Steps between checkpoints."""
-    log_every: int = 10
-
-    def __post_init__(self) -> None:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give the length of training either in epochs or in steps (set the other to none)")
-        if min(self.batch_size, self.accumulate, self.save_every, self.log_every) < 1:
-            raise ValueError("batch_size, accumulate, save_every and log_every must be at least 1")
-        if self.distiller_first < 0:
-            raise ValueError(f"distiller_first must not be negative, got {self.distiller_first}")
-        if not 0 < self.taught_share <= 1:
-            raise ValueError(f"taught_share must lie above 0 and at most at 1, got {self.taught_share}")
-        if self.steps is not None and self.distiller_first and self.distiller_first >= self.taught_share * self.steps:
-            raise ValueError(
-                f"distiller_first ({self.distiller_first}) must leave steps in which the student is taught: there are "
-                f"{self.steps}, of them with a teacher {self.taught_share * self.steps:g}"
-            )
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
-
-    def batch_of_one(self, processes: int) -> int:
-        """Samples of one process and step.
-
-        Raises:
-            UserError: if the processes cannot share a batch equally.
-        """
-        if self.batch_size % processes:
-            raise UserError(
-                f"{processes} devices cannot share a batch of {self.batch_size}: choose another number of devices, or "
-                f"set training.batch_size to a multiple of it (and training.accumulate, for the same samples a step)."
-            )
-        return self.batch_size // processes
-
-    def total_steps(self, samples: int) -> int:
-        """Optimiser steps of a whole training over a split of `samples`."""
-        if self.steps is not None:
-            return self.steps
-        assert self.epochs is not None
-        return max(1, round(self.epochs * samples / (self.batch_size * self.accumulate)))
+from dualdistill.train.schedule import learning_rate, momentum, parameter_groups
+from dualdistill.train.step import Detector, Distillation, channels_last, training_losses
 
 
 class TrainingModule(pl.LightningModule):
@@ -160,7 +91,7 @@ class TrainingModule(pl.LightningModule):
     @property
     def taught(self) -> bool:
         """Whether the step that comes has a teacher."""
-        return self.distillation is not None and self.step < self.config.taught_share * self.total_steps
+        return self.distillation is not None and self.step < self.config.distill_fraction * self.total_steps
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = training_losses(self.learner, self.distillation if self.taught else None, batch)
@@ -173,7 +104,7 @@ class TrainingModule(pl.LightningModule):
         return total
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        if self.distillation is not None and self.step < self.config.distiller_first:
+        if self.distillation is not None and self.step < self.config.distiller_warmup_steps:
             for parameter in self.detector.parameters():
                 parameter.grad = None  # left as it is, by the optimiser's averages and weight decay, too
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -197,6 +128,6 @@ class TrainingModule(pl.LightningModule):
         record["learning_rate"] = self.optimizers().param_groups[0]["lr"]
         record["data_share"] = self._data_seconds / total if total else 0.0
         if self.distillation is not None:
-            record |= {f"health/{name}": value for name, value in self.distillation.health().items()}
+            record |= {f"diagnostics/{name}": value for name, value in self.distillation.diagnostics().items()}
         self._data_seconds = self._step_seconds = 0.0
         return record

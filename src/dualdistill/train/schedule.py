@@ -1,41 +1,10 @@
 """Learning rate, momentum and weight decay as pure functions of the step: nothing to save, nothing to restore."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 from torch import nn
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OptimiserConfig:
-    """AdamW and its schedule. Defaults: the student's (docs/methods/bevdepth.md#training-recipe)."""
-
-    learning_rate: float = 2e-4
-    """Peak for "step"; start of the cycle for "cyclic"."""
-    weight_decay: float = 0.01
-    """On every parameter but those a module's `no_weight_decay()` names."""
-    schedule: Literal["step", "cyclic"] = "step"
-    """"step": linear warm-up, then x0.1 at each of `drops`. "cyclic": cosine up to `cycle_peak` times the rate over the
-    first `cycle_rise` of training, cosine down to 1e-4 of it, momentum mirrored
-    (docs/methods/centerpoint.md#cyclic-schedule)."""
-    drops: tuple[float, ...] = (16 / 24, 22 / 24)
-    """Fractions of training at which "step" divides the rate by ten."""
-    warmup_steps: int = 500
-    warmup_ratio: float = 1e-3
-    """Rate at step 0 as a share of `learning_rate` ("step" only)."""
-    cycle_peak: float = 10.0
-    cycle_rise: float = 0.4
-    clip_norm: float = 5.0
-    """L2 norm to which the gradient is clipped; 0 = not at all."""
-
-    def __post_init__(self) -> None:
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
-        if not all(0 < a < 1 for a in self.drops):
-            raise ValueError(f"drops are fractions of training between 0 and 1, got {self.drops}")
-        if not 0 < self.cycle_rise < 1:
-            raise ValueError(f"cycle_rise is a fraction of training between 0 and 1, got {self.cycle_rise}")
+from dualdistill.experiment.training import OptimiserConfig
 
 
 def learning_rate(config: OptimiserConfig, step: int, total_steps: int) -> float:

@@ -1,10 +1,11 @@
 """What one training step minimises: the figure of the paper as a function."""
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
+from dualdistill.experiment.training import TeacherPrecision
 from dualdistill.structures import Batch, BevOutput, Boxes, Losses, Targets
 
 
@@ -29,7 +30,7 @@ class Student(Detector, Protocol):
 
 
 @runtime_checkable
-class TaughtMaps(Protocol):
+class TeacherSource(Protocol):
     """Where a teacher's output comes from, if not from the teacher: see `teacher_cache`."""
 
     def __call__(self, batch: Batch) -> BevOutput: ...
@@ -40,10 +41,6 @@ class Distiller(Protocol):
     """Two outputs and the truth in, named unweighted losses out."""
 
     def __call__(self, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses: ...
-
-
-TeacherPrecision = Literal["fp32", "bf16"]
-"""Of the teacher's forward pass."""
 
 
 class Distillation(nn.Module):
@@ -62,7 +59,7 @@ class Distillation(nn.Module):
         self.distiller = distiller
         self.weights = weights
         self.teacher_precision = teacher_precision
-        self.remembered: TaughtMaps | None = None
+        self.remembered: TeacherSource | None = None
         """Asked instead of the teacher, where set."""
         # In the layout of the student's maps: what compares them need not transpose.
         self._teacher = (channels_last(freeze(teacher)),)
@@ -90,9 +87,9 @@ class Distillation(nn.Module):
         inner = getattr(self.distiller, "no_weight_decay", set)
         return {f"distiller.{name}" for name in inner()}
 
-    def health(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float]:
         """What the distiller wants watched, say how orthogonal its projectors are."""
-        return getattr(self.distiller, "health", dict)()
+        return getattr(self.distiller, "diagnostics", dict)()
 
 
 def channels_last(module: nn.Module) -> nn.Module:

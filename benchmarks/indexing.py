@@ -1,0 +1,155 @@
+"""A nuScenes root of trainval's size: making the index, opening it, and what a worker process adds."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.measure import Row
+from benchmarks.references.devkit import NOTE, devkit_python, run_devkit
+from benchmarks.tables import VERSION, write_tables
+from dualdistill.data.index import NuscenesIndex
+
+_OURS = """
+import json, resource, sys, time
+began = time.perf_counter()
+from dualdistill.data.index import NuscenesIndex
+imported = time.perf_counter()
+NuscenesIndex.open(sys.argv[1])
+done = time.perf_counter()
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"seconds": done - imported, "peak_mib": peak}))
+"""
+"""In a process of its own, like the reference: the most memory it ever held is known only there."""
+
+_SECONDS_BETWEEN_LOOKS = 0.02
+
+
+def run(quick: bool) -> list[Row]:
+    """At full size: 34,000 key frames, 2.6 million sensor records, 1.2 million boxes; 2.5 GB of temporary files."""
+    return indexing_rows(scenes=8 if quick else 850, key_frames=40)
+
+
+def indexing_rows(*, scenes: int, key_frames: int) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        root, cache = Path(folder) / "nuscenes", Path(folder) / "cache"
+        write_tables(root, scenes=scenes, key_frames=key_frames)
+        size = sum(path.stat().st_size for path in (root / VERSION).glob("*.json"))
+        setting = f"{scenes} scenes of {key_frames} key frames, tables of {size / 1e6:.0f} MB"
+        python = devkit_python()
+        way = "devkit" if python else "records"
+        theirs = run_devkit(python or sys.executable, "devkit_indexing.py", way, str(root), VERSION)
+        environment = os.environ | {"DUALDISTILL_CACHE": str(cache)}
+        ours = _in_process([_OURS, str(root)], environment)
+        opened = [_in_process([_OURS, str(root)], environment) for _ in range(3)]
+        (folder_of_index,) = (path.parent for path in cache.rglob("samples.arrow"))
+        index = NuscenesIndex.load(root, VERSION, folder_of_index)
+        added = worker_mib(index)
+        reference = "NuScenes(version=...)" if python else f"every table as dictionaries ({NOTE})"
+        building = f"index: from tables, whole process ({setting})"
+        open_ms = 1e3 * float(np.median([each["seconds"] for each in opened]))
+        return [
+            _row(building, reference, theirs, theirs),
+            _row(building, "index made and opened", ours, theirs),
+            Row(benchmark=f"index: opened again ({setting})", name="memory-mapped columns", milliseconds=open_ms),
+            Row(
+                benchmark=f"index: one worker ({setting})",
+                name="all samples looked at in a worker process",
+                milliseconds=1e3 * added[1],
+                peak_mib=added[0],
+            ),
+        ]
+
+
+def _row(benchmark: str, name: str, cost: dict[str, float], reference: dict[str, float]) -> Row:
+    return Row(
+        benchmark=benchmark,
+        name=name,
+        milliseconds=1e3 * cost["seconds"],
+        ratio=reference["seconds"] / cost["seconds"],
+        peak_mib=cost["peak_mib"],
+    )
+
+
+def _in_process(script: list[str], environment: dict[str, str]) -> dict[str, float]:
+    """What a script says; its peak is that of all its processes together, where it starts some."""
+    command = [sys.executable, "-c", *script]
+    peak = 0.0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        while process.poll() is None:
+            peak = max(peak, sum(_resident_mib(pid) for pid in _family(process.pid)))
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        said, _ = process.communicate()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, said)
+    cost = json.loads(said)
+    return cost | {"peak_mib": max(cost["peak_mib"], peak)}
+
+
+def _family(pid: int) -> list[int]:
+    """A process and those it has started; itself alone without Linux's /proc."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        children = []
+    return [pid, *(each for child in children for each in _family(int(child)))]
+
+
+def _resident_mib(pid: int) -> float:
+    """Memory of a process that is in use now, with what it shares with others; 0 for one that is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+class _Looks(Dataset[tuple[float, float]]):
+    """One item: memory that is nobody else's (MiB), and seconds, after everything about all samples was read."""
+
+    def __init__(self, index: NuscenesIndex):
+        self.index = index
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, item: int) -> tuple[float, float]:
+        began, before = time.perf_counter(), _private_mib()
+        for sample in range(len(self.index)):
+            _look(self.index, sample)
+        return _private_mib() - before, time.perf_counter() - began
+
+
+def _look(index: NuscenesIndex, sample: int) -> list[Any]:
+    rows = [int(index.sample_lidar[sample]), *index.sample_cameras[sample].tolist()]
+    seen: list[Any] = [index.path(row) for row in rows if row >= 0]
+    boxes = index.annotations(sample)
+    return [
+        *seen,
+        index.sample_token[sample],
+        index.annotation_center[boxes].sum(),
+        index.annotation_class[boxes].sum(),
+    ]
+
+
+def worker_mib(index: NuscenesIndex) -> tuple[float, float]:
+    """Memory (MiB) that a loader's worker holds alone after it looked at every sample, and the seconds that took."""
+    (item,) = DataLoader(_Looks(index), batch_size=None, num_workers=1)
+    return float(item[0]), float(item[1])
+
+
+def _private_mib() -> float:
+    """Pages that this process shares with no other; NaN without Linux's /proc."""
+    try:
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    # Dirty pages alone: clean ones are the mapped file's, and the next worker shares them.
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty")) / 1024

@@ -1,0 +1,173 @@
+"""`convert`: a checkpoint of an official code base becomes a weights file of ours."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from torch import Tensor, nn
+
+from dualdistill.convert.account import BoxConvention, Conversion, KeyMapping
+from dualdistill.convert.container import Foreign, read_foreign
+from dualdistill.convert.families import convert
+from dualdistill.data.config import VirtualPointsConfig
+from dualdistill.errors import UserError
+from dualdistill.experiment.experiment import Experiment, to_plain
+from dualdistill.models.bevdepth import BevDepth
+from dualdistill.models.bevdepth_config import BevDepthConfig
+from dualdistill.models.centerpoint import CenterPoint, CenterPointConfig
+from dualdistill.models.checkpoints import fingerprint, save_weights
+from dualdistill.recipes.catalogue import find
+from dualdistill.recipes.nuscenes import IMAGE_SIZES
+
+_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_RELEASED_MVP = VirtualPointsConfig(masks="official", missing="unpainted", ring_leak=True)
+"""Virtual points as the released MVP weights were trained on (docs/methods/mvp.md#ring-index)."""
+
+
+def convert_checkpoint(
+    console: Console, path: Path, out: Path, boxes: str | None = None, voxel: float | None = None
+) -> dict[str, Any]:
+    """Convert `path`, print what became of every key, write `out`; returns the account.
+
+    Raises:
+        UserError: if the file cannot be converted completely; nothing is written then.
+    """
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out names the weights file to write and ends in .safetensors, got {out}.")
+    foreign = read_foreign(path)
+    conversion = convert(foreign.state, _boxes(foreign, boxes), _voxel(foreign, voxel))
+    experiment = experiment_for(conversion, foreign.state)
+    facts = {
+        "recipe": f"converted/{path.stem}",
+        "role": experiment.role,
+        "step": foreign.step,
+        "seed": 0,  # nothing is drawn where these weights are used
+        "data": None,
+        "teacher": None,
+        "experiment": to_plain(experiment),
+        "converted": {"file": path.name, "sha256": fingerprint(path), "family": conversion.family},
+    }
+    save_weights(out, _network(conversion), facts)
+    _print(console, path, foreign, conversion)
+    using = "evaluate it with" if experiment.role == "student" else "evaluate it, or teach with it:"
+    console.print(f"wrote {out} ({experiment.role}); {using}\n  dualdistill evaluate {out} --data ROOT")
+    if experiment.role == "teacher":
+        console.print(f"  dualdistill train RECIPE --data ROOT --teacher {out}")
+    return _plain(path, out, foreign, conversion)
+
+
+def experiment_for(conversion: Conversion, state: dict[str, Tensor]) -> Experiment:
+    """The full-size recipe the weights belong to, with the network that fits them.
+
+    Args:
+        state: The foreign tensors: a student's frustum tells its image size.
+    """
+    config = conversion.config
+    if isinstance(config, CenterPointConfig):
+        base = find(f"nuscenes/teacher-centerpoint{_voxel_suffix(config)}").build()
+        virtual = _RELEASED_MVP if config.point_channels == 17 else None
+        return replace(base, data=replace(base.data, virtual_points=virtual), teacher=config)
+    official = config.lift.net == "squeeze"
+    base = find("nuscenes/student-official" if official else "nuscenes/student").build()
+    data = replace(base.data, image_size=_image_size(config, state), num_frames=config.temporal.frames)
+    return replace(base, data=data, student=config)
+
+
+def _image_size(config: BevDepthConfig, state: dict[str, Tensor]) -> tuple[int, int]:
+    for name in ("img_view_transformer.frustum", "backbone.frustum"):
+        if name in state:
+            rows, columns = state[name].shape[1:3]
+            return rows * config.image.stride, columns * config.image.stride
+    return IMAGE_SIZES[config.image.backbone]
+
+
+def _boxes(foreign: Foreign, asked: str | None) -> BoxConvention | None:
+    """What the user says and the file says must agree."""
+    told = foreign.boxes
+    if asked is None:
+        return told
+    if asked not in ("legacy", "new"):
+        raise UserError(f"--boxes is legacy or new, got {asked!r}.")
+    if told is not None and told != asked:
+        version = foreign.meta.get("mmdet3d_version") or f"mmengine {foreign.meta.get('mmengine_version')}"
+        raise UserError(f"--boxes {asked} contradicts the file: it was written by version {version}, {told} boxes.")
+    return "legacy" if asked == "legacy" else "new"
+
+
+def _voxel_suffix(config: CenterPointConfig) -> str:
+    """End of the name of the teacher's recipe: its data have the range of the voxels."""
+    if config.voxel is None:
+        return ""
+    return "-voxel" if config.voxel.size == 0.1 else "-voxel-0.075"
+
+
+def _voxel(foreign: Foreign, asked: float | None) -> float | None:
+    """What the user says and the file says must agree."""
+    if asked is not None and asked not in (0.1, 0.075):
+        raise UserError(f"--voxel is 0.1 or 0.075 (metres), got {asked}.")
+    if not any(name.startswith(("pts_middle_encoder.", "backbone.conv_input.")) for name in foreign.state):
+        return asked
+    if asked is not None and foreign.voxel not in (None, asked):
+        raise UserError(f"--voxel {asked} contradicts the file: its configuration says {foreign.voxel} m.")
+    return foreign.voxel if asked is None else asked
+
+
+def _network(conversion: Conversion) -> nn.Module:
+    config = conversion.config
+    network = CenterPoint(config) if isinstance(config, CenterPointConfig) else BevDepth(config)
+    network.load_state_dict(conversion.state)
+    return network
+
+
+def _print(console: Console, path: Path, foreign: Foreign, conversion: Conversion) -> None:
+    """One line a layer; the JSON form has one entry a key."""
+    counts = Counter(entry.fate for entry in conversion.account)
+    summary = ", ".join(f"{count} {fate}" for fate, count in counts.items())
+    for key, fate, into, why in _by_layer(conversion.account):
+        words = f"{key}: {fate}{f' -> {into}' if into else ''}{f' ({why})' if why else ''}"
+        console.print(escape(words), soft_wrap=True)  # names are read and copied whole
+    console.print(f"{escape(str(path))}: {conversion.family}, {conversion.boxes} boxes")
+    console.print(f"{len(conversion.account)} keys: {summary}")
+    if foreign.prefix:
+        console.print(f"prefix taken off every key: {foreign.prefix}")
+    if foreign.left_out:
+        console.print(f"left out beside the weights: {', '.join(map(escape, foreign.left_out))}")
+    for note in conversion.notes:
+        console.print(f"[yellow]note:[/] {escape(note)}")
+
+
+def _by_layer(account: tuple[KeyMapping, ...]) -> list[tuple[str, str, str, str]]:
+    """Tensors of one layer that had the same fate, as one line: `norm.{weight,bias}`."""
+    lines: dict[tuple[str, str, str, str], list[str]] = {}
+    for entry in account:
+        layer, _, tensor = entry.key.rpartition(".")
+        into = entry.into or ""
+        target = re.sub(rf"\.{tensor}$", ".*", into) if entry.fate in ("renamed", "changed") else into
+        lines.setdefault((layer, entry.fate, target, entry.why), []).append(tensor)
+    return [(f"{layer}.{_joined(tensors)}", fate, target, why) for (layer, fate, target, why), tensors in lines.items()]
+
+
+def _joined(tensors: list[str]) -> str:
+    if len(tensors) == 1:
+        return tensors[0]
+    return "*" if set(tensors) == set(_NORM) else f"{{{','.join(tensors)}}}"
+
+
+def _plain(path: Path, out: Path, foreign: Foreign, conversion: Conversion) -> dict[str, Any]:
+    return {
+        "file": str(path),
+        "out": str(out),
+        "family": conversion.family,
+        "boxes": conversion.boxes,
+        "prefix": foreign.prefix,
+        "left_out": list(foreign.left_out),
+        "notes": list(conversion.notes),
+        "keys": [
+            {"key": e.key, "shape": list(e.shape), "fate": e.fate, "into": e.into, "why": e.why}
+            for e in conversion.account
+        ],
+    }

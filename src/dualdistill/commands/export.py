@@ -1,0 +1,309 @@
+"""`export`: the student alone, as ONNX and as a PyTorch program, checked against the live model."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from dualdistill.commands.evaluate import LoadedDetector, weights_of, write_detections
+from dualdistill.commands.samples import image_size_of, read_sample, require_data
+from dualdistill.deploy.export import (
+    SUFFIXES,
+    Deployable,
+    Precision,
+    deployable,
+    require_onnx,
+    write_onnx,
+    write_torch,
+)
+from dualdistill.deploy.fold import storage_mib
+from dualdistill.deploy.freeze import Format, FrozenStudent
+from dualdistill.deploy.rig import Rig
+from dualdistill.deploy.rig_geometry import rig_geometry
+from dualdistill.deploy.run import OnnxRun, Run, TorchRun, answer, boxes_of, frame_inputs
+from dualdistill.errors import UserError
+from dualdistill.evaluate.evaluation import evaluate_submission
+from dualdistill.evaluate.export import detections_to_global
+from dualdistill.evaluate.records import Detections
+from dualdistill.evaluate.submission import write_submission
+from dualdistill.models.bevdepth import BevDepth
+from dualdistill.models.checkpoints import fingerprint
+from dualdistill.report.progress import progress
+from dualdistill.structures import Batch, HeadOutput
+from dualdistill.train.assemble import split_names
+
+Geometry = Literal["fixed", "input"]
+"""Whether the calibration is part of the graph, or an input of it (any rig, and a plan made for each)."""
+
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 3e-2}
+"""Largest difference to the live model that passes, relative to the largest value of the output."""
+
+NDS_TOLERANCE = 0.001
+"""Of --check-metrics: 0.1 points."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Export:
+    """One file to make."""
+
+    format: Format
+    geometry: Geometry
+    precision: Precision
+
+    def make(self, student: BevDepth, batch: Batch) -> Deployable:
+        any_rig = self.geometry == "input"
+        rig = None if any_rig else rig_geometry(student, batch)
+        frozen = FrozenStudent(student, rig, format=self.format)
+        return deployable(frozen, frame_inputs(student, batch, any_rig=any_rig), self.precision)
+
+    def write(self, path: Path, graph: Deployable) -> Run:
+        """Write the file, and read it back as somebody else will."""
+        if self.format == "onnx":
+            write_onnx(path, graph)
+            return OnnxRun(path)
+        write_torch(path, graph)
+        return TorchRun(path, graph.outputs)
+
+
+def export_student(
+    console: Console,
+    checkpoint: Path,
+    *,
+    out: Path,
+    data: Path | None,
+    sample: str = "0",
+    calibration: Path | None = None,
+    formats: list[str] | None = None,
+    dtype: str = "fp32",
+    geometry: str = "fixed",
+    version: str | None = None,
+    split: str | None = None,
+    check_metrics: bool = False,
+) -> dict[str, Any]:
+    """Write the files with calibration.json, export.json and a README into `out`; returns what export.json says.
+
+    Raises:
+        UserError: for what cannot be exported, or where a file does not answer as the live model does.
+    """
+    exports = _plan(formats or ["onnx", "torch"], dtype, geometry)
+    require_data(data, calibration)
+    trained = LoadedDetector.load(weights_of(checkpoint, "last"))
+    student = trained.detector
+    if not isinstance(student, BevDepth):
+        raise UserError(f"{trained.path} holds a LiDAR teacher; export takes the camera student.")
+    batch, rig = _sample(trained, data, sample, calibration, version, split)
+    with torch.no_grad():
+        live = student(batch).predictions
+    out.mkdir(parents=True, exist_ok=True)
+    rig.write(out / "calibration.json")
+    record: dict[str, Any] = {
+        "checkpoint": {
+            "path": str(trained.path),
+            "sha256": fingerprint(trained.path),
+            "recipe": trained.facts["recipe"],
+        },
+        "sample": batch.meta[0].token or "random images",
+        "geometry": geometry,
+        "image_size": list(trained.experiment.data.image_size),
+        "bev": {
+            "frame": trained.experiment.data.bev_frame,
+            "extent": list(student.grid.extent),
+            "cell": student.grid.cell,
+        },
+        "files": {},
+    }
+    for export in exports:
+        path = out / f"model{SUFFIXES[export.format]}"
+        graph = export.make(student, batch)
+        run = export.write(path, graph)
+        difference = compare(live, answer(run, student, batch, any_rig=graph.any_rig))
+        record["files"][path.name] = _facts(path, export, graph, difference)
+        worst, allowed = max(d["relative"] for d in difference.values()), TOLERANCE[export.precision]
+        console.print(
+            f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB): differs from the live model by {worst:.1e} of the "
+            f"largest value ({allowed:.0e} allowed)"
+        )
+        if not worst <= allowed:
+            raise UserError(
+                f"{path} does not answer as the live model does ({worst:.1e} > {allowed:.0e}); do not use it."
+            )
+    (out / "README.md").write_text(_readme(trained, record))
+    if check_metrics:
+        record["metrics"] = _check_metrics(console, trained, data, version, split, exports, out)
+    (out / "export.json").write_text(json.dumps(record, indent=2) + "\n")
+    console.print(f"wrote {out / 'export.json'}, calibration.json and README.md")
+    return record
+
+
+def _plan(formats: list[str], dtype: str, geometry: str) -> list[_Export]:
+    """The files that are asked for.
+
+    Raises:
+        UserError: for words this verb does not know, and for combinations nothing can run.
+    """
+    words = [word for text in formats for word in text.split(",") if word]
+    for given, known, option in (
+        (words, ("onnx", "torch"), "--format"),
+        ([dtype], ("fp32", "bf16"), "--dtype"),
+        ([geometry], ("fixed", "input"), "--geometry"),
+    ):
+        unknown = [word for word in given if word not in known]
+        if unknown:
+            raise UserError(f"{option} {unknown[0]}: expected {' or '.join(known)}.")
+    if dtype == "bf16" and "onnx" in words:
+        raise UserError(
+            "ONNX Runtime has no bf16 convolutions on the CPU: give --format torch with --dtype bf16. (OpenVINO runs "
+            "the fp32 file in bf16 where the CPU can.)"
+        )
+    if "onnx" in words:
+        require_onnx()
+    return [_Export(format=word, geometry=geometry, precision=dtype) for word in dict.fromkeys(words)]  # type: ignore[arg-type]
+
+
+def _sample(
+    trained: LoadedDetector,
+    data: Path | None,
+    sample: str,
+    calibration: Path | None,
+    version: str | None,
+    split: str | None,
+) -> tuple[Batch, Rig]:
+    """What the graph is made and checked with: a sample of a root, or random images of the user's rig."""
+    config = trained.experiment.data
+    if calibration is not None:
+        rig = Rig.read(calibration, config.bev_frame)
+        shape = (config.num_frames, len(rig.names), 3, *config.image_size)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        return rig.batch(images, config), rig
+    index = trained.index(data, version)
+    batch = read_sample(trained, index, sample, split)
+    return batch, Rig.of(batch, image_size_of(index, batch.meta[0].token), config.bev_frame)
+
+
+def compare(live: HeadOutput, other: HeadOutput) -> dict[str, dict[str, float]]:
+    """Largest difference of each output, and its share of the largest value."""
+
+    def of(reference: Tensor, value: Tensor) -> dict[str, float]:
+        absolute = (reference - value.float()).abs().max().item()
+        return {"absolute": absolute, "relative": absolute / max(reference.abs().max().item(), 1e-12)}
+
+    return {"heatmap": of(live.heatmap, other.heatmap), "regression": of(live.regression, other.regression)}
+
+
+def _facts(path: Path, export: _Export, graph: Deployable, difference: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "dtype": export.precision,
+        "sha256": fingerprint(path),
+        "weights_mib": storage_mib(graph.graph),
+        "inputs": {
+            name: [str(tensor.dtype).removeprefix("torch."), *tensor.shape] for name, tensor in graph.inputs.items()
+        },
+        "outputs": list(graph.outputs),
+        "difference": difference,
+        "tolerance": TOLERANCE[export.precision],
+    }
+
+
+def _check_metrics(
+    console: Console,
+    trained: LoadedDetector,
+    data: Path | None,
+    version: str | None,
+    split: str | None,
+    exports: list[_Export],
+    out: Path,
+) -> dict[str, Any]:
+    """Score the live student and each exported form on a whole split, every sample with its own calibration.
+
+    Raises:
+        UserError: if NDS differs by more than `NDS_TOLERANCE`.
+    """
+    student = trained.detector
+    assert isinstance(student, BevDepth)
+    index = trained.index(data, version)
+    dataset = trained.dataset(index, split)
+    split = split or split_names(index.version)[1]
+    folder = out / "metrics"
+    write_detections(console, trained, dataset, folder / "live" / "results_nusc.json")
+    student.to("cpu")
+    live = evaluate_submission(folder / "live" / "results_nusc.json", index, split, folder / "live")
+    scores = {"live": {"mAP": live["mean_ap"], "NDS": live["nd_score"]}}
+    for export in exports:
+        # A frozen calibration is that of one sample; the cars of a data set, and their motion, differ.
+        free = _Export(format=export.format, geometry="input", precision=export.precision)
+        run = free.write(folder / f"any-rig{SUFFIXES[export.format]}", free.make(student, dataset[0]))
+        parts, tokens = [], []
+        with progress(console, f"detecting with the {export.format} file") as say:
+            for i in range(len(dataset)):
+                batch = dataset[i]
+                boxes = boxes_of(student, answer(run, student, batch, any_rig=True), batch)
+                parts.append(detections_to_global(boxes, batch.meta[0], sample=i))
+                tokens.append(batch.meta[0].token)
+                say(i + 1, len(dataset))
+        results = folder / export.format / "results_nusc.json"
+        write_submission(results, Detections.concatenate(parts), tokens, sources=["camera"])
+        metrics = evaluate_submission(results, index, split, folder / export.format)
+        scores[export.format] = {"mAP": metrics["mean_ap"], "NDS": metrics["nd_score"]}
+    for name, score in scores.items():
+        console.print(
+            f"{name}: mAP {100 * score['mAP']:.2f}, NDS {100 * score['NDS']:.2f} ({split}, {len(dataset)} samples)"
+        )
+        if abs(score["NDS"] - scores["live"]["NDS"]) > NDS_TOLERANCE:
+            raise UserError(f"The {name} file changes NDS by more than {100 * NDS_TOLERANCE:.1f}: do not use it.")
+    return scores
+
+
+def _readme(trained: LoadedDetector, record: dict[str, Any]) -> str:
+    """How to run what was written."""
+    fixed = record["geometry"] == "fixed"
+    remembers = isinstance(trained.detector, BevDepth) and trained.detector.config.temporal.warps
+    height, width = record["image_size"]
+    lines = [
+        f"# {trained.facts['recipe']}, step {trained.facts['step']}",
+        "",
+        f"`images`: uint8, (camera, 3, {height}, {width}), RGB, in the order of calibration.json, resized and cropped "
+        "as the experiment says (`dualdistill recipes show` of the run); normalisation is in the graph.",
+        "`heatmap` (1, 10, y, x): logits by class. `regression` (1, 6, 10, y, x): offset x, y (cells), z, log length, "
+        "width, height, sin yaw, cos yaw, velocity, for each of six tasks.",
+        f"Map: frame `{record['bev']['frame']}`, extent {record['bev']['extent']} m, first cell at the lower bounds.",
+        "",
+    ]
+    if fixed:
+        lines += ["The calibration in calibration.json is part of the file: another rig needs another export.", ""]
+    else:
+        lines += [
+            "`camera`, `point`, `cell` describe the rig: `dualdistill.deploy.rig_geometry.rig_geometry` makes them.",
+            "",
+        ]
+    if remembers:
+        lines += [
+            "`map` is the memory of a drive: give it back as `previous_map` with the next frame, and the car's motion "
+            "as `previous_from_current` (1, 4, 4). For the first frame run twice, zeros first, then the map that came "
+            "out; velocities come out as metres between the two frames: divide them by the seconds between.",
+            "",
+        ]
+    more = "".join(f', "{name}": {name}' for name in next(iter(record["files"].values()))["inputs"] if name != "images")
+    if "model.onnx" in record["files"]:
+        lines += [
+            "```python",
+            "import onnxruntime",
+            'session = onnxruntime.InferenceSession("model.onnx")',
+            f'heatmap, regression, *_ = session.run(None, {{"images": images{more}}})',
+            "```",
+            "",
+        ]
+    if "model.pt2" in record["files"]:
+        keywords = more.replace('"', "").replace(": ", "=")
+        lines += [
+            "```python",
+            "import torch",
+            'model = torch.export.load("model.pt2").module()',
+            f"heatmap, regression, *_ = model(images=images{keywords})",
+            "```",
+            "",
+        ]
+    return "\n".join(lines)

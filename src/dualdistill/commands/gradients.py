@@ -1,0 +1,148 @@
+"""Which loss moves the student: the share of each in the gradient of its parameters, and whether it pulls along with
+detection or against it."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from dualdistill.commands.evaluate import LoadedDetector, weights_of
+from dualdistill.data.collate import collate
+from dualdistill.errors import UserError
+from dualdistill.models.bevdepth import BevDepth
+from dualdistill.models.checkpoints import load_weights
+from dualdistill.report.progress import progress
+from dualdistill.report.tables import Column, Table
+from dualdistill.structures import Losses, weighted_sum
+from dualdistill.train.assemble import build_distillation, load_label_encoder, load_teacher, open_dataset
+from dualdistill.train.data import training_loader
+from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.step import Detector, channels_last, training_losses
+from dualdistill.train.trained_weights import TrainedWeights
+
+DETECTION = "detection"
+"""Group of the student's own losses, depth apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientShare:
+    """What one group of losses does to the student's parameters; means over the batches."""
+
+    losses: str
+    """As in the logs, without the last part of the name."""
+    loss: float
+    """Weighted."""
+    norm: float
+    """Of its gradient."""
+    share: float
+    """Of the sum of all groups' norms."""
+    along_detection: float
+    """Cosine of its gradient with that of the detection losses: 1 the same way, 0 across, -1 against it."""
+
+
+def gradient_shares(
+    console: Console, path: Path, *, data: Path | None = None, batches: int = 8, checkpoint: str = "last"
+) -> list[GradientShare]:
+    """Print and return what each group of a run's losses does at a checkpoint, on the first batches of its training
+    data, in training mode; nothing is trained.
+
+    Raises:
+        UserError: for a run that is no student's, or whose teacher is gone.
+    """
+    run = RunFolder.open(path)
+    trained = LoadedDetector.load(weights_of(path, checkpoint))
+    student = trained.detector
+    if not isinstance(student, BevDepth):
+        raise UserError(f"{path} trains no student: expected a run of one, alone or distilled.")
+    experiment = replace(trained.experiment, init_head_from_teacher=False)  # the head is trained by now
+    record = run.experiment
+    dataset = open_dataset(
+        experiment, trained.index(data, None), split=record["data"]["split"], training=True, seed=record["seed"]
+    )
+    distillation = None
+    if record["teacher"] is not None:
+        teacher = load_teacher(experiment, TrainedWeights.recall(record["teacher"]))
+        labels = record.get("label_encoder")
+        encoder = load_label_encoder(experiment, TrainedWeights.recall(labels), teacher) if labels else None
+        distillation = build_distillation(experiment, student, teacher, collate([dataset[0, 0]]), encoder)
+        load_weights(distillation.distiller, run.checkpoint(checkpoint) / "distiller.safetensors")
+        distillation.train()
+    loader = training_loader(
+        dataset,
+        collate,
+        length=len(dataset),
+        batch_size=experiment.training.batch_size,
+        first=0,
+        last=batches,
+        seed=record["seed"],
+        workers=0,
+    )
+    channels_last(student.train())
+    weights = student.weights | (distillation.weights if distillation is not None else {})
+    taken: list[dict[str, tuple[float, float, float]]] = []
+    with progress(console, "gradients") as say:
+        for batch in loader:
+            losses = training_losses(cast(Detector, student), distillation, batch)
+            taken.append(dict(_pulls_of(losses, weights, student)))
+            say(len(taken), batches)
+    pulls = _means(taken)
+    console.print(pull_table(pulls).to_rich(console.width))
+    return pulls
+
+
+def group_of(name: str, own: dict[str, float]) -> str:
+    """ "mfd/neck" for "mfd/neck/foreground"; the student's `own` losses are "detection" and "depth"."""
+    if name in own:
+        return "depth" if name == "depth" else DETECTION
+    return name.rpartition("/")[0] or name
+
+
+def _pulls_of(
+    losses: Losses, weights: dict[str, float], student: BevDepth
+) -> Iterator[tuple[str, tuple[float, float, float]]]:
+    """Weighted loss, norm of its gradient, and cosine with detection's, of each group."""
+    groups: dict[str, Losses] = {}
+    for name, loss in losses.items():
+        groups.setdefault(group_of(name, student.weights), {})[name] = loss
+    parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    detection: Tensor | None = None
+    for group, members in groups.items():
+        total = weighted_sum(members, weights)
+        if not total.requires_grad:
+            yield group, (float(total), 0.0, 0.0)
+            continue
+        each = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+        gradient = torch.cat([part.flatten() for part in each])
+        detection = gradient if group == DETECTION else detection
+        norm = float(gradient.norm())
+        cosine = 0.0
+        if detection is not None and norm > 0:
+            cosine = float(gradient @ detection) / (norm * float(detection.norm()))
+        yield group, (float(total.detach()), norm, cosine)
+
+
+def _means(taken: list[dict[str, tuple[float, float, float]]]) -> list[GradientShare]:
+    mean = {
+        group: [sum(batch[group][k] for batch in taken) / len(taken) for k in range(3)]
+        for group in dict.fromkeys(group for batch in taken for group in batch)
+    }
+    every = sum(norm for _, norm, _ in mean.values())
+    return [
+        GradientShare(losses=group, loss=loss, norm=norm, share=norm / every, along_detection=cosine)
+        for group, (loss, norm, cosine) in mean.items()
+    ]
+
+
+def pull_table(pulls: list[GradientShare]) -> Table:
+    columns = (
+        Column(key="losses", title="Losses"),
+        Column(key="loss", title="Weighted", digits=2),
+        Column(key="norm", title="Gradient norm", digits=2),
+        Column(key="share", title="Share (%)", digits=0, scale=100.0),
+        Column(key="along_detection", title="Cosine with detection", digits=2, signed=True),
+    )
+    return Table(columns=columns, rows=tuple(asdict(pull) for pull in pulls))

@@ -1,0 +1,58 @@
+"""One sample for a verb: of a data root, by token or number, or of the user's own cameras."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dualdistill.commands.evaluate import LoadedDetector
+from dualdistill.data.dataset import NuscenesDataset
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.splits import samples_of_split
+from dualdistill.errors import UserError
+from dualdistill.structures import Batch
+from dualdistill.train.assemble import split_names
+
+
+def position_of(index: NuscenesIndex, sample: str, split: str | None) -> int:
+    """Where a sample stands in the index.
+
+    Args:
+        sample: A token, or a number that counts in the split.
+
+    Raises:
+        UserError: if there is no such sample.
+    """
+    if sample in index.sample_token:
+        return list(index.sample_token).index(sample)
+    split = split or split_names(index.version)[1]
+    positions = samples_of_split(index, split)
+    if not sample.isdigit() or int(sample) >= len(positions):
+        raise UserError(
+            f"--sample {sample} is neither the token of a sample of {index.root} nor a number from 0 to "
+            f"{len(positions) - 1}, which count the samples of split {split!r}."
+        )
+    return int(positions[int(sample)])
+
+
+def read_sample(trained: LoadedDetector, index: NuscenesIndex, sample: str, split: str | None) -> Batch:
+    """The sample as the detector looks at it; sensors that it does not need are not read."""
+    needed = trained.experiment.data
+    if trained.experiment.role == "student":
+        needed = replace(needed, points=False, virtual_points=None, depth=False, depth_instance=False)
+    position = np.array([position_of(index, sample, split)])
+    dataset = NuscenesDataset(index, needed, position, training=False, seed=trained.facts["seed"])
+    return dataset[0]
+
+
+def image_size_of(index: NuscenesIndex, token: str) -> tuple[int, int]:
+    """Height and width of a sample's stored images."""
+    row = int(index.sample_cameras[list(index.sample_token).index(token), 0])
+    height, width = index.data_size[row]
+    return int(height), int(width)
+
+
+def require_data(data: Path | None, calibration: Path | None) -> None:
+    """Raises UserError unless exactly one source is given, or none (the root of the training)."""
+    if data is not None and calibration is not None:
+        raise UserError("--data and --calibration are two sources of one sample: give one of them.")

@@ -1,0 +1,110 @@
+"""Pillar and voxel CenterPoints of the original code base (tianweiy/CenterPoint;
+docs/methods/centerpoint.md#conversion-rules)."""
+
+import re
+
+from torch import Tensor
+
+from dualdistill.convert.account import BoxConvention, Conversion, KeyMapping
+from dualdistill.convert.pillars import FIRST, by_patterns, pillar_conversion, renamed
+from dualdistill.convert.voxels import INPUT, original_name, voxel_conversion, with_kernels_first
+from dualdistill.errors import UserError
+
+_NAMES = {
+    r"reader\.pfn_layers\.(\d+)\.(linear|norm)\.": r"encoder.layers.\1.\2.",
+    r"neck\.deblocks\.": "neck.deblocks.",
+    r"bbox_head\.shared_conv\.([01])\.": r"head.shared.\1.",
+    r"bbox_head\.tasks\.(\d+)\.(\w+)\.([01])\.": r"head.tasks.\1.\2.0.\3.",
+    r"bbox_head\.tasks\.(\d+)\.(\w+)\.3\.": r"head.tasks.\1.\2.1.",
+}
+_BEFORE_NORM = {
+    r"(head\.(?:shared|tasks\.\d+\.\w+\.0))\.0\.bias": r"\1.1.running_mean",
+    r"(encoder\.sparse\.stages\..*)conv\.bias": r"\1norm.running_mean",
+}
+"""Biases, and the mean that the norm after them subtracts."""
+
+
+def our_name(key: str) -> str | None:
+    """Our name of a tensor of the original code base; None for one it does not have."""
+    if match := re.match(r"neck\.blocks\.(\d+)\.(\d+)\.", key):
+        layer = int(match[2]) - 1  # their first entry is the padding, a layer of its own
+        return f"backbone.blocks.{match[1]}.{layer}.{key[match.end() :]}"
+    name = original_name(key) or by_patterns(key, _NAMES)
+    return name and re.sub(r"(head\.tasks\.\d+)\.hm\.", r"\1.heatmap.", name)
+
+
+def convert_tianweiy_pillars(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
+    """Two point layers, hard pillars, convolutions with a bias before their norm.
+
+    Args:
+        state: Without the prefix "module.".
+        boxes: Always legacy there; None or "legacy".
+
+    Raises:
+        UserError: for a key nobody knows, a gap or another shape, new boxes, or virtual points in the layout of this
+            code base.
+    """
+    _refuse_new(boxes)
+    ours, account = without_biases(*renamed(state, our_name))
+    if FIRST in ours and ours[FIRST].shape[1] != 10:
+        raise UserError(
+            f"The first point layer of this CenterPoint reads {ours[FIRST].shape[1]} columns, expected 10. (21 are "
+            "virtual points in the 16 channels of its own pillar reader, which is not implemented here. The MVP "
+            "checkpoints of DistillBEV and DualDistill, 22 columns, can be converted.)"
+        )
+    return pillar_conversion(
+        family="original CenterPoint (tianweiy), hard pillars",
+        ours=ours,
+        account=account,
+        point_channels=5,
+        boxes="legacy",
+        hard=True,
+    )
+
+
+def convert_tianweiy_voxels(state: dict[str, Tensor], boxes: BoxConvention | None, voxel: float | None) -> Conversion:
+    """Voxels, convolutions with a bias before their norm.
+
+    Args:
+        state: Without the prefix "module.".
+        boxes: Always legacy there; None or "legacy".
+        voxel: Side of its voxels, metres, None if nobody said.
+
+    Raises:
+        UserError: for a key nobody knows, a gap or another shape, new boxes, voxels nobody can tell, or virtual points
+            in the layout of this code base.
+    """
+    _refuse_new(boxes)
+    ours, account = without_biases(*renamed(state, our_name))
+    ours, account = with_kernels_first(ours, account)
+    if INPUT in ours and ours[INPUT].shape[-1] != 5:
+        raise UserError(
+            f"The voxels of this CenterPoint have {ours[INPUT].shape[-1]} channels, expected 5. (21 are virtual points "
+            "in the layout of its own reader, which is not implemented here.)"
+        )
+    return voxel_conversion(
+        family="original CenterPoint (tianweiy), voxels", ours=ours, account=account, boxes="legacy", size=voxel
+    )
+
+
+def _refuse_new(boxes: BoxConvention | None) -> None:
+    if boxes == "new":
+        raise UserError("The original CenterPoint has legacy boxes only: leave out --boxes.")
+
+
+def without_biases(ours: dict[str, Tensor], account: list[KeyMapping]) -> tuple[dict[str, Tensor], list[KeyMapping]]:
+    """Biases before a norm folded into the mean it subtracts
+    (docs/methods/centerpoint.md#conversion-rules, rule 2). Exact in eval."""
+    folded = dict(ours)
+    entries = []
+    for entry in account:
+        mean = entry.into and by_patterns(entry.into, _BEFORE_NORM)
+        if not entry.into or not mean:
+            entries.append(entry)
+            continue
+        bias = folded.pop(entry.into)
+        if mean not in folded or folded[mean].shape != bias.shape:
+            raise UserError(f"{entry.key} is a bias before a norm, but no norm of {len(bias)} channels follows it.")
+        folded[mean] = folded[mean] - bias
+        entries.append(KeyMapping(entry.key, entry.shape, "folded", mean, "bias before a norm: taken from its mean"))
+    return folded, entries

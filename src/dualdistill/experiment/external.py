@@ -1,0 +1,88 @@
+"""Recipes and methods outside this package, named by where they stand: `path/to/file.py:name` or `module:name`.
+
+Their code runs when a training needs it and at no other time: a weights file that names a method is read without.
+"""
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from dualdistill.distill.crd import HeadCriterion
+from dualdistill.distill.shapes import BevShapes
+from dualdistill.errors import UserError
+
+
+def is_reference(name: str) -> bool:
+    """Whether this names something outside the package; names of ours have no colon."""
+    return ":" in name
+
+
+def load(reference: str) -> Any:
+    """What a reference names; its module is run if it was not before.
+
+    Raises:
+        UserError: if there is no such file or module, or nothing of that name in it.
+    """
+    where, _, name = reference.rpartition(":")
+    module = _of_file(Path(where)) if where.endswith(".py") else _of_package(where)
+    if not hasattr(module, name):
+        own = sorted(
+            key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__
+        )
+        raise UserError(f"{where} has no {name!r}. It defines: {', '.join(own) or 'nothing'}.")
+    return getattr(module, name)
+
+
+def reference_of(kind: type) -> str:
+    """What `load` finds a class by, from any working directory."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _of_file(path: Path) -> ModuleType:
+    """The module of a file; its name is the file's absolute path, so that `reference_of` leads back."""
+    path = path.resolve()
+    name = str(path)
+    if name in sys.modules:
+        return sys.modules[name]
+    if not path.is_file():
+        raise UserError(f"There is no file {path}. Expected a Python file, given as path/to/file.py:name.")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _of_package(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"There is no module {name!r} ({error}). A file is given as path/to/file.py:name.") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnloadedMethod:
+    """A method outside this package as a record names it. Nobody can distil with it before `load`."""
+
+    reference: str
+    settings: str
+    """Of its configuration, JSON."""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {}
+
+    def build(self, *, teacher: BevShapes, student: BevShapes, judge: HeadCriterion | None) -> nn.Module:
+        raise ValueError(f"{self.reference} was not loaded: see recipes.experiment.with_method")

@@ -1,0 +1,44 @@
+"""What a detector's head would say of someone else's map, and how far off that is: plain functions of its settings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dualdistill.geometry.grid import BevGrid
+from dualdistill.models.center_decode import decode
+from dualdistill.models.center_head import CenterHead, CenterHeadConfig
+from dualdistill.models.center_losses import center_losses, losses_in_cells
+from dualdistill.models.center_targets import center_targets
+from dualdistill.models.frozen_head import can_be_read, read_head
+from dualdistill.structures import Boxes, HeadOutput, Losses
+
+
+@dataclass(frozen=True, slots=True)
+class CenterCriterion:
+    """Decoding, target assignment and losses of a CenterPoint head, without its weights
+    (docs/methods/dualdistill.md#response-distillation)."""
+
+    grid: BevGrid
+    config: CenterHeadConfig
+
+    def pseudo_boxes(self, predictions: HeadOutput, temperature: float) -> tuple[Boxes, ...]:
+        """Detections that serve as labels: decoded in float32, no gradient; `temperature` moves the score threshold."""
+        with torch.no_grad():
+            exact = HeadOutput(heatmap=predictions.heatmap.float(), regression=predictions.regression.float())
+            return decode(exact, self.grid, self.config, temperature=temperature)
+
+    def losses(self, predictions: HeadOutput, boxes: tuple[Boxes, ...]) -> Losses:
+        """The head's own detection losses, had `boxes` been the truth; unweighted."""
+        return center_losses(predictions, center_targets(boxes, self.grid, self.config))
+
+    def losses_of_features(
+        self, head: Callable[[Tensor], HeadOutput], neck: Float[Tensor, "batch chan y x"], boxes: tuple[Boxes, ...]
+    ) -> Losses:
+        """`losses` of what `head` says of a map; a frozen head of ours is asked for no more than that takes."""
+        targets = center_targets(boxes, self.grid, self.config)
+        if isinstance(head, CenterHead) and can_be_read(head):
+            return losses_in_cells(*read_head(head, neck, targets.index, targets.mask), targets)
+        return center_losses(head(neck), targets)

@@ -1,0 +1,242 @@
+"""Who drives, parks, walks and works in a street: draws the annotated objects of a scene."""
+
+import numpy as np
+
+from dualdistill.synthetic import catalogue
+from dualdistill.synthetic.catalogue import Kind
+from dualdistill.synthetic.occupancy import Occupancy
+from dualdistill.synthetic.plan import Actor, Track
+from dualdistill.synthetic.street import Curve, Street
+
+AHEAD, BEHIND = 55.0, -45.0
+"""Metres along the road, from the ego car, between which objects are placed."""
+
+_DRIVEN = (
+    (catalogue.CAR, 0.7),
+    (catalogue.TRUCK, 0.11),
+    (catalogue.BUS, 0.09),
+    (catalogue.MOTORCYCLIST, 0.1),
+)
+_PARKED = (
+    (catalogue.CAR, 0.8),
+    (catalogue.TRUCK, 0.1),
+    (catalogue.TRAILER, 0.09),
+    (catalogue.MOTORCYCLE, 0.04),
+)
+
+
+class Traffic:
+    """Places objects one after the other; whatever would collide with earlier ones is left out."""
+
+    def __init__(self, street: Street, ego: Track, occupancy: Occupancy, rng: np.random.Generator):
+        self._street, self._ego, self._occupancy, self._rng = street, ego, occupancy, rng
+        self.actors: list[Actor] = []
+
+    def draw(self) -> tuple[Actor, ...]:
+        """Everybody."""
+        rng = self._rng
+        if rng.random() < 0.65:
+            self._road_works()
+        for lane in range(self._street.lanes):
+            for direction in (1, -1):
+                self._lane(direction * -(lane + 0.5) * self._street.lane_width, direction)
+        if self._street.cross is not None:
+            self._crossing_traffic(self._street.cross)
+        for side in (-1, 1):
+            self._roadside(side)
+            self._pavement(side)
+        for _ in range(rng.poisson(1.5)):
+            self._crossing_pedestrian()
+        for _ in range(rng.poisson(0.6)):
+            offset = rng.uniform(-self._street.half, self._street.half)
+            self._place(
+                catalogue.DEBRIS,
+                Track(curve=self._street.main, length=self._along(), offset=offset, turn=rng.uniform(0, 3)),
+            )
+        return tuple(self.actors)
+
+    def _along(self) -> float:
+        """A place along the road, denser near the ego car."""
+        spread = self._rng.normal(6.0, 20.0)
+        return self._ego.length + float(np.clip(spread, BEHIND, AHEAD))
+
+    def _choose(self, kinds: tuple[tuple[Kind, float], ...]) -> Kind:
+        share = np.array([weight for _, weight in kinds])
+        return kinds[self._rng.choice(len(kinds), p=share / share.sum())][0]
+
+    def _place(self, kind: Kind, track: Track, *, parked: bool = False, gap: float = 0.25) -> Actor | None:
+        rides = kind in (catalogue.CYCLIST, catalogue.MOTORCYCLIST)
+        walks = kind.category.startswith("human.") and (track.speed, track.drift) != (0, 0)
+        size, mesh = kind.draw(self._rng, rides or walks)
+        if not self._occupancy.take(track, size[0], size[1], gap):
+            return None
+        actor = Actor(category=kind.category, size=size, mesh=mesh, track=track, parked=parked)
+        self.actors.append(actor)
+        return actor
+
+    def _lane(self, offset: float, direction: int) -> None:
+        """Vehicles in one lane; all of them equally fast, so that they keep their distances."""
+        rng = self._rng
+        own = direction > 0 and abs(offset - self._ego.offset) < 1.0
+        queue = not own and rng.random() < 0.15
+        speed = self._ego.speed if own else 0.0 if queue else rng.uniform(3.0, 12.0)
+        place = self._ego.length + BEHIND + rng.uniform(0, 20)
+        sparse = rng.uniform(9.0, 34.0)
+        while place < self._ego.length + AHEAD + (0 if speed == 0 else 10):
+            kind = self._choose(_DRIVEN)
+            track = Track(
+                curve=self._street.main,
+                length=place,
+                offset=offset + rng.normal(0, 0.15),
+                speed=direction * speed,
+                turn=(0.0 if direction > 0 else np.pi) + rng.normal(0, 0.015),
+            )
+            actor = self._place(kind, track, gap=0.8)
+            if actor is not None and actor.category == "vehicle.truck" and rng.random() < 0.35:
+                self._tow(actor, direction)
+            place += (actor.size[0] if actor else 2.0) + rng.exponential(sparse) + (1.5 if speed == 0 else 5.0)
+
+    def _tow(self, tractor: Actor, direction: int) -> None:
+        """A trailer behind a truck."""
+        track = tractor.track
+        back = tractor.size[0] / 2 + catalogue.TRAILER.size[0] / 2 + 2.5
+        self._place(
+            catalogue.TRAILER,
+            Track(
+                curve=track.curve,
+                length=track.length - direction * back,
+                offset=track.offset,
+                speed=track.speed,
+                turn=track.turn,
+            ),
+            parked=tractor.parked,
+        )
+
+    def _crossing_traffic(self, cross: Curve) -> None:
+        rng = self._rng
+        for direction in (1, -1):
+            waits = rng.random() < 0.5
+            for _ in range(rng.poisson(1.6)):
+                away = rng.uniform(self._street.half + 5, 32.0)
+                track = Track(
+                    curve=cross,
+                    length=-direction * away if waits else rng.uniform(-30, 30),
+                    offset=-direction * self._street.lane_width / 2,
+                    speed=0.0 if waits else direction * rng.uniform(3.0, 9.0),
+                    turn=0.0 if direction > 0 else np.pi,
+                )
+                self._place(self._choose(_DRIVEN), track, gap=0.8)
+
+    def _roadside(self, side: int) -> None:
+        """Parked vehicles: on the parking strip, or a few beyond the pavement."""
+        rng, street = self._rng, self._street
+        direction = -side if rng.random() < 0.9 else side
+        on_strip = street.parking > 0
+        offset = side * (street.half - street.parking / 2 if on_strip else street.half + street.pavement + 3.5)
+        across = not on_strip and rng.random() < 0.5
+        filled = rng.uniform(0.15, 0.75) if on_strip else rng.uniform(0.0, 0.4)
+        place = self._ego.length + BEHIND + rng.uniform(0, 6)
+        while place < self._ego.length + AHEAD:
+            step = 3.0 if across else 6.5
+            if rng.random() < filled and street.clear_of_crossing(place, 8.0):
+                turn = (0.0 if direction > 0 else np.pi) + rng.normal(0, 0.03) + (np.pi / 2 if across else 0.0)
+                kind = catalogue.CAR if across else self._choose(_PARKED)
+                actor = self._place(
+                    kind,
+                    Track(curve=street.main, length=place, offset=offset + rng.normal(0, 0.1), turn=turn),
+                    parked=True,
+                )
+                step = max(step, actor.size[0] + 1.5) if actor and not across else step
+            place += step
+
+    def _pavement(self, side: int) -> None:
+        """Pedestrians alone and in groups, parked and moving cycles."""
+        rng, street = self._rng, self._street
+        busy = rng.uniform(0.5, 6.0)
+        for _ in range(rng.poisson(busy)):
+            place, lateral = self._along(), street.half + rng.uniform(0.5, street.pavement - 0.3)
+            speed = 0.0 if rng.random() < 0.3 else rng.choice([-1, 1]) * rng.uniform(0.7, 1.7)
+            for _ in range(1 + rng.poisson(0.35)):
+                heading = (
+                    rng.uniform(-np.pi, np.pi) if speed == 0 else (0.0 if speed > 0 else np.pi) + rng.normal(0, 0.1)
+                )
+                track = Track(
+                    curve=street.main,
+                    length=place + rng.normal(0, 0.9),
+                    offset=side * (lateral + rng.normal(0, 0.5)),
+                    speed=speed,
+                    turn=heading,
+                )
+                self._place(catalogue.CHILD if rng.random() < 0.1 else catalogue.ADULT, track, gap=0.1)
+        for _ in range(rng.poisson(0.9)):
+            row, turn = self._along(), rng.choice([0.0, np.pi / 2]) + rng.normal(0, 0.15)
+            kind = catalogue.BICYCLE if rng.random() < 0.65 else catalogue.MOTORCYCLE
+            for number in range(rng.integers(1, 4)):
+                track = Track(
+                    curve=street.main,
+                    length=row + 1.2 * number,
+                    offset=side * (street.half + 0.9),
+                    turn=turn + rng.normal(0, 0.1),
+                )
+                self._place(kind, track, parked=True, gap=0.1)
+        for _ in range(rng.poisson(0.5)):
+            track = Track(
+                curve=street.main,
+                length=self._along(),
+                offset=side * (street.half - street.parking - 0.6),
+                speed=-side * rng.uniform(2.5, 6.0),
+                turn=(0.0 if side < 0 else np.pi) + rng.normal(0, 0.05),
+            )
+            self._place(catalogue.CYCLIST, track)
+
+    def _crossing_pedestrian(self) -> None:
+        rng = self._rng
+        way = int(rng.choice([-1, 1]))
+        track = Track(
+            curve=self._street.main,
+            length=self._ego.length + rng.uniform(8, 40),
+            offset=-way * rng.uniform(-1.0, self._street.half + 1.5),
+            drift=way * rng.uniform(0.8, 1.6),
+            turn=way * np.pi / 2 + rng.normal(0, 0.1),
+        )
+        self._place(catalogue.ADULT, track, gap=0.2)
+
+    def _road_works(self) -> None:
+        """A fenced-off strip at the kerb: cones lead around it; barriers, machines and workers."""
+        rng, street = self._rng, self._street
+        side = int(rng.choice([-1, 1]))
+        start = self._ego.length + rng.uniform(-14, 22)
+        length = rng.uniform(10, 24)
+        edge = street.half - (street.parking or 1.0)
+        deep = street.half + rng.uniform(0.5, 2.0)
+
+        def put(kind: Kind, place: float, offset: float, turn: float, speed: float = 0.0, parked: bool = False) -> None:
+            track = Track(curve=street.main, length=place, offset=side * offset, speed=speed, turn=turn)
+            self._place(kind, track, parked=parked, gap=0.05)
+
+        if rng.random() < 0.8:
+            turn = rng.choice([0.0, np.pi]) + rng.normal(0, 0.2)
+            put(catalogue.CONSTRUCTION, start + rng.uniform(0.3, 0.7) * length, edge + 2.4, turn, parked=True)
+        if rng.random() < 0.75:
+            gap = rng.choice([0.1, 0.1, 1.0])
+            place = start
+            while place < start + length:
+                put(catalogue.BARRIER, place, edge, np.pi / 2 * rng.choice([-1, 1]) + rng.normal(0, 0.06))
+                place += catalogue.BARRIER.size[1] + 0.7 + gap
+        if rng.random() < 0.75:
+            count = rng.integers(3, 8)
+            for share in np.linspace(0, 1, count):
+                put(
+                    catalogue.CONE,
+                    start - 1.5 - 9 * share,
+                    edge + (deep - edge) * share,
+                    rng.uniform(0, np.pi),
+                )
+            for place in np.arange(start, start + length, rng.uniform(2.5, 5.0)):
+                put(catalogue.CONE, place, edge - 0.6, rng.uniform(0, np.pi))
+        for _ in range(rng.poisson(1.3)):
+            speed = 0.0 if rng.random() < 0.6 else rng.uniform(0.5, 1.2)
+            place, offset = start + rng.uniform(0, 1) * length, edge + rng.uniform(0.6, 3.5)
+            put(catalogue.WORKER, place, offset, rng.uniform(-np.pi, np.pi) if speed == 0 else 0.0, speed)
+        if rng.random() < 0.3:
+            put(catalogue.TRUCK, start + length + 6, edge + 1.3, 0.0, parked=True)

@@ -1,0 +1,141 @@
+"""Writes a synthetic world to disk, once."""
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dualdistill.data.splits import official_splits
+from dualdistill.errors import UserError
+from dualdistill.structures import CAMERAS
+from dualdistill.synthetic.config import SyntheticConfig
+from dualdistill.synthetic.scene import SceneRecord, play_scene
+from dualdistill.synthetic.tables import MAP_FILE, VERSION, write_tables
+
+GENERATOR_VERSION = 1
+"""Raised whenever the same config gives other bytes."""
+_STAMP, _UNFINISHED = "synthetic.json", "synthetic.unfinished"
+_FOLDERS = ("samples", "sweeps", "maps", "masks", VERSION)
+
+Job = tuple[SyntheticConfig, str, int, str, Path]
+Progress = Callable[[int, int], None]
+"""Told (scenes done, scenes in all) after every scene."""
+
+
+def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, progress: Progress | None = None) -> Path:
+    """Writes a driving world in nuScenes v1.0-trainval layout below `root`, and returns `root`.
+
+    Besides the 13 tables, `masks/` holds an 8-bit PNG for every key frame image, whose values
+    `masks/instance_masks.json` explains: a list of {sample_token, sample_data_token, filename, instances:
+    [{value, instance_token, category, pixels}]}. Value 0 is no instance; the token is empty for one never
+    annotated.
+
+    `synthetic.json`, written last, says what the root was made from; a root that already holds `config` is
+    left as it is, an unfinished one is redone. Equal configs give equal bytes, however many `workers`
+    (processes).
+
+    Raises:
+        UserError: if `root` holds anything else, or there are fewer official names than scenes asked for.
+    """
+    jobs = _jobs(root, config)
+    if not _prepare(root, config):
+        return root
+    records = []
+    for record in _records(jobs, workers):
+        records.append(record)
+        if progress is not None:
+            progress(len(records), len(jobs))
+    Image.fromarray(np.full((64, 64), 255, dtype=np.uint8)).save(root / MAP_FILE)
+    write_tables(root, records, config.seed)
+    (root / _STAMP).write_text(json.dumps(_stamp(config), indent=1) + "\n")
+    (root / _UNFINISHED).unlink()
+    return root
+
+
+def scene_names(config: SyntheticConfig) -> dict[str, tuple[str, ...]]:
+    """Names of the scenes of each split: the first of the official lists.
+
+    Raises:
+        UserError: if there are not enough of them.
+    """
+    names = {}
+    for split, count in (("train", config.train_scenes), ("val", config.val_scenes)):
+        official = official_splits()[split]
+        if count > len(official):
+            raise UserError(f"expected at most {len(official)} {split} scenes, as many as nuScenes names, got {count}")
+        names[split] = official[:count]
+    return names
+
+
+def _stamp(config: SyntheticConfig) -> dict[str, object]:
+    return {"generator_version": GENERATOR_VERSION, "config": asdict(config)}
+
+
+def _prepare(root: Path, config: SyntheticConfig) -> bool:
+    """Makes an empty folder structure; False if the world is already there."""
+    stamp = root / _STAMP
+    if stamp.is_file() and not (root / _UNFINISHED).exists():
+        if json.loads(stamp.read_text()) == _stamp(config):
+            return False
+        raise UserError(
+            f"expected an empty folder or the synthetic world {config.name!r} (seed {config.seed}), but "
+            f"{root} holds one made from another configuration (see {stamp}). Delete it, or choose another."
+        )
+    if root.exists() and not root.is_dir():
+        raise UserError(f"expected a folder for the synthetic world, but {root} is a file. Choose another path.")
+    if root.is_dir() and any(root.iterdir()) and not (root / _UNFINISHED).exists():
+        raise UserError(
+            f"expected an empty folder for the synthetic world, but {root} holds files that did not come "
+            "from here. Choose another folder."
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    (root / _UNFINISHED).touch()
+    stamp.unlink(missing_ok=True)
+    for folder in _FOLDERS:
+        shutil.rmtree(root / folder, ignore_errors=True)
+    for channel in (*CAMERAS, "LIDAR_TOP"):
+        for folder in ("samples", "sweeps", "masks"):
+            if (folder, channel) != ("masks", "LIDAR_TOP"):
+                (root / folder / channel).mkdir(parents=True)
+    (root / "maps").mkdir()
+    return True
+
+
+def _jobs(root: Path, config: SyntheticConfig) -> list[Job]:
+    names = scene_names(config)
+    return [(config, split, index, name, root) for split in names for index, name in enumerate(names[split])]
+
+
+def _records(jobs: list[Job], workers: int) -> Iterator[SceneRecord]:
+    """Records in the order of the jobs."""
+    if workers <= 1 or len(jobs) <= 1:
+        yield from map(_play, jobs)
+        return
+    # Not fork: the parent may hold threads of PyTorch or embree.
+    with _single_threaded_children():
+        pool = multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)))
+    with pool:
+        yield from pool.imap(_play, jobs)
+
+
+@contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """Processes started inside run NumPy on one thread: scenes share the cores, matrix products need not."""
+    before = dict(os.environ)
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _play(job: Job) -> SceneRecord:
+    return play_scene(*job)

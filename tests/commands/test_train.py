@@ -1,0 +1,252 @@
+"""`train` and `resume`, on a tiny world."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dualdistill.commands.evaluate import LoadedDetector, evaluate_anything, weights_of
+from dualdistill.commands.train import resume_training, start_training
+from dualdistill.errors import UserError
+from dualdistill.experiment.training import TrainingConfig
+from dualdistill.train.fit import read_metrics
+from dualdistill.train.run_folder import RunFolder
+from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER
+
+
+def test_a_run_folder_holds_everything_needed_to_repeat_it(runs):
+    run = RunFolder.open(runs["distilled"])
+    record = run.experiment
+    assert record["seed"] == 1
+    assert record["recipe"] == "synthetic/dualdistill-centerpoint"
+    assert record["teacher"]["recipe"] == "synthetic/teacher-centerpoint"
+    assert len(record["teacher"]["sha256"]) == 64
+    assert "training.steps=3" in record["overrides"]
+    assert record["experiment"]["training"]["steps"] == 3
+    assert (
+        json.loads((run.path / "environment.json").read_text())["packages"]["torch"] == torch.__version__.split("+")[0]
+    )
+    assert "Repeat with" in (run.path / "card.md").read_text()
+    assert [p.name for p in sorted(run.checkpoints.glob("step_*"))] == ["step_000002", "step_000003"]
+    assert run.checkpoint("last").name == "step_000003"
+    steps = [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
+    assert steps == [1, 2, 3]
+
+
+def test_a_student_checkpoint_holds_no_teacher_and_no_adapter_and_needs_no_other_file(runs):
+    alone, distilled = (load_file(weights_of(runs[role], "last")) for role in ("student", "distilled"))
+    assert {name: v.shape for name, v in alone.items()} == {name: v.shape for name, v in distilled.items()}
+    assert LoadedDetector.load(weights_of(runs["distilled"], "last")).experiment.role == "student"
+
+
+def test_resuming_gives_the_weights_of_an_unbroken_run(runs, world, console, tmp_path):
+    unbroken = RunFolder.open(runs["distilled"])
+    broken = tmp_path / "broken"
+    shutil.copytree(unbroken.path, broken, symlinks=True)
+    (broken / "finished.json").unlink()
+    shutil.rmtree(broken / "checkpoints" / "step_000003")
+    RunFolder(broken).link("last", "step_000002")
+    resume_training(console, broken, workers=0)
+    for name in ("student.safetensors", "distiller.safetensors"):
+        want, came = (load_file(run.checkpoint() / name) for run in (unbroken, RunFolder(broken)))
+        for key, value in want.items():
+            torch.testing.assert_close(came[key], value, rtol=0, atol=0, msg=key)
+    logged = [json.loads(line)["step"] for line in (broken / "metrics.jsonl").read_text().splitlines()]
+    assert logged == [1, 2, 3]
+
+
+def test_a_step_is_on_record_before_its_checkpoint_is_there(world, console, tmp_path, monkeypatch):
+    recorded = {}
+
+    def link(run, name, target, really=RunFolder.link):
+        if run.metrics.exists():
+            recorded[target] = len(read_metrics(run.metrics))
+        really(run, name, target)
+
+    monkeypatch.setattr(RunFolder, "link", link)
+    sets = [*TINY_TEACHER, *STEPS]
+    start_training(
+        console, "synthetic/teacher-centerpoint", data=world, out=tmp_path, overrides=sets, workers=0, seed=0
+    )
+    assert recorded == {"step_000002": 2, "step_000003": 3}
+
+
+def test_averaged_weights_are_kept_and_resumed(world, console, tmp_path):
+    sets = [*TINY_TEACHER, *STEPS, "training.ema_decay=0.5"]
+    path = start_training(
+        console, "synthetic/teacher-centerpoint", data=world, out=tmp_path, overrides=sets, seed=0, workers=0
+    )
+    run = RunFolder.open(path)
+    kept = load_file(run.checkpoint() / "teacher.safetensors")
+    raw = load_file(run.checkpoint() / "training_state" / "raw_weights.safetensors")
+    assert kept.keys() == raw.keys()
+    assert any(not torch.equal(kept[name], raw[name]) for name in kept)
+    before = {name: value.clone() for name, value in kept.items()}
+    (path / "finished.json").unlink()
+    shutil.rmtree(run.checkpoints / "step_000003")
+    run.link("last", "step_000002")
+    resume_training(console, path, workers=0)
+    again = load_file(run.checkpoint() / "teacher.safetensors")
+    for name, value in before.items():
+        torch.testing.assert_close(again[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_a_teacher_does_not_change_while_it_teaches(runs):
+    identity = RunFolder.open(runs["distilled"]).experiment["teacher"]
+    from dualdistill.models.checkpoints import fingerprint
+
+    assert fingerprint(weights_of(runs["teacher"], "last")) == identity["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kwargs", "message"),
+    [
+        ("synthetic/studnt", {}, "Did you mean synthetic/student"),
+        ("synthetic/student", {"overrides": ["student.bev.sell=1"]}, "Did you mean cell"),
+        ("synthetic/student", {"overrides": ["training.steps=many"]}, "a whole number"),
+        ("synthetic/dualdistill-centerpoint", {"overrides": ["student.head.head_channels=4"]}, "wants 8"),
+        ("synthetic/student", {"version": "v1.0-mini"}, "v1.0-mini"),
+        ("synthetic/student", {"split": "mini_train"}, "mini_train"),
+        ("synthetic/dualdistill-centerpoint", {}, "train synthetic/teacher-centerpoint"),
+    ],
+)
+def test_mistakes_are_named_before_a_run_folder_is_made(world, console, tmp_path, recipe, kwargs, message):
+    kwargs = {"overrides": [], **kwargs}
+    with pytest.raises(UserError, match=message):
+        start_training(console, recipe, data=world, out=tmp_path, seed=0, **kwargs)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_student_is_not_taken_for_a_teacher(runs, world, console, tmp_path):
+    with pytest.raises(UserError, match="expected the weights of a LiDAR teacher"):
+        start_training(
+            console,
+            "synthetic/dualdistill-centerpoint",
+            data=world,
+            out=tmp_path,
+            overrides=[],
+            seed=0,
+            teacher=runs["student"],
+        )
+
+
+def test_a_teacher_of_other_widths_is_refused_with_the_differences(runs, world, console, tmp_path):
+    with pytest.raises(UserError, match=r"another model(.|\n)*--set teacher\.pillar_channels=8 --set teacher\.stage"):
+        start_training(
+            console,
+            "synthetic/dualdistill-centerpoint",
+            data=world,
+            out=tmp_path,
+            overrides=[*TINY_STUDENT, *STEPS, "init_head_from_teacher=false"],
+            seed=0,
+            teacher=runs["teacher"],
+        )
+    assert not any(tmp_path.iterdir())
+
+
+def test_evaluating_a_run_and_its_result_file_gives_the_same_metrics(runs, world, console, tmp_path):
+    by_run = evaluate_anything(console, runs["teacher"])
+    folder = RunFolder(runs["teacher"]).evaluation("step_000003")
+    by_file = evaluate_anything(console, folder / "results_nusc.json", data=world, out=tmp_path)
+    assert by_file["nd_score"] == by_run["nd_score"]
+    assert by_file["mean_dist_aps"] == by_run["mean_dist_aps"]
+    assert json.loads((tmp_path / "metrics.json").read_text())["nd_score"] == by_run["nd_score"]
+
+
+def test_a_run_that_is_finished_has_nothing_left(runs, console):
+    before = sorted(p.name for p in runs["student"].rglob("*"))
+    resume_training(console, runs["student"])
+    assert sorted(p.name for p in runs["student"].rglob("*")) == before
+
+
+def test_a_student_may_go_on_from_a_whole_trained_one_and_keeps_its_head(runs, world, console, tmp_path):
+    trained = weights_of(runs["student"], "last")
+    overrides = [*TINY_TEACHER, *TINY_STUDENT, *STEPS, f"student.pretrained={trained}", "init_head_from_teacher=false"]
+    given = {"data": world, "out": tmp_path, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
+    still = ["training.optimiser.learning_rate=1e-30", "training.steps=1"]
+    path = start_training(console, "synthetic/dualdistill-centerpoint", overrides=[*overrides, *still], **given)
+    before, after = load_file(trained), load_file(weights_of(path, "last"))
+    for name in before:
+        if "running" not in name and "tracked" not in name:  # batch norm has seen one more batch
+            assert torch.equal(after[name], before[name]), name
+    assert LoadedDetector.load(weights_of(path, "last")).experiment.student.pretrained == str(trained)
+
+
+def test_weights_of_another_student_are_no_start(runs, world, console, tmp_path):
+    sets = [*TINY_STUDENT, *STEPS, f"student.pretrained={weights_of(runs['student'], 'last')}"]
+    with pytest.raises(UserError, match=r"another model .*(\n.*)*shape of image.neck"):
+        start_training(
+            console,
+            "synthetic/student",
+            data=world,
+            out=tmp_path,
+            overrides=[*sets, "student.image.channels=16"],
+            seed=1,
+            workers=0,
+        )
+
+
+def test_a_distiller_that_goes_first_learns_beside_a_student_that_stays(runs, world, console, tmp_path):
+    trained = weights_of(runs["student"], "last")
+    overrides = [*TINY_TEACHER, *TINY_STUDENT, *STEPS, f"student.pretrained={trained}", "init_head_from_teacher=false"]
+    path = start_training(
+        console,
+        "synthetic/dualdistill-centerpoint",
+        data=world,
+        out=tmp_path,
+        overrides=[*overrides, "training.distiller_warmup_steps=2"],
+        seed=1,
+        workers=0,
+        teacher=runs["teacher"],
+    )
+    run = RunFolder.open(path)
+
+    def moved(name: str, before: dict[str, torch.Tensor], step: str) -> list[str]:
+        after = load_file(run.checkpoints / step / f"{name}.safetensors")
+        statistics = ("running", "tracked")
+        return [key for key in before if not any(s in key for s in statistics) and not after[key].equal(before[key])]
+
+    assert moved("student", load_file(trained), "step_000002") == []
+    assert moved("student", load_file(trained), "step_000003")
+    early = load_file(run.checkpoints / "step_000002" / "distiller.safetensors")
+    assert moved("distiller", early, "step_000003")
+
+
+def test_a_student_whose_teacher_leaves_learns_on_alone(runs, world, console, tmp_path):
+    path = start_training(
+        console,
+        "synthetic/dualdistill-centerpoint",
+        data=world,
+        out=tmp_path,
+        overrides=[*TINY_TEACHER, *TINY_STUDENT, *STEPS, "training.distill_fraction=0.6"],
+        seed=1,
+        workers=0,
+        teacher=runs["teacher"],
+    )
+    run = RunFolder.open(path)
+    own = {name for name in read_metrics(runs["student"] / "metrics.jsonl")[0] if name.startswith("loss/")}
+    losses = [{name for name in record if name.startswith("loss/")} for record in read_metrics(path / "metrics.jsonl")]
+    assert losses[0] == losses[1] > own
+    assert losses[2] == own
+    student = [load_file(run.checkpoints / step / "student.safetensors") for step in ("step_000002", "step_000003")]
+    assert not student[0]["head.shared.0.weight"].equal(student[1]["head.shared.0.weight"])
+
+
+def test_a_distiller_that_goes_first_must_leave_time_to_teach():
+    TrainingConfig(epochs=None, steps=10, distiller_warmup_steps=5, distill_fraction=0.6)
+    with pytest.raises(ValueError, match="must leave steps in which the student is distilled"):
+        TrainingConfig(epochs=None, steps=10, distiller_warmup_steps=6, distill_fraction=0.6)
+
+
+def test_without_a_distiller_none_goes_first(world, console, tmp_path):
+    with pytest.raises(UserError, match="distiller_warmup_steps has no effect"):
+        start_training(
+            console,
+            "synthetic/student",
+            data=world,
+            out=tmp_path,
+            overrides=["training.distiller_warmup_steps=2"],
+            seed=1,
+        )

@@ -1,0 +1,123 @@
+"""Experiments as records: round trips, overrides, differences."""
+
+from dataclasses import replace
+
+import pytest
+
+from dualdistill.errors import UserError
+from dualdistill.experiment.experiment import differences, from_plain, override, to_plain
+from dualdistill.experiment.external import UnloadedMethod
+from dualdistill.recipes.catalogue import RECIPES, find
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_survives_json(name):
+    experiment = RECIPES[name].build()
+    assert from_plain(to_plain(experiment)) == experiment
+
+
+def test_the_families_have_the_same_rows_save_those_of_size_and_of_two_frames():
+    rows = {family: {n.split("/")[1] for n in RECIPES if n.startswith(family)} for family in ("nuscenes", "synthetic")}
+    assert rows["synthetic"] <= rows["nuscenes"]
+    assert all(
+        name.endswith(("-r101", "-official", "-key-frame", "-0.075")) for name in rows["nuscenes"] - rows["synthetic"]
+    )
+
+
+def test_overrides_are_typed_and_reach_every_depth():
+    base = find("synthetic/dualdistill-centerpoint").build()
+    sets = [
+        "distiller.crd_temperature=0.5",
+        "data.image_size=32,96",
+        "student.head.nms=circle",
+        "training.steps=7",
+        "training.precision=32",
+    ]
+    changed = override(base, sets)
+    assert changed.distiller.crd_temperature == 0.5
+    assert changed.data.image_size == (32, 96)
+    assert changed.student.head.nms == "circle"
+    assert changed.training.steps == 7
+    assert changed.training.precision == "32"
+    keys = [key for key, _, _ in differences(to_plain(base), to_plain(changed))]
+    assert sorted(keys) == [
+        "data.image_size",
+        "distiller.crd_temperature",
+        "student.head.nms",
+        "training.steps",
+    ]
+
+
+def test_settings_that_depend_on_each_other_change_together():
+    base = find("synthetic/student").build()
+    with pytest.raises(UserError, match=r"student\.temporal\.frames wants 2"):
+        override(base, ["student.temporal.frames=2"])
+    assert override(base, ["student.temporal.frames=2", "data.num_frames=2"]).student.temporal.frames == 2
+    steps = override(base, ["training.steps=none", "training.epochs=2"])
+    assert steps.training.total_steps(100) == 2 * 100 // base.training.batch_size
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("training.stps=1", "Did you mean steps"),
+        ("training.steps=1.5", "expected a whole number or none"),
+        ("distiller.mfd=perhaps", "true or false"),
+        ("distiller.alignment=sideways", "aoa or"),
+        ("distiller.crd_temperature=-1", "must be positive"),
+        ("distiller.crd=false,true", "true or false"),
+        ("training.steps.more=1", "a single value"),
+        ("training", "key=value"),
+        ("data.points=false", "a LiDAR teacher wants True"),
+    ],
+)
+def test_a_wrong_override_says_what_was_expected(assignment, message):
+    with pytest.raises(UserError, match=message):
+        override(find("synthetic/dualdistill-centerpoint").build(), [assignment])
+
+
+def test_an_ablation_switch_that_would_do_nothing_is_refused():
+    with pytest.raises(UserError, match="no effect"):
+        override(
+            find("synthetic/dualdistill-centerpoint").build(),
+            ["distiller.crd=false", "distiller.crd_temperature=1"],
+        )
+
+
+def test_an_experiment_of_another_version_is_named_as_such():
+    plain = to_plain(find("synthetic/student").build())
+    with pytest.raises(UserError, match="version"):
+        from_plain(plain | {"data": plain["data"] | {"smell": 3}})
+
+
+def test_a_distiller_that_learns_from_instances_and_data_that_have_them_go_together():
+    full = find("synthetic/x3kd-full-centerpoint").build()
+    assert full.distiller.instances
+    assert full.data.instances.masks == "synthetic"
+    assert find("nuscenes/x3kd-full-centerpoint-r101").build().data.instances.masks == "maskrcnn"
+    with pytest.raises(UserError, match=r"data\.instances is none.*x3kd-full"):
+        override(find("synthetic/x3kd-centerpoint").build(), ["distiller.instances=true"])
+    with pytest.raises(UserError, match=r"data\.instances is none"):
+        override(full, ["data.instances=none"])
+    with pytest.raises(UserError, match=r"data\.instances has no effect"):
+        override(full, ["distiller.instances=false"])
+    with pytest.raises(ValueError, match="no effect"):
+        replace(find("synthetic/dualdistill-centerpoint").build(), data=full.data)
+    assert override(full, ["distiller.instances=false", "data.instances=none"]).data == replace(
+        full.data, instances=None
+    )
+
+
+def test_a_method_of_ones_own_may_learn_from_instances():
+    full = find("synthetic/x3kd-full-centerpoint").build()
+    own = UnloadedMethod(reference="somewhere.py:Method", settings="{}")
+    assert replace(full, distiller=own).data.instances is not None
+
+
+def test_a_whole_trained_student_leaves_nothing_else_to_start_from():
+    with pytest.raises(UserError, match="init_head_from_teacher would put"):
+        override(find("synthetic/dualdistill-centerpoint").build(), ["student.pretrained=a.safetensors"])
+    with pytest.raises(UserError, match=r"image\.pretrained has no effect"):
+        override(find("nuscenes/student").build(), ["student.pretrained=a.safetensors"])
+    alone = override(find("synthetic/student").build(), ["student.pretrained=a.safetensors"])
+    assert from_plain(to_plain(alone)) == alone
