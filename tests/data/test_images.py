@@ -51,7 +51,7 @@ def test_a_painted_dot_arrives_where_the_matrix_says(seed: int) -> None:
         ((512, 1408), ImageAugmentation(scale=(-0.108, 0.22), test_scale=0.0), (792, 1408), (0, 280)),
     ],
 )
-def test_test_views_are_those_of_the_specification(
+def test_test_views_are_the_documented_ones(
     size: tuple[int, int], ranges: ImageAugmentation, resized: tuple[int, int], crop: tuple[int, int]
 ) -> None:
     view = draw_view(ranges, size, FULL, None)

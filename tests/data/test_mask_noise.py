@@ -70,7 +70,7 @@ def test_more_noise_misses_every_object_that_less_noise_misses(seed: int) -> Non
     assert all((less - doubt).abs().min() < 1e-5 for doubt in kept)
 
 
-def test_at_full_noise_the_rates_are_those_of_the_specification() -> None:
+def test_at_full_noise_the_rates_are_the_documented_ones() -> None:
     many = with_noise(rectangles(600, 24, (90, 160)), 1.0)
     is_false = many.score < 0.4
     real = ~is_false  # Beta(5, 2) is below 0.4 in 4 of 100

@@ -138,7 +138,7 @@ def test_losses_of_clueless_predictions_are_their_closed_forms():
     assert_close(3 * softmax_depth_loss(uniform, bins), torch.tensor(17.142064), rtol=1e-5, atol=0)
 
 
-def test_the_numeric_case_of_the_specification():
+def test_the_worked_depth_loss():
     logits = torch.linspace(-3, 3, 236).view(1, 59, 2, 2)
     depth = torch.tensor([[[10.4, 0.0], [0.0, 1.0]]])
     loss = 100 * sigmoid_depth_loss(logits, depth_bins(depth, first=1.0, step=1.0, count=59))

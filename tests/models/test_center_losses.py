@@ -21,7 +21,7 @@ def fresh(batch: int = 1, shape: tuple[int, int] = (128, 128)) -> HeadOutput:
     return HeadOutput(heatmap=torch.full((batch, 10, *shape), -2.19), regression=torch.zeros(batch, 6, 10, *shape))
 
 
-def test_one_car_costs_what_the_specification_says():
+def test_one_car_costs_the_worked_loss():
     output, targets = fresh(), center_targets((boxes_of([CAR], [0]),), GRID, CONFIG)
     cars = gaussian_focal(output.heatmap, targets.heatmap)[:, 0]
     peak = targets.heatmap[:, 0] == 1

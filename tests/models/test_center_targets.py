@@ -16,7 +16,7 @@ CONFIG = CenterHeadConfig()
 CAR = (10.3, -4.7, -0.9, 4.6, 1.9, 1.6, 0.3, 3.0, 0.5)
 
 
-def test_a_car_becomes_the_numbers_of_the_specification():
+def test_a_car_becomes_the_worked_target():
     targets = center_targets((boxes_of([CAR], [0]),), GRID, CONFIG)
     assert targets.index[0, 0, 0] == 58 * 0 + 7500 == 58 * 128 + 76
     expected = [0.875, 0.125, -0.9, 1.526056, 0.641854, 0.470004, 0.295520, 0.955336, 3.0, 0.5]
@@ -25,7 +25,7 @@ def test_a_car_becomes_the_numbers_of_the_specification():
     assert targets.heatmap[0, 0, 58, 76] == 1
 
 
-def test_a_patch_of_radius_two_has_the_weights_of_the_specification():
+def test_a_patch_of_radius_two_has_the_documented_weights():
     patch = draw_gaussians(torch.zeros(1, 5, 5), torch.tensor([0]), torch.tensor([[2, 2]]), torch.tensor([2]))[0]
     expected = {
         (0, 0): 1.0,

@@ -69,7 +69,7 @@ def test_strided_is_the_dense_convolution_where_its_window_meets_something(share
     ("z", "padding", "answers"),
     [(7, (1, 1, 1), [3, 4]), (7, (0, 1, 1), [3]), (8, (0, 1, 1), [3, 4])],
 )
-def test_one_voxel_answers_at_the_cells_the_specification_names(z, padding, answers):
+def test_one_voxel_reaches_the_documented_cells(z, padding, answers):
     x = SparseTensor(torch.ones(1, 1), Sites(torch.tensor([[0, z, 100, 200]]), (41, 256, 256), 1))
     found = x.strided(torch.ones(1, 3, 3, 3, 1), (2, 2, 2), padding).sites.cells
     assert found.tolist() == [[0, level, 50, 100] for level in answers]
