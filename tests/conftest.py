@@ -13,8 +13,6 @@ from dualdistill.synthetic import TINY, make_synthetic
 settings.register_profile("dualdistill", deadline=None)
 settings.load_profile("dualdistill")
 
-REPOSITORY = Path(__file__).parents[1]
-
 
 @pytest.fixture(scope="session")
 def nuscenes_root() -> Path:
