@@ -109,6 +109,11 @@ class LabelDistillConfig:
         return {name: weight for name, (on, weight) in who.items() if on}
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Maps of the teacher that are compared; a teacher cache may leave out the others."""
+        return tuple(f"stage{stage}" for stage in self.teacher_stages if self.lidar)
+
+    @property
     def weights(self) -> dict[str, float]:
         """Of every loss by name."""
         weights = {f"{guide}/{level}": w for guide, w in self.guides.items() for level in self.student_levels}

@@ -38,13 +38,13 @@ def open_dataset(
     """The samples of a split as the experiment's networks take them.
 
     Args:
-        remembered: Whether the teacher's answers are cached, so that it need not see points (virtual ones may still
+        remembered: Whether the teacher's output is cached, so that points are not needed (virtual ones may still
             serve as depth labels).
     """
     positions = samples_of_split(index, split)
     data = experiment.data
-    if remembered and data.virtual_points is None:
-        data = replace(data, points=False)
+    if remembered and (data.virtual_points is None or not data.virtual_points.depth_from_virtual):
+        data = replace(data, points=False, virtual_points=None)
     return NuscenesDataset(index, data, positions, training=training, seed=seed)
 
 

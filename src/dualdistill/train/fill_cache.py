@@ -145,6 +145,11 @@ def _identity(experiment: Experiment, index: NuscenesIndex, teacher_sha256: str)
 
 
 def maps_read(experiment: Experiment, answer: BevOutput) -> tuple[str, ...]:
-    """The maps of the teacher that the distiller looks at; all, where it does not say."""
+    """The maps of the teacher that a cache keeps.
+
+    The coarse stages and the neck always, so that most distillers share one cache; the canvas and the finest stage,
+    most of the bytes, only where the distiller reads them.
+    """
     every = ("canvas", *(f"stage{number}" for number in range(len(answer.stages))), "neck")
-    return getattr(experiment.distiller, "reads", every)
+    read = getattr(experiment.distiller, "reads", every)
+    return tuple(name for name in every if name in (*every[2:], *read))
