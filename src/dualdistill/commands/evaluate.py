@@ -76,7 +76,10 @@ class LoadedDetector:
 
     def dataset(self, index: NuscenesIndex, split: str | None) -> NuscenesDataset:
         split = split or split_names(index.version)[1]
-        return open_dataset(self.experiment, index, split=split, training=False, seed=self.facts["seed"])
+        sees_no_points = self.experiment.role == "student"
+        return open_dataset(
+            self.experiment, index, split=split, training=False, seed=self.facts["seed"], remembered=sees_no_points
+        )
 
 
 def _computable(experiment: Experiment) -> Experiment:

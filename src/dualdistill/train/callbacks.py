@@ -103,7 +103,10 @@ class Checkpointer(pl.Callback):
         state.mkdir(exist_ok=True)
         if module.average is not None:
             save_weights(state / "raw_weights.safetensors", module.detector, facts)
-        torch.save({"optimiser": trainer.optimizers[0].state_dict(), "step": module.step}, state / "optimiser.pt")
+        kept = {"optimiser": trainer.optimizers[0].state_dict(), "step": module.step}
+        if module.bound is not None:
+            kept["gradient_sums"] = module.bound.sums
+        torch.save(kept, state / "optimiser.pt")
         self.run.link("last", name)
 
 

@@ -85,7 +85,10 @@ def restore(module: TrainingModule, checkpoint: Path, role: str) -> None:
     load_weights(module.detector, kept)
     if module.distillation is not None:
         load_weights(module.distillation.distiller, checkpoint / "distiller.safetensors")
-    module.optimiser_state = torch.load(state / "optimiser.pt", map_location="cpu", weights_only=True)["optimiser"]
+    saved = torch.load(state / "optimiser.pt", map_location="cpu", weights_only=True)
+    module.optimiser_state = saved["optimiser"]
+    if module.bound is not None:
+        module.bound.sums = saved["gradient_sums"]
 
 
 def step_of(checkpoint: Path) -> int:

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dualdistill.experiment.training import TrainingConfig
 from dualdistill.structures import Batch, weighted_sum
+from dualdistill.train.gradient_bound import EVERY, GradientBound
 from dualdistill.train.schedule import learning_rate, momentum, parameter_groups
 from dualdistill.train.step import Detector, Distillation, channels_last, training_losses
 
@@ -35,7 +36,9 @@ class TrainingModule(pl.LightningModule):
         self.total_steps = total_steps
         self.start_step = start_step
         self.seed = seed
-        self.weights = self.learner.weights | (distillation.weights if distillation else {})
+        distill = distillation.weights if distillation else {}
+        self.weights = self.learner.weights | {name: config.distill_weight * w for name, w in distill.items()}
+        self.bound = GradientBound(config.gradient_share) if config.gradient_share is not None else None
         self.average = (
             AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
             if config.ema_decay
@@ -94,8 +97,15 @@ class TrainingModule(pl.LightningModule):
         return self.distillation is not None and self.step < self.config.distill_fraction * self.total_steps
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses = training_losses(self.learner, self.distillation if self.taught else None, batch)
+        learnt = self.learner(batch)
+        losses = training_losses(self.learner, self.distillation if self.taught else None, batch, learnt)
         total = weighted_sum(losses, self.weights)
+        if self.bound is not None and self.taught:
+            own = {name: loss for name, loss in losses.items() if name in self.learner.weights}
+            distill = weighted_sum({name: loss for name, loss in losses.items() if name not in own}, self.weights)
+            if self.step % EVERY == 0:
+                self.bound.measure(weighted_sum(own, self.weights), distill, learnt.canvas)
+            total = total - (1 - self.bound.factor) * distill
         if self.distillation is not None and not self.taught:
             # Processes that share a batch wait for a gradient of every parameter.
             total = total + 0.0 * sum(p.sum() for p in self.distillation.parameters())
@@ -129,5 +139,7 @@ class TrainingModule(pl.LightningModule):
         record["data_share"] = self._data_seconds / total if total else 0.0
         if self.distillation is not None:
             record |= {f"diagnostics/{name}": value for name, value in self.distillation.diagnostics().items()}
+        if self.bound is not None:
+            record["distill_factor"] = self.bound.factor
         self._data_seconds = self._step_seconds = 0.0
         return record

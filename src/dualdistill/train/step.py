@@ -109,9 +109,14 @@ def freeze(module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def training_losses(student: Detector, distillation: Distillation | None, batch: Batch) -> Losses:
-    """Everything one step minimises, unweighted, by name. A teacher learns alone, as a student without distillation."""
-    learnt = student(batch)
+def training_losses(
+    student: Detector, distillation: Distillation | None, batch: Batch, learnt: BevOutput | None = None
+) -> Losses:
+    """Everything one step minimises, unweighted, by name. A teacher learns alone, as a student without distillation.
+
+    Args: `learnt` is the student's output for the batch, where the caller has it.
+    """
+    learnt = student(batch) if learnt is None else learnt
     if distillation is None:
         return student.losses(learnt, batch)
     if not isinstance(student, Student):
