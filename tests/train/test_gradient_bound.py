@@ -14,21 +14,22 @@ def losses(head_gradient: float, distill_gradient: float) -> tuple[torch.Tensor,
 
 def test_where_the_heads_gradient_dominates_nothing_changes():
     bound = GradientBound(0.5)
-    bound.measure(*losses(2.0, 0.9))
+    bound.update(*losses(2.0, 0.9))
     assert bound.factor == 1.0
 
 
 @pytest.mark.parametrize("distill", [1.5, 10.0, 1e4])
 def test_a_larger_gradient_is_scaled_to_the_share(distill):
     bound = GradientBound(0.5)
-    bound.measure(*losses(2.0, distill))
+    bound.update(*losses(2.0, distill))
     assert bound.factor * distill == pytest.approx(0.5 * 2.0)
 
 
 def test_the_running_means_weigh_a_measurement_by_its_age():
     bound = GradientBound(1.0)
-    bound.measure(*losses(1.0, 10.0))
-    bound.measure(*losses(1.0, 20.0))
+    for _ in range(EVERY):
+        bound.update(*losses(1.0, 10.0))
+    bound.update(*losses(1.0, 20.0))
     old = DECAY**EVERY
     assert bound.factor == pytest.approx((1 + old) / (20 + 10 * old))
 
@@ -36,14 +37,14 @@ def test_the_running_means_weigh_a_measurement_by_its_age():
 def test_a_distiller_that_does_not_reach_the_map_is_not_bounded():
     head, _, canvas = losses(1.0, 1.0)
     bound = GradientBound(0.5)
-    bound.measure(head, torch.ones(1, requires_grad=True).sum(), canvas)
+    bound.update(head, torch.ones(1, requires_grad=True).sum(), canvas)
     assert bound.factor == 1.0
 
 
 def test_measuring_leaves_the_graph_for_the_backward_pass():
     head, distill, canvas = losses(1.0, 4.0)
     bound = GradientBound(0.5)
-    bound.measure(head, distill, canvas)
+    bound.update(head, distill, canvas)
     (head + bound.factor * distill).backward()
     assert canvas.grad.item() == pytest.approx(1.5)
 

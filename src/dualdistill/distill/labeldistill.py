@@ -16,12 +16,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay, upsample
-from dualdistill.distill.blocks import FrozenModule, ResidualBlock
+from dualdistill.distill.blocks import ResidualBlock
 from dualdistill.distill.crd import RESPONSES, HeadCriterion, response_weights
 from dualdistill.distill.label_encoder import LabelEncoder
 from dualdistill.distill.responses import TASK_OF_CLASS, gaussian_focal, in_students_units, probability, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.ops.frozen import FrozenModule
 from dualdistill.ops.processes import mean_count
 from dualdistill.structures import TASKS, BevOutput, Boxes, HeadOutput, Losses, Targets
 
