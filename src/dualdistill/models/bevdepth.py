@@ -20,7 +20,7 @@ from dualdistill.geometry.frustum import frustum, lift
 from dualdistill.models.bevdepth_config import BevDepthConfig, LiftConfig, distill_bevdepth, official_bevdepth
 from dualdistill.models.center_decode import decode
 from dualdistill.models.center_losses import center_losses
-from dualdistill.models.center_targets import CenterTargets, center_targets
+from dualdistill.models.center_targets import center_targets
 from dualdistill.models.checkpoints import load_weights
 from dualdistill.models.depth_loss import depth_bins, sigmoid_depth_loss, softmax_depth_loss
 from dualdistill.models.image_backbone import ImageEncoder
@@ -102,32 +102,28 @@ class BevDepth(nn.Module):
         )
 
     def targets(self, batch: Batch) -> Targets:
-        """What the head and the depth network should answer."""
-        return self._targets(batch, self._center_targets(batch))
-
-    def _targets(self, batch: Batch, drawn: CenterTargets) -> Targets:
+        """What the head and the depth network should predict."""
+        scale = self._velocity_scale(batch)
+        center = center_targets(batch.boxes, self.grid, self.config.head, velocity_scale=scale)
         return Targets(
             boxes=batch.boxes,
-            heatmap=drawn.heatmap,
+            heatmap=center.heatmap,
             depth=batch.depth,
             depth_instance=batch.depth_instance,
             instances=batch.instances,
-            velocity_scale=self._velocity_scale(batch),
+            velocity_scale=scale,
+            center=center,
         )
 
-    def losses(self, output: BevOutput, batch: Batch) -> Losses:
-        """The head's losses and "depth", unweighted.
+    def losses(self, output: BevOutput, targets: Targets) -> Losses:
+        """The head's losses and "depth", unweighted, against `self.targets` of the batch.
 
         Raises:
-            ValueError: if the batch has no depth, or one of another size than the image features.
+            ValueError: if the targets have no depth, or one of another size than the image features.
         """
-        return self.examine(output, batch)[0]
-
-    def examine(self, output: BevOutput, batch: Batch) -> tuple[Losses, Targets]:
-        """`losses` and `targets`, the targets drawn once."""
-        drawn = self._center_targets(batch)
-        losses = center_losses(output.predictions, drawn) | {"depth": self._depth_loss(output, batch)}
-        return losses, self._targets(batch, drawn)
+        if targets.center is None:
+            raise ValueError("the head's losses need targets.center, got None: take the targets of this detector")
+        return center_losses(output.predictions, targets.center) | {"depth": self._depth_loss(output, targets)}
 
     def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]:
         """Detections of each sample in the augmented BEV frame, metres a second."""
@@ -183,24 +179,21 @@ class BevDepth(nn.Module):
                 return pose_vector(*calibration)
             return calibration_vector(*calibration, batch.augmented_from_bev)
 
-    def _center_targets(self, batch: Batch) -> CenterTargets:
-        return center_targets(batch.boxes, self.grid, self.config.head, velocity_scale=self._velocity_scale(batch))
-
     def _velocity_scale(self, batch: Batch) -> Float[Tensor, "batch"] | None:
         """Seconds times which the head learns velocities; None for metres a second."""
         return self._cameras(batch).frame_gap if self.config.temporal.warps else None
 
-    def _depth_loss(self, output: BevOutput, batch: Batch) -> Float[Tensor, ""]:
+    def _depth_loss(self, output: BevOutput, targets: Targets) -> Float[Tensor, ""]:
         assert output.camera is not None
         logits = output.camera.depth_logits.flatten(0, 1)
-        if batch.depth is None:
-            raise ValueError("the depth loss needs batch.depth, got None")
-        if batch.depth.shape[-2:] != logits.shape[-2:]:
+        if targets.depth is None:
+            raise ValueError("the depth loss needs targets.depth, got None")
+        if targets.depth.shape[-2:] != logits.shape[-2:]:
             raise ValueError(
-                f"batch.depth must have the size of the image features, {tuple(logits.shape[-2:])}, "
-                f"got {tuple(batch.depth.shape[-2:])}: is it made for stride {self.config.image.stride}?"
+                f"targets.depth must have the size of the image features, {tuple(logits.shape[-2:])}, "
+                f"got {tuple(targets.depth.shape[-2:])}: is it made for stride {self.config.image.stride}?"
             )
-        bins = self._bins(batch.depth.flatten(0, 1))
+        bins = self._bins(targets.depth.flatten(0, 1))
         if self.config.lift.loss == "sigmoid":
             return sigmoid_depth_loss(logits, bins)
         return softmax_depth_loss(logits.float().softmax(dim=1), bins)
