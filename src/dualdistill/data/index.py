@@ -1,15 +1,14 @@
 """A nuScenes root as memory-mapped columns, without the devkit."""
 
-import gc
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float, Int
 
@@ -19,8 +18,8 @@ from dualdistill.data.columns import Position, Texts, read_columns, write_column
 from dualdistill.data.tables import TABLES, find_version, require_tables
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 
-LAYOUT = 3
-"""Of the cached columns; a change makes every root be indexed anew."""
+LAYOUT = 4
+"""Version of the cached columns; a change makes every root be indexed anew."""
 
 Rows = Position | Int[np.ndarray, "*rows"] | list[int]
 """One sensor record, or several."""
@@ -167,11 +166,14 @@ class NuscenesIndex:
         version = find_version(root, version)
         require_tables(root / version)
         folder = _cache_folder(root, version)
-        if not folder.is_dir():
-            store_folder(folder, lambda target: _write(root / version, target))
-            for stale in folder.parent.iterdir():
-                if stale != folder:
-                    shutil.rmtree(stale, ignore_errors=True)
+        try:
+            return cls.load(root, version, folder)
+        except (OSError, pa.ArrowException, LookupError, TypeError, ValueError):  # not made yet, or damaged
+            shutil.rmtree(folder, ignore_errors=True)
+        store_folder(folder, lambda target: _write(root / version, target))
+        for stale in folder.parent.iterdir():
+            if stale != folder:
+                shutil.rmtree(stale, ignore_errors=True)
         return cls.load(root, version, folder)
 
     @classmethod
@@ -196,14 +198,6 @@ def _cache_folder(root: Path, version: str) -> Path:
 
 
 def _write(version_folder: Path, target: Path) -> None:
-    # Millions of records come in and none is part of a cycle: the collector would walk them again and again.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        with tempfile.TemporaryDirectory(dir=target) as scratch:
-            for name, columns in build_columns(version_folder, Path(scratch)):
-                write_columns(target / f"{name}.arrow", columns)
-                del columns  # of gigabytes there should be one at a time
-    finally:
-        if collecting:
-            gc.enable()
+    for name, columns in build_columns(version_folder):
+        write_columns(target / f"{name}.arrow", columns)
+        del columns  # of gigabytes there should be one at a time

@@ -8,7 +8,7 @@ import pytest
 
 from dualdistill.data.splits import official_splits
 from dualdistill.data.synthetic import TINY
-from dualdistill.data.synthetic.tables import TABLES
+from dualdistill.data.tables import TABLES
 
 Tables = dict[str, dict[str, dict[str, Any]]]
 

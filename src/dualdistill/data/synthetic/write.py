@@ -20,7 +20,7 @@ from dualdistill.errors import UserError
 from dualdistill.structures import CAMERAS
 
 GENERATOR_VERSION = 1
-"""Raised whenever the same config gives other bytes."""
+"""Raised whenever the same config gives other values; how tables are laid out does not count."""
 _STAMP, _UNFINISHED = "synthetic.json", "synthetic.unfinished"
 _FOLDERS = ("samples", "sweeps", "maps", "masks", VERSION)
 
