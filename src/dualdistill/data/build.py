@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 
 from dualdistill.data.build_annotations import annotation_columns
-from dualdistill.data.read_tables import Columns, in_order, key_of, read_table, read_table_columns
+from dualdistill.data.read_tables import Columns, in_order, key_of, read_records, read_table_columns
 from dualdistill.data.tables import (
     Attribute,
     CalibratedSensor,
@@ -22,7 +22,7 @@ from dualdistill.data.tables import (
     Sensor,
     require_tables,
 )
-from dualdistill.data.tokens import FARTHEST, Tokens, keys_of
+from dualdistill.data.tokens import FARTHEST, Tokens
 from dualdistill.errors import UserError
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 from dualdistill.structures import CAMERAS
@@ -60,14 +60,14 @@ def build_columns(folder: Path) -> Iterator[tuple[str, Columns]]:
     del data
     yield "sensor_poses", _ego_poses(folder, data_tokens, poses)
     del data_tokens, poses
-    categories, attributes = read_table(folder, Category), read_table(folder, Attribute)
+    categories, attributes = (read_table_columns(folder, record, "token name") for record in (Category, Attribute))
     annotations = annotation_columns(folder, sample_tokens, samples["sample_timestamp_us"], categories, attributes)
     of_sample = annotations.pop("annotation_sample")
-    samples["annotation_count"] = np.bincount(of_sample, minlength=len(sample_tokens))
+    samples["annotation_count"] = np.bincount(of_sample, minlength=len(samples["sample_scene"]))
     yield "samples", samples
     yield "annotations", annotations
-    yield "categories", {"categories": [category.name for category in categories]}
-    yield "attributes", {"attributes": [attribute.name for attribute in attributes]}
+    yield "categories", {"categories": categories["name"]}
+    yield "attributes", {"attributes": attributes["name"]}
 
 
 def _scenes_and_samples(folder: Path) -> tuple[Columns, Columns, Tokens]:
@@ -105,20 +105,21 @@ def _scenes_and_samples(folder: Path) -> tuple[Columns, Columns, Tokens]:
 def _calibrations(folder: Path) -> tuple[Columns, Int[np.ndarray, "calibrations"], Tokens]:
     """Mounting and camera matrix of each sensor (identity for others than cameras); and its channel, -1 for those that
     an index leaves out (radar)."""
-    sensors, records = read_table(folder, Sensor), read_table(folder, CalibratedSensor)
-    number = np.array([CHANNELS.index(s.channel) if s.channel in CHANNELS else -1 for s in sensors], dtype=np.int64)
-    tokens, sensor_tokens = Tokens.of(folder, CalibratedSensor, records), Tokens.of(folder, Sensor, sensors)
-    linked = keys_of(record.sensor_token for record in records)
-    channels = number[sensor_tokens.positions(tokens, "sensor_token", linked)]
+    records = [each for part in read_records(folder, CalibratedSensor) for each in part]
+    tokens = Tokens(folder, CalibratedSensor, np.array([key_of(record.token) for record in records], np.int64))
+    linked = np.array([key_of(record.sensor_token) for record in records], np.int64)
+    sensors = read_table_columns(folder, Sensor, "token channel")
+    sensor = Tokens(folder, Sensor, sensors["token"]).positions(tokens, "sensor_token", linked)
+    number = [CHANNELS.index(channel) if channel in CHANNELS else -1 for channel in sensors["channel"].to_pylist()]
+    channels = np.array(number, dtype=np.int64)[sensor]
     rotation = np.array([record.rotation for record in records], dtype=np.float64).reshape(-1, 4)
     translation = np.array([record.translation for record in records], dtype=np.float64).reshape(-1, 3)
     tokens.require_poses(rotation, translation)
     intrinsics = np.tile(np.eye(3), (len(records), 1, 1))
     is_camera = (channels >= 0) & (channels != LIDAR)
     of_cameras = [record.camera_intrinsic for record, camera in zip(records, is_camera, strict=True) if camera]
-    shaped = [len(rows) == 3 and all(len(row) == 3 for row in rows) for rows in of_cameras]
     good = ~is_camera
-    good[is_camera] = shaped
+    good[is_camera] = [[len(row) for row in rows] == [3, 3, 3] for rows in of_cameras]
     tokens.require(good, "camera_intrinsic", "a camera matrix that is not 3x3")
     intrinsics[is_camera] = np.array(of_cameras, dtype=np.float64).reshape(-1, 3, 3)
     focal = intrinsics[:, [0, 1], [0, 1]]
@@ -148,7 +149,7 @@ def _sensor_data(
     records["sample"] = samples.positions(referring, "sample_token", records.pop("sample_token"))
     records = in_order(records, np.lexsort((records["timestamp"], records["channel"])))
     tokens = Tokens(folder, SampleData, records.pop("token"))
-    links = tokens.links(records, records["channel"], np.arange(len(tokens)), "sensor")
+    links = tokens.links(records, records["channel"], np.arange(len(tokens.keys)), "sensor")
     outside = np.asarray(pc.match_substring_regex(records["filename"], _NOT_INSIDE))
     tokens.require(~outside, "filename", "a file name that is empty, absolute or leaves the root")
     return (
@@ -179,9 +180,8 @@ def _require_images(data: Columns, tokens: Tokens, intrinsics: Float[np.ndarray,
     tokens.require(other | good, "height width", f"no image height and width between 1 and {LARGEST_SIDE}")
     principal = intrinsics[:, [1, 0], 2][data["data_calibration"]]
     inside = ((principal >= 0) & (principal <= size)).all(axis=1)
-    tokens.require(
-        other | inside, "calibrated_sensor_token", "a calibrated sensor whose principal point lies outside the image"
-    )
+    what = "a calibrated sensor whose principal point lies outside the image"
+    tokens.require(other | inside, "calibrated_sensor_token", what)
 
 
 def _ego_poses(folder: Path, data: Tokens, linked: Int[np.ndarray, "data"]) -> Columns:

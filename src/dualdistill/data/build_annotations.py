@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from dualdistill.data.read_tables import Columns, in_order, read_table, read_table_columns
+from dualdistill.data.read_tables import Columns, in_order, read_table_columns
 from dualdistill.data.tables import Attribute, Category, Instance, SampleAnnotation, Visibility
 from dualdistill.data.tokens import FARTHEST, Tokens
 from dualdistill.structures import CLASSES
@@ -39,10 +39,13 @@ def annotation_columns(
     folder: Path,
     samples: Tokens,
     sample_timestamp_us: Int[np.ndarray, "samples"],
-    categories: list[Category],
-    attributes: list[Attribute],
+    categories: Columns,
+    attributes: Columns,
 ) -> Columns:
     """Boxes by sample, in the order of the table within one.
+
+    Args:
+        categories: `token` and `name` of the records of that table; the same for `attributes`.
 
     Raises:
         UserError: for a box that is degenerate, or a link that leads nowhere or the wrong way.
@@ -59,17 +62,18 @@ def annotation_columns(
     tokens = Tokens(folder, SampleAnnotation, records["token"])
     instances = read_table_columns(folder, Instance, "token category_token")
     instance_tokens = Tokens(folder, Instance, instances["token"])
-    category_tokens = Tokens.of(folder, Category, categories)
-    attribute_tokens = Tokens.of(folder, Attribute, attributes)
-    levels = sorted(read_table(folder, Visibility), key=lambda visibility: visibility.level)
-    visibility_tokens = Tokens.of(folder, Visibility, levels)
+    category_tokens = Tokens(folder, Category, categories["token"])
+    attribute_tokens = Tokens(folder, Attribute, attributes["token"])
+    visibilities = read_table_columns(folder, Visibility, "token level")
+    visibilities = in_order(visibilities, np.argsort(visibilities["level"].to_numpy(zero_copy_only=False)))
+    visibility_tokens = Tokens(folder, Visibility, visibilities["token"])
 
     instance = instance_tokens.positions(tokens, "instance_token", records.pop("instance_token"))
     links = tokens.links(records, instance, records["sample"], "instance")
     category = category_tokens.positions(instance_tokens, "category_token", instances["category_token"])[instance]
     attribute = attribute_tokens.positions(tokens, "attribute_tokens", records.pop("attribute_tokens"), optional=True)
     visibility = visibility_tokens.positions(tokens, "visibility_token", records.pop("visibility_token"), optional=True)
-    class_of_category = np.array([_class_index(each.name) for each in categories], dtype=np.int64)
+    class_of_category = np.array([_class_index(name) for name in categories["name"].to_pylist()], dtype=np.int64)
     center, size = records["translation"], records["size"][:, [1, 0, 2]]
     tokens.require_poses(records["rotation"], center)
     tokens.require((size > 0).all(axis=1), "size", "a size that is not positive")

@@ -65,11 +65,6 @@ def read_records(folder: Path, record: type[AnyRecord]) -> Iterator[list[AnyReco
         raise UserError(f"cannot read {path} ({error.strerror}): check the disk and the permissions") from error
 
 
-def read_table(folder: Path, record: type[AnyRecord]) -> list[AnyRecord]:
-    """All records of a small table; see `read_records`."""
-    return [each for records in read_records(folder, record) for each in records]
-
-
 key_of: Callable[[str], int] = hash
 """64 bits that stand for a token in this process, 0 for an empty one. Two tokens of a table as large as trainval's have
 equal ones by chance in one of 10^7 runs."""
@@ -180,9 +175,7 @@ def _explain(piece: bytes, error: Exception, before: int) -> str:
     remedy = "unpack the metadata archive of this version again"
     if isinstance(error, msgspec.ValidationError):
         where = re.sub(r"\$\[(\d+)\]", lambda match: f"$[{before + int(match[1])}]", str(error))
-        if "out of range" not in where:
-            return f"a record is not as nuScenes v1.0 has it ({where}); {remedy}"
-        return f"a record holds a number that is not finite ({where}); correct or remove the record"
+        return f"a record is not as nuScenes v1.0 has it ({where}): correct or remove it, or {remedy}"
     try:
         records = json.loads(piece)
     except ValueError as unreadable:

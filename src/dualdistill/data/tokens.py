@@ -1,6 +1,5 @@
 """Tokens of a table, the links between tables that they make, and errors that name a record."""
 
-from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -17,25 +16,12 @@ FARTHEST = 1e8
 Keys = Int[np.ndarray, "records"]
 
 
-def keys_of(tokens: Iterable[str]) -> Keys:
-    """Keys of some tokens."""
-    return np.fromiter(map(key_of, tokens), np.int64)
-
-
 class Tokens:
     """Tokens of the records of one table, by their keys, in any order."""
 
     def __init__(self, folder: Path, record: type[Record], keys: Keys):
         self.folder, self.record, self.keys = folder, record, keys
         self.path = folder / f"{record.table}.json"
-
-    @classmethod
-    def of(cls, folder: Path, record: type[Record], records: Sequence[Record]) -> "Tokens":
-        """Tokens of records that were read as such."""
-        return cls(folder, record, keys_of(each.token for each in records))
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
     @cached_property
     def _sorted(self) -> tuple[Int[np.ndarray, "records"], Keys]:
