@@ -81,15 +81,12 @@ def _scenes_and_samples(folder: Path) -> tuple[Columns, Columns, Tokens]:
     samples["scene"] = scene_tokens.positions(referring, "scene_token", samples.pop("scene_token"))
     samples = in_order(samples, np.lexsort((samples["timestamp"], samples["scene"])))
     kept, scene = np.unique(samples["scene"], return_inverse=True)
-    first = np.searchsorted(scene, np.arange(len(kept)))
     tokens = Tokens(folder, Sample, samples["token"])
     links = tokens.links(samples, scene, np.arange(len(scene)), "scene")
     return (
         {
             "scene_name": scenes["name"].take(pa.array(kept)),
             "scene_token": scenes["token_text"].take(pa.array(kept)),
-            "scene_first_sample": first,
-            "scene_last_sample": np.append(first[1:], len(scene)) - 1,
         },
         {
             "sample_token": samples["token_text"],

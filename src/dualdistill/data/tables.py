@@ -127,7 +127,7 @@ class SampleData(Record, kw_only=True, gc=False):
     fileformat: str = ""
     is_key_frame: bool
     height: Integer | None = None
-    """Of an image, pixels; 0 or null for other sensors."""
+    """Pixels of an image; 0 or null for other sensors."""
     width: Integer | None = None
     filename: str
     """Relative to the root."""
