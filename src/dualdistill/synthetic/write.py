@@ -21,7 +21,7 @@ from dualdistill.synthetic.scene import SceneRecord, play_scene
 from dualdistill.synthetic.tables import MAP_FILE, VERSION, write_tables
 
 GENERATOR_VERSION = 1
-"""Raised whenever the same config gives other bytes."""
+"""Raised whenever the same config gives other values; how tables are laid out does not count."""
 _FIRST_FREE_SCENE = 2000
 """nuScenes numbers its scenes up to 1110."""
 _STAMP, _UNFINISHED = "synthetic.json", "synthetic.unfinished"
