@@ -98,3 +98,19 @@ def predict(
         picture=picture,
     )
     write_json(json_file, answer)
+
+
+def gradients(
+    run: Annotated[Path, typer.Argument(help="A student's run folder.")],
+    data: Annotated[Path | None, typer.Option(help="Root of its data; default: where it was trained.")] = None,
+    checkpoint: Annotated[str, typer.Option(help="last, best, or step_000400.")] = "last",
+    batches: Annotated[int, typer.Option(min=1, help="To take the mean of.")] = 8,
+    json_file: JsonFile = None,
+) -> None:
+    """Share of the gradient that each loss puts on a student, and its cosine with that of detection."""
+    from dataclasses import asdict
+
+    from dualdistill.commands.gradients import gradient_shares
+
+    shares = gradient_shares(console, run, data=data, batches=batches, checkpoint=checkpoint)
+    write_json(json_file, [asdict(share) for share in shares])
