@@ -204,8 +204,8 @@ STUDIES = {
                 recipe="synthetic/label-encoder-centerpoint", sets=("training.steps=1000",), teacher="centerpoint"
             ),
         },
-        # Batch and learning rate: chosen on seed 101 by the student alone at 1,200 samples (mAP / NDS). Batch 4 with the
-        # recipe's rate 4.3 / 14.3; batch 8 with it 2.8 / 10.6, with twice the rate 4.1 / 12.6.
+        # Batch and learning rate: chosen on seed 101 by the student alone at 1,200 samples (mAP / NDS). Batch 4 and the
+        # recipe's rate: 4.3 / 14.3; batch 8 and that rate: 2.8 / 10.6; batch 8 and twice the rate: 4.1 / 12.6.
         student_sets=("student.image.frozen_stem=true",),
         distilled_sets=("training.cache_precision=fp16",),
         backbone="backbone",
@@ -216,7 +216,7 @@ STUDIES = {
         summary="two methods, two seeds, a tiny world, a handful of steps: shows that the command works, no more",
         world=TINY,
         rows=tuple(row for row in ROWS if row.key in (STUDENT, "head-centerpoint", "dualdistill-centerpoint")),
-        seeds={4: (1, 2), 8: (1, 2)},
+        seeds={4: (1, 2)},
         networks={
             "teacher-centerpoint": Network(
                 recipe="synthetic/teacher-centerpoint", sets=("training.steps=2", "training.batch_size=2")

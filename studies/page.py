@@ -55,8 +55,8 @@ def write_readme(study: Study, results: Mapping[str, Any], readme: Path) -> None
             gains = (_gain(runs, row, reference, budget, "mean_ap") for reference in (STUDENT, row.control))
             lines.append("| " + " | ".join([row.name, str(len(found)), _mean(found), *gains, _published(row)]) + " |")
     caption = (
-        f"{budget:,} training samples, mAP in percent on held-out synthetic scenes; paired differences with 95 % "
-        "intervals over seeds where there are several; publ.: gain on nuScenes val in the literature, not measured here."
+        f"{budget:,} training samples, mAP in percent on held-out synthetic scenes; paired differences with 95 % intervals "
+        "over seeds where there are several; publ.: gain on nuScenes val in the literature, not measured here."
     )
     text = readme.read_text()
     before, after = text[: text.index(begin) + len(begin)], text[text.index(end) :]
