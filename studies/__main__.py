@@ -27,7 +27,7 @@ def main() -> None:
     page.add_argument("--readme", type=Path, help="also put a table between this file's markers")
     given = parser.parse_args()
     study = STUDIES[given.study]
-    file = given.results / f"{study.name}.json"
+    file = given.results / f"{study.record or study.name}.json"
     if given.verb == "page":
         from studies.page import write_page, write_readme
 
@@ -35,7 +35,7 @@ def main() -> None:
         if given.readme is not None:
             write_readme(study, results.read(file), given.readme)
         return
-    out = given.out.resolve() / study.name
+    out = given.out.resolve() / (study.record or study.name)
     place = Workplace(
         study=study, data=(given.data or out / "world").resolve(), out=out, results=file, weights=given.weights
     )

@@ -73,6 +73,8 @@ class Study:
 
     name: str
     summary: str
+    record: str = ""
+    """Name of the study in whose result file the runs are; empty: its own."""
     world: SyntheticConfig
     rows: tuple[Row, ...]
     seeds: dict[int, tuple[int, ...]]
@@ -139,6 +141,37 @@ ROWS = (
 )
 
 
+ABLATIONS = (
+    *(row for row in ROWS if row.key in (STUDENT, "head-centerpoint", "dualdistill-centerpoint")),
+    *(
+        _row(f"dualdistill-centerpoint-{suffix}", name, f"dualdistill-centerpoint-{suffix}", "centerpoint")
+        for suffix, name in (
+            ("no-crd", "MFD alone"),
+            ("no-mfd", "CRD alone"),
+            ("upsample-conv", "Upsample-Conv x3 instead of AOA"),
+            ("attention", "attention alone"),
+            ("orthogonal", "projector alone"),
+            ("aoa-released", "AOA, released projector (collapses)"),
+            ("ground-truth", "CRD labels: annotations"),
+            ("temperature-1.0", "CRD labels: teacher at 1.0"),
+            ("temperature-0.5", "CRD labels: teacher at 0.5"),
+        )
+    ),
+)
+"""Parts of DualDistill; CRD labels are the teacher's at temperature 0.1 where nothing is said."""
+
+FACTORS = (1 / 3, 1 / 10)
+"""Tried on the weights of every method alike, beside 1."""
+
+
+def _scaled(row: Row, factor: float) -> Row:
+    """The row with all distillation weights times `factor`."""
+    changes = (f"training.distill_weight={factor:.6g}",)
+    return replace(
+        row, key=f"{row.key}-x{factor:.2f}", name=f"{row.name}, weights x {factor:.2g}", sets=row.sets + changes
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """A statement that one row detects better than another."""
@@ -161,6 +194,14 @@ CLAIMS = (
         text="DualDistill learns more from MVP than from CenterPoint",
         better="dualdistill-mvp",
         worse="dualdistill-centerpoint",
+    ),
+    Claim(text="AOA > Upsample-Conv", better="dualdistill-centerpoint", worse="dualdistill-centerpoint-upsample-conv"),
+    Claim(text="MFD and CRD > MFD alone", better="dualdistill-centerpoint", worse="dualdistill-centerpoint-no-crd"),
+    Claim(text="MFD and CRD > CRD alone", better="dualdistill-centerpoint", worse="dualdistill-centerpoint-no-mfd"),
+    Claim(
+        text="CRD labels: teacher at 0.1 > annotations",
+        better="dualdistill-centerpoint",
+        worse="dualdistill-centerpoint-ground-truth",
     ),
     Claim(text="(not in the paper) the head alone > student", better="head-centerpoint", worse=STUDENT),
     Claim(
@@ -190,26 +231,48 @@ WORLD = replace(BENCH, name="study", seed=200, train_scenes=1500, val_scenes=150
 
 _TEACHER_TRAINING = ("training.steps=2000", "training.batch_size=4")
 
+MAIN = Study(
+    name="main",
+    summary="every method from an image backbone on, distilled from the first step, at three budgets",
+    world=WORLD,
+    rows=ROWS,
+    seeds={1200: (1, 2, 3, 4, 5), 6000: (1, 2, 3, 4, 5), 18000: (1, 2, 3)},
+    networks={
+        "teacher-centerpoint": Network(recipe="synthetic/teacher-centerpoint", sets=_TEACHER_TRAINING),
+        "teacher-mvp": Network(recipe="synthetic/teacher-mvp", sets=(*_TEACHER_TRAINING, NOISE)),
+        "label-encoder-centerpoint": Network(
+            recipe="synthetic/label-encoder-centerpoint", sets=("training.steps=1000",), teacher="centerpoint"
+        ),
+    },
+    # Batch and learning rate: chosen on seed 101 by the student alone at 1,200 samples (mAP / NDS). Batch 4 and the
+    # recipe's rate: 4.3 / 14.3; batch 8 and that rate: 2.8 / 10.6; batch 8 and twice the rate: 4.1 / 12.6.
+    student_sets=("student.image.frozen_stem=true",),
+    distilled_sets=("training.cache_precision=fp16",),
+    backbone="backbone",
+    noises=(0.6,),
+)
+
 STUDIES = {
-    "main": Study(
-        name="main",
-        summary="every method from an image backbone on, distilled from the first step, at three budgets",
-        world=WORLD,
-        rows=ROWS,
-        seeds={1200: (1, 2, 3, 4, 5), 6000: (1, 2, 3, 4, 5), 18000: (1, 2, 3)},
-        networks={
-            "teacher-centerpoint": Network(recipe="synthetic/teacher-centerpoint", sets=_TEACHER_TRAINING),
-            "teacher-mvp": Network(recipe="synthetic/teacher-mvp", sets=(*_TEACHER_TRAINING, NOISE)),
-            "label-encoder-centerpoint": Network(
-                recipe="synthetic/label-encoder-centerpoint", sets=("training.steps=1000",), teacher="centerpoint"
-            ),
-        },
-        # Batch and learning rate: chosen on seed 101 by the student alone at 1,200 samples (mAP / NDS). Batch 4 and the
-        # recipe's rate: 4.3 / 14.3; batch 8 and that rate: 2.8 / 10.6; batch 8 and twice the rate: 4.1 / 12.6.
-        student_sets=("student.image.frozen_stem=true",),
-        distilled_sets=("training.cache_precision=fp16",),
-        backbone="backbone",
-        noises=(0.6,),
+    "main": MAIN,
+    "ablations": replace(
+        MAIN,
+        name="ablations",
+        record="main",
+        summary="parts of DualDistill under CenterPoint, recorded with main",
+        rows=ABLATIONS,
+        seeds={6000: (1, 2, 3, 4, 5)},
+    ),
+    "tuning": replace(
+        MAIN,
+        name="tuning",
+        summary="one factor on the weights of every method, on seeds that no table has",
+        rows=tuple(
+            each
+            for row in ROWS
+            if row.control is not None and "plus" not in row.key
+            for each in (row, *(_scaled(row, factor) for factor in FACTORS))
+        ),
+        seeds={1200: (101, 102), 6000: (101, 102)},
     ),
     "smoke": Study(
         name="smoke",

@@ -1,6 +1,6 @@
 """The results page: one figure, a table a budget, the published claims one by one. Made from the result file alone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import jinja2
 import matplotlib as mpl
 
 from dualdistill.recipes.published import PUBLISHED
-from studies.design import CLAIMS, STUDENT, Claim, Row, Study
+from studies.design import ABLATIONS, CLAIMS, STUDENT, STUDIES, Claim, Row, Study
 from studies.stats import Difference, difference, holm, scores, verdict
 
 mpl.use("agg")
@@ -32,7 +32,8 @@ def write_page(study: Study, results: Mapping[str, Any], docs: Path) -> Path:
         study=study,
         figure=figure.relative_to(docs).as_posix(),
         networks=results["networks"],
-        tables={budget: method_table(study, runs, budget) for budget in budgets_of(study, runs)},
+        tables={budget: method_table(study.rows, runs, budget) for budget in budgets_of(study, runs)},
+        ablations=method_table(ABLATIONS, runs, max(STUDIES["ablations"].seeds)),
         claims=claim_table(study, runs),
         progress=progress(study, runs),
         hours=sum(each["cpu_seconds"] for part in ("runs", "networks") for each in results[part].values()) / 3600,
@@ -55,8 +56,8 @@ def write_readme(study: Study, results: Mapping[str, Any], readme: Path) -> None
             gains = (_gain(runs, row, reference, budget, "mean_ap") for reference in (STUDENT, row.control))
             lines.append("| " + " | ".join([row.name, str(len(found)), _mean(found), *gains, _published(row)]) + " |")
     caption = (
-        f"{budget:,} training samples, mAP in percent on held-out synthetic scenes; paired differences with 95 % intervals "
-        "over seeds where there are several; publ.: gain on nuScenes val in the literature, not measured here."
+        f"{budget:,} training samples, mAP in percent on held-out synthetic scenes; paired differences with 95 % "
+        "intervals over seeds where there are several; publ.: gain on nuScenes val, as published."
     )
     text = readme.read_text()
     before, after = text[: text.index(begin) + len(begin)], text[text.index(end) :]
@@ -81,14 +82,15 @@ def progress(study: Study, runs: Runs) -> dict[int, tuple[int, int]]:
     }
 
 
-def method_table(study: Study, runs: Runs, budget: int) -> str:
-    """Scores of each row, and its gain over the student alone and over the inherited head alone."""
+def method_table(rows: Iterable[Row], runs: Runs, budget: int) -> str:
+    """Scores of each row, and its gain over the student alone and over the inherited head alone; empty without runs."""
     lines = [
         "| Method | Seeds | mAP | NDS "
         "| Δ mAP to student | to head alone | Δ NDS to student | to head alone | publ. Δ mAP |",
         "|---|--:|--:|--:|---|---|---|---|--:|",
     ]
-    for row in study.rows:
+    head = len(lines)
+    for row in rows:
         found = scores(runs, row.key, budget, "mean_ap")
         if not found:
             continue
@@ -97,26 +99,24 @@ def method_table(study: Study, runs: Runs, budget: int) -> str:
         for metric in ("mean_ap", "nd_score"):
             cells += [_gain(runs, row, reference, budget, metric) for reference in (STUDENT, row.control)]
         lines.append("| " + " | ".join([*cells, _published(row)]) + " |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > head else ""
 
 
 def claim_table(study: Study, runs: Runs) -> str:
     """Each claim at each budget, Holm-corrected over the claims of a budget."""
     lines = ["| Claim | Samples | Δ mAP | p (Holm) | |", "|---|--:|---|--:|---|"]
-    known = {row.key for row in study.rows}
-    claims = [claim for claim in CLAIMS if {claim.better, claim.worse} <= known]
-    table: dict[Claim, list[str]] = {claim: [] for claim in claims}
+    table: dict[Claim, list[str]] = {claim: [] for claim in CLAIMS}
     for budget in budgets_of(study, runs):
-        found = {claim: difference(runs, claim.better, claim.worse, budget) for claim in claims}
-        tested = [claim for claim in claims if (d := found[claim]) is not None and d.p is not None]
+        found = {claim: difference(runs, claim.better, claim.worse, budget) for claim in CLAIMS}
+        tested = [claim for claim in CLAIMS if (d := found[claim]) is not None and d.p is not None]
         corrected = dict(zip(tested, holm([found[claim].p for claim in tested]), strict=True))  # type: ignore[union-attr,misc]
-        for claim in claims:
+        for claim in CLAIMS:
             if found[claim] is None:
                 continue
             p = corrected.get(claim)
             cells = [claim.text, f"{budget:,}", _interval(found[claim]), "–" if p is None else f"{p:.3f}"]
             table[claim].append("| " + " | ".join([*cells, verdict(found[claim], p)]) + " |")
-    return "\n".join(lines + [line for claim in claims for line in table[claim]])
+    return "\n".join(lines + [line for claim in CLAIMS for line in table[claim]])
 
 
 def draw_gains(study: Study, runs: Runs, path: Path) -> None:
