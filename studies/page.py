@@ -144,7 +144,9 @@ def draw_gains(study: Study, runs: Runs, path: Path) -> None:
         panel.minorticks_off()
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("gain in mAP, points")
-    panels[1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    handles, names = panels[0].get_legend_handles_labels()
+    if handles:
+        panels[1].legend(handles, names, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
