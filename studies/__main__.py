@@ -31,9 +31,11 @@ def main() -> None:
     if given.verb == "page":
         from studies.page import write_page, write_readme
 
-        print(f"wrote {write_page(study, results.read(file), given.out)}")
+        found = results.read(file)
+        found["networks"] |= results.read(given.results / "noise.json")["networks"]
+        print(f"wrote {write_page(study, found, given.out)}")
         if given.readme is not None:
-            write_readme(study, results.read(file), given.readme)
+            write_readme(study, found, given.readme)
         return
     out = given.out.resolve() / (study.record or study.name)
     place = Workplace(

@@ -93,8 +93,8 @@ class Study:
 
     def jobs(self) -> Iterator[Job]:
         """Seed by seed, all smaller budgets before the largest."""
-        *small, largest = sorted(self.seeds)
-        for group in (small, [largest]):
+        budgets = sorted(self.seeds)
+        for group in (budgets[:-1], budgets[-1:]):
             for seed in dict.fromkeys(seed for budget in group for seed in self.seeds[budget]):
                 for budget in group:
                     for row in self.rows:
@@ -111,6 +111,8 @@ HEAD_ONLY = ("training.distill_fraction=0",)
 BOUNDED = ("training.gradient_share=0.5",)
 NOISE = "data.virtual_points.noise=0.6"
 """Of MVP's instance masks, chosen so that its mAP stands to CenterPoint's about as published."""
+
+NOISES = (1.0, 0.6, 0.8, 0.0)
 
 _TEACHER_SETS: dict[Kind, tuple[str, ...]] = {
     "centerpoint": (),
@@ -273,6 +275,21 @@ STUDIES = {
             for each in (row, *(_scaled(row, factor) for factor in FACTORS))
         ),
         seeds={1200: (101, 102), 6000: (101, 102)},
+    ),
+    "noise": replace(
+        MAIN,
+        name="noise",
+        summary="MVP teachers from masks with more and more errors, to choose one; keep the weights apart: --weights",
+        rows=(),
+        seeds={},
+        networks={
+            f"teacher-mvp-noise-{noise:g}": Network(
+                recipe="synthetic/teacher-mvp",
+                sets=(*_TEACHER_TRAINING, *((f"data.virtual_points.noise={noise:g}",) if noise else ())),
+            )
+            for noise in NOISES
+        },
+        noises=NOISES,
     ),
     "smoke": Study(
         name="smoke",

@@ -78,7 +78,9 @@ def run_study(
     deadline = None if limit_minutes is None else time.monotonic() + 60 * limit_minutes
     left = remaining(place, only)
     needed = {name for job in left for name in job.row.networks}
-    make_world(place, workers, virtual="teacher-mvp" in needed)
+    if not place.study.rows:  # a study of networks alone
+        needed = place.study.networks.keys() - read(place.results)["networks"].keys()
+    make_world(place, workers, virtual=any(name.startswith("teacher-mvp") for name in needed))
     for name, network in place.study.networks.items():
         if name in needed and not place.network(name).is_file():
             train_network(place, name, network)

@@ -28,7 +28,7 @@ def test_every_job_has_a_key_of_its_own_and_every_control_a_row(study):
     keys = [job.key for job in study.jobs()]
     assert len(keys) == len(set(keys))
     rows = {row.key for row in study.rows}
-    if study.name != "tuning":  # compares weights with each other
+    if study.name != "tuning":  # which compares weights with each other
         assert {row.control for row in study.rows if row.control} <= rows
 
 
