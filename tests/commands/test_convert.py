@@ -9,7 +9,7 @@ from dualdistill.commands.convert import convert_checkpoint, experiment_for
 from dualdistill.commands.evaluate import LoadedDetector
 from dualdistill.convert.account import Conversion
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import from_plain
+from dualdistill.experiment.plain import from_plain
 from dualdistill.models.bevdepth import official_bevdepth
 from dualdistill.models.checkpoints import read_facts
 from dualdistill.train.assemble import load_teacher

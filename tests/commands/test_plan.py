@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dualdistill.commands.plan import plan
 from dualdistill.commands.scaling import PACKAGED, ScalingTable
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import override
+from dualdistill.experiment.overrides import override
 from dualdistill.recipes.catalogue import RECIPES, find
 from dualdistill.train.step_cost import DummyStep, step_cost
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER, TINY_VOXEL_TEACHER

@@ -11,7 +11,7 @@ from dualdistill.models.center_head import (
     official_state_dict,
 )
 from dualdistill.models.center_losses import center_losses
-from dualdistill.models.center_targets import CenterTargets
+from dualdistill.structures import CenterTargets
 
 SMALL = CenterHeadConfig(shared_channels=8, head_channels=4)
 

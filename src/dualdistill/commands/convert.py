@@ -15,7 +15,8 @@ from dualdistill.convert.container import Foreign, read_foreign
 from dualdistill.convert.families import convert
 from dualdistill.data.config import VirtualPointsConfig
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import Experiment, to_plain
+from dualdistill.experiment.experiment import Experiment
+from dualdistill.experiment.plain import to_plain
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.bevdepth_config import BevDepthConfig
 from dualdistill.models.centerpoint import CenterPoint, CenterPointConfig

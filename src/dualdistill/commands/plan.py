@@ -12,7 +12,8 @@ from rich.table import Table
 from dualdistill.commands.scaling import PACKAGED, ScalingTable
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import Experiment, override
+from dualdistill.experiment.experiment import Experiment
+from dualdistill.experiment.overrides import override
 from dualdistill.recipes.catalogue import find
 from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.fill_cache import flips_drawn, maps_read, refuse_uncacheable

@@ -17,10 +17,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay
-from dualdistill.distill.blocks import ResidualBlock
 from dualdistill.distill.label_maps import BOX_VALUES, LabelMaps, label_maps
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.ops.frozen import FrozenModule
+from dualdistill.ops.residual import ResidualBlock
 from dualdistill.structures import CLASSES, Batch, BevOutput, Boxes, HeadOutput, Losses, Targets
 
 
@@ -59,7 +59,7 @@ class LabelEncoder(nn.Module):
         self.of_klass = _per_cell(len(CLASSES), hidden)
         self.of_both = _per_cell(hidden, hidden)
         self.norm = nn.LayerNorm(hidden)
-        self.mix = ResidualBlock(hidden)
+        self.mix = ResidualBlock(hidden, hidden)
         for shape in teacher.stages:
             if height % shape[1] or height // shape[1] * shape[2] != width:
                 raise ValueError(f"stages of {height}x{width} and {shape[1]}x{shape[2]} cells have no whole stride")

@@ -19,12 +19,10 @@ from torch.nn import functional as F
 
 from dualdistill.geometry.boxes import footprints
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.ops.focal import probability
 from dualdistill.structures import Boxes
 
 TestPoint = Literal["center", "corner"]
-
-PROBABILITY_FLOOR = 1e-4
-"""Probabilities of a heat map are clamped to [this, 1 - this]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +92,8 @@ def false_positives(
     Args:
         heatmap: Training targets, in [0, 1].
     """
-    probability = teacher_logits.sigmoid().clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    truth, seen = (_strongest(m, foreground.shape[-2:]) for m in (heatmap, probability))
+    maps = heatmap, probability(teacher_logits)
+    truth, seen = (_strongest(m, foreground.shape[-2:]) for m in maps)
     return (truth < truth_threshold) & (seen > teacher_threshold) & ~foreground
 
 

@@ -23,6 +23,8 @@ class BevShapes:
     """Of the input of the detection head."""
     extent: tuple[float, float, float, float]
     """x_min, y_min, x_max, y_max of all maps, metres."""
+    frames: int = 1
+    """Frames stacked in the canvas."""
     image: Shape | None = None
     """Of the image features of one camera; None for a detector without cameras."""
 
@@ -34,6 +36,7 @@ class BevShapes:
             stages=tuple(map(_shape, output.stages)),
             neck=_shape(output.neck),
             extent=output.extent,
+            frames=output.frames,
             image=None if output.camera is None else _shape(output.camera.features[:, 0]),
         )
 

@@ -101,6 +101,14 @@ class TrainingConfig:
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
 
+    def check_alone(self) -> None:
+        """Raises ValueError for a setting that has no effect without distillation."""
+        distillation = ("distiller_warmup_steps", "distill_fraction", "distill_weight", "gradient_share")
+        default = TrainingConfig(epochs=self.epochs, steps=self.steps)
+        for name in (*distillation, "teacher_precision"):
+            if (value := getattr(default, name)) != getattr(self, name):
+                raise ValueError(f"training.{name} has no effect without a distiller: set it to {str(value).lower()}")
+
     def batch_of_one(self, processes: int) -> int:
         """Samples of one process and step.
 

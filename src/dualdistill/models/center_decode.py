@@ -36,8 +36,8 @@ def decode(
     threshold = temperature * math.log(config.score_threshold / (1 - config.score_threshold))
     found: list[list[Boxes]] = [[] for _ in range(len(output.heatmap))]
     first_label = 0
-    for task, names in enumerate(TASKS):
-        logits = output.heatmap[:, first_label : first_label + len(names)].detach().float()
+    for task, classes in enumerate(config.task_classes):
+        logits = output.heatmap[:, first_label : first_label + classes].detach().float()
         logit, klass, cell = _best_cells(logits, config.max_candidates)
         codes = output.regression[:, task].detach().flatten(2)  # batch code cells
         codes = codes.gather(2, cell[:, None].expand(-1, codes.shape[1], -1)).mT.float()  # batch candidates code
@@ -45,7 +45,7 @@ def decode(
             boxes = _as_boxes(codes[sample], cell[sample], first_label + klass[sample], logit[sample].sigmoid(), grid)
             boxes = boxes.select((logit[sample] > threshold) & _in_range(boxes, config))
             kept.append(boxes.select(_survivors(boxes, task, config)))
-        first_label += len(names)
+        first_label += classes
     return tuple(_concatenated(parts) for parts in found)
 
 

@@ -16,7 +16,8 @@ from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import Experiment, to_plain
+from dualdistill.experiment.experiment import Experiment
+from dualdistill.experiment.plain import to_plain
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.report.progress import progress
 from dualdistill.structures import BevOutput
@@ -153,5 +154,6 @@ def maps_read(experiment: Experiment, answer: BevOutput) -> tuple[str, ...]:
     most of the bytes, only where the distiller reads them.
     """
     every = ("canvas", *(f"stage{number}" for number in range(len(answer.stages))), "neck")
-    read = getattr(experiment.distiller, "reads", every)
-    return tuple(name for name in every if name in (*every[2:], *read))
+    assert experiment.distiller is not None
+    required = experiment.distiller.requires.teacher_maps
+    return every if required is None else tuple(name for name in every if name in (*every[2:], *required))

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import Experiment, Role, differences, from_plain, to_plain
+from dualdistill.experiment.experiment import Experiment, Role
+from dualdistill.experiment.plain import differences, from_plain, to_plain
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.checkpoints import fingerprint, read_facts
 from dualdistill.train.run_folder import RunFolder
