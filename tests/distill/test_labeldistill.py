@@ -198,7 +198,7 @@ def test_without_a_label_encoder_it_is_not_built(make_pair):
 def test_the_label_encoder_of_another_teacher_is_refused(make_pair):
     pair = make_pair()
     other = replace(pair.shapes["teacher"], stages=((8, 32, 32), (8, 16, 16), (8, 8, 8)))
-    with pytest.raises(ValueError, match="speaks for stages"):
+    with pytest.raises(ValueError, match="was made for stages"):
         LabelDistillConfig().build(teacher=other, student=pair.shapes["student"], label_encoder=pair.label_encoder())
 
 

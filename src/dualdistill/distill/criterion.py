@@ -1,4 +1,4 @@
-"""What a distiller may ask of the teacher's detection head: decoding and losses, as plain functions."""
+"""The teacher's decoding and detection losses, as plain functions for distillers."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable

@@ -2,7 +2,7 @@
 
 Source: DistillBEV, ICCV 2023; docs/methods/distillbev.md. Two encoder levels are brought to the teacher's shape
 by upsampling and three convolutions, the map before the head by one. The loss is `FeatureMimic`, line for line the
-one that DualDistill took over: true positives and misses (cells in a box, whatever the teacher says of them), false
+one that DualDistill took over: true positives and misses (cells in a box, whatever the teacher predicts there), false
 positives of the teacher, and the rest, scaled by the area of the object or the number of cells, attended to by both
 networks.
 

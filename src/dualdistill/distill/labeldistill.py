@@ -1,11 +1,10 @@
-"""LabelDistill: the student learns from the LiDAR teacher and from features of the labels themselves, each in a third
-of its channels.
+"""LabelDistill: features of the LiDAR teacher and of the labels, each distilled into a third of the student's channels.
 
 Source: LabelDistill, ECCV 2024; docs/methods/labeldistill.md. Its label encoder is trained before (`label_encoder`).
 
-Where the released code does what the paper hardly meant, a switch has its behaviour under the name "released", which
-is the default where published numbers rest on it: `partition`, `response_target`. Boxes out of range are a switch of
-the label encoder. Not offered: frozen networks whose batch norms run on the statistics of the batch.
+Where the released code does what the paper hardly intended, an option has its behaviour under the name "released",
+which is the default where published numbers rest on it: `partition`, `response.target`. Boxes out of range are an
+option of the label encoder. Frozen networks whose batch norms run on the statistics of the batch are not offered.
 """
 
 from dataclasses import dataclass, field
@@ -32,7 +31,8 @@ Partition = Literal["released", "key_frame", "none"]
 """Thirds of all channels of the canvas, the past frame's included, which no gradient reaches; or of the key frame's; or
 all channels to both, an ablation."""
 ResponseTarget = Literal["released", "soft"]
-"""Of the heat map: a focal loss whose positives never occur, so that it only suppresses; or a quality focal loss."""
+"""Loss of the heat map: a focal loss whose positives never occur, so that it only suppresses; or a quality focal
+loss."""
 
 CANVAS = "canvas"
 """Name of the student's level before its encoder; stage<n> are the encoder's, 0 the finest."""
@@ -62,15 +62,15 @@ class LabelDistillConfig:
     """Settings of `LabelDistill`; the defaults are the released ones."""
 
     label_weight: float | None = 0.3
-    """Of the label encoder's features; None leaves them out."""
+    """Weight of the label encoder's features; None leaves them out."""
     lidar_weight: float | None = 0.3
-    """Of the LiDAR teacher's features; None leaves them out."""
+    """Weight of the LiDAR teacher's features; None leaves them out."""
     student_levels: tuple[str, ...] = ("canvas", "stage0")
     """Maps of the student that are distilled: "canvas", "stage0", ..."""
     teacher_stages: tuple[int, ...] = (1, 2)
     """Stage of the teacher that each of `student_levels` imitates, of the same size in cells."""
     partition: Partition = "released"
-    """Of the canvas; stages are in thirds of all channels, or whole for "none"."""
+    """Division of the canvas; stages are in thirds of all channels, or whole for "none"."""
     response: ResponseConfig | None = field(default_factory=ResponseConfig)
     """Responses of the LiDAR teacher's head; None leaves them out."""
 
@@ -83,7 +83,7 @@ class LabelDistillConfig:
                 f"student_levels and teacher_stages must pair up, got {self.student_levels} and {self.teacher_stages}"
             )
         if len({*self.student_levels}) != len(self.student_levels):
-            raise ValueError(f"each student level can learn once, got {self.student_levels}")
+            raise ValueError(f"each student level can be distilled once, got {self.student_levels}")
         for level in self.student_levels:
             if level != CANVAS and not level.removeprefix("stage").isdecimal():
                 raise ValueError(f'a student level is "canvas" or "stage0", "stage1", ..., got {level!r}')
@@ -157,7 +157,7 @@ class LabelDistill(nn.Module):
         if label_encoder is not None:
             if (label_encoder.shapes.stages, label_encoder.shapes.extent) != (teacher.stages, teacher.extent):
                 raise ValueError(
-                    f"the label encoder speaks for stages {label_encoder.shapes.stages} over "
+                    f"the label encoder was made for stages {label_encoder.shapes.stages} over "
                     f"{label_encoder.shapes.extent} m, the teacher has {teacher.stages} over {teacher.extent} m"
                 )
             self.label_encoder = FrozenModule(label_encoder)
@@ -236,7 +236,7 @@ def masked_squares(error: Float[Tensor, "batch chan y x"], mask: Float[Tensor, "
 def response_losses(
     teacher: HeadOutput, student: HeadOutput, targets: Targets, grid: BevGrid, target: ResponseTarget = "released"
 ) -> Losses:
-    """Losses `RESPONSES` of the student's answers against the teacher's, each the sum over tasks
+    """Losses `RESPONSES` of the student's predictions against the teacher's, each the sum over tasks
     (docs/methods/labeldistill.md#response-losses).
 
     "heatmap": of every cell, against the teacher's probability times the annotated heat map; divided by the
@@ -289,7 +289,7 @@ def _paired_shapes(
     for level, stage in zip(config.student_levels, config.teacher_stages, strict=True):
         if level not in ours or not 0 <= stage < len(teacher.stages):
             raise ValueError(
-                f"{level} of the student should learn from stage {stage} of the teacher: there are {', '.join(ours)} "
+                f"{level} of the student is paired with stage {stage} of the teacher: there are {', '.join(ours)} "
                 f"and stages 0 to {len(teacher.stages) - 1}"
             )
         here, there = ours[level], teacher.stages[stage]

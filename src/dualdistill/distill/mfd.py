@@ -2,8 +2,7 @@
 by cell.
 
 Source: docs/methods/dualdistill.md#feature-distillation.
-The loss is DistillBEV's (docs/methods/distillbev.md#losses), which is why it
-stands alone.
+The loss is DistillBEV's (docs/methods/distillbev.md#losses), which shares this module.
 
 Differs from the released code in the test point of a cell, see `regions`. The epoch gates, Gaussian masks,
 context rings and affinity terms that the released code switches off do not exist here.
@@ -165,7 +164,7 @@ class LevelMimic(nn.Module):
         self.config = config
         self.channel_temperature = channel_temperature
         self.spatial = nn.Conv2d(1, 1, 3, padding=1)
-        """On the student's channel mean, which need not look like the teacher's cell by cell."""
+        """Applied to the student's channel mean, which need not equal the teacher's cell by cell."""
 
     def forward(
         self,

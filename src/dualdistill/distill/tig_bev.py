@@ -1,4 +1,4 @@
-"""TiG-BEV: a camera student learns the inner geometry of objects, in depth from points, in BEV from a LiDAR teacher.
+"""TiG-BEV: the inner geometry of objects, in depth from points and in BEV from a LiDAR teacher, for a camera student.
 
 Source: TiG-BEV (Huang et al., 2022, arXiv 2212.13979) and its released code; docs/methods/tig_bev.md. Inner depth
 compares depths relative to a cell of the same object; inter-keypoint and inter-channel distillation compare how

@@ -52,7 +52,7 @@ class XfdConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class XatConfig:
-    """Adversarial training: a discriminator cannot tell the two maps apart."""
+    """Adversarial training: a discriminator should not be able to separate the student's map from the teacher's."""
 
     reversal: float = 1.0
     """Strength of the reversed gradient; the discriminator's own is not touched by it."""
@@ -72,7 +72,7 @@ class XodConfig:
     """Probability of the teacher from which on a cell is a positive."""
     positives: Positives = "all"
     box_threshold: float = 0.1
-    """Cells where the teacher is less sure than this of all classes of a task have no box to imitate."""
+    """Cells where the teacher's probability of every class of a task is below this have no box to imitate."""
     heatmap_weight: float = 1.0
     box_weight: float = 0.25
 

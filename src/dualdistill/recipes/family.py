@@ -26,12 +26,12 @@ class Family:
     network: Callable[[Teacher], CenterPointConfig]
     """The teacher of a kind."""
     virtual_points: VirtualPointsConfig
-    """Of the MVP teacher; the others see the LiDAR's points alone."""
+    """Virtual points of the MVP teacher; the others take the LiDAR's points alone."""
     instances: InstancesConfig
-    """Where the masks of an instance segmenter come from."""
+    """Source of instance masks."""
     label_encoder: LabelEncoderConfig
     keypoints: int = 24
-    """Of TiG-BEV, along each side of a box."""
+    """TiG-BEV's keypoints along each side of a box."""
 
     def points(self, kind: Teacher) -> VirtualPointsConfig | None:
         """Virtual points of a kind of teacher."""
@@ -48,8 +48,8 @@ class Family:
         )
 
     def control(self, alone: Experiment, kind: Teacher) -> Experiment:
-        """The student of `alone` whose task heads start as the teacher's, and nothing else of it: what of a distilled
-        student's gain is not distillation."""
+        """The student of `alone`, started from the teacher's task heads and not distilled: the gain over `alone` that
+        is not distillation's."""
         return replace(
             alone,
             teacher=self.network(kind),

@@ -71,8 +71,7 @@ def teacher(kind: Teacher) -> Experiment:
 
 def teacher_of_small_voxels() -> Experiment:
     """The teacher of 0.075 m voxels, under its stronger augmentation (docs/methods/centerpoint.md#augmentation).
-    It sees ±54 m, so that no
-    student of ±51.2 m can learn from its maps."""
+    Its maps cover ±54 m, so that no student of ±51.2 m can be distilled from it."""
     base, network = teacher("centerpoint-voxel"), voxel_centerpoint(0.075)
     reach = network.reach
     data = replace(

@@ -1,7 +1,7 @@
 """The rows of the paper at a size that trains on two cores, for the synthetic world (or any small nuScenes cut).
 
 Everything is the full-size recipe in small: maps of half the side over the same ground, narrower layers, smaller
-images, fewer steps. The ratios that distillation sees (strides between the levels, teacher wider than student) stay.
+images, fewer steps. The ratios that matter to distillation (strides between levels, teacher wider than student) stay.
 """
 
 from dataclasses import replace
@@ -30,7 +30,7 @@ from dualdistill.recipes.variants import Teacher
 
 TEACHER_STEPS = 500
 STUDENT_STEPS = 400
-"""Of every student, alone or distilled: they are compared at equal budget."""
+"""Steps of every student, alone or distilled: they are compared at equal budget."""
 
 REACH = 38.4
 """Half the side of every map, metres: 48 x 48 cells of 1.6 m before the head."""
@@ -90,7 +90,7 @@ FAMILY = Family(
     virtual_points=VirtualPointsConfig(masks="synthetic"),  # perfect masks: an oracle, to be named as one
     instances=InstancesConfig(masks="synthetic"),
     label_encoder=LabelEncoderConfig(hidden_channels=48),
-    keypoints=8,  # at 1.6 m a cell, the relations of 24² keypoints would tell nothing more
+    keypoints=8,  # at 1.6 m a cell, the relations of 24² keypoints would add nothing
 )
 
 
@@ -118,7 +118,7 @@ def label_encoder(kind: Teacher) -> Experiment:
 def student() -> Experiment:
     """The camera student: small images, features lifted at stride 8, one frame (an earlier one costs a third more).
 
-    Its BEV encoder is the official one, whose neck sees the map itself: the other's finest level would be 3.2 m a cell
+    Its BEV encoder is the official one, whose neck takes the map itself: the other's finest level would be 3.2 m a cell
     here, too coarse for most objects.
     """
     return Experiment(
