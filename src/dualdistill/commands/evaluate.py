@@ -21,8 +21,7 @@ from dualdistill.evaluate.submission import Source, write_submission
 from dualdistill.experiment.experiment import Experiment, Role
 from dualdistill.models.checkpoints import load_weights, read_facts
 from dualdistill.report.progress import progress
-from dualdistill.report.results import ResultRow
-from dualdistill.report.tables import results_table
+from dualdistill.report.scores import ResultRow, results_table
 from dualdistill.train.assemble import (
     Network,
     build_detector,

@@ -15,7 +15,7 @@ from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.checkpoints import load_weights
 from dualdistill.report.progress import progress
-from dualdistill.report.tables import Column, Table
+from dualdistill.report.table import Column, Table
 from dualdistill.structures import Losses, weighted_sum
 from dualdistill.train.assemble import assemble, open_dataset
 from dualdistill.train.data import training_loader

@@ -1,12 +1,12 @@
 """Where rays meet the scene: embree on one mesh of all that stands, and one for each thing that moves."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from embreex.mesh_construction import TriangleMesh
-from embreex.rtcore_scene import EmbreeScene
 from jaxtyping import Bool, Float, Int
 
+from dualdistill.errors import UserError
 from dualdistill.synthetic.mesh import Material, Mesh
 from dualdistill.synthetic.plan import Actor, ScenePlan
 from dualdistill.synthetic.rig import Matrix
@@ -15,6 +15,8 @@ NOBODY = -1
 """Owner of faces that belong to no actor."""
 
 Rays = Float[np.ndarray, "rays 3"]
+EmbreeScene = Any
+"""An `embreex.rtcore_scene.EmbreeScene`, imported only where one is built: embreex is optional."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +169,26 @@ def _placed(triangles: np.ndarray, matrix: Matrix) -> np.ndarray:
     return (triangles.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]).reshape(-1, 3, 3)
 
 
+def require_embree() -> None:
+    """Checks that the ray caster can be imported.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    try:
+        import embreex.mesh_construction
+        import embreex.rtcore_scene  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "The synthetic world is rendered by embreex, which is not installed. Install it with `pip install "
+            f"'dualdistill[synthetic]'`; data sets in nuScenes format do not need it. ({error})"
+        ) from None
+
+
 def _embree(triangles: np.ndarray) -> EmbreeScene:
+    from embreex.mesh_construction import TriangleMesh
+    from embreex.rtcore_scene import EmbreeScene
+
     scene = EmbreeScene()
     TriangleMesh(scene, np.ascontiguousarray(triangles, dtype=np.float32))
     return scene
