@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dualdistill.models.center_targets import TASK_OF_CLASS, CenterTargets
+from dualdistill.ops.constants import constant
 from dualdistill.ops.processes import mean_count
 from dualdistill.structures import HeadOutput, Losses
 
@@ -32,7 +33,7 @@ def losses_in_cells(
 ) -> Losses:
     """`center_losses` of heat map logits, and of codes read in the cells of the targets' slots."""
     tasks = predicted.shape[1]
-    task_of_class = torch.tensor(TASK_OF_CLASS, device=heatmap.device)
+    task_of_class = constant(TASK_OF_CLASS, heatmap.device)
     focal = gaussian_focal(heatmap.float(), targets.heatmap).sum(dim=(0, 2, 3))  # klass
     peaks = (targets.heatmap == 1).sum(dim=(0, 2, 3)).float()
     per_task = focal.new_zeros(2, tasks).index_add(1, task_of_class, torch.stack([focal, peaks]))
