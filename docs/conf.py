@@ -26,13 +26,13 @@ myst_linkify_fuzzy_links = False
 myst_heading_anchors = 4
 
 autosummary_generate = True
-autodoc_default_options = {"members": True, "show-inheritance": False, "member-order": "bysource"}
+autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_inherit_docstrings = False
 autodoc_preserve_defaults = True
 autodoc_class_signature = "separated"
 maximum_signature_line_length = 88
 add_module_names = False
-toc_object_entries = False
+toc_object_entries_show_parents = "hide"
 default_role = "code"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -41,20 +41,22 @@ suppress_warnings = ["myst.xref_ambiguous"]
 html_theme = "furo"
 html_title = "DualDistill"
 html_static_path = ["static"]
-html_css_files = ["tables.css"]
+html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
 copybutton_exclude = ".linenos, .gp, .go"
 
 _CODE = re.compile(r"(`[^`]+`)")
 _MARKUP = re.compile(r"([*|]|(?<=\w)_(?=\W|$))")
+_CITATION = re.compile(r"docs/([\w/-]+)\.md(#[\w-]+)?")
 _COLON = "\0"
 
 
 def _plain_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Turns plain text with `code` in backticks and indented blocks into reStructuredText, in place.
 
-    Characters with a meaning there (the stars of `*args`, bars of norms, a trailing underscore) are escaped.
+    Citations of pages become links. Characters with a meaning there are escaped: the stars of `*args`, bars of norms,
+    a trailing underscore.
     """
     text: list[str] = []
     block = section = False
@@ -66,7 +68,7 @@ def _plain_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: l
             block = True
         if not block:
             parts = (f"`{part}`" if _CODE.fullmatch(part) else _MARKUP.sub(r"\\\1", part) for part in _CODE.split(line))
-            line = "".join(parts)
+            line = _CITATION.sub(r"`\g<0> <../\1.html\2>`__", "".join(parts))
         # Napoleon would take "Width, length: the order" of a field for a type and its description.
         text.append(line.replace(":", _COLON) if what == "attribute" else line)
     lines[:] = text
