@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -20,10 +19,10 @@ from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.recipes.catalogue import find
 from dualdistill.structures import BevOutput, HeadOutput, Losses, Targets, weighted_sum
-from dualdistill.train.assemble import build_distillation
+from dualdistill.train.assemble import assemble
 from dualdistill.train.random_batch import random_batch
-from dualdistill.train.step import Detector, Distillation, training_losses
 from dualdistill.train.teacher_cache import TeacherCache
+from dualdistill.train.teacher_source import CachedTeacher, LiveTeacher, TeacherSource
 
 POINTS = 100_000
 """Of the teacher's sample: ten sweeps on a street, in range."""
@@ -44,18 +43,16 @@ def run(quick: bool) -> list[Row]:
 
 
 class Lesson:
-    """A student, its teacher and DualDistill, freshly initialised, and a batch for them."""
+    """A student, its teacher and DualDistill, randomly initialised, and a batch for them."""
 
     def __init__(self, experiment: Experiment, *, samples: int = 1, boxes: int = 40, points: int = POINTS):
         torch.manual_seed(0)
-        assert experiment.student is not None
-        assert experiment.teacher is not None
         self.batch = random_batch(experiment.data, samples, boxes=boxes, points=points)
-        self.student = BevDepth(experiment.student).to(memory_format=torch.channels_last)
-        self.teacher = CenterPoint(experiment.teacher)
-        self.distillation = build_distillation(experiment, self.student, self.teacher, self.batch)
-        self.student.train()
-        self.distillation.train()
+        self.training = assemble(experiment).train()
+        teacher, student = self.training.teacher, self.training.detector
+        assert isinstance(teacher, LiveTeacher)
+        assert isinstance(student, BevDepth)
+        self.teacher, self.student = teacher, student
         config = experiment.distiller
         assert isinstance(config, DualDistillConfig)
         self.config = config
@@ -73,13 +70,11 @@ class Lesson:
         )
         return replace(taught, predictions=_convinced(taught.predictions, targets)), learnt, targets
 
-    def step(self, distillation: Distillation | None) -> None:
+    def step(self, distil: bool) -> None:
         """Forward and backward of one training step, in float32 whatever the recipe trains in: half precision is slower
         where a CPU lacks it, which would make distillation look cheap."""
-        self.student.zero_grad()
-        self.distillation.zero_grad()
-        losses = training_losses(cast(Detector, self.student), distillation, self.batch)
-        weighted_sum(losses, self.student.weights | self.distillation.weights).backward()
+        self.training.zero_grad()
+        weighted_sum(self.training(self.batch, distil), self.training.weights).backward()
 
 
 def _convinced(predictions: HeadOutput, targets: Targets) -> HeadOutput:
@@ -91,7 +86,7 @@ def _convinced(predictions: HeadOutput, targets: Targets) -> HeadOutput:
 
 def distiller_rows(lesson: Lesson, setting: str, *, repeats: int) -> list[Row]:
     """Losses and gradients of the distiller alone: adapters and losses, forward and backward, teacher excluded."""
-    distiller = lesson.distillation.distiller
+    distiller = lesson.training.distiller
     assert isinstance(distiller, DualDistill)
     teacher, student, targets = lesson.records()
     scales: dict[str, Tensor] = {}
@@ -131,18 +126,17 @@ def distiller_rows(lesson: Lesson, setting: str, *, repeats: int) -> list[Row]:
 
 def _milliseconds(lesson: Lesson) -> float:
     began = time.perf_counter()
-    lesson.step(None)
+    lesson.step(False)
     return 1e3 * (time.perf_counter() - began)
 
 
 def step_rows(lesson: Lesson, setting: str, *, repeats: int) -> list[Row]:
     """Whole training steps; the ratio tells how much of the untaught step's speed is left."""
 
-    def taught(precision: str, remembered: TeacherCache | None) -> Callable[[], None]:
+    def taught(source: TeacherSource) -> Callable[[], None]:
         def step() -> None:
-            lesson.distillation.teacher_precision = "bf16" if precision == "bf16" else "fp32"
-            lesson.distillation.remembered = remembered
-            lesson.step(lesson.distillation)
+            lesson.training.teacher = source
+            lesson.step(True)
 
         return step
 
@@ -150,14 +144,17 @@ def step_rows(lesson: Lesson, setting: str, *, repeats: int) -> list[Row]:
         answer = lesson.teacher(lesson.batch)
         cache = TeacherCache.under(Path(folder), {}, answer, lesson.config.reads, "bf16")
         cache.write(lesson.batch, answer)
+        network = lesson.teacher.module
+        assert isinstance(network, CenterPoint)
+        cached = CachedTeacher(network.head, cache)
         with torch.enable_grad():
             return measure(
                 f"training step, forward and backward ({setting})",
                 [
-                    Variant(name="student alone", run=lambda: lesson.step(None)),
-                    Variant(name="taught, teacher fp32", run=taught("fp32", None)),
-                    Variant(name="taught, teacher bf16", run=taught("bf16", None)),
-                    Variant(name="taught, teacher cached", run=taught("fp32", cache)),
+                    Variant(name="student alone", run=lambda: lesson.step(False)),
+                    Variant(name="taught, teacher fp32", run=taught(lesson.teacher)),
+                    Variant(name="taught, teacher bf16", run=taught(LiveTeacher(lesson.teacher.module, "bf16"))),
+                    Variant(name="taught, teacher cached", run=taught(cached)),
                 ],
                 repeats=repeats,
             )

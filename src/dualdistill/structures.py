@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 CAMERAS = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT")
@@ -72,8 +72,8 @@ class Boxes(_Movable):
     def __len__(self) -> int:
         return len(self.label)
 
-    def select(self, index: Tensor) -> "Boxes":
-        """The boxes at `index` (integers in any order, or a boolean mask)."""
+    def select(self, index: Tensor | slice) -> "Boxes":
+        """The boxes at `index` (integers in any order, a boolean mask or a slice)."""
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
         chosen: dict[str, Any] = {name: None if column is None else column[index] for name, column in columns.items()}
         return Boxes(**chosen)
@@ -203,8 +203,22 @@ class BevOutput:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CenterTargets(_Movable):
+    """Targets of a CenterPoint head, all tasks packed as in `HeadOutput`. A `slot` is room for one box of a task and
+    sample."""
+
+    heatmap: Float[Tensor, "batch klass y x"]
+    index: Int[Tensor, "batch task slot"]
+    """Cell of the centre, row * width + column; 0 in slots not used."""
+    mask: Bool[Tensor, "batch task slot"]
+    """Which slots are used."""
+    vector: Float[Tensor, "batch task slot code"]
+    """Codes as in `HeadOutput.regression`; NaN where the velocity is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Targets(_Movable):
-    """What a batch should have been answered with, for losses and distillers."""
+    """What a detector should predict for a batch: for its losses and for distillers."""
 
     boxes: tuple[Boxes, ...]
     """Annotations, augmented BEV frame, velocities in m/s."""
@@ -218,6 +232,8 @@ class Targets(_Movable):
     """Seconds times which the detector's own head learns velocities; None for metres a second."""
     instances: InstanceMap | None = None
     """As in `Batch`."""
+    center: CenterTargets | None = None
+    """Targets of the detector's own head, for its losses; distillers need none."""
 
 
 def weighted_sum(losses: Losses, weights: dict[str, float]) -> Float[Tensor, ""]:

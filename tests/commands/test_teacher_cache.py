@@ -107,6 +107,10 @@ def test_a_student_without_a_teacher_has_nothing_to_cache(world, console, tmp_pa
         )
 
 
+def head(neck: torch.Tensor) -> HeadOutput:
+    raise AssertionError("no test applies the head")
+
+
 def answer(samples: int = 2) -> BevOutput:
     return BevOutput(
         extent=(-4.0, -4.0, 4.0, 4.0),
@@ -114,7 +118,7 @@ def answer(samples: int = 2) -> BevOutput:
         stages=(torch.randn(samples, 4, 8, 6), torch.randn(samples, 5, 4, 4)),
         neck=torch.randn(samples, 7, 4, 4),
         predictions=HeadOutput(heatmap=torch.randn(samples, 10, 4, 4), regression=torch.randn(samples, 6, 10, 4, 4)),
-        head=lambda neck: neck,
+        head=head,
     )
 
 
@@ -138,7 +142,7 @@ def test_each_flip_has_an_answer_of_its_own_and_what_is_not_kept_cannot_be_mista
     cache.write(straight, plain)
     cache.write(flipped, mirrored)
     for asked, wrote in ((straight, plain), (flipped, mirrored)):
-        came = cache(asked)
+        came = cache.read(asked, head)
         assert torch.equal(came.neck, wrote.neck)
         assert torch.equal(came.stages[1], wrote.stages[1])
         assert torch.equal(came.predictions.heatmap, wrote.predictions.heatmap)
@@ -150,10 +154,10 @@ def test_each_flip_has_an_answer_of_its_own_and_what_is_not_kept_cannot_be_mista
     size = sum(file.stat().st_size for file in cache.folder.rglob("*.safetensors")) / 4
     assert size == pytest.approx(cache.bytes_of_one(plain), abs=1500)  # a header each
     with pytest.raises(UserError, match="lacks"):
-        cache(batch((False, True)))
+        cache.read(batch((False, True)), head)
     cache.path("token0", (False, False)).write_bytes(b"torn")
     with pytest.raises(UserError, match="delete the file"):
-        cache(straight)
+        cache.read(straight, head)
 
 
 def test_caches_of_other_teachers_data_or_precision_lie_apart(tmp_path):
@@ -215,7 +219,7 @@ def test_half_precision_is_that_of_the_features_alone(tmp_path):
     said = answer()
     cache = TeacherCache.under(tmp_path, {}, said, ("neck",), "bf16")
     cache.write(batch((False, False), (False, False)), said)
-    came = cache(batch((False, False), (False, False)))
+    came = cache.read(batch((False, False), (False, False)), head)
     assert came.neck.dtype == torch.bfloat16
     assert_close(came.neck.float(), said.neck, rtol=4e-3, atol=0)
     assert torch.equal(came.predictions.heatmap, said.predictions.heatmap)

@@ -250,3 +250,25 @@ def test_without_a_distiller_none_goes_first(world, console, tmp_path):
             overrides=["training.distiller_warmup_steps=2"],
             seed=1,
         )
+
+
+def test_a_student_may_take_the_teachers_head_and_nothing_else(runs, world, console, tmp_path):
+    sets = [*TINY_TEACHER, *TINY_STUDENT, *STEPS, "training.distill_fraction=0"]
+    given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
+    path = start_training(console, "synthetic/dualdistill-centerpoint", **given)
+    own = {name for name in read_metrics(runs["student"] / "metrics.jsonl")[0] if name.startswith("loss/")}
+    for record in read_metrics(path / "metrics.jsonl"):
+        assert {name for name in record if name.startswith("loss/")} == own
+
+
+def test_a_bounded_distillation_resumes_with_the_gradients_it_measured(runs, world, console, tmp_path):
+    sets = [*TINY_TEACHER, *TINY_STUDENT, *STEPS, "training.gradient_share=0.5"]
+    given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
+    path = start_training(console, "synthetic/dualdistill-centerpoint", **given)
+    whole = read_metrics(path / "metrics.jsonl")
+    assert all(0 < record["distill_factor"] < 1 for record in whole)
+    (path / "finished.json").unlink()
+    run = RunFolder.open(path)
+    run.link("last", "step_000002")
+    resume_training(console, path, workers=0)
+    assert read_metrics(path / "metrics.jsonl")[-1]["loss"] == pytest.approx(whole[-1]["loss"])

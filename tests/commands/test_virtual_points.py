@@ -60,7 +60,7 @@ def test_a_teacher_takes_a_step_on_them(world: Path, console: Console, own_cache
     data = NuscenesDataset(index, config, np.arange(len(index)), training=True, seed=0)
     batch = collate([data[0, 0], data[0, 1]])
     teacher = replace(TEACHER, point_channels=config.point_channels).build()
-    weighted_sum(teacher.losses(teacher(batch), batch), teacher.weights).backward()
+    weighted_sum(teacher.losses(teacher(batch), teacher.targets(batch)), teacher.weights).backward()
     gradient = teacher.encoder.layers[0].linear.weight.grad
     assert gradient is not None
     # Every column says something: no class of the world is left out, and all kinds of points are there.

@@ -7,13 +7,11 @@ import torch
 
 from dualdistill.distill.label_encoder import LabelDetector, LabelEncoderConfig
 from dualdistill.distill.shapes import BevShapes
-from dualdistill.experiment.training import TrainingConfig
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.centerpoint import CenterPoint, CenterPointConfig
 from dualdistill.models.checkpoints import load_weights, save_weights
 from dualdistill.structures import Batch, Points, weighted_sum
-from dualdistill.train.module import TrainingModule
-from dualdistill.train.step import Detector, training_losses
+from dualdistill.train.step import Detector, Training
 from tests.distill.conftest import random_boxes
 
 TEACHER = CenterPointConfig(
@@ -81,7 +79,7 @@ def test_a_map_that_is_no_whole_part_of_the_finest_is_refused():
 
 def test_the_detector_keeps_the_contract_of_detectors(detector):
     assert isinstance(detector, Detector)
-    losses = training_losses(detector, None, scene())
+    losses = Training(detector)(scene())
     assert losses.keys() == detector.weights.keys()
     found = detector.detect(detector(scene()), scene())
     assert len(found) == 2
@@ -89,8 +87,8 @@ def test_the_detector_keeps_the_contract_of_detectors(detector):
 
 def test_gradients_reach_all_of_the_encoder_and_none_of_the_teacher(detector, teacher):
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    module = TrainingModule(detector.train(), None, TrainingConfig(), total_steps=1)
-    weighted_sum(training_losses(detector, None, scene()), module.weights).backward()
+    training = Training(detector.train())
+    weighted_sum(training(scene()), training.weights).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
     assert {id(p) for p in detector.parameters()} == {id(p) for p in detector.encoder.parameters()}
     assert all(p.grad is None for p in teacher.parameters())
@@ -105,7 +103,7 @@ def test_training_it_finds_the_objects_an_untrained_one_does_not(detector):
     optimiser = torch.optim.AdamW(detector.parameters(), lr=3e-3)
     losses = []
     for _ in range(25):
-        total = weighted_sum(training_losses(detector, None, batch), detector.weights)
+        total = weighted_sum(Training(detector)(batch), detector.weights)
         optimiser.zero_grad()
         total.backward()
         optimiser.step()

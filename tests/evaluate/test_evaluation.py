@@ -47,7 +47,7 @@ def assert_same_numbers(ours: dict, recorded: dict) -> None:
 
 
 @pytest.mark.nuscenes
-def test_real_frames_are_judged_as_the_devkit_judges_them(index: NuscenesIndex, fixture: Path, tmp_path: Path) -> None:
+def test_real_frames_have_the_metrics_of_the_devkit(index: NuscenesIndex, fixture: Path, tmp_path: Path) -> None:
     summary = evaluate_submission(fixture / "results_nusc.json", index, "val", tmp_path)
     recorded = json.loads((fixture / "metrics_devkit.json").read_text())
     written = json.loads((tmp_path / "metrics.json").read_text())

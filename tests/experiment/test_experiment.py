@@ -115,7 +115,7 @@ def test_a_method_of_ones_own_may_learn_from_instances():
 
 
 def test_a_whole_trained_student_leaves_nothing_else_to_start_from():
-    with pytest.raises(UserError, match="init_head_from_teacher would put"):
+    with pytest.raises(UserError, match="init_head_from_teacher would overwrite"):
         override(find("synthetic/dualdistill-centerpoint").build(), ["student.pretrained=a.safetensors"])
     with pytest.raises(UserError, match=r"image\.pretrained has no effect"):
         override(find("nuscenes/student").build(), ["student.pretrained=a.safetensors"])

@@ -83,7 +83,7 @@ def test_every_student_keeps_the_contract_of_a_detector(config):
 def test_one_step_reaches_every_parameter_with_a_finite_gradient(config, dtype):
     model, batch = BevDepth(config), camera_batch()
     with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-        losses = model.losses(model(batch), batch)
+        losses = model.losses(model(batch), model.targets(batch))
     assert losses.keys() == model.weights.keys()
     weighted_sum(losses, model.weights).backward()
     for name, parameter in model.named_parameters():
@@ -129,7 +129,7 @@ def test_the_lifted_map_has_the_stride_asked_for(make, stride):
     batch = camera_batch(batch=1, stride=stride)
     output = model.eval()(batch)
     assert output.camera.depth_logits.shape[-2:] == (64 // stride, 192 // stride)
-    assert model.losses(output, batch)["depth"].isfinite()
+    assert model.losses(output, model.targets(batch))["depth"].isfinite()
 
 
 def test_the_toy_configuration_of_the_official_code_has_its_shapes():
@@ -248,7 +248,7 @@ def test_the_distilled_student_learns_displacements_and_reports_velocities():
     predictions = perfect(model, batch)
     with torch.no_grad():
         output = replace(model(batch), predictions=predictions)
-    losses = model.losses(output, batch)
+    losses = model.losses(output, model.targets(batch))
     assert losses["heatmap"] < 0.01
     assert sum(loss for name, loss in losses.items() if name.startswith("box/")) < 1e-4
     cell = model.grid.cells(batch.boxes[0].center[:, :2])[0].tolist()
@@ -271,7 +271,7 @@ def test_the_others_learn_velocities_as_they_are(config):
 
 def perfect(model: BevDepth, batch: Batch) -> HeadOutput:
     """What the head should have said, as a head output."""
-    targets = model._center_targets(batch)
+    targets = model.targets(batch).center
     size, tasks = model.grid.width, targets.index.shape[1]
     regression = torch.zeros(len(batch), tasks, 10, size * size)
     for sample, task, slot in targets.mask.nonzero().tolist():
@@ -303,8 +303,8 @@ def test_the_official_gate_reads_the_pose_before_bev_augmentation():
         moved(batch, bev_from_camera=augmentation @ batch.cameras.bev_from_camera),
         augmented_from_bev=augmentation.expand(2, 4, 4),
     )
-    plain = model._camera_vector(batch, batch.cameras, 0)
-    changed = model._camera_vector(augmented, augmented.cameras, 0)
+    plain = model.camera_vector(batch.cameras, batch.augmented_from_bev, 0)
+    changed = model.camera_vector(augmented.cameras, augmented.augmented_from_bev, 0)
     assert_close(changed[:, 15:], plain[:, 15:])
     assert_close(changed[0, 10:15], torch.tensor([-1.05, 0, 0, 1.05, 1.05]))
 
@@ -324,9 +324,9 @@ def test_depth_of_another_stride_is_an_error():
     model, batch = BevDepth(small(distill_bevdepth(frames=1))).eval(), camera_batch(stride=8)
     output = model(batch)
     with pytest.raises(ValueError, match="stride 16"):
-        model.losses(output, batch)
-    with pytest.raises(ValueError, match=r"needs batch\.depth"):
-        model.losses(output, replace(batch, depth=None))
+        model.losses(output, model.targets(batch))
+    with pytest.raises(ValueError, match=r"needs targets\.depth"):
+        model.losses(output, model.targets(replace(batch, depth=None)))
 
 
 @pytest.mark.parametrize(

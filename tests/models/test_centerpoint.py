@@ -123,7 +123,7 @@ def test_maps_of_the_detector_cover_one_extent_at_their_resolutions():
 
 
 def one_step(teacher: CenterPoint, batch: Batch) -> dict[str, torch.Tensor]:
-    losses = teacher.losses(teacher(batch), batch)
+    losses = teacher.losses(teacher(batch), teacher.targets(batch))
     assert losses.keys() == teacher.weights.keys()
     weighted_sum(losses, teacher.weights).backward()
     return losses
@@ -162,7 +162,7 @@ def test_mixed_precision_keeps_points_exact_and_losses_single():
     batch = batch_of(points_of([900]), boxes)
     with torch.autocast("cpu", torch.bfloat16):
         output = teacher(batch)
-        losses = teacher.losses(output, batch)
+        losses = teacher.losses(output, teacher.targets(batch))
         found = teacher.detect(output, batch)
     assert output.predictions.heatmap.dtype == torch.bfloat16
     assert output.canvas.dtype == torch.float32
@@ -179,7 +179,7 @@ def test_a_few_steps_find_the_boxes_they_were_shown():
     optimizer = torch.optim.AdamW(teacher.parameters(), lr=1e-2)
     for _ in range(40):
         optimizer.zero_grad()
-        weighted_sum(teacher.losses(teacher(batch), batch), teacher.weights).backward()
+        weighted_sum(teacher.losses(teacher(batch), teacher.targets(batch)), teacher.weights).backward()
         optimizer.step()
     (found,) = teacher.detect(teacher(batch), batch)  # still with the statistics of this very batch
     assert found.score is not None

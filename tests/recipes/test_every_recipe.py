@@ -14,8 +14,7 @@ from dualdistill.experiment.experiment import override
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.structures import weighted_sum
-from dualdistill.train.assemble import build_detector, build_distillation, open_dataset, shapes_of
-from dualdistill.train.step import freeze, training_losses
+from dualdistill.train.assemble import assemble, build_detector, open_dataset
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER, TINY_VOXEL_TEACHER
 
 SMALL = [name for name in RECIPES if name.startswith("synthetic/")]
@@ -44,19 +43,13 @@ def test_a_small_recipe_takes_a_training_step(name, completed_world):
     experiment = override(experiment, sets)
     dataset = open_dataset(experiment, NuscenesIndex.open(completed_world), split="train", training=True, seed=0)
     batch = collate([dataset[0, 0], dataset[0, 4]])
-    teacher = freeze(CenterPoint(experiment.teacher)) if experiment.teacher_recipe else None
-    detector = build_detector(experiment, teacher).train()
-    distillation = None
-    if experiment.distiller is not None:
-        encoder = experiment.label_encoder and experiment.label_encoder.build(teacher=shapes_of(teacher))
-        distillation = build_distillation(experiment, detector, teacher, collate([dataset[0, 0]]), encoder)
-    losses = training_losses(detector, distillation, batch)
-    weights = detector.weights | (distillation.weights if distillation else {})
-    assert losses.keys() == weights.keys()
-    total = weighted_sum(losses, weights)
+    training = assemble(experiment).train()
+    losses = training(batch)
+    assert losses.keys() == training.weights.keys()
+    total = weighted_sum(losses, training.weights)
     assert total.isfinite()
     total.backward()
-    assert all(p.grad is not None for p in detector.parameters() if p.requires_grad)
+    assert all(p.grad is not None for p in training.detector.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("name", FULL.values())

@@ -12,14 +12,11 @@ from torch.testing import assert_close
 
 from dualdistill.data.collate import collate
 from dualdistill.experiment.experiment import Experiment, override
-from dualdistill.models.bevdepth import BevDepth
-from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.ops.processes import mean_count
 from dualdistill.recipes.catalogue import find
 from dualdistill.structures import Batch, InstanceMap, weighted_sum
-from dualdistill.train.assemble import build_distillation, shapes_of
+from dualdistill.train.assemble import assemble
 from dualdistill.train.random_batch import random_batch
-from dualdistill.train.step import training_losses
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER
 
 BOXES = (20, 3)
@@ -47,15 +44,11 @@ class Step(torch.nn.Module):
         sets = [*TINY_STUDENT, *TINY_TEACHER, "teacher.head.heatmap_bias=-0.25"]
         experiment = override(find(f"synthetic/{method}").build(), sets)
         self.samples = [_sample(experiment, number) for number in range(len(BOXES))]
-        self.student = BevDepth(experiment.student)
-        teacher = CenterPoint(experiment.teacher)
-        encoder = experiment.label_encoder and experiment.label_encoder.build(teacher=shapes_of(teacher))
-        self.distillation = build_distillation(experiment, self.student, teacher, self.samples[0], encoder)
+        self.parts = assemble(experiment)
         self.eval()
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        losses = training_losses(self.student, self.distillation, batch)
-        return weighted_sum(losses, self.student.weights | self.distillation.weights)
+        return weighted_sum(self.parts(batch), self.parts.weights)
 
 
 def _sample(experiment: Experiment, number: int) -> Batch:
@@ -71,7 +64,9 @@ def _sample(experiment: Experiment, number: int) -> Batch:
 
 
 def gradients(step: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: parameter.grad for name, parameter in step.named_parameters() if parameter.grad is not None}
+    return {
+        name: parameter.grad.contiguous() for name, parameter in step.named_parameters() if parameter.grad is not None
+    }
 
 
 def learn_a_share(rank: int, folder: str) -> None:

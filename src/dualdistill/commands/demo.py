@@ -28,8 +28,7 @@ from dualdistill.commands.visualize import (
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.recipes.catalogue import find
 from dualdistill.report.page import ReportPage
-from dualdistill.report.results import ResultRow
-from dualdistill.report.tables import results_table
+from dualdistill.report.scores import ResultRow, results_table
 from dualdistill.train.run_folder import RunFolder, write_atomically
 from dualdistill.train.trained_weights import evaluation_folder
 

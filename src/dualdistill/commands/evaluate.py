@@ -21,14 +21,12 @@ from dualdistill.evaluate.submission import Source, write_submission
 from dualdistill.experiment.experiment import Experiment, Role
 from dualdistill.models.checkpoints import load_weights, read_facts
 from dualdistill.report.progress import progress
-from dualdistill.report.results import ResultRow
-from dualdistill.report.tables import results_table
+from dualdistill.report.scores import ResultRow, results_table
 from dualdistill.train.assemble import (
     Network,
     build_detector,
     evaluation_loader,
     experiment_of,
-    load_teacher,
     open_dataset,
     split_names,
 )
@@ -60,10 +58,8 @@ class LoadedDetector:
         if facts["role"] not in get_args(Role):
             raise UserError(f"{path} holds a {facts['role']}; expected one of {_EXPECTED}.")
         experiment = _computable(experiment_of(facts))
-        teacher = None
-        if experiment.role == "label_encoder":
-            teacher = load_teacher(experiment, TrainedWeights.recall(facts["teacher"]))
-        detector = build_detector(experiment, teacher)
+        through = TrainedWeights.recall(facts["teacher"]) if experiment.role == "label_encoder" else None
+        detector = build_detector(experiment, through)
         load_weights(detector, path)
         return cls(path=path, facts=facts, experiment=experiment, detector=detector.eval())
 
@@ -76,7 +72,10 @@ class LoadedDetector:
 
     def dataset(self, index: NuscenesIndex, split: str | None) -> NuscenesDataset:
         split = split or split_names(index.version)[1]
-        return open_dataset(self.experiment, index, split=split, training=False, seed=self.facts["seed"])
+        for_teacher = self.experiment.role != "student"
+        return open_dataset(
+            self.experiment, index, split=split, training=False, seed=self.facts["seed"], for_teacher=for_teacher
+        )
 
 
 def _computable(experiment: Experiment) -> Experiment:

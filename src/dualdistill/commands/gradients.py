@@ -2,9 +2,8 @@
 detection or against it."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from rich.console import Console
@@ -16,12 +15,11 @@ from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.checkpoints import load_weights
 from dualdistill.report.progress import progress
-from dualdistill.report.tables import Column, Table
+from dualdistill.report.table import Column, Table
 from dualdistill.structures import Losses, weighted_sum
-from dualdistill.train.assemble import build_distillation, load_label_encoder, load_teacher, open_dataset
+from dualdistill.train.assemble import assemble, open_dataset
 from dualdistill.train.data import training_loader
 from dualdistill.train.run_folder import RunFolder
-from dualdistill.train.step import Detector, channels_last, training_losses
 from dualdistill.train.trained_weights import TrainedWeights
 
 DETECTION = "detection"
@@ -55,22 +53,21 @@ def gradient_shares(
     """
     run = RunFolder.open(path)
     trained = LoadedDetector.load(weights_of(path, checkpoint))
-    student = trained.detector
-    if not isinstance(student, BevDepth):
+    if not isinstance(trained.detector, BevDepth):
         raise UserError(f"{path} trains no student: expected a run of one, alone or distilled.")
-    experiment = replace(trained.experiment, init_head_from_teacher=False)  # the head is trained by now
-    record = run.experiment
+    experiment, record = trained.experiment, run.experiment
     dataset = open_dataset(
         experiment, trained.index(data, None), split=record["data"]["split"], training=True, seed=record["seed"]
     )
-    distillation = None
-    if record["teacher"] is not None:
-        teacher = load_teacher(experiment, TrainedWeights.recall(record["teacher"]))
-        labels = record.get("label_encoder")
-        encoder = load_label_encoder(experiment, TrainedWeights.recall(labels), teacher) if labels else None
-        distillation = build_distillation(experiment, student, teacher, collate([dataset[0, 0]]), encoder)
-        load_weights(distillation.distiller, run.checkpoint(checkpoint) / "distiller.safetensors")
-        distillation.train()
+    teacher, label_encoder = (
+        TrainedWeights.recall(record[name]) if record.get(name) else None for name in ("teacher", "label_encoder")
+    )
+    training = assemble(experiment, teacher=teacher, label_encoder=label_encoder).train()
+    load_weights(training.detector, trained.path)
+    if training.distiller is not None:
+        load_weights(training.distiller, run.checkpoint(checkpoint) / "distiller.safetensors")
+    student = training.detector
+    assert isinstance(student, BevDepth)
     loader = training_loader(
         dataset,
         collate,
@@ -81,13 +78,10 @@ def gradient_shares(
         seed=record["seed"],
         workers=0,
     )
-    channels_last(student.train())
-    weights = student.weights | (distillation.weights if distillation is not None else {})
     taken: list[dict[str, tuple[float, float, float]]] = []
     with progress(console, "gradients") as say:
         for batch in loader:
-            losses = training_losses(cast(Detector, student), distillation, batch)
-            taken.append(dict(_pulls_of(losses, weights, student)))
+            taken.append(dict(_pulls_of(training(batch), training.weights, student)))
             say(len(taken), batches)
     pulls = _means(taken)
     console.print(pull_table(pulls).to_rich(console.width))

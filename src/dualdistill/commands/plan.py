@@ -133,11 +133,11 @@ def _disk(experiment: Experiment, cost: StepCost, steps: int, samples: int | Non
     learnt = sum(count for name, count in cost.parameters.items() if name != "teacher" or experiment.role == "teacher")
     checkpoints = math.ceil(steps / experiment.training.save_every)
     disk: dict[str, Any] = {"checkpoints": checkpoints, "bytes of checkpoints": checkpoints * 12 * learnt}
-    if cost.answer is not None:
-        maps = maps_read(experiment, cost.answer)
-        cache = TeacherCache.under(Path(), {}, cost.answer, maps, experiment.training.cache_precision)
+    if cost.teacher_output is not None:
+        maps = maps_read(experiment, cost.teacher_output)
+        cache = TeacherCache.under(Path(), {}, cost.teacher_output, maps, experiment.training.cache_precision)
         flips = len(flips_drawn(experiment.data.bev_augmentation))
-        disk["teacher cache per sample"] = cache.bytes_of_one(cost.answer) * flips
+        disk["teacher cache per sample"] = cache.bytes_of_one(cost.teacher_output) * flips
         disk["teacher cache"] = disk["teacher cache per sample"] * samples if samples else None
         try:
             refuse_uncacheable(experiment)

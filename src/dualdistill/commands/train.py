@@ -16,22 +16,16 @@ from dualdistill.data.collate import collate
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment, differences, from_plain, override, to_plain, with_method
-from dualdistill.models.bevdepth import BevDepth
+from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.recipes.catalogue import Recipe, find
 from dualdistill.report.progress import progress
-from dualdistill.train.assemble import (
-    build_detector,
-    build_distillation,
-    load_label_encoder,
-    load_teacher,
-    open_dataset,
-    split_names,
-)
+from dualdistill.train.assemble import assemble, open_dataset, split_names
 from dualdistill.train.data import training_loader
 from dualdistill.train.fill_cache import open_cache, refuse_uncacheable
 from dualdistill.train.fit import fit, rank, restore, step_of
 from dualdistill.train.module import TrainingModule
 from dualdistill.train.run_folder import RunFolder, environment
+from dualdistill.train.teacher_source import TeacherSource
 from dualdistill.train.trained_weights import TrainedWeights, find_label_encoder, find_teacher
 
 
@@ -162,33 +156,30 @@ def _train(
     random.seed(job.seed)
     np.random.seed(job.seed)  # noqa: NPY002 (libraries below us may draw from it; our own draws have generators)
     torch.manual_seed(job.seed)
-    dataset = open_dataset(experiment, index, split=job.split, training=True, seed=job.seed)
-    through = load_teacher(experiment, job.teacher) if job.teacher and experiment.role == "label_encoder" else None
-    detector = build_detector(experiment, through)
     last = run.checkpoints / "last"
     start = step_of(last) if last.exists() else 0
-    if start == 0 and isinstance(detector, BevDepth):
-        detector.load_pretrained()
-    distillation = None
-    if job.teacher is not None and isinstance(detector, BevDepth):
-        teacher = load_teacher(experiment, job.teacher)  # after the student, which begins as it would alone
-        encoder = load_label_encoder(experiment, job.label_encoder, teacher) if job.label_encoder else None
-        distillation = build_distillation(experiment, detector, teacher, collate([dataset[0, 0]]), encoder)
     workers = max(0, (os.cpu_count() or 1) - 1) if workers is None else workers
-    if job.teacher_cache is not None and distillation is not None and job.teacher is not None:
-        distillation.remembered = open_cache(
-            console,
-            job.teacher_cache,
-            experiment,
-            index,
-            job.split,
-            distillation,
-            job.teacher.identity["sha256"],
-            workers=workers,
+
+    def cached(teacher: CenterPoint) -> TeacherSource:
+        assert job.teacher is not None
+        assert job.teacher_cache is not None
+        sha256 = job.teacher.identity["sha256"]
+        return open_cache(
+            console, job.teacher_cache, experiment, index, job.split, teacher, sha256, workers=workers or 0
         )
-        dataset = open_dataset(experiment, index, split=job.split, training=True, seed=job.seed, remembered=True)
+
+    parts = assemble(
+        experiment,
+        teacher=job.teacher,
+        label_encoder=job.label_encoder,
+        source=cached if job.teacher_cache is not None else None,
+        pretrained=start == 0,
+    )
+    dataset = open_dataset(
+        experiment, index, split=job.split, training=True, seed=job.seed, for_teacher=job.teacher_cache is None
+    )
     total = config.total_steps(len(dataset))
-    module = TrainingModule(detector, distillation, config, total_steps=total, start_step=start, seed=job.seed)
+    module = TrainingModule(parts, config, total_steps=total, start_step=start, seed=job.seed)
     if start:
         restore(module, last.resolve(), experiment.role)
         console.print(f"going on at step {start} of {total}")

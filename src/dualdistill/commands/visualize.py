@@ -14,15 +14,14 @@ from torch import Tensor
 from dualdistill.commands.evaluate import LoadedDetector, evaluate_anything, weights_of
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.errors import UserError
-from dualdistill.report.curves import draw_curves, read_records
 from dualdistill.report.page import ReportPage
-from dualdistill.report.results import ResultRow
-from dualdistill.report.tables import class_table, results_table
+from dualdistill.report.scores import ResultRow, class_table, results_table
 from dualdistill.structures import Batch, BevOutput, Boxes
 from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.run_folder import RunFolder
 from dualdistill.visualize.bev import draw_bev_panels
 from dualdistill.visualize.cameras import draw_cameras
+from dualdistill.visualize.curves import draw_curves, read_records
 from dualdistill.visualize.features import draw_features
 from dualdistill.visualize.layers import BoxLayer
 from dualdistill.visualize.palette import DARK, LIGHT, Theme

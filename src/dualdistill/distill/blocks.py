@@ -1,7 +1,5 @@
 """Small parts that several distillers are built from."""
 
-from collections.abc import Callable
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -19,22 +17,3 @@ class ResidualBlock(nn.Module):
     def forward(self, features: Float[Tensor, "batch chan y x"]) -> Float[Tensor, "batch chan y x"]:
         out = self.norm1(self.conv1(features)).relu()
         return (self.norm2(self.conv2(out)) + features).relu()
-
-
-class FrozenModule(nn.Module):
-    """Holds a frozen module that moves along to other devices, but is nobody's child.
-
-    It stays in evaluation mode, no optimiser finds its parameters, and no state dict of the holder keeps them.
-    """
-
-    def __init__(self, module: nn.Module):
-        super().__init__()
-        self._held = (module.eval().requires_grad_(False),)
-
-    @property
-    def module(self) -> nn.Module:
-        return self._held[0]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FrozenModule":
-        self.module._apply(fn, recurse)
-        return super()._apply(fn, recurse)

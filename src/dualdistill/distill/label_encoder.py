@@ -17,9 +17,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay
-from dualdistill.distill.blocks import FrozenModule, ResidualBlock
+from dualdistill.distill.blocks import ResidualBlock
 from dualdistill.distill.label_maps import BOX_VALUES, LabelMaps, label_maps
 from dualdistill.distill.shapes import BevShapes, Shape
+from dualdistill.ops.frozen import FrozenModule
 from dualdistill.structures import CLASSES, Batch, BevOutput, Boxes, HeadOutput, Losses, Targets
 
 
@@ -107,7 +108,7 @@ class Readable(Protocol):
     def neck(self, stages: tuple[Tensor, ...]) -> Tensor: ...
     def head(self, neck: Tensor) -> HeadOutput: ...
     def targets(self, batch: Batch) -> Targets: ...
-    def losses(self, output: BevOutput, batch: Batch) -> Losses: ...
+    def losses(self, output: BevOutput, targets: Targets) -> Losses: ...
     def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]: ...
 
 
@@ -153,9 +154,9 @@ class LabelDetector(nn.Module):
     def targets(self, batch: Batch) -> Targets:
         return self.teacher.targets(batch)
 
-    def losses(self, output: BevOutput, batch: Batch) -> Losses:
+    def losses(self, output: BevOutput, targets: Targets) -> Losses:
         """The teacher's own, unweighted."""
-        return self.teacher.losses(output, batch)
+        return self.teacher.losses(output, targets)
 
     def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]:
         """Boxes of each sample in the augmented BEV frame, with scores."""

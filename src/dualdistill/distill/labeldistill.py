@@ -16,12 +16,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay, upsample
-from dualdistill.distill.blocks import FrozenModule, ResidualBlock
+from dualdistill.distill.blocks import ResidualBlock
 from dualdistill.distill.crd import RESPONSES, HeadCriterion, response_weights
 from dualdistill.distill.label_encoder import LabelEncoder
 from dualdistill.distill.responses import TASK_OF_CLASS, gaussian_focal, in_students_units, probability, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.ops.frozen import FrozenModule
 from dualdistill.ops.processes import mean_count
 from dualdistill.structures import TASKS, BevOutput, Boxes, HeadOutput, Losses, Targets
 
@@ -107,6 +108,11 @@ class LabelDistillConfig:
         """Who teaches features, and the weight of that."""
         who = {"label": (self.label, self.label_weight), "lidar": (self.lidar, self.lidar_weight)}
         return {name: weight for name, (on, weight) in who.items() if on}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Maps of the teacher that are compared; a teacher cache may leave out the others."""
+        return tuple(f"stage{stage}" for stage in self.teacher_stages if self.lidar)
 
     @property
     def weights(self) -> dict[str, float]:

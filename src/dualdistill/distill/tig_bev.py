@@ -99,6 +99,11 @@ class TigBevConfig:
         return self.inter_keypoint or self.inter_channel
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Maps of the teacher that are compared; a teacher cache may leave out the others."""
+        return ("neck",) if self.distils_features else ()
+
+    @property
     def bins(self) -> int:
         """Depth bins the student must have."""
         low, high = self.depth_range

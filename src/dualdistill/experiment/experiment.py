@@ -79,6 +79,8 @@ class Experiment:
             raise ValueError("training.distiller_warmup_steps has no effect without a distiller: set it to 0")
         if self.training.distill_fraction != 1 and not distils:
             raise ValueError("training.distill_fraction has no effect without a distiller: set it to 1")
+        if (self.training.distill_weight != 1 or self.training.gradient_share is not None) and not distils:
+            raise ValueError("training.distill_weight and gradient_share have no effect without a distiller")
         if self.init_head_from_teacher and not distils:
             raise ValueError("init_head_from_teacher has no effect without a teacher: set it to false")
         if self.init_head_from_teacher and self.student is not None and self.student.pretrained != "none":

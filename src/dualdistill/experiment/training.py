@@ -59,7 +59,13 @@ class TrainingConfig:
     student that is trained already, their first gradients would undo it."""
     distill_fraction: float = 1.0
     """Of the steps, from the first on: those in which there is a teacher. Afterwards the student learns alone, as one
-    may that its teacher would in the end hold back (Cho and Hariharan, ICCV 2019)."""
+    may that its teacher would in the end hold back (Cho and Hariharan, ICCV 2019). 0: in no step, so that the student
+    takes the teacher's head, if anything, and nothing else of it."""
+    distill_weight: float = 1.0
+    """Factor on all weights of the distiller."""
+    gradient_share: float | None = None
+    """Largest gradient of distillation on the student's BEV map, in units of the head's; None: not bounded. See
+    `gradient_bound`."""
     teacher_precision: TeacherPrecision = "fp32"
     """Of the frozen teacher's forward pass in distillation."""
     cache_precision: Literal["fp32", "fp16", "bf16"] = "bf16"
@@ -77,8 +83,12 @@ class TrainingConfig:
             raise ValueError("batch_size, accumulate, save_every and log_every must be at least 1")
         if self.distiller_warmup_steps < 0:
             raise ValueError(f"distiller_warmup_steps must not be negative, got {self.distiller_warmup_steps}")
-        if not 0 < self.distill_fraction <= 1:
-            raise ValueError(f"distill_fraction must lie above 0 and at most at 1, got {self.distill_fraction}")
+        if not 0 <= self.distill_fraction <= 1:
+            raise ValueError(f"distill_fraction must lie in [0, 1], got {self.distill_fraction}")
+        if self.distill_weight <= 0:
+            raise ValueError(f"distill_weight must be positive, got {self.distill_weight}")
+        if self.gradient_share is not None and self.gradient_share <= 0:
+            raise ValueError(f"gradient_share must be positive or none, got {self.gradient_share}")
         if (
             self.steps is not None
             and self.distiller_warmup_steps

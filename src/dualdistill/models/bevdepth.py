@@ -9,18 +9,19 @@ afterwards (the same gradients, less memory), and in that velocities nobody know
 as zero.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from dualdistill.geometry.frustum import frustum, lift
 from dualdistill.models.bevdepth_config import BevDepthConfig, LiftConfig, distill_bevdepth, official_bevdepth
 from dualdistill.models.center_decode import decode
 from dualdistill.models.center_losses import center_losses
-from dualdistill.models.center_targets import CenterTargets, center_targets
+from dualdistill.models.center_targets import center_targets
 from dualdistill.models.checkpoints import load_weights
 from dualdistill.models.depth_loss import depth_bins, sigmoid_depth_loss, softmax_depth_loss
 from dualdistill.models.image_backbone import ImageEncoder
@@ -34,6 +35,9 @@ from dualdistill.ops.plan_cache import PlanCache
 from dualdistill.structures import Batch, BevOutput, Boxes, CameraOutput, Cameras, Losses, Targets
 
 __all__ = ["BevDepth", "BevDepthConfig", "distill_bevdepth", "official_bevdepth"]
+
+Pool = Callable[[Tensor, Tensor], Tensor]
+"""From depth probabilities (images, depth, h, w) and context features (images, chan, h, w) to a BEV map."""
 
 
 class BevDepth(nn.Module):
@@ -76,17 +80,22 @@ class BevDepth(nn.Module):
             self.image.load_pretrained()
 
     def forward(self, batch: Batch) -> BevOutput:
+        """Maps and predictions of a batch, and the depth logits behind them.
+
+        Raises:
+            ValueError: if the batch has no cameras, or fewer frames than this model takes.
+            UserError: for images whose sides are no multiples of the strides.
+        """
         cameras = self._cameras(batch)
-        features, logits, current = self._look(batch, cameras, 0)
+        features, logits, current = self._frame_map(batch, cameras, 0)
         maps = [current]
         if self.config.temporal.frames == 2:
             # Second, also for autocast: it keeps the low-precision copies of weights, and copies first made
             # without gradient would cut the current frame off, too.
             with torch.no_grad():
-                *_, previous = self._look(batch, cameras, 1)
+                *_, previous = self._frame_map(batch, cameras, 1)
                 if self.config.temporal.warps:
-                    motion = cameras.previous_from_current
-                    previous = warp_previous(previous, motion, self.grid, self.config.temporal.anchor)
+                    previous = self.warp(previous, cameras.previous_from_current)
             maps.append(previous)
         canvas = torch.cat(maps, dim=1)
         stages, neck = self.encoder(canvas)
@@ -101,33 +110,96 @@ class BevDepth(nn.Module):
             camera=CameraOutput(features=features.unflatten(0, images), depth_logits=logits.unflatten(0, images)),
         )
 
-    def targets(self, batch: Batch) -> Targets:
-        """What the head and the depth network should answer."""
-        return self._targets(batch, self._center_targets(batch))
+    def camera_map(
+        self, images: UInt8[Tensor, "images 3 height width"], camera: Float[Tensor, "images vector"], pool: Pool
+    ) -> tuple[Float[Tensor, "images _ h w"], Float[Tensor, "images depth h w"], Float[Tensor, "batch chan y x"]]:
+        """Image features, depth logits and BEV map of one frame.
 
-    def _targets(self, batch: Batch, drawn: CenterTargets) -> Targets:
+        Args:
+            images: RGB, of all cameras and samples.
+            camera: As `camera_vector` makes it.
+            pool: Sums context features, weighted by depth probabilities, in the BEV cells of their rays.
+        """
+        features = self.image(images)
+        logits, context = self.depth_net(features, camera)
+        depth = logits.float().softmax(dim=1)
+        if self.refinement is not None:
+            volume = self.refinement(depth.unsqueeze(1) * context.unsqueeze(2))
+            context = volume.movedim(1, 2).flatten(0, 1)  # every bin a camera of its own, with one bin
+            depth = context.new_ones(len(context), 1, *context.shape[-2:])
+        pooled = pool(depth, context)
+        return features, logits, pooled if self.preprocess is None else self.preprocess(pooled)
+
+    def warp(
+        self, previous: Float[Tensor, "batch chan y x"], previous_from_current: Float[Tensor, "batch 4 4"]
+    ) -> Float[Tensor, "batch chan y x"]:
+        """The map of the earlier frame, resampled in the current one."""
+        return warp_previous(previous, previous_from_current, self.grid, self.config.temporal.anchor)
+
+    @torch.no_grad()
+    def pool_plan(self, cameras: Cameras, frame: int) -> PoolPlan:
+        """Which frustum points of a frame (0: the current one, 1: the earlier) fall into which BEV cell.
+
+        An earlier frame that will be warped is lifted with the poses of the current one.
+        """
+        (height, width), stride = cameras.images.shape[-2:], self.config.image.stride
+        feature_size = (height // stride, width // stride)
+        matrices = (
+            cameras.intrinsics[:, frame],
+            cameras.augmented_from_image[:, frame],
+            cameras.bev_from_camera[:, 0 if self.config.temporal.warps else frame],
+        )
+
+        def make() -> PoolPlan:
+            points = lift(frustum((height, width), feature_size, self.depths), *matrices)
+            if self.refinement is not None:
+                points = points.flatten(1, 2).unsqueeze(2)
+            return make_pool_plan(points, self.grid, self.config.lift.z_range, self.config.lift.index)
+
+        return self.plans.get(matrices, (height, width, self.depths.dtype), make)
+
+    @torch.no_grad()
+    def camera_vector(
+        self, cameras: Cameras, augmented_from_bev: Float[Tensor, "batch 4 4"], frame: int
+    ) -> Float[Tensor, "images vector"]:
+        """Input of the depth network's camera branch, one row a camera.
+
+        As published, both frames get the poses of the current one; in the official design, its intrinsics and image
+        augmentation too.
+        """
+        gated = self.config.lift.net == "gated"
+        own = frame if gated else 0
+        calibration = (
+            cameras.intrinsics[:, own],
+            cameras.augmented_from_image[:, own],
+            cameras.bev_from_camera[:, 0],
+        )
+        with torch.autocast(cameras.images.device.type, enabled=False):
+            return pose_vector(*calibration) if gated else calibration_vector(*calibration, augmented_from_bev)
+
+    def targets(self, batch: Batch) -> Targets:
+        """What the head and the depth network should predict."""
+        scale = self._velocity_scale(batch)
+        center = center_targets(batch.boxes, self.grid, self.config.head, velocity_scale=scale)
         return Targets(
             boxes=batch.boxes,
-            heatmap=drawn.heatmap,
+            heatmap=center.heatmap,
             depth=batch.depth,
             depth_instance=batch.depth_instance,
             instances=batch.instances,
-            velocity_scale=self._velocity_scale(batch),
+            velocity_scale=scale,
+            center=center,
         )
 
-    def losses(self, output: BevOutput, batch: Batch) -> Losses:
-        """The head's losses and "depth", unweighted.
+    def losses(self, output: BevOutput, targets: Targets) -> Losses:
+        """The head's losses and "depth", unweighted, against `self.targets` of the batch.
 
         Raises:
-            ValueError: if the batch has no depth, or one of another size than the image features.
+            ValueError: if the targets have no depth, or one of another size than the image features.
         """
-        return self.examine(output, batch)[0]
-
-    def examine(self, output: BevOutput, batch: Batch) -> tuple[Losses, Targets]:
-        """`losses` and `targets`, the targets drawn once."""
-        drawn = self._center_targets(batch)
-        losses = center_losses(output.predictions, drawn) | {"depth": self._depth_loss(output, batch)}
-        return losses, self._targets(batch, drawn)
+        if targets.center is None:
+            raise ValueError("the head's losses need targets.center, got None: take the targets of this detector")
+        return center_losses(output.predictions, targets.center) | {"depth": self._depth_loss(output, targets)}
 
     def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]:
         """Detections of each sample in the augmented BEV frame, metres a second."""
@@ -139,68 +211,30 @@ class BevDepth(nn.Module):
             replace(boxes, velocity=boxes.velocity / seconds) for boxes, seconds in zip(detections, gap, strict=True)
         )
 
-    def _look(self, batch: Batch, cameras: Cameras, frame: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Image features, depth logits and BEV map of one frame (as if the car rested, if it is warped)."""
-        features = self.image(cameras.images[:, frame].flatten(0, 1))
-        logits, context = self.depth_net(features, self._camera_vector(batch, cameras, frame))
-        depth = logits.float().softmax(dim=1)
-        if self.refinement is not None:
-            volume = self.refinement(depth.unsqueeze(1) * context.unsqueeze(2))
-            context = volume.movedim(1, 2).flatten(0, 1)  # every bin a camera of its own, with one bin
-            depth = context.new_ones(len(context), 1, *context.shape[-2:])
-        pooled = lift_splat_pool(depth, context, self._plan(cameras, frame, features.shape[-2:]))
-        return features, logits, pooled if self.preprocess is None else self.preprocess(pooled)
+    def _frame_map(self, batch: Batch, cameras: Cameras, frame: int) -> tuple[Tensor, Tensor, Tensor]:
+        """`camera_map` of one frame of a batch."""
+        camera = self.camera_vector(cameras, batch.augmented_from_bev, frame)
 
-    @torch.no_grad()
-    def _plan(self, cameras: Cameras, frame: int, feature_size: tuple[int, int]) -> PoolPlan:
-        height, width = cameras.images.shape[-2:]
-        rows, columns = feature_size
-        matrices = (
-            cameras.intrinsics[:, frame],
-            cameras.augmented_from_image[:, frame],
-            cameras.bev_from_camera[:, 0 if self.config.temporal.warps else frame],
-        )
+        def pool(depth: Tensor, context: Tensor) -> Tensor:
+            return lift_splat_pool(depth, context, self.pool_plan(cameras, frame))
 
-        def make() -> PoolPlan:
-            points = lift(frustum((height, width), (rows, columns), self.depths), *matrices)
-            if self.refinement is not None:
-                points = points.flatten(1, 2).unsqueeze(2)
-            return make_pool_plan(points, self.grid, self.config.lift.z_range, self.config.lift.index)
-
-        return self.plans.get(matrices, (height, width, rows, columns, self.depths.dtype), make)
-
-    @torch.no_grad()
-    def _camera_vector(self, batch: Batch, cameras: Cameras, frame: int) -> Float[Tensor, "images vector"]:
-        """As published, the pose of now stands for both frames; officially, so does the rest."""
-        own = frame if self.config.lift.net == "gated" else 0
-        calibration = (
-            cameras.intrinsics[:, own],
-            cameras.augmented_from_image[:, own],
-            cameras.bev_from_camera[:, 0],
-        )
-        with torch.autocast(cameras.images.device.type, enabled=False):
-            if self.config.lift.net == "gated":
-                return pose_vector(*calibration)
-            return calibration_vector(*calibration, batch.augmented_from_bev)
-
-    def _center_targets(self, batch: Batch) -> CenterTargets:
-        return center_targets(batch.boxes, self.grid, self.config.head, velocity_scale=self._velocity_scale(batch))
+        return self.camera_map(cameras.images[:, frame].flatten(0, 1), camera, pool)
 
     def _velocity_scale(self, batch: Batch) -> Float[Tensor, "batch"] | None:
         """Seconds times which the head learns velocities; None for metres a second."""
         return self._cameras(batch).frame_gap if self.config.temporal.warps else None
 
-    def _depth_loss(self, output: BevOutput, batch: Batch) -> Float[Tensor, ""]:
+    def _depth_loss(self, output: BevOutput, targets: Targets) -> Float[Tensor, ""]:
         assert output.camera is not None
         logits = output.camera.depth_logits.flatten(0, 1)
-        if batch.depth is None:
-            raise ValueError("the depth loss needs batch.depth, got None")
-        if batch.depth.shape[-2:] != logits.shape[-2:]:
+        if targets.depth is None:
+            raise ValueError("the depth loss needs targets.depth, got None")
+        if targets.depth.shape[-2:] != logits.shape[-2:]:
             raise ValueError(
-                f"batch.depth must have the size of the image features, {tuple(logits.shape[-2:])}, "
-                f"got {tuple(batch.depth.shape[-2:])}: is it made for stride {self.config.image.stride}?"
+                f"targets.depth must have the size of the image features, {tuple(logits.shape[-2:])}, "
+                f"got {tuple(targets.depth.shape[-2:])}: is it made for stride {self.config.image.stride}?"
             )
-        bins = self._bins(batch.depth.flatten(0, 1))
+        bins = self._bins(targets.depth.flatten(0, 1))
         if self.config.lift.loss == "sigmoid":
             return sigmoid_depth_loss(logits, bins)
         return softmax_depth_loss(logits.float().softmax(dim=1), bins)

@@ -6,28 +6,13 @@ is found by `floor`. There it is truncated toward zero, so that a box whose cent
 the lower edge of the map is pulled into its first row or column.
 """
 
-from dataclasses import dataclass
-
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.structures import CLASSES, TASKS, Boxes, _Movable
-
-
-@dataclass(frozen=True, kw_only=True)
-class CenterTargets(_Movable):
-    """Targets of all tasks, packed as `HeadOutput` is. A `slot` is room for one box of a task and sample."""
-
-    heatmap: Float[Tensor, "batch klass y x"]
-    index: Int[Tensor, "batch task slot"]
-    """Cell of the centre, row * width + column; 0 in slots not used."""
-    mask: Bool[Tensor, "batch task slot"]
-    """Which slots are used."""
-    vector: Float[Tensor, "batch task slot code"]
-    """Codes as in `HeadOutput.regression`; NaN where the velocity is not known."""
+from dualdistill.structures import CLASSES, TASKS, Boxes, CenterTargets
 
 
 @torch.no_grad()

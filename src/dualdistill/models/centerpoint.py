@@ -167,13 +167,15 @@ class CenterPoint(nn.Module):
         )
 
     def targets(self, batch: Batch) -> Targets:
-        found = center_targets(batch.boxes, self.config.head_grid, self.config.head)
-        return Targets(boxes=batch.boxes, heatmap=found.heatmap, depth=batch.depth)
+        """What the head should predict."""
+        center = center_targets(batch.boxes, self.config.head_grid, self.config.head)
+        return Targets(boxes=batch.boxes, heatmap=center.heatmap, depth=batch.depth, center=center)
 
-    def losses(self, output: BevOutput, batch: Batch) -> Losses:
-        """Unweighted; see `center_losses`."""
-        targets = center_targets(batch.boxes, self.config.head_grid, self.config.head)
-        return center_losses(output.predictions, targets)
+    def losses(self, output: BevOutput, targets: Targets) -> Losses:
+        """Unweighted, against `self.targets` of the batch; see `center_losses`."""
+        if targets.center is None:
+            raise ValueError("the head's losses need targets.center, got None: take the targets of this detector")
+        return center_losses(output.predictions, targets.center)
 
     def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]:
         """Boxes of each sample in the augmented BEV frame, with scores."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dualdistill.report.intervals import mean_interval
-from dualdistill.report.results import TP_ERRORS, ResultRow
-from dualdistill.report.tables import Column, Table, Value
+from dualdistill.report.scores import TP_ERRORS, ResultRow
+from dualdistill.report.table import Column, Table, Value
 
 CONFIDENCE = 0.95
 """Of the intervals of gains."""

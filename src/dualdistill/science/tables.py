@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from dualdistill.report.results import TP_ERRORS
-from dualdistill.report.tables import Column, Table, Value
+from dualdistill.report.scores import TP_ERRORS
+from dualdistill.report.table import Column, Table, Value
 from dualdistill.science.record import Result
 from dualdistill.science.summary import METRICS, Interval, Line
 

@@ -21,7 +21,9 @@ from dualdistill.synthetic.scene import SceneRecord, play_scene
 from dualdistill.synthetic.tables import MAP_FILE, VERSION, write_tables
 
 GENERATOR_VERSION = 1
-"""Raised whenever the same config gives other bytes."""
+"""Raised whenever the same config gives other values; how tables are laid out does not count."""
+_FIRST_FREE_SCENE = 2000
+"""nuScenes numbers its scenes up to 1110."""
 _STAMP, _UNFINISHED = "synthetic.json", "synthetic.unfinished"
 _FOLDERS = ("samples", "sweeps", "maps", "masks", VERSION)
 
@@ -40,11 +42,10 @@ def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, pro
 
     `synthetic.json`, written last, says what the root was made from; a root that already holds `config` is
     left as it is, an unfinished one is redone. Equal configs give equal bytes, however many `workers`
-    (processes).
+    (processes). A world of more scenes than nuScenes has names its splits in a `splits.json` of its own.
 
     Raises:
-        UserError: if `root` holds anything else, there are fewer official names than scenes asked for, or
-            embreex (extra `synthetic`) is not installed.
+        UserError: if `root` holds anything else, or embreex (extra `synthetic`) is not installed.
     """
     jobs = _jobs(root, config)
     if not _prepare(root, config):
@@ -56,23 +57,22 @@ def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, pro
             progress(len(records), len(jobs))
     Image.fromarray(np.full((64, 64), 255, dtype=np.uint8)).save(root / MAP_FILE)
     write_tables(root, records, config.seed)
+    names = scene_names(config)
+    if not set(names["train"] + names["val"]) <= set(official_splits()["train"] + official_splits()["val"]):
+        (root / VERSION / "splits.json").write_text(json.dumps(names) + "\n")
     (root / _STAMP).write_text(json.dumps(_stamp(config), indent=1) + "\n")
     (root / _UNFINISHED).unlink()
     return root
 
 
 def scene_names(config: SyntheticConfig) -> dict[str, tuple[str, ...]]:
-    """Names of the scenes of each split: the first of the official lists.
-
-    Raises:
-        UserError: if there are not enough of them.
-    """
-    names = {}
+    """Names of the scenes of each split: the first of the official lists, then numbers that nuScenes does not use."""
+    names, free = {}, _FIRST_FREE_SCENE
     for split, count in (("train", config.train_scenes), ("val", config.val_scenes)):
-        official = official_splits()[split]
-        if count > len(official):
-            raise UserError(f"expected at most {len(official)} {split} scenes, as many as nuScenes names, got {count}")
-        names[split] = official[:count]
+        official = official_splits()[split][:count]
+        more = tuple(f"scene-{number:04d}" for number in range(free, free + count - len(official)))
+        names[split] = official + more
+        free += len(more)
     return names
 
 

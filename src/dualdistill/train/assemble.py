@@ -1,13 +1,14 @@
-"""From a record to living parts: data sets, detectors, distillers, and weights that say what they are."""
+"""From an experiment to what trains: data sets, detector, teacher source, distiller."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from dualdistill.data.collate import collate
+from dualdistill.data.config import DataConfig
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
@@ -19,8 +20,11 @@ from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.center_head import init_task_heads
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.models.checkpoints import load_weights
+from dualdistill.ops.frozen import freeze
 from dualdistill.structures import Batch, Boxes, Points
-from dualdistill.train.step import Distillation, freeze
+from dualdistill.train.random_batch import random_batch
+from dualdistill.train.step import Training
+from dualdistill.train.teacher_source import LiveTeacher, TeacherSource
 from dualdistill.train.trained_weights import TrainedWeights
 
 Network = BevDepth | CenterPoint | LabelDetector
@@ -33,18 +37,18 @@ def split_names(version: str) -> tuple[str, str]:
 
 
 def open_dataset(
-    experiment: Experiment, index: NuscenesIndex, *, split: str, training: bool, seed: int, remembered: bool = False
+    experiment: Experiment, index: NuscenesIndex, *, split: str, training: bool, seed: int, for_teacher: bool = True
 ) -> NuscenesDataset:
     """The samples of a split as the experiment's networks take them.
 
     Args:
-        remembered: Whether the teacher's answers are cached, so that it need not see points (virtual ones may still
-            serve as depth labels).
+        for_teacher: False leaves out the points that only a live teacher takes, where its output is cached or not
+            needed; virtual points may still give depth labels.
     """
     positions = samples_of_split(index, split)
     data = experiment.data
-    if remembered and data.virtual_points is None:
-        data = replace(data, points=False)
+    if not for_teacher and (data.virtual_points is None or not data.virtual_points.depth_from_virtual):
+        data = replace(data, points=False, virtual_points=None)
     return NuscenesDataset(index, data, positions, training=training, seed=seed)
 
 
@@ -61,80 +65,117 @@ def evaluation_loader(dataset: NuscenesDataset, batch_size: int, workers: int) -
     )
 
 
-def build_detector(experiment: Experiment, teacher: CenterPoint | None = None) -> Network:
+def assemble(
+    experiment: Experiment,
+    *,
+    teacher: TrainedWeights | None = None,
+    label_encoder: TrainedWeights | None = None,
+    source: Callable[[CenterPoint], TeacherSource] | None = None,
+    pretrained: bool = False,
+) -> Training:
+    """The parts of an experiment's training, put together once: for training, costs, gradients and benchmarks.
+
+    Random numbers are drawn from the global generator for the detector, then the teacher, then the distiller: a
+    distilled student starts from the weights that it has alone under the same seed.
+
+    Args:
+        teacher: Weights of the experiment's frozen teacher; None leaves it random, for costs and tests.
+        label_encoder: Weights of its frozen label encoder; None leaves it random.
+        source: Makes the teacher source from the frozen teacher, such as a cache; `LiveTeacher` if not given.
+        pretrained: Load the weights that the student's configuration names.
+
+    Raises:
+        UserError: for weights that cannot be had or are of another network.
+    """
+    if experiment.role != "student":
+        return Training(build_detector(experiment, teacher))
+    student = build_detector(experiment)
+    assert isinstance(student, BevDepth)
+    if pretrained:
+        student.load_pretrained()
+    config = experiment.distiller
+    if config is None:
+        return Training(student)
+    frozen = load_teacher(experiment, teacher)
+    encoder = load_label_encoder(experiment, label_encoder, frozen) if experiment.label_encoder else None
+    if experiment.init_head_from_teacher:
+        init_task_heads(student.head, frozen.head)
+    parts: dict[str, Any] = {
+        "teacher": shapes_of(frozen),
+        "student": shapes_of(student, experiment.data),
+        "judge": frozen.judge(),
+    }
+    if isinstance(config, LabelDistillConfig):
+        parts["label_encoder"] = encoder
+    distiller = config.build(**parts)
+    training = experiment.training
+    return Training(
+        student,
+        teacher=source(frozen) if source is not None else LiveTeacher(frozen, training.teacher_precision),
+        distiller=distiller,
+        distiller_weights={name: training.distill_weight * weight for name, weight in config.weights.items()},
+        gradient_share=training.gradient_share,
+    )
+
+
+def build_detector(experiment: Experiment, teacher: TrainedWeights | None = None) -> Network:
     """The network that learns in this experiment, freshly initialised.
 
     Args:
-        teacher: Trained; a label encoder reads its annotations out through it, nobody else takes it.
+        teacher: Weights of the teacher whose frozen neck and head a label encoder is trained through; for other
+            experiments without effect. None leaves that teacher random.
     """
     if experiment.student is not None:
         return BevDepth(experiment.student)
     assert experiment.teacher is not None
     if experiment.label_encoder is None:
         return CenterPoint(experiment.teacher)
-    if teacher is None:
-        raise ValueError("a label encoder is built around its trained teacher: pass it")
-    return LabelDetector(experiment.label_encoder.build(teacher=shapes_of(teacher)), teacher)
+    frozen = load_teacher(experiment, teacher)
+    return LabelDetector(experiment.label_encoder.build(teacher=shapes_of(frozen)), frozen)
 
 
-def shapes_of(teacher: CenterPoint) -> BevShapes:
-    """Of a teacher's maps, which do not depend on what it sees: one point in the middle."""
-    point = torch.zeros(1, teacher.config.point_channels)
-    glance = Batch(
-        boxes=(Boxes.empty(),),
-        augmented_from_bev=torch.eye(4)[None],
-        meta=(),
-        points=Points(features=point, sample=torch.zeros(1, dtype=torch.long)),
-    )
-    was_training = teacher.training
-    with torch.no_grad():
-        shapes = BevShapes.of(teacher.eval()(glance))
-    teacher.train(was_training)
-    return shapes
-
-
-def load_teacher(experiment: Experiment, weights: TrainedWeights) -> CenterPoint:
-    """The trained teacher of an experiment, frozen."""
+def load_teacher(experiment: Experiment, weights: TrainedWeights | None) -> CenterPoint:
+    """The frozen teacher of an experiment; random without weights."""
     assert experiment.teacher is not None
     teacher = CenterPoint(experiment.teacher)
-    load_weights(teacher, weights.path)
+    if weights is not None:
+        load_weights(teacher, weights.path)
     freeze(teacher)
     return teacher
 
 
-def load_label_encoder(experiment: Experiment, weights: TrainedWeights, teacher: CenterPoint) -> LabelEncoder:
-    """The trained label encoder of an experiment, which speaks to this teacher's head."""
+def load_label_encoder(experiment: Experiment, weights: TrainedWeights | None, teacher: CenterPoint) -> LabelEncoder:
+    """The label encoder of an experiment, made for this teacher; random without weights."""
     assert experiment.label_encoder is not None
     detector = LabelDetector(experiment.label_encoder.build(teacher=shapes_of(teacher)), teacher)
-    load_weights(detector, weights.path)
+    if weights is not None:
+        load_weights(detector, weights.path)
     return detector.encoder
 
 
-def build_distillation(
-    experiment: Experiment,
-    student: BevDepth,
-    teacher: CenterPoint,
-    example: Batch,
-    label_encoder: LabelEncoder | None = None,
-) -> Distillation:
-    """The experiment's distiller, fitted to the shapes both detectors give for one example; heads inherited."""
-    assert experiment.distiller is not None
-    if experiment.init_head_from_teacher:
-        init_task_heads(student.head, teacher.head)
-    was_training = student.training
-    student.eval()
-    with torch.no_grad():
-        taught, learnt = BevShapes.of(teacher(example)), BevShapes.of(student(example))
-    student.train(was_training)
-    distiller = experiment.distiller
-    if isinstance(distiller, LabelDistillConfig):
-        built: nn.Module = distiller.build(
-            teacher=taught, student=learnt, judge=teacher.judge(), label_encoder=label_encoder
+@torch.no_grad()
+def shapes_of(detector: BevDepth | CenterPoint, data: DataConfig | None = None) -> BevShapes:
+    """Shapes of a detector's maps, from a forward pass on one point or one camera's image: they depend on neither.
+
+    Args:
+        data: Size of the images; a camera detector needs it.
+    """
+    if isinstance(detector, CenterPoint):
+        example = Batch(
+            boxes=(Boxes.empty(),),
+            augmented_from_bev=torch.eye(4)[None],
+            meta=(),
+            points=Points(
+                features=torch.zeros(1, detector.config.point_channels), sample=torch.zeros(1, dtype=torch.long)
+            ),
         )
     else:
-        built = distiller.build(teacher=taught, student=learnt, judge=teacher.judge())
-    precision = experiment.training.teacher_precision
-    return Distillation(built, distiller.weights, teacher, teacher_precision=precision)
+        assert data is not None
+        example = random_batch(data, boxes=0, points=1, cameras=1)
+    was_training = detector.training
+    shapes = BevShapes.of(detector.eval()(example))
+    detector.train(was_training)
+    return shapes
 
 
 def experiment_of(facts: dict[str, Any]) -> Experiment:

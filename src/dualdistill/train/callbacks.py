@@ -97,13 +97,16 @@ class Checkpointer(pl.Callback):
         folder = self.run.checkpoints / name
         facts = self.facts | {"step": module.step, "role": self.role}
         save_weights(folder / f"{self.role}.safetensors", module.evaluated, facts)
-        if module.distillation is not None:
-            save_weights(folder / "distiller.safetensors", module.distillation.distiller, facts)
+        if module.parts.distiller is not None:
+            save_weights(folder / "distiller.safetensors", module.parts.distiller, facts)
         state = folder / "training_state"
         state.mkdir(exist_ok=True)
         if module.average is not None:
             save_weights(state / "raw_weights.safetensors", module.detector, facts)
-        torch.save({"optimiser": trainer.optimizers[0].state_dict(), "step": module.step}, state / "optimiser.pt")
+        kept = {"optimiser": trainer.optimizers[0].state_dict(), "step": module.step}
+        if module.parts.bound is not None:
+            kept["gradient_bound"] = module.parts.bound.state_dict()
+        torch.save(kept, state / "optimiser.pt")
         self.run.link("last", name)
 
 

@@ -17,10 +17,11 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment, to_plain
+from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.report.progress import progress
 from dualdistill.structures import BevOutput
-from dualdistill.train.step import Distillation
 from dualdistill.train.teacher_cache import Flip, TeacherCache, size_text
+from dualdistill.train.teacher_source import CachedTeacher, LiveTeacher
 
 _BATCH = 4
 """Samples the teacher sees at once while a cache is filled."""
@@ -63,12 +64,12 @@ def open_cache(
     experiment: Experiment,
     index: NuscenesIndex,
     split: str,
-    distillation: Distillation,
+    teacher: CenterPoint,
     teacher_sha256: str,
     *,
     workers: int,
-) -> TeacherCache:
-    """The complete cache of a training; says how large it is, then fills what is missing.
+) -> CachedTeacher:
+    """The complete cache of a training as its teacher source: prints how large it is, then fills what is missing.
 
     Raises:
         UserError: if this experiment's teacher cannot be cached, or the disk is too small.
@@ -82,8 +83,8 @@ def open_cache(
         for flip in flips
     }
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    distillation.teacher.to(device)
-    example = distillation.taught(collate([datasets[flips[0]][0, 0]]).to(device), device)
+    live = LiveTeacher(teacher, experiment.training.teacher_precision).to(device)
+    example = live(collate([datasets[flips[0]][0, 0]]).to(device))
     cache = TeacherCache.under(
         root,
         _identity(experiment, index, teacher_sha256),
@@ -99,8 +100,9 @@ def open_cache(
         f"{size_text(len(tokens) * len(flips) * each)}, {size_text(count * each)} of it to be made"
     )
     cache.require_room(count, each)
+    source = CachedTeacher(teacher.head, cache)
     if not count:
-        return cache
+        return source
     done = 0
     with progress(console, "filling the teacher cache") as say:
         for flip, items in missing.items():
@@ -108,10 +110,10 @@ def open_cache(
                 continue  # PyTorch warns of a loader of nothing
             batches = still_missing(cache, tokens, flip, items)
             for batch in DataLoader(datasets[flip], batch_sampler=batches, collate_fn=collate, num_workers=workers):
-                cache.write(batch, distillation.taught(batch.to(device), device))
+                cache.write(batch, live(batch.to(device)))
                 done += len(batch)
                 say(done, count)
-    return cache
+    return source
 
 
 def still_missing(
@@ -145,6 +147,11 @@ def _identity(experiment: Experiment, index: NuscenesIndex, teacher_sha256: str)
 
 
 def maps_read(experiment: Experiment, answer: BevOutput) -> tuple[str, ...]:
-    """The maps of the teacher that the distiller looks at; all, where it does not say."""
+    """The maps of the teacher that a cache keeps.
+
+    The coarse stages and the neck always, so that most distillers share one cache; the canvas and the finest stage,
+    most of the bytes, only where the distiller reads them.
+    """
     every = ("canvas", *(f"stage{number}" for number in range(len(answer.stages))), "neck")
-    return getattr(experiment.distiller, "reads", every)
+    read = getattr(experiment.distiller, "reads", every)
+    return tuple(name for name in every if name in (*every[2:], *read))

@@ -83,9 +83,12 @@ def restore(module: TrainingModule, checkpoint: Path, role: str) -> None:
         module.average.n_averaged.fill_(module.start_step)
         kept = state / "raw_weights.safetensors"
     load_weights(module.detector, kept)
-    if module.distillation is not None:
-        load_weights(module.distillation.distiller, checkpoint / "distiller.safetensors")
-    module.optimiser_state = torch.load(state / "optimiser.pt", map_location="cpu", weights_only=True)["optimiser"]
+    if module.parts.distiller is not None:
+        load_weights(module.parts.distiller, checkpoint / "distiller.safetensors")
+    saved = torch.load(state / "optimiser.pt", map_location="cpu", weights_only=True)
+    module.optimiser_state = saved["optimiser"]
+    if module.parts.bound is not None:
+        module.parts.bound.load_state_dict(saved["gradient_bound"])
 
 
 def step_of(checkpoint: Path) -> int:

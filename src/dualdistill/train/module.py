@@ -1,7 +1,7 @@
 """The LightningModule: one detector learning, alone or distilled."""
 
 import time
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from dualdistill.experiment.training import TrainingConfig
 from dualdistill.structures import Batch, weighted_sum
 from dualdistill.train.schedule import learning_rate, momentum, parameter_groups
-from dualdistill.train.step import Detector, Distillation, channels_last, training_losses
+from dualdistill.train.step import Training
 
 
 class TrainingModule(pl.LightningModule):
@@ -20,8 +20,7 @@ class TrainingModule(pl.LightningModule):
 
     def __init__(
         self,
-        detector: nn.Module,
-        distillation: Distillation | None,
+        parts: Training,
         config: TrainingConfig,
         *,
         total_steps: int,
@@ -29,15 +28,13 @@ class TrainingModule(pl.LightningModule):
         seed: int = 0,
     ):
         super().__init__()
-        self.detector = channels_last(detector)
-        self.distillation = distillation
+        self.parts = parts
         self.config = config
         self.total_steps = total_steps
         self.start_step = start_step
         self.seed = seed
-        self.weights = self.learner.weights | (distillation.weights if distillation else {})
         self.average = (
-            AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
+            AveragedModel(parts.detector, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
             if config.ema_decay
             else None
         )
@@ -48,9 +45,8 @@ class TrainingModule(pl.LightningModule):
         self._batch_ended = time.perf_counter()
 
     @property
-    def learner(self) -> Detector:
-        """The detector under its other name: what can be asked of it."""
-        return cast(Detector, self.detector)
+    def detector(self) -> nn.Module:
+        return self.parts.detector
 
     @property
     def step(self) -> int:
@@ -63,17 +59,12 @@ class TrainingModule(pl.LightningModule):
         return self.average.module if self.average is not None else self.detector
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        learners = [self.detector] + ([self.distillation] if self.distillation is not None else [])
         options = self.config.optimiser
-        groups = parameter_groups(learners, options.weight_decay)
+        groups = parameter_groups(self.parts.learners, options.weight_decay)
         optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
         if self.optimiser_state is not None:
             optimiser.load_state_dict(self.optimiser_state)
         return optimiser
-
-    def on_fit_start(self) -> None:
-        if self.distillation is not None:
-            self.distillation.teacher.to(self.device)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
@@ -91,20 +82,20 @@ class TrainingModule(pl.LightningModule):
     @property
     def taught(self) -> bool:
         """Whether the step that comes has a teacher."""
-        return self.distillation is not None and self.step < self.config.distill_fraction * self.total_steps
+        return self.parts.distiller is not None and self.step < self.config.distill_fraction * self.total_steps
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses = training_losses(self.learner, self.distillation if self.taught else None, batch)
-        total = weighted_sum(losses, self.weights)
-        if self.distillation is not None and not self.taught:
+        losses = self.parts(batch, distil=self.taught)
+        total = weighted_sum(losses, self.parts.weights)
+        if self.parts.distiller is not None and not self.taught:
             # Processes that share a batch wait for a gradient of every parameter.
-            total = total + 0.0 * sum(p.sum() for p in self.distillation.parameters())
+            total = total + 0.0 * sum(p.sum() for p in self.parts.distiller.parameters())
         self.latest = {f"loss/{name}": value.detach() for name, value in losses.items()}
         self.latest["loss"] = total.detach()
         return total
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        if self.distillation is not None and self.step < self.config.distiller_warmup_steps:
+        if self.step < self.config.distiller_warmup_steps:
             for parameter in self.detector.parameters():
                 parameter.grad = None  # left as it is, by the optimiser's averages and weight decay, too
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -127,7 +118,6 @@ class TrainingModule(pl.LightningModule):
         record = {name: float(value) for name, value in self.latest.items()}
         record["learning_rate"] = self.optimizers().param_groups[0]["lr"]
         record["data_share"] = self._data_seconds / total if total else 0.0
-        if self.distillation is not None:
-            record |= {f"diagnostics/{name}": value for name, value in self.distillation.diagnostics().items()}
+        record |= {f"diagnostics/{name}": value for name, value in self.parts.diagnostics().items()}
         self._data_seconds = self._step_seconds = 0.0
         return record

@@ -1,120 +1,107 @@
-"""What one training step minimises: the figure of the paper as a function."""
+"""What one training step minimises: the figure of the paper as a module."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Protocol, cast, runtime_checkable
 
-import torch
 from torch import nn
 
-from dualdistill.experiment.training import TeacherPrecision
-from dualdistill.structures import Batch, BevOutput, Boxes, Losses, Targets
+from dualdistill.structures import Batch, BevOutput, Boxes, Losses, Targets, weighted_sum
+from dualdistill.train.gradient_bound import GradientBound
+from dualdistill.train.teacher_source import TeacherSource, channels_last
 
 
 @runtime_checkable
 class Detector(Protocol):
     """A BEV detector, LiDAR or camera."""
 
-    weights: dict[str, float]
-
+    @property
+    def weights(self) -> dict[str, float]: ...
     def __call__(self, batch: Batch) -> BevOutput: ...
     def targets(self, batch: Batch) -> Targets: ...
-    def losses(self, output: BevOutput, batch: Batch) -> Losses: ...
+    def losses(self, output: BevOutput, targets: Targets) -> Losses: ...
     def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]: ...
 
 
 @runtime_checkable
-class Student(Detector, Protocol):
-    """A detector that can be taught: it tells what it should have answered along with how far off it was."""
-
-    def examine(self, output: BevOutput, batch: Batch) -> tuple[Losses, Targets]:
-        """`losses` and `targets`, the targets drawn once."""
-
-
-@runtime_checkable
-class TeacherSource(Protocol):
-    """Where a teacher's output comes from, if not from the teacher: see `teacher_cache`."""
-
-    def __call__(self, batch: Batch) -> BevOutput: ...
-
-
-@runtime_checkable
 class Distiller(Protocol):
-    """Two outputs and the truth in, named unweighted losses out."""
+    """Teacher output, student output and targets in; named, unweighted losses out."""
 
     def __call__(self, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses: ...
 
 
-class Distillation(nn.Module):
-    """A distiller with the frozen teacher it listens to, which is nobody's child: no state dict holds it."""
+class Training(nn.Module):
+    """A detector that learns, alone or from a teacher: one module, so that distributed training wraps one thing.
+
+    `assemble` builds it from an experiment. A training step is::
+
+        losses = training(batch, distil=step < last_distilled_step)
+        weighted_sum(losses, training.weights).backward()
+
+    Attributes:
+        detector: The network that is trained, evaluated and kept.
+        distiller: Adapters and losses of the distillation method, trained along; None without distillation.
+        teacher: `LiveTeacher` or `CachedTeacher`; moves with `to`, has no parameters and no state. None without
+            distillation.
+        bound: Running gradient norms of `TrainingConfig.gradient_share`; None where distillation is not bounded. Its
+            buffers belong in a checkpoint.
+    """
 
     def __init__(
         self,
-        distiller: nn.Module,
-        weights: dict[str, float],
-        teacher: nn.Module,
+        detector: nn.Module,
         *,
-        teacher_precision: TeacherPrecision = "fp32",
+        teacher: TeacherSource | None = None,
+        distiller: nn.Module | None = None,
+        distiller_weights: Mapping[str, float] | None = None,
+        gradient_share: float | None = None,
     ):
-        """Args: `teacher_precision` is that of its forward pass alone; what it is asked with a gradient is float32."""
+        """Args:
+            distiller_weights: Weight of each of the distiller's losses.
+            gradient_share: See `GradientBound`.
+
+        Raises:
+            ValueError: for a distiller without a teacher, or a teacher without a distiller.
+        """
         super().__init__()
+        if (teacher is None) != (distiller is None):
+            raise ValueError("a teacher and a distiller come together: pass both, or neither")
+        self.detector = channels_last(detector)
         self.distiller = distiller
-        self.weights = weights
-        self.teacher_precision = teacher_precision
-        self.remembered: TeacherSource | None = None
-        """Asked instead of the teacher, where set."""
-        # In the layout of the student's maps: what compares them need not transpose.
-        self._teacher = (channels_last(freeze(teacher)),)
+        self.teacher = teacher
+        self.bound = GradientBound(gradient_share) if gradient_share is not None else None
+        self._distiller_weights = dict(distiller_weights or {})
+
+    def forward(self, batch: Batch, distil: bool = True) -> Losses:
+        """Named, unweighted losses of a batch: the detector's own, and the distiller's if there is one.
+
+        Args:
+            distil: False leaves the distiller and the teacher out; parameters of the distiller then get no gradient.
+        """
+        detector = cast(Detector, self.detector)
+        output = detector(batch)
+        targets = detector.targets(batch)
+        losses = detector.losses(output, targets)
+        if self.distiller is None or self.teacher is None or not distil:
+            return losses
+        distilled: Losses = self.distiller(self.teacher(batch), output, targets)
+        if self.bound is not None and self.training:
+            own, theirs = weighted_sum(losses, detector.weights), weighted_sum(distilled, self._distiller_weights)
+            self.bound.update(own, theirs, output.canvas)
+        return losses | distilled
 
     @property
-    def teacher(self) -> nn.Module:
-        return self._teacher[0]
+    def weights(self) -> dict[str, float]:
+        """Weight of every loss by name, as of the last batch: the gradient bound scales the distiller's."""
+        factor = self.bound.factor if self.bound is not None else 1.0
+        own = cast(Detector, self.detector).weights
+        return own | {name: factor * weight for name, weight in self._distiller_weights.items()}
 
-    def forward(self, batch: Batch, learnt: BevOutput, targets: Targets) -> Losses:
-        return self.distiller(self.taught(batch, learnt.neck.device.type), learnt, targets)
-
-    def taught(self, batch: Batch, device: str) -> BevOutput:
-        """The teacher's output, without gradient; from memory where there is one.
-
-        Not in inference mode: what is made there may not even be compared with a map that has a gradient.
-        """
-        if self.remembered is not None:
-            return self.remembered(batch)
-        half = self.teacher_precision == "bf16"
-        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=half):
-            return self.teacher(batch)
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay must spare (timm's convention)."""
-        inner = getattr(self.distiller, "no_weight_decay", set)
-        return {f"distiller.{name}" for name in inner()}
+    @property
+    def learners(self) -> list[nn.Module]:
+        """The modules whose parameters are optimised: the detector, then the distiller."""
+        return [self.detector] if self.distiller is None else [self.detector, self.distiller]
 
     def diagnostics(self) -> dict[str, float]:
-        """What the distiller wants watched, say how orthogonal its projectors are."""
-        return getattr(self.distiller, "diagnostics", dict)()
-
-
-def channels_last(module: nn.Module) -> nn.Module:
-    """Weights of 2D convolutions stored channels last, as maps then are: faster on CPUs and on tensor cores.
-
-    Not `module.to(memory_format=…)`, which fails on the kernels of sparse convolutions: they have five axes.
-    """
-    for parameter in module.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return module
-
-
-def freeze(module: nn.Module) -> nn.Module:
-    """No gradient, evaluation mode for good: batch norm keeps its running statistics
-    (docs/methods/centerpoint.md#backbone-and-neck)."""
-    return module.eval().requires_grad_(False)
-
-
-def training_losses(student: Detector, distillation: Distillation | None, batch: Batch) -> Losses:
-    """Everything one step minimises, unweighted, by name. A teacher learns alone, as a student without distillation."""
-    learnt = student(batch)
-    if distillation is None:
-        return student.losses(learnt, batch)
-    if not isinstance(student, Student):
-        raise ValueError(f"{type(student).__name__} cannot be taught: it has no `examine`")
-    losses, targets = student.examine(learnt, batch)
-    return losses | distillation(batch, learnt, targets)
+        """Figures to log beside the losses: the distiller's, and "distill_factor" of the gradient bound."""
+        figures: dict[str, float] = getattr(self.distiller, "diagnostics", dict)()
+        return figures if self.bound is None else figures | {"distill_factor": self.bound.factor}

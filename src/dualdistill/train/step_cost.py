@@ -1,6 +1,6 @@
 """What one training step of an experiment takes, counted without spending it.
 
-The step really runs, forward and backward, on a stand-in batch of one sample, but convolutions and matrix products
+The step really runs, forward and backward, on a random batch of one sample, but convolutions and matrix products
 return zeros of the right shape at once: their arithmetic is counted, what autograd keeps of them is weighed, and
 everything that depends on data (pooling plans, masks, pseudo boxes) takes its true course.
 """
@@ -16,12 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dualdistill.distill.label_encoder import LabelEncoder
 from dualdistill.experiment.experiment import Experiment
-from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.centerpoint import CenterPoint
+from dualdistill.ops.frozen import FrozenModule
 from dualdistill.structures import Batch, BevOutput, weighted_sum
-from dualdistill.train.assemble import build_detector, build_distillation, shapes_of
+from dualdistill.train.assemble import assemble
 from dualdistill.train.random_batch import random_batch
-from dualdistill.train.step import Detector, Distillation, channels_last, freeze, training_losses
+from dualdistill.train.step import Training
 
 _ADAM = 4 * 4
 """Bytes a trained parameter takes in float32: itself, its gradient, and AdamW's two moments."""
@@ -40,8 +40,8 @@ class StepCost:
     """Of the learner, the distiller, and the frozen teacher and label encoder, as far as there are any."""
     parameter_bytes: int
     """Of all of them, with gradients and AdamW's state."""
-    answer: BevOutput | None
-    """Of the shapes the teacher gives; None without one."""
+    teacher_output: BevOutput | None
+    """Zeros in the shapes of the teacher's output for a sample; None without a teacher."""
 
     @property
     def flops(self) -> int:
@@ -49,7 +49,7 @@ class StepCost:
 
 
 class DummyStep:
-    """The parts of a training, freshly initialised, and a stand-in batch for them.
+    """An experiment's training, freshly initialised, and a random batch for it.
 
     Args:
         samples: Of the batch.
@@ -61,78 +61,63 @@ class DummyStep:
         torch.manual_seed(0)
         self.experiment = experiment
         self.batch: Batch = random_batch(experiment.data, samples, cameras=cameras, points=points)
-        self.teacher = CenterPoint(experiment.teacher) if experiment.teacher and experiment.teacher_recipe else None
-        if self.teacher is not None:
-            freeze(self.teacher)
-        self.detector: nn.Module = build_detector(experiment, self.teacher)
-        self.distillation: Distillation | None = None
-        self.label_encoder: LabelEncoder | None = None
-        """Frozen, beside the teacher."""
-        if self.teacher is not None and isinstance(self.detector, BevDepth):
-            if experiment.label_encoder is not None:
-                self.label_encoder = experiment.label_encoder.build(teacher=shapes_of(self.teacher))
-            self.distillation = build_distillation(
-                experiment, self.detector, self.teacher, self.batch, self.label_encoder
-            )
-            self.distillation.train()
-        channels_last(self.detector.train())
+        self.training = assemble(experiment)
 
     def forward(self) -> Tensor:
         """The sum of all losses, in the recipe's precision."""
-        assert isinstance(self.detector, Detector)
-        weights = self.detector.weights | (self.distillation.weights if self.distillation else {})
         half = self.experiment.training.precision == "bf16"
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            return weighted_sum(training_losses(self.detector, self.distillation, self.batch), weights)
+            return weighted_sum(self.training(self.batch), self.training.weights)
 
     def step(self) -> None:
         """Forward and backward; leaves no gradients behind."""
         self.forward().backward()
-        for module in (self.detector, self.distillation):
-            if module is not None:
-                module.zero_grad()
+        self.training.zero_grad()
 
 
 def step_cost(experiment: Experiment, *, cameras: int = 6, points: int | None = None) -> StepCost:
     """Count one step of one sample; arguments as of `DummyStep`."""
     with _Weightless():
-        rehearsal = DummyStep(experiment, cameras=cameras, points=points)
-        answer = rehearsal.distillation.taught(rehearsal.batch, "cpu") if rehearsal.distillation else None
-    kept: dict[int, int] = {}
-    parameters = {p.untyped_storage().data_ptr() for p in _parameters(rehearsal)}
+        dummy = DummyStep(experiment, cameras=cameras, points=points)
+        training = dummy.training
+        output = training.teacher(dummy.batch) if training.teacher is not None else None
+    frozen = _frozen_parts(training)
+    saved: dict[int, int] = {}
+    modules = [*training.learners, *frozen.values()]
+    parameters = {p.untyped_storage().data_ptr() for module in modules for p in module.parameters()}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def weigh(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    remembering = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with FlopCounterMode(display=False) as forward, _Weightless() as extra, remembering:
-        loss = rehearsal.forward()
+    saving = torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor)
+    with FlopCounterMode(display=False) as forward, _Weightless() as extra, saving:
+        loss = dummy.forward()
     flops_forward = forward.get_total_flops() + extra.flops
     with FlopCounterMode(display=False) as backward, _Weightless() as extra:
         loss.backward()
     flops_backward = backward.get_total_flops() + extra.flops
-    counts: dict[str, int] = {experiment.role: _count(rehearsal.detector, trained=True)}
-    if rehearsal.distillation is not None:
-        counts["distiller"] = _count(rehearsal.distillation, trained=True)
-    taught_by = {"teacher": rehearsal.teacher, "label_encoder": rehearsal.label_encoder}
-    frozen = {name: _count(module) for name, module in taught_by.items() if module is not None}
-    average = 4 * counts[experiment.role] if experiment.training.ema_decay else 0
+    names = (experiment.role, "distiller")
+    trained = {n: _count(module, trained=True) for n, module in zip(names, training.learners, strict=False)}
+    held = {name: _count(module) for name, module in frozen.items()}
+    average = 4 * trained[experiment.role] if experiment.training.ema_decay else 0
     return StepCost(
         flops_forward=flops_forward,
         flops_backward=flops_backward,
-        activation_bytes=sum(kept.values()),
-        parameters=counts | frozen,
-        parameter_bytes=_ADAM * sum(counts.values()) + 4 * sum(frozen.values()) + average,
-        answer=answer,
+        activation_bytes=sum(saved.values()),
+        parameters=trained | held,
+        parameter_bytes=_ADAM * sum(trained.values()) + 4 * sum(held.values()) + average,
+        teacher_output=output,
     )
 
 
-def _parameters(rehearsal: DummyStep) -> list[nn.Parameter]:
-    modules = [rehearsal.detector, rehearsal.distillation, rehearsal.teacher, rehearsal.label_encoder]
-    return [p for module in modules if module is not None for p in module.parameters()]
+def _frozen_parts(training: Training) -> dict[str, nn.Module]:
+    """The frozen networks of a training by role."""
+    held = [each.module for each in training.modules() if isinstance(each, FrozenModule)]
+    roles = {"teacher": CenterPoint, "label_encoder": LabelEncoder}
+    return {role: module for role, kind in roles.items() for module in held if isinstance(module, kind)}
 
 
 def _count(module: nn.Module, *, trained: bool = False) -> int:

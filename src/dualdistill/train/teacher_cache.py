@@ -41,11 +41,9 @@ _SPARE = 1.02
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherCache:
-    """A folder of answers of one teacher to one data configuration. Call it with a batch in the teacher's place."""
+    """A folder of answers of one teacher to one data configuration. `read` stands in for its forward pass."""
 
     folder: Path
-    head: Callable[[Tensor], HeadOutput]
-    """The teacher's own, for distillers that ask it about other maps."""
     extent: tuple[float, float, float, float]
     maps: tuple[str, ...]
     """What is kept of `BevOutput`: "canvas", "stage0" and so on, "neck". The others are NaN when read back, so that
@@ -63,7 +61,7 @@ class TeacherCache:
         """
         facts = {"layout": LAYOUT, "maps": sorted(maps), "precision": precision, **identity}
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
-        return cls(folder=root / key, head=answer.head, extent=answer.extent, maps=maps, precision=precision)
+        return cls(folder=root / key, extent=answer.extent, maps=maps, precision=precision)
 
     def bytes_of_one(self, answer: BevOutput) -> int:
         """Disk space of one sample and flip."""
@@ -99,8 +97,11 @@ class TeacherCache:
             save_file(one, draft)
             draft.replace(path)
 
-    def __call__(self, batch: Batch) -> BevOutput:
+    def read(self, batch: Batch, head: Callable[[Tensor], HeadOutput]) -> BevOutput:
         """The answers to a batch; kept maps are in channels-last layout and in the cache's precision.
+
+        Args:
+            head: The teacher's own, for distillers that apply it to other maps.
 
         Raises:
             UserError: for a sample that is missing or damaged.
@@ -124,7 +125,7 @@ class TeacherCache:
             stages=tuple(map(of, stages)),
             neck=of("neck"),
             predictions=HeadOutput(heatmap=parts["heatmap"], regression=parts["regression"]),
-            head=self.head,
+            head=head,
         )
 
     def _parts(self, answer: BevOutput) -> dict[str, Tensor]:

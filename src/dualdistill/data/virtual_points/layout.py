@@ -1,10 +1,9 @@
 """How raw, painted and virtual points share a row of numbers (docs/methods/mvp.md#columns).
 
-    distillbev:         x y z | intensity, -1 for virtual | ten classes | score | flag | time lag
-    centerpoint, split: x y z | ten classes (raw: intensity, nine ones) | score | flag | time lag
+    distillbev:  x y z | intensity, -1 for virtual | ten classes | score | flag | time lag
+    centerpoint: x y z | ten classes (raw: intensity, nine ones) | score | flag | time lag
 
-Raw points have ones for classes and score. The flag is +1 for raw, 0 for painted, -1 for virtual points in the
-`split` layout; in the other two, which pillar networks read, 1 for virtual points and 0 for all others.
+Raw points have ones for classes and score. The flag is 1 for virtual points and 0 for all others.
 """
 
 from typing import Literal
@@ -16,11 +15,7 @@ from torch import Tensor
 from dualdistill.data.virtual_points.complete import CompletedSweep
 from dualdistill.data.virtual_points.masks import LABEL_CHANNELS
 
-PointLayout = Literal["distillbev", "centerpoint", "split"]
-
-RAW, PAINTED, VIRTUAL = 1.0, 0.0, -1.0
-FLAG, LAG = -2, -1
-"""Columns, from the end."""
+PointLayout = Literal["distillbev", "centerpoint"]
 
 NO_INTENSITY = -1.0
 """Of virtual points."""
@@ -55,16 +50,8 @@ def laid_out(
     else:
         raw = torch.cat([points[:, :4], ones[:, 1:]], dim=1)
         painted = torch.cat([painted[:, :3], painted[:, 4:]], dim=1)
-    cloud = torch.cat([_flagged(raw, RAW, lag), _flagged(painted, PAINTED, lag), _flagged(virtual, VIRTUAL, lag)])
-    return cloud if layout == "split" else pillar_flags(cloud)
+    return torch.cat([_flagged(raw, 0.0, lag), _flagged(painted, 0.0, lag), _flagged(virtual, 1.0, lag)])
 
 
 def _flagged(points: Float[Tensor, "points _"], flag: float, lag: float) -> Float[Tensor, "points chan"]:
     return torch.cat([points, points.new_tensor([[flag, lag]]).expand(len(points), 2)], dim=1)
-
-
-def pillar_flags(points: Float[Tensor, "points chan"]) -> Float[Tensor, "points chan"]:
-    """The same points with flag 1 for virtual and 0 for all others; raw and painted stay apart by their ones."""
-    points = points.clone()
-    points[:, FLAG] = (points[:, FLAG] == VIRTUAL).to(points.dtype)
-    return points

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualdistill.report.curves import draw_curves, loss_names, read_records, series, smoothed
-from dualdistill.report.style import DARK, LIGHT
+from dualdistill.visualize.curves import draw_curves, loss_names, read_records, series, smoothed
+from dualdistill.visualize.palette import DARK, LIGHT
 
 
 def run(losses, steps=50):
@@ -56,7 +56,7 @@ def test_each_loss_has_a_plot_and_each_run_that_knows_it_a_line():
     alone = run({"loss": lambda s: 1.0 + s, "loss/heatmap": lambda s: 1.0})
     taught = run({"loss": lambda s: 2.0, "loss/heatmap": lambda s: 2.0, "loss/crd": lambda s: 3.0})
     assert loss_names({"alone": alone, "taught": taught}) == ["loss", "loss/heatmap", "loss/crd"]
-    figure = draw_curves({"alone": alone, "taught": taught}, palette=DARK)
+    figure = draw_curves({"alone": alone, "taught": taught}, theme=DARK)
     plots = {axes.get_title(loc="left"): len(axes.lines) // 2 for axes in figure.axes if axes.lines}
     assert plots == {"total": 2, "heatmap": 2, "crd": 1}
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["alone", "taught"]

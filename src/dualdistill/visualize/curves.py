@@ -15,7 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from dualdistill.report.style import LIGHT, Palette
+from dualdistill.visualize.palette import LIGHT, Theme
 
 Record = Mapping[str, Any]
 """One line of metrics.jsonl: "step" and what was measured there."""
@@ -73,7 +73,7 @@ def draw_curves(
     names: Sequence[str] | None = None,
     *,
     smoothing: float = 0.02,
-    palette: Palette = LIGHT,
+    theme: Theme = LIGHT,
     colours: Mapping[str, str] | None = None,
 ) -> Figure:
     """Small multiples: a plot for each quantity, a line for each run that has it, raw values faint behind.
@@ -82,23 +82,23 @@ def draw_curves(
         runs: Records by the name said in the legend.
         names: Quantities; None takes `loss_names`.
         smoothing: Half-life of the moving average, as a share of the longest run.
-        colours: Of some runs, by name; the others take the palette's series in order.
+        colours: Of some runs, by name; the others take the theme's series in order.
     """
     names = loss_names(runs) if names is None else list(names)
     if not names:
         raise ValueError("no losses to draw: the runs have recorded none")
-    chosen = dict(zip(runs, cycle(palette.series), strict=False)) | dict(colours or {})
+    chosen = dict(zip(runs, cycle(theme.series), strict=False)) | dict(colours or {})
     columns = min(len(names), 4 if len(names) in (4, 7, 8) or len(names) > 9 else 3)
     rows = math.ceil(len(names) / columns)
     figure = Figure(
         figsize=(11.2, 2.35 * rows + 0.45),
-        facecolor=palette.paper,
+        facecolor=theme.paper,
         layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, hspace=0.05, wspace=0.03),
     )
     last = max((record["step"] for records in runs.values() for record in records), default=1)
     all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, name in zip(all_axes, names, strict=False):
-        _prepare(axes, name, last, palette)
+        _prepare(axes, name, last, theme)
         for run, records in runs.items():
             _draw_run(axes, *series(records, name), smoothing * last, chosen[run])
         _scale(axes)
@@ -107,19 +107,19 @@ def draw_curves(
     handles = [Line2D([], [], color=chosen[run], linewidth=2, label=run) for run in runs]
     figure.legend(
         handles=handles, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=9.5,
-        labelcolor=palette.ink, handlelength=1.4, borderaxespad=0.2,
+        labelcolor=theme.ink, handlelength=1.4, borderaxespad=0.2,
     )  # fmt: skip
     return figure
 
 
-def _prepare(axes: Axes, name: str, last: float, palette: Palette) -> None:
+def _prepare(axes: Axes, name: str, last: float, theme: Theme) -> None:
     title = "total" if name == "loss" else name.removeprefix("loss/").replace("_", " ")
-    axes.set_title(title, color=palette.ink, fontsize=10, loc="left", pad=5)
-    axes.set_facecolor(palette.paper)
+    axes.set_title(title, color=theme.ink, fontsize=10, loc="left", pad=5)
+    axes.set_facecolor(theme.paper)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set(color=palette.muted, linewidth=0.7)
-    axes.tick_params(colors=palette.muted, labelsize=8, length=0, which="both")
-    axes.grid(axis="y", color=palette.rule, linewidth=0.6)
+    axes.spines["bottom"].set(color=theme.muted, linewidth=0.7)
+    axes.tick_params(colors=theme.muted, labelsize=8, length=0, which="both")
+    axes.grid(axis="y", color=theme.rule, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_xlim(0, last)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from dualdistill.report.results import ResultRow
-from dualdistill.report.tables import Column, Table, class_table, results_table
+from dualdistill.report.scores import ResultRow, class_table, results_table
+from dualdistill.report.table import Column, Table
 
 BASE = ResultRow(
     name="student alone",
@@ -101,18 +101,25 @@ def test_the_terminal_shows_the_same_numbers():
             assert table.cell(index, column) in shown
 
 
-def test_a_narrow_terminal_loses_side_columns_and_no_digit():
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_a_narrow_terminal_loses_no_column_and_no_digit(width):
     table = results_table(ROWS)
-    console = Console(width=80)
+    console = Console(width=width)
     with console.capture() as capture:
-        console.print(table.to_rich(80))
+        console.print(table.to_rich(width))
     shown = capture.get()
-    assert all(len(line) <= 80 for line in shown.splitlines())
-    assert "Steps" not in shown
+    assert all(len(line) <= width for line in shown.splitlines())
+    for column in table.columns:
+        assert column.title in shown
     for index in range(len(ROWS)):
         for column in table.columns:
-            if table.numeric(column) and not column.side:
+            if table.numeric(column):
                 assert table.cell(index, column) in shown
+
+
+def test_a_table_is_split_only_where_it_does_not_fit():
+    assert len(results_table(ROWS).to_rich(300).renderables) == 1
+    assert len(results_table(ROWS).to_rich(80).renderables) > 1
 
 
 def test_gains_are_differences_to_the_baseline_in_points():
