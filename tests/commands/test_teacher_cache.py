@@ -16,8 +16,8 @@ from dualdistill.structures import Batch, BevOutput, Boxes, HeadOutput, SampleMe
 from dualdistill.train import teacher_cache
 from dualdistill.train.fill_cache import still_missing
 from dualdistill.train.run_folder import RunFolder
-from dualdistill.train.step import Distillation
 from dualdistill.train.teacher_cache import TeacherCache, flips_of
+from dualdistill.train.teacher_source import LiveTeacher
 from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER
 
 RECIPE = "synthetic/dualdistill-centerpoint"
@@ -55,10 +55,7 @@ def test_a_teacher_in_bf16_differs_from_float32_by_the_rounding_of_its_layers(ru
     trained = LoadedDetector.load(weights_of(runs["teacher"], "last"))
     dataset = trained.dataset(trained.index(world, None), "val")
     batch = collate([dataset[0, 0], dataset[0, 1]])
-    exact, rounded = (
-        Distillation(nn.Identity(), {}, trained.detector, teacher_precision=precision).taught(batch, "cpu")
-        for precision in ("fp32", "bf16")
-    )
+    exact, rounded = (LiveTeacher(trained.detector, precision)(batch) for precision in ("fp32", "bf16"))
     # A convolution rounds its input, its weights and its output, by at most 2^-9 of each.
     layers = sum(isinstance(module, nn.Conv2d) for module in trained.detector.modules())
     for want, came in zip((*exact.stages, exact.neck), (*rounded.stages, rounded.neck), strict=True):
