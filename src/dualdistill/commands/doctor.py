@@ -22,6 +22,7 @@ _GIGABYTE = 1e9
 _WANTED_GB = 5
 """Of free disk: a demo, or a short training and its results."""
 _OPTIONAL = {
+    "embreex": ("synthetic", "rendering the synthetic world, `demo`"),
     "spconv": ("voxel", "voxel CenterPoints at full speed"),
     "onnxruntime": ("export", "`export`"),
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
