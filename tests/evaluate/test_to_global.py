@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from dualdistill.evaluate.export import MOVING_SPEED, detections_to_global, likely_attributes, quaternion_of
 from dualdistill.evaluate.protocol import ATTRIBUTES
+from dualdistill.evaluate.to_global import MOVING_SPEED, detections_to_global, likely_attributes, quaternion_of
 from dualdistill.geometry.transforms import (
     invert_rigid,
     rigid,
