@@ -40,7 +40,7 @@ def science_run(
     limit_minutes: Annotated[
         float | None, typer.Option(help="Stop after so long; running ones save a checkpoint.")
     ] = None,
-    plan: Annotated[bool, typer.Option(help="Only say what there is to do.")] = False,
+    plan: Annotated[bool, typer.Option(help="Only print the runs to do.")] = False,
 ) -> None:
     """Train, evaluate and record every row and seed that is not recorded yet; may be killed and run again."""
     from dualdistill.science.run import run_study

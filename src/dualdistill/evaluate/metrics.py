@@ -214,7 +214,7 @@ def _mean_errors(
     count = known.cumsum(axis=0)
     mean = np.nancumsum(error, axis=0) / np.maximum(count, 1)  # zero before the first known one, as in the devkit
     mean[:, ~known.any(axis=0)] = 1.0
-    # np.interp wants ascending positions.
+    # np.interp needs ascending positions.
     curves = [np.interp(confidence[::-1], score[::-1], column[::-1])[::-1] for column in mean.T]
     return np.stack(curves, axis=1)
 

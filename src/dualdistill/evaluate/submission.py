@@ -60,9 +60,9 @@ class Submission:
 
     path: Path
     sample_tokens: tuple[str, ...]
-    """In the order of the file."""
+    """Tokens in the order of the file."""
     detections: Detections
-    """In the order of the file; `sample` counts in `sample_tokens`."""
+    """Detections in the order of the file; `sample` counts in `sample_tokens`."""
     meta: dict[str, Any]
 
     def for_samples(self, sample_tokens: Sequence[str], *, others: Literal["refuse", "ignore"]) -> Detections:
