@@ -11,7 +11,7 @@ from dualdistill.commands.evaluate import LoadedDetector, evaluate_anything, wei
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError
 from dualdistill.experiment.training import TrainingConfig
-from dualdistill.train.fit import read_metrics
+from dualdistill.train.metrics import read_metrics
 from dualdistill.train.run_folder import RunFolder
 from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER
 
@@ -47,7 +47,7 @@ def test_resuming_gives_the_weights_of_an_unbroken_run(runs, world, console, tmp
     shutil.copytree(unbroken.path, broken, symlinks=True)
     (broken / "finished.json").unlink()
     shutil.rmtree(broken / "checkpoints" / "step_000003")
-    RunFolder(broken).link("last", "step_000002")
+    RunFolder(broken).point("last", "step_000002")
     resume_training(console, broken, workers=0)
     for name in ("student.safetensors", "distiller.safetensors"):
         want, came = (load_file(run.checkpoint() / name) for run in (unbroken, RunFolder(broken)))
@@ -60,12 +60,12 @@ def test_resuming_gives_the_weights_of_an_unbroken_run(runs, world, console, tmp
 def test_a_step_is_on_record_before_its_checkpoint_is_there(world, console, tmp_path, monkeypatch):
     recorded = {}
 
-    def link(run, name, target, really=RunFolder.link):
+    def point(run, name, target, really=RunFolder.point):
         if run.metrics.exists():
             recorded[target] = len(read_metrics(run.metrics))
         really(run, name, target)
 
-    monkeypatch.setattr(RunFolder, "link", link)
+    monkeypatch.setattr(RunFolder, "point", point)
     sets = [*TINY_TEACHER, *STEPS]
     start_training(
         console, "synthetic/teacher-centerpoint", data=world, out=tmp_path, overrides=sets, workers=0, seed=0
@@ -86,7 +86,7 @@ def test_averaged_weights_are_kept_and_resumed(world, console, tmp_path):
     before = {name: value.clone() for name, value in kept.items()}
     (path / "finished.json").unlink()
     shutil.rmtree(run.checkpoints / "step_000003")
-    run.link("last", "step_000002")
+    run.point("last", "step_000002")
     resume_training(console, path, workers=0)
     again = load_file(run.checkpoint() / "teacher.safetensors")
     for name, value in before.items():
@@ -266,9 +266,9 @@ def test_a_bounded_distillation_resumes_with_the_gradients_it_measured(runs, wor
     given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
     path = start_training(console, "synthetic/dualdistill-centerpoint", **given)
     whole = read_metrics(path / "metrics.jsonl")
-    assert all(0 < record["distill_factor"] < 1 for record in whole)
+    assert all(0 < record["diagnostics/distill_factor"] < 1 for record in whole)
     (path / "finished.json").unlink()
     run = RunFolder.open(path)
-    run.link("last", "step_000002")
+    run.point("last", "step_000002")
     resume_training(console, path, workers=0)
     assert read_metrics(path / "metrics.jsonl")[-1]["loss"] == pytest.approx(whole[-1]["loss"])

@@ -21,7 +21,7 @@ def test_links_follow_and_missing_checkpoints_name_those_there_are(tmp_path):
     run = RunFolder.create(tmp_path, "r", 0)
     for step in ("step_000001", "step_000002"):
         (run.checkpoints / step).mkdir(parents=True)
-        run.link("last", step)
+        run.point("last", step)
     assert run.checkpoint("last").name == "step_000002"
     with pytest.raises(UserError, match="step_000001"):
         run.checkpoint("best")

@@ -16,8 +16,7 @@ from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.report.compare import Comparison, RunRecord, TaughtBy, compare
 from dualdistill.report.page import ReportPage
 from dualdistill.train.assemble import split_names
-from dualdistill.train.fit import step_of
-from dualdistill.train.run_folder import RunFolder, write_atomically
+from dualdistill.train.run_folder import RunFolder, step_of, write_atomically
 from dualdistill.train.trained_weights import evaluation_folder
 
 
