@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dualdistill.cli import data, deployment, recipes, results, science, speed, start, training
+from dualdistill.cli import data, deployment, recipes, results, speed, start, training
 from dualdistill.errors import UserError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ for verb in (
     results.visualize,
     results.compare,
     results.predict,
+    results.gradients,
     deployment.export,
     deployment.convert,
     speed.bench,
@@ -35,7 +36,6 @@ for verb in (
     app.command()(verb)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
-app.add_typer(science.app, name="science")
 
 
 def main() -> None:

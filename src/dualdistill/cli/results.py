@@ -104,3 +104,16 @@ def predict(
         picture=picture,
     )
     write_json(json_file, predicted)
+
+
+def gradients(
+    run: Annotated[Path, typer.Argument(help="A student's run folder.")],
+    data: Annotated[Path | None, typer.Option(help="Root of its data; default: where it was trained.")] = None,
+    checkpoint: Annotated[str, typer.Option(help="last, best, or step_000400.")] = "last",
+    batches: Annotated[int, typer.Option(min=1, help="Number of batches to average over.")] = 8,
+    json_file: JsonFile = None,
+) -> None:
+    """Show the share of each loss in the gradient of a student, and its cosine with the gradient of detection."""
+    from dualdistill.commands.gradients import show_gradient_shares
+
+    write_json(json_file, show_gradient_shares(console, run, data=data, batches=batches, checkpoint=checkpoint))

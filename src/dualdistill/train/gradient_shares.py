@@ -1,7 +1,7 @@
 """The share of each loss in the gradient of the student's parameters, and its direction relative to detection."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,7 +11,6 @@ from dualdistill.data.collate import collate
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.checkpoints import load_weights
-from dualdistill.report.table import Column, Table
 from dualdistill.structures import Losses, weighted_sum
 from dualdistill.train.assemble import assemble, open_dataset
 from dualdistill.train.data import training_loader
@@ -133,15 +132,3 @@ def _means(taken: list[dict[str, tuple[float, float, float]]]) -> list[GradientS
         GradientShare(losses=group, loss=loss, norm=norm, share=norm / every, along_detection=cosine)
         for group, (loss, norm, cosine) in mean.items()
     ]
-
-
-def gradient_table(shares: list[GradientShare]) -> Table:
-    """One row per group of losses."""
-    columns = (
-        Column(key="losses", title="Losses"),
-        Column(key="loss", title="Weighted", digits=2),
-        Column(key="norm", title="Gradient norm", digits=2),
-        Column(key="share", title="Share (%)", digits=0, scale=100.0),
-        Column(key="along_detection", title="Cosine with detection", digits=2, signed=True),
-    )
-    return Table(columns=columns, rows=tuple(asdict(share) for share in shares))
