@@ -50,7 +50,7 @@ def losses_in_cells(
 def gaussian_focal(
     logits: Float[Tensor, "batch klass y x"], target: Float[Tensor, "batch klass y x"]
 ) -> Float[Tensor, "batch klass y x"]:
-    """CornerNet's focal loss of each cell: peaks are positives, the flanks of a peak lesser negatives.
+    """CornerNet's focal loss of each cell: peaks are positives, the flanks of a peak down-weighted negatives.
 
     Probabilities are kept 1e-4 off 0 and 1, so no gradient comes from a cell as sure as that.
     """

@@ -1,5 +1,4 @@
-"""What a CenterPoint head should have answered: Gaussian heat maps, and ten numbers for the cell of each
-centre.
+"""Targets of a CenterPoint head: Gaussian heat maps, and ten numbers for the cell of each centre.
 
 Source: docs/methods/centerpoint.md#targets. Differs from the released code in one place: the cell of a centre
 is found by `floor`. There it is truncated toward zero, so that a box whose centre lies up to one cell below
@@ -26,7 +25,7 @@ class CenterTargets(_Movable):
     index: Int[Tensor, "batch task slot"]
     """Cell of the centre, row * width + column; 0 in slots not used."""
     mask: Bool[Tensor, "batch task slot"]
-    """Which slots are used."""
+    """True for slots in use."""
     vector: Float[Tensor, "batch task slot code"]
     """Codes as in `HeadOutput.regression`; NaN where the velocity is not known."""
 
@@ -47,7 +46,7 @@ def center_targets(
     Args:
         boxes: Of each sample, in the frame of the maps.
         grid: Of the head's maps.
-        velocity_scale: Times this, per sample, velocities are learnt (the frame gap, for displacements).
+        velocity_scale: Factor of the target velocities, per sample (the frame gap, for displacements).
     """
     device = boxes[0].center.device if boxes else torch.device("cpu")
     counts = constant([len(each) for each in boxes], device, torch.long)
@@ -117,15 +116,14 @@ def draw_gaussians(
     cell: Int[Tensor, "boxes 2"],
     radius: Int[Tensor, "boxes"],
 ) -> Float[Tensor, "maps y x"]:
-    """`maps` raised to a Gaussian patch of each box: (2 radius + 1)² cells, sigma a sixth of that side, peak
-    1.
+    """Maximum of `maps` and a Gaussian patch of each box: (2 radius + 1)² cells, sigma a sixth of that side, peak 1.
 
     Args:
         cell: (column, row) of each peak.
         radius: Negative for a box that is not drawn.
     """
     count, height, width = maps.shape
-    # No further than the map: a teacher that has learnt nothing yet may claim boxes of any size.
+    # No further than the map: an untrained teacher may predict boxes of any size.
     reach = min(int(radius.max()), max(height, width)) if len(radius) else -1
     if reach < 0:
         return maps.clone()
