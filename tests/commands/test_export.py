@@ -10,7 +10,7 @@ import pytest
 from dualdistill.commands.evaluate import LoadedDetector, weights_of
 from dualdistill.commands.export import export_student
 from dualdistill.commands.samples import position_of
-from dualdistill.deploy import export as room
+from dualdistill.deploy import graph as room
 from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
 
