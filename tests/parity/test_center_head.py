@@ -17,11 +17,12 @@ from torch.testing import assert_close
 from dualdistill.geometry.boxes import boxes_from_legacy, wrap_angle
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_decode import decode
-from dualdistill.models.center_head import CenterHeadConfig, load_official_state_dict
+from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.center_losses import GROUPS, center_losses
 from dualdistill.models.center_targets import center_targets, draw_gaussians, gaussian_radius
 from dualdistill.ops.focal import gaussian_focal
 from dualdistill.structures import TASKS, Boxes, HeadOutput, weighted_sum
+from tests.convert.foreign import load_official_head
 
 GOLDEN = Path(__file__).parent / "golden"
 LEGACY_ORDER = [0, 1, 2, 4, 3, 5, 7, 6, 8, 9]
@@ -211,7 +212,7 @@ def crd_head():
     state = {name.removeprefix("head."): value for name, value in weights.items()}
     # The archive holds these counters as vectors of one.
     state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    load_official_state_dict(head, state)
+    load_official_head(head, state)
     return head.eval()
 
 

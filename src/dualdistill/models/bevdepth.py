@@ -58,9 +58,7 @@ class BevDepth(nn.Module):
         )
         self.encoder = _encoder(config, config.temporal.frames * context)
         self.head = config.head.build(in_channels=config.bev.neck_channels)
-        low, _ = config.lift.depth_range
-        depths = low + config.lift.depth_step * torch.arange(config.lift.bins)
-        self.register_buffer("depths", depths, persistent=False)
+        self.register_buffer("depths", config.lift.depths(), persistent=False)
         self.plans = PlanCache()
 
     @property
