@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from dualdistill.commands.data import look_at_files, refuse_problems
+from dualdistill.commands.data import check_files, refuse_problems
 from dualdistill.data.collate import collate
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
@@ -110,7 +110,7 @@ def start_training(
             _train(Console(quiet=True), RunFolder(Path(folder)), job, index, workers, devices)
             return Path(folder)
     if check:
-        refuse_problems(look_at_files(console, data, job.version, job.split, experiment.data))
+        refuse_problems(check_files(console, data, job.version, job.split, experiment.data))
     run = RunFolder.create(out, chosen.name, seed)
     run.write_json("experiment.json", job.plain())
     run.write_json("environment.json", environment())

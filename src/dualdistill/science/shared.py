@@ -13,10 +13,10 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from dualdistill.commands.evaluate import weights_of
 from dualdistill.models.checkpoints import facts_text, fingerprint, read_facts
 from dualdistill.science.jobs import Job, needed_run
 from dualdistill.science.record import read_result, what_differs
+from dualdistill.train.loaded_detector import weights_of
 from dualdistill.train.run_folder import RunFolder
 
 FOLDER = "shared"

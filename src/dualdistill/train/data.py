@@ -1,10 +1,14 @@
 """Which samples a training sees, and in which order: a pure function of (seed, step)."""
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+MAX_WORKERS = 16
+"""Loader processes of one training process, unless the user asks for more."""
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):
@@ -65,3 +69,9 @@ def training_loader(
         prefetch_factor=4 if workers else None,
         persistent_workers=False,
     )
+
+
+def default_workers(processes: int = 1) -> int:
+    """Loader processes for each of the training processes of one machine: its share of the usable cores but one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(MAX_WORKERS, cores // processes - 1))
