@@ -52,7 +52,7 @@ def broken(run, path, role):
     shutil.copytree(run, path, symlinks=True)
     (path / "finished.json").unlink()
     shutil.rmtree(path / "checkpoints" / "step_000003")
-    RunFolder(path).link("last", "step_000002")
+    RunFolder(path).point("last", "step_000002")
     assert (path / "checkpoints" / "last" / f"{role}.safetensors").is_file()
     return path
 

@@ -71,7 +71,7 @@ def test_resuming_a_voxel_teacher_gives_the_weights_of_an_unbroken_run(voxel_run
     shutil.copytree(voxel_runs[0], again, symlinks=True)
     (again / "finished.json").unlink()
     shutil.rmtree(again / "checkpoints" / "step_000003")
-    RunFolder(again).link("last", "step_000002")
+    RunFolder(again).point("last", "step_000002")
     resume_training(console, again, workers=0)
     want, came = (load_file(RunFolder(run).checkpoint() / "teacher.safetensors") for run in (voxel_runs[0], again))
     for name, value in want.items():

@@ -15,8 +15,7 @@ from dualdistill.models.checkpoints import fingerprint
 from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.report.comparison import Comparison, RunRecord, TeacherRecord, compare
 from dualdistill.report.page import ReportPage
-from dualdistill.train.fit import step_of
-from dualdistill.train.run_folder import RunFolder, write_atomically
+from dualdistill.train.run_folder import RunFolder, step_of, write_atomically
 from dualdistill.train.trained_weights import evaluation_folder
 
 

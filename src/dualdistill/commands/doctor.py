@@ -22,6 +22,7 @@ _GIGABYTE = 1e9
 _WANTED_GB = 5
 """Free disk needed by a demo, or by a short training and its results."""
 _OPTIONAL = {
+    "embreex": ("synthetic", "rendering the synthetic world, `demo`"),
     "spconv": ("voxel", "voxel CenterPoint at full speed"),
     "onnxruntime": ("export", "`export`"),
     "tensorboard": ("tensorboard", "curves in TensorBoard"),

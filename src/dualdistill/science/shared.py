@@ -90,7 +90,7 @@ def adopt(jobs: Sequence[Job]) -> list[tuple[Job, Path]]:
         checkpoint = f"step_{facts['step']:06d}"
         (run.checkpoints / checkpoint).mkdir(parents=True)
         shutil.copyfile(weights, run.checkpoints / checkpoint / f"{facts['role']}.safetensors")
-        run.link("last", checkpoint)
+        run.point("last", checkpoint)
         run.write_json("experiment.json", {**facts, "overrides": job.overrides})
         scores = read_result(Path(job.result)).scores
         run.write_json(

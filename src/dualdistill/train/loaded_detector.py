@@ -46,8 +46,8 @@ class LoadedDetector:
         if facts["role"] not in get_args(Role):
             raise UserError(f"{path} holds a {facts['role']}; expected one of {_FILES}.")
         experiment = _with_available_backend(experiment_of(facts))
-        through = TrainedWeights.recall(facts["teacher"]) if experiment.role == "label_encoder" else None
-        detector = build_detector(experiment, through)
+        teacher = TrainedWeights.recall(facts["teacher"]) if experiment.role == "label_encoder" else None
+        detector = build_detector(experiment, teacher)
         load_weights(detector, path)
         return cls(path=path, facts=facts, experiment=experiment, detector=detector.eval())
 

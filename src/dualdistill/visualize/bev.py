@@ -1,7 +1,7 @@
 """Bird's-eye-view drawings: LiDAR points, range rings, and boxes with their headings."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -96,8 +96,7 @@ def draw_layer(
         width *= 0.6
         tints = rgba * [1, 1, 1, 0.3]
         axes.add_collection(PolyCollection(list(outlines), facecolors=tints, edgecolors="none", zorder=order))
-    dashes: Any = (0, (3, 1.6)) if layer.dashed else "solid"
-    axes.add_collection(LineCollection(list(closed), colors=rgba, linewidths=width, linestyles=dashes, zorder=order))
+    axes.add_collection(LineCollection(list(closed), colors=rgba, linewidths=width, zorder=order))
     axes.add_collection(LineCollection(list(ticks), colors=rgba, linewidths=width, zorder=order))
 
 
@@ -173,12 +172,11 @@ _LEGEND_INCHES = 1.6
 
 
 def _draw_legend(figure: Figure, layers: Sequence[BoxLayer], entries: dict[str, str], theme: Theme) -> None:
-    dashed = {layer.name for layer in layers if layer.dashed}
     filled = {layer.name for layer in layers if layer.filled}
     handles = [
         Patch(facecolor=to_rgba(colour, 0.3), edgecolor=colour, label=name)
         if name in filled
-        else Line2D([], [], color=colour, linewidth=1.8, linestyle="--" if name in dashed else "-", label=name)
+        else Line2D([], [], color=colour, linewidth=1.8, label=name)
         for name, colour in entries.items()
     ]
     figure.legend(

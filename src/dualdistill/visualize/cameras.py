@@ -142,13 +142,11 @@ def draw_layer(axes: Axes, layer: BoxLayer, view: View, *, line_width: float = 0
     segments, visible = visible_edges(boxes, view)
     rgba = [to_rgba(c, a) for c, a in zip(layer.colours(DARK), layer.opacities(), strict=True)]
     owner = visible.nonzero()[:, 0].tolist()
-    style = (0, (3, 1.6)) if layer.dashed else "solid"
     axes.add_collection(
         LineCollection(
             list(segments[visible].numpy()),
             colors=[rgba[box] for box in owner],
             linewidths=line_width,
-            linestyles=style,
             capstyle="round",
         ),
         autolim=False,

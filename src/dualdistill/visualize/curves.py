@@ -74,7 +74,6 @@ def draw_curves(
     *,
     smoothing: float = 0.02,
     theme: Theme = LIGHT,
-    colours: Mapping[str, str] | None = None,
 ) -> Figure:
     """Small multiples: a plot for each quantity, a line for each run with it, raw values faint in the background.
 
@@ -82,12 +81,11 @@ def draw_curves(
         runs: Records of each run, by its name in the legend.
         names: Quantities; None takes `loss_names`.
         smoothing: Half-life of the moving average, as a fraction of the longest run.
-        colours: Colours of some runs, by name; the others have those of `theme.series`, in order.
     """
     names = loss_names(runs) if names is None else list(names)
     if not names:
         raise ValueError("no losses to draw: the runs have recorded none")
-    chosen = dict(zip(runs, cycle(theme.series), strict=False)) | dict(colours or {})
+    chosen = dict(zip(runs, cycle(theme.series), strict=False))
     columns = min(len(names), 4 if len(names) in (4, 7, 8) or len(names) > 9 else 3)
     rows = math.ceil(len(names) / columns)
     figure = Figure(

@@ -29,12 +29,11 @@ def draw_features(
     boxes: Boxes | None = None,
     *,
     extent: Extent,
-    shared_scale: bool = False,
     theme: Theme = LIGHT,
     forward: Forward = "y",
     panel_inches: float = 3.6,
 ) -> Figure:
-    """`activity` of each map under its name, each on its own perceptual colour scale or all on one.
+    """`activity` of each map under its name, each on its own perceptual colour scale.
 
     Scales end at the 99.5th percentile, so that single large values do not darken the rest.
 
@@ -42,14 +41,11 @@ def draw_features(
         maps: Maps of the same area; channels and resolution may differ.
         boxes: Outlined on every map.
         extent: x_min, y_min, x_max, y_max of every map, metres.
-        shared_scale: One scale for all compares magnitudes; separate scales compare patterns.
     """
     if not maps:
         raise ValueError("a feature drawing needs at least one map")
     active = {name: activity(features).cpu() for name, features in maps.items()}
     ceilings = {name: float(torch.quantile(map_.flatten(), 0.995)) or 1e-12 for name, map_ in active.items()}
-    if shared_scale:
-        ceilings = dict.fromkeys(ceilings, max(ceilings.values()))
     x_min, y_min, x_max, y_max = extent
     ratio = (y_max - y_min) / (x_max - x_min)
     height = panel_inches * (ratio if forward == "y" else 1 / ratio)

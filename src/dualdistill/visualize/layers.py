@@ -17,7 +17,6 @@ class BoxLayer:
     """A matplotlib colour, for example `theme.truth`; None colours each box by its class."""
     min_score: float = 0.0
     """Lowest drawn score; annotations have no score and are always drawn."""
-    dashed: bool = False
     filled: bool = False
     """Whether footprints are filled, which separates annotations from the outlines of detections."""
     fade: bool = True
