@@ -31,6 +31,9 @@ TASKS = (
 CLASSES = tuple(name for task in TASKS for name in task)
 """Detector class order: label ids 0 to 9, the `klass` axis of every heat map."""
 
+TASK_OF_CLASS = tuple(task for task, names in enumerate(TASKS) for _ in names)
+"""Index into `TASKS` of each of `CLASSES`."""
+
 Losses = dict[str, Float[Tensor, ""]]
 """Unweighted scalar losses by name."""
 
@@ -179,6 +182,8 @@ class CameraOutput(_Movable):
     features: Float[Tensor, "batch cam chan h w"]
     """Image neck output."""
     depth_logits: Float[Tensor, "batch cam depth h w"]
+    depths: Float[Tensor, "depth"]
+    """Lower edge of each depth bin, metres."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +204,8 @@ class BevOutput:
     predictions: HeadOutput
     head: Callable[[Tensor], HeadOutput]
     """The detection head itself, applied to another neck map."""
+    frames: int = 1
+    """Frames whose channels are stacked in `canvas`, the current one first."""
     camera: CameraOutput | None = None
 
 

@@ -119,7 +119,7 @@ def test_a_label_encoder_of_another_teacher_is_not_found_and_is_refused_by_name(
     recipe = "synthetic/labeldistill-centerpoint"
     with pytest.raises(UserError, match=r"there are some for others.*--teacher"):
         train(recipe, world, out, teacher=other)
-    with pytest.raises(UserError, match="speaks to the head of"):
+    with pytest.raises(UserError, match="was trained for the head of"):
         train(recipe, world, tmp_path, label_encoder=stages["encoder"])
 
 

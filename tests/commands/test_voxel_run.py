@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from dualdistill.commands.evaluate import WITHOUT_SPCONV, LoadedDetector, evaluate_anything, weights_of
 from dualdistill.commands.train import resume_training, start_training
-from dualdistill.experiment.experiment import override, to_plain
+from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import to_plain
 from dualdistill.models.checkpoints import save_weights
 from dualdistill.ops import sparse_spconv
 from dualdistill.train.run_folder import RunFolder

@@ -5,11 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from dualdistill.evaluate.export import MOVING_SPEED, detections_to_global, likely_attributes, quaternion_of
+from dualdistill.evaluate.export import MOVING_SPEED, detections_to_global, likely_attributes
 from dualdistill.evaluate.protocol import ATTRIBUTES
 from dualdistill.geometry.transforms import (
     invert_rigid,
@@ -131,12 +129,3 @@ def test_no_boxes_are_no_detections() -> None:
 def test_annotations_are_not_exported_by_mistake() -> None:
     with pytest.raises(ValueError, match="without score"):
         detections_to_global(Boxes.empty(), somewhere(seed=0))
-
-
-@given(st.tuples(*[st.integers(-3, 3)] * 4).filter(any))
-def test_the_quaternion_of_a_rotation_is_one_of_its_two(quaternion: tuple[int, int, int, int]) -> None:
-    """Half turns, where formulas that divide by w fail, among them."""
-    rotation = rotation_from_quaternion(torch.tensor(quaternion, dtype=torch.float64))
-    again = torch.from_numpy(quaternion_of(rotation.numpy()))
-    assert again[0] >= 0
-    assert_close(rotation_from_quaternion(again), rotation, atol=1e-12, rtol=0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dualdistill.experiment.experiment import to_plain
+from dualdistill.experiment.plain import to_plain
 from dualdistill.science.record import (
     Band,
     DepthError,

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dualdistill.experiment.experiment import differences, override, to_plain
+from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import differences, to_plain
 from dualdistill.recipes.catalogue import RECIPES, find
 from dualdistill.train.run_folder import RunFolder
 

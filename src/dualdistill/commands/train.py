@@ -15,7 +15,9 @@ from dualdistill.commands.data import look_at_files, refuse_problems
 from dualdistill.data.collate import collate
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import Experiment, differences, from_plain, override, to_plain, with_method
+from dualdistill.experiment.experiment import Experiment
+from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import differences, from_plain, to_plain, with_method
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.recipes.catalogue import Recipe, find
 from dualdistill.report.progress import progress

@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int64
 
 from dualdistill.evaluate.protocol import ATTRIBUTES, DETECTION_CVPR_2019, DetectionConfig
 from dualdistill.evaluate.records import Detections, GlobalBoxes
-from dualdistill.geometry.transforms import transform
+from dualdistill.geometry.transforms import quaternion_from_rotation, transform
 from dualdistill.structures import CLASSES, Boxes, SampleMeta
 
 MOVING_SPEED = 0.2
@@ -83,28 +83,12 @@ def detections_to_global(
         label=label,
         center=transform(global_from_bev, center_bev).numpy(),
         size=boxes.size.double().numpy(),
-        rotation=_compose(quaternion_of(rotation.numpy()), about_z),
+        rotation=_compose(quaternion_from_rotation(rotation).numpy(), about_z),
         velocity=velocity,
         attribute=likely_attributes(label, velocity),
         num_points=np.full(len(label), -1, dtype=np.int64),
     )
     return Detections(boxes=world, score=score).select(keep)
-
-
-def quaternion_of(rotation: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "4"]:
-    """Unit quaternion (w, x, y, z), w >= 0, of a rotation matrix."""
-    m = rotation
-    # The outer product of the quaternion with itself, times four: its largest column loses no digits.
-    outer = np.array(
-        [
-            [1 + m[0, 0] + m[1, 1] + m[2, 2], m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]],
-            [m[2, 1] - m[1, 2], 1 + m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[0, 2] + m[2, 0]],
-            [m[0, 2] - m[2, 0], m[1, 0] + m[0, 1], 1 - m[0, 0] + m[1, 1] - m[2, 2], m[2, 1] + m[1, 2]],
-            [m[1, 0] - m[0, 1], m[0, 2] + m[2, 0], m[2, 1] + m[1, 2], 1 - m[0, 0] - m[1, 1] + m[2, 2]],
-        ]
-    )
-    column = outer[:, np.argmax(outer.diagonal())]
-    return column / np.linalg.norm(column) * (1.0 if column[0] >= 0 else -1.0)
 
 
 def _compose(first: Float64[np.ndarray, "4"], then: Float64[np.ndarray, "boxes 4"]) -> Float64[np.ndarray, "boxes 4"]:

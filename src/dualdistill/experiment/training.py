@@ -50,26 +50,25 @@ class TrainingConfig:
     accumulate: int = 1
     """Batches whose gradients make one step."""
     epochs: float | None = 24
-    """Length of training in passes over the (class-balanced) training split; None where `steps` says it."""
+    """Length of training in passes over the (class-balanced) training split; None where `steps` is given."""
     steps: int | None = None
-    """Length of training in optimiser steps; None where `epochs` says it."""
+    """Length of training in optimiser steps; None where `epochs` is given."""
     precision: Literal["32", "bf16"] = "32"
     distiller_warmup_steps: int = 0
     """Steps at the beginning in which the distiller learns alone. Its adapters start from random weights: beside a
     student that is trained already, their first gradients would undo it."""
     distill_fraction: float = 1.0
-    """Of the steps, from the first on: those in which there is a teacher. Afterwards the student learns alone, as one
-    may that its teacher would in the end hold back (Cho and Hariharan, ICCV 2019). 0: in no step, so that the student
-    takes the teacher's head, if anything, and nothing else of it."""
+    """Fraction of the steps, from the first on, that distil. Afterwards the student is trained alone: a teacher can
+    limit a student towards the end (Cho and Hariharan, ICCV 2019). 0: in no step."""
     distill_weight: float = 1.0
     """Factor on all weights of the distiller."""
     gradient_share: float | None = None
     """Largest gradient of distillation on the student's BEV map, in units of the head's; None: not bounded. See
     `gradient_bound`."""
     teacher_precision: TeacherPrecision = "fp32"
-    """Of the frozen teacher's forward pass in distillation."""
+    """Precision of the frozen teacher's forward pass."""
     cache_precision: Literal["fp32", "fp16", "bf16"] = "bf16"
-    """Of the teacher's features in a `--teacher-cache`; its heat maps and boxes are always float32."""
+    """Precision of the teacher's features in a `--teacher-cache`; its heat maps and boxes are always float32."""
     ema_decay: float = 0.0
     """Exponential moving average of the weights, evaluated and saved instead of them; 0 = none."""
     save_every: int = 1000
@@ -100,6 +99,14 @@ class TrainingConfig:
             )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+
+    def check_alone(self) -> None:
+        """Raises ValueError for a setting that has no effect without distillation."""
+        distillation = ("distiller_warmup_steps", "distill_fraction", "distill_weight", "gradient_share")
+        default = TrainingConfig(epochs=self.epochs, steps=self.steps)
+        for name in (*distillation, "teacher_precision"):
+            if (value := getattr(default, name)) != getattr(self, name):
+                raise ValueError(f"training.{name} has no effect without a distiller: set it to {str(value).lower()}")
 
     def batch_of_one(self, processes: int) -> int:
         """Samples of one process and step.

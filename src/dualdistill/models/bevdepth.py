@@ -58,9 +58,7 @@ class BevDepth(nn.Module):
         )
         self.encoder = _encoder(config, config.temporal.frames * context)
         self.head = config.head.build(in_channels=config.bev.neck_channels)
-        low, _ = config.lift.depth_range
-        depths = low + config.lift.depth_step * torch.arange(config.lift.bins)
-        self.register_buffer("depths", depths, persistent=False)
+        self.register_buffer("depths", config.lift.depths(), persistent=False)
         self.plans = PlanCache()
 
     @property
@@ -107,7 +105,12 @@ class BevDepth(nn.Module):
             neck=neck,
             predictions=self.head(neck),
             head=self.head,
-            camera=CameraOutput(features=features.unflatten(0, images), depth_logits=logits.unflatten(0, images)),
+            frames=len(maps),
+            camera=CameraOutput(
+                features=features.unflatten(0, images),
+                depth_logits=logits.unflatten(0, images),
+                depths=self.depths,
+            ),
         )
 
     def camera_map(
@@ -199,7 +202,8 @@ class BevDepth(nn.Module):
         """
         if targets.center is None:
             raise ValueError("the head's losses need targets.center, got None: take the targets of this detector")
-        return center_losses(output.predictions, targets.center) | {"depth": self._depth_loss(output, targets)}
+        head = center_losses(output.predictions, targets.center, self.config.head.task_of_class)
+        return head | {"depth": self._depth_loss(output, targets)}
 
     def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]:
         """Detections of each sample in the augmented BEV frame, metres a second."""

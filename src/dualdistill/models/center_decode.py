@@ -16,8 +16,6 @@ from dualdistill.ops.constants import constant
 from dualdistill.ops.nms import circle_nms, rotated_nms, scale_nms
 from dualdistill.structures import TASKS, Boxes, HeadOutput
 
-_LABELS = tuple(slice(*bounds) for bounds in pairwise(accumulate(map(len, TASKS), initial=0)))
-"""Labels of each task."""
 _BARRIERS = TASKS.index(("barrier",))
 
 
@@ -41,8 +39,8 @@ def decode(
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     threshold = temperature * math.log(config.score_threshold / (1 - config.score_threshold))
-    samples, tasks = len(output.heatmap), len(TASKS)
-    logit, boxes = _candidates(output, grid, config.max_candidates)
+    samples, tasks = len(output.heatmap), len(config.task_classes)
+    logit, boxes = _candidates(output, grid, config)
     kept = ((logit > threshold) & _in_range(boxes, config)).nonzero().squeeze(1)
     boxes, group = boxes.select(kept), kept // config.max_candidates
     survivors = _survivors(boxes, group, config)
@@ -52,17 +50,17 @@ def decode(
     return tuple(boxes.select(slice(*bounds)) for bounds in pairwise(ends))
 
 
-def _candidates(output: HeadOutput, grid: BevGrid, count: int) -> tuple[Float[Tensor, "boxes"], Boxes]:
+def _candidates(output: HeadOutput, grid: BevGrid, config: CenterHeadConfig) -> tuple[Float[Tensor, "boxes"], Boxes]:
     """Logits and boxes of the best cells: sample after sample, in it task after task, by falling score.
 
-    Every task offers `count` cells; where the map has fewer, the others have a logit of minus infinity.
+    Every task offers `config.max_candidates` cells; where the map has fewer, the others have a logit of minus infinity.
     """
     offers = []
-    for task, labels in enumerate(_LABELS):
-        logit, klass, cell = _best_cells(output.heatmap[:, labels].detach().float(), count)
+    for task, (first, last) in enumerate(pairwise(accumulate(config.task_classes, initial=0))):
+        logit, klass, cell = _best_cells(output.heatmap[:, first:last].detach().float(), config.max_candidates)
         codes = output.regression[:, task].detach().flatten(2)  # batch code cells
         codes = codes.gather(2, cell[:, None].expand(-1, codes.shape[1], -1)).float()  # batch code count
-        offers.append((logit, labels.start + klass, cell, *codes.unbind(dim=1)))
+        offers.append((logit, first + klass, cell, *codes.unbind(dim=1)))
     columns = [torch.stack(parts, dim=1).flatten() for parts in zip(*offers, strict=True)]
     logit, label, cell = columns[:3]
     return logit, _as_boxes(columns[3:], cell, label, logit.sigmoid(), grid)
@@ -115,7 +113,7 @@ def _survivors(boxes: Boxes, group: Int[Tensor, "boxes"], config: CenterHeadConf
         group: Sample times the number of tasks, plus task.
     """
     assert boxes.score is not None
-    rectangles, score, task = footprints(boxes), boxes.score, group % len(TASKS)
+    rectangles, score, task = footprints(boxes), boxes.score, group % len(config.task_classes)
     limits = (config.nms_candidates, config.nms_survivors)
     if config.nms == "rotated":
         return rotated_nms(rectangles, score, config.iou_threshold, *limits, group)

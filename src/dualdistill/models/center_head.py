@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.models.layers.second import convolution_block, initialise_convolutions
-from dualdistill.structures import CLASSES, TASKS, HeadOutput
+from dualdistill.structures import TASKS, HeadOutput
 
 REGRESSION = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
 """Regression branches of a task by their published names, and how many codes each predicts; in code order."""
@@ -37,6 +37,8 @@ class CenterHeadConfig:
     """Of the convolution that all branches read."""
     head_channels: int = 64
     """Hidden width of each of the 36 branches."""
+    task_classes: tuple[int, ...] = tuple(map(len, TASKS))
+    """Classes of each task, in the order of the labels; the default is nuScenes'."""
     heatmap_bias: float = -2.19
     """Initial bias of the heat map logits: every cell starts at a probability of 0.1007."""
 
@@ -87,10 +89,22 @@ class CenterHeadConfig:
             raise ValueError(f"min_radius must not be negative, got {self.min_radius}")
         if any(low >= high for low, high in zip(self.center_range[:3], self.center_range[3:], strict=True)):
             raise ValueError(f"center_range must be three lower, then three upper bounds: {self.center_range}")
-        per_task = dict.fromkeys(("circle_squared_radii", "scale_iou_thresholds"), len(TASKS))
-        for name, count in (per_task | {"scale_factors": len(CLASSES)}).items():
+        if not self.task_classes or min(self.task_classes) < 1:
+            raise ValueError(f"task_classes needs a positive number for each task, got {self.task_classes}")
+        if self.nms == "scale" and self.task_classes != tuple(map(len, TASKS)):
+            raise ValueError('nms "scale" suppresses barriers by distance: it needs the tasks of nuScenes')
+        tasks, classes = len(self.task_classes), sum(self.task_classes)
+        used = {"circle_squared_radii": tasks} if self.nms != "rotated" else {}
+        if self.nms == "scale":
+            used |= {"scale_iou_thresholds": tasks, "scale_factors": classes}
+        for name, count in used.items():
             if len(getattr(self, name)) != count:
                 raise ValueError(f"{name} needs {count} values, got {len(getattr(self, name))}")
+
+    @property
+    def task_of_class(self) -> tuple[int, ...]:
+        """Task of each class."""
+        return tuple(task for task, count in enumerate(self.task_classes) for _ in range(count))
 
     @property
     def weights(self) -> dict[str, float]:
@@ -113,10 +127,10 @@ class CenterHead(nn.Module):
             nn.ModuleDict(
                 {
                     name: _branch(config.shared_channels, config.head_channels, outputs)
-                    for name, outputs in (REGRESSION | {"heatmap": len(names)}).items()
+                    for name, outputs in (REGRESSION | {"heatmap": classes}).items()
                 }
             )
-            for names in TASKS
+            for classes in config.task_classes
         )
         initialise_convolutions(self)
         for task in self.tasks:
@@ -137,31 +151,6 @@ class CenterHead(nn.Module):
             heatmap=torch.cat([answer["heatmap"] for answer in answers], dim=1),
             regression=torch.stack(codes, dim=1),  # batch task code y x
         )
-
-
-def official_state_dict(head: CenterHead) -> dict[str, Tensor]:
-    """The head's state by the names of mmdetection3d (docs/methods/centerpoint.md#checkpoints), without its prefix."""
-    return {_official_name(name): value for name, value in head.state_dict().items()}
-
-
-def load_official_state_dict(head: CenterHead, state: dict[str, Tensor]) -> None:
-    """Fill the head from tensors named as in `official_state_dict`.
-
-    Raises:
-        ValueError: if a name is missing or left over, or a shape differs; `num_batches_tracked` may be
-        missing.
-    """
-    own = head.state_dict()
-    wanted = {_official_name(name): name for name in own}
-    missing = {name for name in wanted.keys() - state.keys() if not name.endswith("num_batches_tracked")}
-    if missing or state.keys() - wanted.keys():
-        unknown = sorted(state.keys() - wanted.keys())
-        raise ValueError(f"not the state of this head: missing {sorted(missing)}, not known {unknown}")
-    for name, value in state.items():
-        if own[wanted[name]].shape != value.shape:
-            needed = tuple(own[wanted[name]].shape)
-            raise ValueError(f"{name} has shape {tuple(value.shape)}, this head needs {needed}")
-    head.load_state_dict(own | {wanted[name]: value for name, value in state.items()})
 
 
 def init_task_heads(student: CenterHead, teacher: CenterHead) -> None:
@@ -185,12 +174,3 @@ def _block(in_channels: int, out_channels: int) -> nn.Sequential:
 
 def _branch(in_channels: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(_block(in_channels, hidden), nn.Conv2d(hidden, outputs, kernel_size=3, padding=1))
-
-
-def _official_name(name: str) -> str:
-    """shared.0.weight -> shared_conv.conv.weight, tasks.0.reg.0.1.bias -> task_heads.0.reg.0.bn.bias, ..."""
-    *path, last = name.replace("shared.", "shared_conv.").replace("tasks.", "task_heads.").split(".")
-    layers = ("conv", "bn")
-    if len(path) != 4:  # not the last convolution of a branch, but part of a block
-        path[-1] = layers[int(path[-1])]
-    return ".".join([*path, last])

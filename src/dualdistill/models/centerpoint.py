@@ -175,13 +175,13 @@ class CenterPoint(nn.Module):
         """Unweighted, against `self.targets` of the batch; see `center_losses`."""
         if targets.center is None:
             raise ValueError("the head's losses need targets.center, got None: take the targets of this detector")
-        return center_losses(output.predictions, targets.center)
+        return center_losses(output.predictions, targets.center, self.config.head.task_of_class)
 
     def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]:
         """Boxes of each sample in the augmented BEV frame, with scores."""
         return decode(output.predictions, self.config.head_grid, self.config.head)
 
-    def judge(self) -> CenterCriterion:
+    def criterion(self) -> CenterCriterion:
         """Decoding and losses of this detector's head, for response distillation; holds no weights."""
         return CenterCriterion(self.config.head_grid, self.config.head)
 

@@ -32,7 +32,7 @@ class CenterCriterion:
 
     def losses(self, predictions: HeadOutput, boxes: tuple[Boxes, ...]) -> Losses:
         """The head's own detection losses, had `boxes` been the truth; unweighted."""
-        return center_losses(predictions, center_targets(boxes, self.grid, self.config))
+        return center_losses(predictions, center_targets(boxes, self.grid, self.config), self.config.task_of_class)
 
     def losses_of_features(
         self, head: Callable[[Tensor], HeadOutput], neck: Float[Tensor, "batch chan y x"], boxes: tuple[Boxes, ...]
@@ -40,5 +40,6 @@ class CenterCriterion:
         """`losses` of what `head` says of a map; a frozen head of ours is asked for no more than that takes."""
         targets = center_targets(boxes, self.grid, self.config)
         if isinstance(head, CenterHead) and can_be_read(head):
-            return losses_in_cells(*read_head(head, neck, targets.index, targets.mask), targets)
-        return center_losses(head(neck), targets)
+            heatmap, codes = read_head(head, neck, targets.index, targets.mask)
+            return losses_in_cells(heatmap, codes, targets, self.config.task_of_class)
+        return center_losses(head(neck), targets, self.config.task_of_class)

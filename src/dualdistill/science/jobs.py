@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import Role, to_plain
+from dualdistill.experiment.experiment import Role
+from dualdistill.experiment.plain import to_plain
 from dualdistill.science.record import experiment_identity, fingerprint_of, read_result, result_name, what_differs
 from dualdistill.science.study import Start, Study, needed_recipes
 from dualdistill.synthetic.write import GENERATOR_VERSION

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import Role, differences, from_plain, to_plain
+from dualdistill.experiment.experiment import Role
+from dualdistill.experiment.plain import differences, from_plain, to_plain
 from dualdistill.train.run_folder import write_atomically
 
 PRETRAINING = "pretraining"

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import Experiment, Role, override
+from dualdistill.experiment.experiment import Experiment, Role
+from dualdistill.experiment.overrides import override
 from dualdistill.recipes.catalogue import RECIPES, find
 from dualdistill.science.record import PRETRAINING
 from dualdistill.synthetic import BENCH, TINY

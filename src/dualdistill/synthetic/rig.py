@@ -49,22 +49,6 @@ def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> Float[np.ndar
     )
 
 
-def quaternion(matrix: Float[np.ndarray, "3 3"]) -> list[float]:
-    """(w, x, y, z) of a rotation, w >= 0."""
-    # Eigenvector of the largest eigenvalue of this symmetric matrix: no cases, no loss near 180°.
-    m = matrix
-    k = np.array(
-        [
-            [m[0, 0] + m[1, 1] + m[2, 2], m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]],
-            [0.0, m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[2, 0] + m[0, 2]],
-            [0.0, 0.0, m[1, 1] - m[0, 0] - m[2, 2], m[2, 1] + m[1, 2]],
-            [0.0, 0.0, 0.0, m[2, 2] - m[0, 0] - m[1, 1]],
-        ]
-    )
-    q = np.linalg.eigh(np.triu(k).T + np.triu(k, 1))[1][:, -1]
-    return [float(value) for value in (q if q[0] >= 0 else -q)]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Camera:
     channel: str

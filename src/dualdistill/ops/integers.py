@@ -1,4 +1,4 @@
-"""Sorting by small whole numbers."""
+"""Sorting and counting small integers."""
 
 import numpy as np
 import torch
@@ -18,3 +18,12 @@ def stable_order(keys: Int[Tensor, "keys"], bound: int) -> Int[Tensor, "keys"]:
     if bound > 1 << 16:
         order = order[np.argsort((numbers >> 16).astype(np.uint16)[order], kind="stable")]
     return torch.from_numpy(order)
+
+
+def group_sizes(group: Int[Tensor, "members"], groups: int) -> Int[Tensor, "groups"]:
+    """Number of members of each group, int64: `bincount`, which would synchronise with a GPU, without doing so."""
+    if group.device.type == "cpu":
+        return torch.bincount(group, minlength=groups)
+    return torch.zeros(groups, dtype=torch.long, device=group.device).index_add_(
+        0, group, torch.ones_like(group, dtype=torch.long)
+    )

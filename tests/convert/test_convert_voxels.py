@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from dualdistill.convert.families import convert
-from dualdistill.convert.voxels import original_name
+from dualdistill.convert.voxel_teacher import original_name
 from dualdistill.errors import UserError
 from dualdistill.models.centerpoint import CenterPoint, voxel_centerpoint
 from dualdistill.ops.sparse_conv import Sites, SparseTensor
-from tests.models.foreign import FULL_VOXELS, mmdet3d_voxels, tianweiy_voxels
+from tests.convert.foreign import FULL_VOXELS, mmdet3d_voxels, tianweiy_voxels
 
 SHAPE = (41, 16, 16)
 
@@ -63,7 +63,7 @@ def original_encoder(state: dict[str, Tensor], x: SparseTensor) -> Tensor:
 @pytest.mark.parametrize(("size", "reach"), [(0.1, 51.2), (0.075, 54.0)])
 def test_the_voxel_teachers_are_the_published_ones_to_the_last_parameter(size, reach):
     conversion = convert(mmdet3d_voxels(FULL_VOXELS), "legacy", size)
-    assert len(conversion.account) == 504
+    assert len(conversion.mapping) == 504
     assert conversion.config == voxel_centerpoint(size)
     assert conversion.config.reach == reach
     assert sum(p.numel() for p in network(conversion).parameters()) == 8_938_262
@@ -75,15 +75,15 @@ def test_the_original_voxel_model_has_biases_that_go_into_norms():
     assert sum(t.numel() for n, t in state.items() if "running" not in n and "num_batches" not in n) == 8_941_590
     conversion = convert(state, None, 0.1)
     assert conversion.config == voxel_centerpoint()
-    folded = [entry.key for entry in conversion.account if entry.fate == "folded"]
+    folded = [entry.key for entry in conversion.mapping if entry.fate == "folded"]
     assert len(folded) == 37 + 16
 
 
 @pytest.mark.parametrize("state", [mmdet3d_voxels(), tianweiy_voxels()])
 def test_every_key_is_accounted_for_once_and_in_order(state):
     conversion = convert(state, "legacy", 0.1)
-    assert [entry.key for entry in conversion.account] == list(state)
-    assert {entry.into for entry in conversion.account} == conversion.state.keys()
+    assert [entry.key for entry in conversion.mapping] == list(state)
+    assert {entry.into for entry in conversion.mapping} == conversion.state.keys()
 
 
 def test_the_original_sparse_encoder_says_the_same_here():
@@ -102,7 +102,7 @@ def test_both_layouts_of_kernels_are_one_network():
     assert {"spconv 1.x", "spconv 2.x"} == {
         entry.why.split(":")[0].removeprefix("kernel of ")
         for conversion in (first, second)
-        for entry in conversion.account
+        for entry in conversion.mapping
         if entry.fate == "changed"
     }
 

@@ -6,7 +6,7 @@ import torch
 from dualdistill.convert.families import convert
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth, distill_bevdepth, official_bevdepth
-from tests.models.test_official_names import bevdet_state, official_state
+from tests.convert.test_student_names import bevdet_state, official_state
 
 
 def test_a_distilled_student_is_converted_without_its_adapters():
@@ -17,8 +17,8 @@ def test_a_distilled_student_is_converted_without_its_adapters():
         assert found.state.keys() == BevDepth(found.config).state_dict().keys()
     assert found.config == distill_bevdepth(released=True)
     assert found.boxes == "legacy"
-    assert [entry.key for entry in found.account] == list(state)
-    fates = {entry.key: entry.fate for entry in found.account}
+    assert [entry.key for entry in found.mapping] == list(state)
+    fates = {entry.key: entry.fate for entry in found.mapping}
     assert [key for key, fate in fates.items() if fate == "dropped"] == ["channel_wise_adaptations.0.weight"]
     changed = [key for key, fate in fates.items() if fate == "changed"]
     assert len(changed) == 6 * 2 * 2  # sizes and yaw of six tasks, weights and biases
@@ -32,17 +32,17 @@ def test_the_official_student_keeps_its_boxes():
         found = convert(dict(state))
     assert found.config == official_bevdepth(refine=True, released=True)
     assert found.boxes == "new"
-    changed = [entry.key for entry in found.account if entry.fate == "changed"]
+    changed = [entry.key for entry in found.mapping if entry.fate == "changed"]
     assert changed == ["backbone.img_neck.deblocks.2.0.weight", "head.neck.deblocks.0.0.weight"]
-    assert {entry.fate for entry in found.account} == {"renamed", "changed"}
+    assert {entry.fate for entry in found.mapping} == {"renamed", "changed"}
 
 
 def test_gaps_strangers_and_contradictions_are_refused_in_words():
     with torch.device("meta"):
         state = dict(bevdet_state(BevDepth(distill_bevdepth())))
-        with pytest.raises(UserError, match=r"no known part.*lidar_encoder\.weight"):
+        with pytest.raises(UserError, match=r"unknown: lidar_encoder\.weight"):
             convert(state | {"lidar_encoder.weight": torch.zeros(1)})
-        with pytest.raises(UserError, match=r"missing \['depth_net\.depth\.bias'\]"):
+        with pytest.raises(UserError, match=r"missing: depth_net\.depth\.bias"):
             convert({name: t for name, t in state.items() if name != "img_view_transformer.depthnet.bias"})
     with pytest.raises(UserError, match="legacy boxes, but --boxes new"):
         convert(state, "new")

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+from dualdistill.convert.names import by_patterns, head_patterns
+from dualdistill.models.center_head import CenterHead
+
 BRANCHES = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
 TASK_CLASSES = (1, 2, 2, 1, 2, 2)
 
@@ -166,3 +169,23 @@ def tianweiy_voxels(widths: dict[str, tuple[int, ...]] | None = None, *, channel
     _voxel_second(state, "neck.blocks", "neck.deblocks", widths, 1)
     _tianweiy_head(state, 2 * widths["neck"][0], widths["head"][0])
     return state
+
+
+def official_head_state(head: CenterHead) -> dict[str, Tensor]:
+    """The head's state by the names of mmdetection3d, without a prefix."""
+    return {_official_name(name): tensor for name, tensor in head.state_dict().items()}
+
+
+def load_official_head(head: CenterHead, state: dict[str, Tensor]) -> None:
+    """Fill a head from a state named as in `official_head_state`; batch counters may be missing."""
+    patterns = head_patterns("")
+    ours = {str(by_patterns(name, patterns)).removeprefix("head."): tensor for name, tensor in state.items()}
+    head.load_state_dict({n: t for n, t in head.state_dict().items() if n.endswith("num_batches_tracked")} | ours)
+
+
+def _official_name(name: str) -> str:
+    """shared.0.weight -> shared_conv.conv.weight, tasks.0.reg.0.1.bias -> task_heads.0.reg.0.bn.bias, ..."""
+    *path, last = name.replace("shared.", "shared_conv.").replace("tasks.", "task_heads.").split(".")
+    if len(path) != 4:  # not the last convolution of a branch, but part of a block
+        path[-1] = ("conv", "bn")[int(path[-1])]
+    return ".".join([*path, last])

@@ -1,24 +1,23 @@
-"""What voxel CenterPoints share: names and layouts of sparse convolutions, and the size of voxels
+"""Voxel CenterPoints of any code base: names and layouts of sparse convolutions, and the size of voxels
 (docs/methods/centerpoint.md#conversion-rules)."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from dualdistill.convert.account import BoxConvention, Conversion, KeyMapping, completed
-from dualdistill.convert.pillars import bev_sizes, count, in_new_boxes
+from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping
+from dualdistill.convert.names import count
+from dualdistill.convert.pillar_teacher import bev_sizes, teacher_conversion
 from dualdistill.errors import UserError
-from dualdistill.models.centerpoint import CenterPoint, CenterPointConfig, voxel_centerpoint
+from dualdistill.models.centerpoint import CenterPointConfig, voxel_centerpoint
 
 _PREFIX = "encoder.sparse"
 INPUT = f"{_PREFIX}.input.conv.weight"
-"""Weight of the first sparse convolution: it tells how many channels a point has."""
+"""Weight of the first sparse convolution; its last axis is the channels of a point."""
 _KERNELS = ((3, 3, 3), (3, 1, 1))
 _PARTS = {"conv1": "first.conv", "bn1": "first.norm", "conv2": "conv", "bn2": "norm", "0": "conv", "1": "norm"}
-"""Ours of their names in a residual block, and in a layer of convolution and norm."""
+"""Our names of the parts of a residual block, and of a layer of convolution and norm."""
 _CAPPED = (
     "Trained with at most 10 points a voxel, in order of a random shuffle, and a limit on voxels. Ours average all "
     "points and have no limit: results may differ a little from the original's."
@@ -59,7 +58,7 @@ def original_name(key: str) -> str | None:
 
 
 def with_kernels_first(
-    ours: dict[str, Tensor], account: list[KeyMapping]
+    ours: dict[str, Tensor], mapping: list[KeyMapping]
 ) -> tuple[dict[str, Tensor], list[KeyMapping]]:
     """Sparse kernels of spconv 1.x and mmcv, (kz, ky, kx, in, out), or of spconv 2.x, (out, kz, ky, kx, in), as ours:
     (out, kz ky kx, in).
@@ -78,40 +77,34 @@ def with_kernels_first(
         )
     first = new == kernels.keys()
     why = "kernel of spconv 2.x: one axis" if first else "kernel of spconv 1.x: output first, one axis"
-    entries = [KeyMapping(e.key, e.shape, "changed", e.into, why) if e.into in kernels else e for e in account]
+    entries = [KeyMapping(e.key, e.shape, "changed", e.into, why) if e.into in kernels else e for e in mapping]
     changed = {name: t if first else t.permute(4, 0, 1, 2, 3) for name, t in kernels.items()}
     return ours | {name: t.flatten(1, 3).contiguous() for name, t in changed.items()}, entries
 
 
 def voxel_conversion(
-    *, family: str, ours: dict[str, Tensor], account: Iterable[KeyMapping], boxes: BoxConvention, size: float | None
+    *, family: str, ours: dict[str, Tensor], mapping: list[KeyMapping], boxes: BoxConvention, size: float | None
 ) -> Conversion:
-    """The last steps, the same for each family: layout, fit, boxes our way.
+    """The last steps, the same for each family: kernel layout, check against the network, new boxes.
 
     Args:
         ours: By our names, biases already folded.
-        size: Side of a voxel, metres; no tensor tells it.
+        size: Side of a voxel, metres; no tensor shows it.
 
     Raises:
-        UserError: if nobody said which voxels, or the parts make no voxel CenterPoint.
+        UserError: if the size is not known, or the parts make no voxel CenterPoint.
     """
     if size is None:
         raise UserError(
-            "This voxel CenterPoint does not say how large its voxels are, and keys and shapes are the same for both "
-            "published sizes. Give --voxel 0.1 (range ±51.2 m) or --voxel 0.075 (range ±54 m)."
+            "This file does not record the size of its voxels, and keys and shapes are the same for both published "
+            "sizes. Give --voxel 0.1 (range ±51.2 m) or --voxel 0.075 (range ±54 m)."
         )
-    ours, entries = with_kernels_first(ours, list(account))
-    config = voxel_config(ours, size)
-    with torch.device("meta"):
-        model = CenterPoint(config)
-    state = completed(model, ours, {entry.into: entry.key for entry in entries if entry.into is not None})
-    if boxes == "legacy":
-        state, entries = in_new_boxes(state, entries)
-    return Conversion(family=family, config=config, state=state, account=tuple(entries), boxes=boxes, notes=(_CAPPED,))
+    ours, mapping = with_kernels_first(ours, mapping)
+    return teacher_conversion(family, voxel_config(ours, size), ours, mapping, boxes, (_CAPPED,))
 
 
 def voxel_config(state: dict[str, Tensor], size: float) -> CenterPointConfig:
-    """Widths and depths of the network a state is of, with voxels of `size` metres.
+    """Widths and depths of the network of a state, with voxels of `size` metres.
 
     Raises:
         UserError: if there are not the parts of a voxel CenterPoint.

@@ -6,15 +6,12 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.convert.student_names import (
-    from_legacy_codes,
-    load_official_student,
-    our_name,
-    recognise,
-)
+from dualdistill.convert.legacy_boxes import in_new_boxes
+from dualdistill.convert.student_names import our_name, recognise
+from dualdistill.convert.students import check_geometry, convert_student
 from dualdistill.geometry.frustum import frustum
 from dualdistill.models.bevdepth import BevDepth, distill_bevdepth, official_bevdepth
-from dualdistill.models.center_head import load_official_state_dict, official_state_dict
+from tests.convert.foreign import official_head_state
 from tests.models.camera_batches import small
 
 
@@ -42,7 +39,7 @@ class State(dict[str, Tensor]):
 def bevdet_state(model: BevDepth) -> State:
     """DB-4D, R50."""
     state = State()
-    state.borrowed("pts_bbox_head", official_state_dict(model.head))
+    state.borrowed("pts_bbox_head", official_head_state(model.head))
     state.borrowed("img_backbone", model.image.backbone.state_dict())
     state.conv("img_neck.lateral_convs.0.conv", 512, 1024, 1, 1, bias=True)
     state.conv("img_neck.lateral_convs.1.conv", 512, 2048, 1, 1, bias=True)
@@ -81,7 +78,7 @@ def bevdet_state(model: BevDepth) -> State:
 def official_state(model: BevDepth) -> State:
     """OFF-2-DA, R50."""
     state = State()
-    state.borrowed("head", official_state_dict(model.head))
+    state.borrowed("head", official_head_state(model.head))
     state.borrowed("backbone.img_backbone", model.image.backbone.state_dict())
     shapes = [(128, 256, 4, 4), (128, 512, 2, 2), (1024, 128, 1, 1), (2048, 128, 2, 2)]
     for level, shape in enumerate(shapes):
@@ -143,22 +140,13 @@ def test_every_tensor_of_a_published_state_has_its_place(config, published, entr
         state = published(model)
         assert len(state) == entries - 4  # and four constants of the geometry
         assert recognise(state) == config
-        account = load_official_student(model, state)
-    assert account.keys() == state.keys()
-    assert len(set(account.values())) == len(account)
+        converted = convert_student(dict(state), None)
+    assert converted.config == config
+    assert [entry.key for entry in converted.mapping] == list(state)
+    assert {entry.into for entry in converted.mapping} == model.state_dict().keys()
 
 
-@pytest.mark.parametrize("missing", ["img_view_transformer.depthnet.bias", "pts_bbox_head.shared_conv.conv.weight"])
-def test_a_state_with_a_gap_or_a_stranger_is_refused(missing):
-    with torch.device("meta"):
-        model = BevDepth(distill_bevdepth())
-        state = bevdet_state(model)
-        with pytest.raises(ValueError, match="no known part"):
-            load_official_student(model, {**state, "lidar_encoder.weight": torch.zeros(1)})
-        with pytest.raises(ValueError, match="missing"):
-            load_official_student(model, {name: state[name] for name in state if name != missing})
-        account = load_official_student(model, {**state, "teacher_adaptations.0.weight": torch.zeros(1)})
-    assert account["teacher_adaptations.0.weight"].startswith("left out")
+def test_a_tensor_of_no_known_part_has_no_name():
     assert our_name("lidar_encoder.weight") is None
 
 
@@ -177,28 +165,27 @@ def test_the_frames_and_backbone_are_recognised():
     assert recognise(one) == official_bevdepth(backbone="resnet101", frames=1, released=True)
 
 
-def test_the_geometry_of_a_state_must_be_the_models_own():
-    model = BevDepth(small(distill_bevdepth()))
+@pytest.mark.parametrize("kind", ["size", "first", "count", "frustum"])
+def test_the_geometry_of_a_state_must_be_the_models_own(kind):
+    config = small(distill_bevdepth())
     own = {
-        "img_view_transformer.dx": torch.tensor([3.2, 3.2, 20.0]),
-        "img_view_transformer.bx": torch.tensor([-49.6, -49.6, 0.0]),
-        "img_view_transformer.nx": torch.tensor([32.0, 32.0, 1.0]),
-        "img_view_transformer.frustum": frustum((64, 192), (4, 12), model.depths),
-    }
-    with pytest.raises(ValueError, match="missing"):  # the geometry is right, but there are no weights
-        load_official_student(model, own)
-    for name, value in own.items():
-        with pytest.raises(ValueError, match="geometry"):
-            load_official_student(model, {name: value + 0.1})
+        "size": torch.tensor([3.2, 3.2, 20.0]),
+        "first": torch.tensor([-49.6, -49.6, 0.0]),
+        "count": torch.tensor([32.0, 32.0, 1.0]),
+        "frustum": frustum((64, 192), (4, 12), config.lift.depths()),
+    }[kind]
+    check_geometry(config, kind, own)
+    with pytest.raises(ValueError, match="geometry"):
+        check_geometry(config, kind, own + 0.1)
 
 
 def test_a_head_of_legacy_boxes_becomes_one_of_ours():
-    head, neck = BevDepth(small(distill_bevdepth(frames=1))).head.eval(), torch.randn(1, 16, 8, 8)
-    state = {name: tensor.clone() for name, tensor in official_state_dict(head).items()}
+    student, neck = BevDepth(small(distill_bevdepth(frames=1))).eval(), torch.randn(1, 16, 8, 8)
+    state = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     with torch.no_grad():
-        legacy = head(neck).regression
-        load_official_state_dict(head, from_legacy_codes(state))
-        ours = head(neck).regression
+        legacy = student.head(neck).regression
+        student.load_state_dict(in_new_boxes(state, [])[0])
+        ours = student.head(neck).regression
     assert_close(ours[:, :, [3, 4]], legacy[:, :, [4, 3]])
     theta, yaw = torch.atan2(legacy[:, :, 6], legacy[:, :, 7]), torch.atan2(ours[:, :, 6], ours[:, :, 7])
     difference = yaw - (-theta - torch.pi / 2)

@@ -1,4 +1,4 @@
-"""What became of each tensor of a foreign checkpoint, and the network it now fills."""
+"""Records of a conversion: what happened to each tensor of a foreign checkpoint, and the network they now fill."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,13 +12,12 @@ from dualdistill.models.centerpoint import CenterPointConfig
 from dualdistill.models.checkpoints import differences
 
 BoxConvention = Literal["legacy", "new"]
-"""Which boxes a head was trained to say (docs/methods/centerpoint.md#boxes).
-"legacy": width before length, theta = -yaw - pi/2
-(mmdetection3d before 1.0, the original CenterPoint); "new": length before width, yaw."""
+"""Boxes that a head was trained to predict (docs/methods/centerpoint.md#boxes). "legacy": width before length,
+theta = -yaw - pi/2 (mmdetection3d before 1.0, the original CenterPoint); "new": length before width, yaw."""
 
 Fate = Literal["renamed", "changed", "folded", "compared", "dropped"]
-"""renamed: the same numbers under our name; changed: rearranged, see the reason; folded: its effect went into another
-tensor; compared: a constant, equal to the network's own; dropped: no part of the detector."""
+"""What happened to a tensor. renamed: the same numbers under our name; changed: rearranged, see the reason; folded: its
+effect went into another tensor; compared: a constant, equal to the network's own; dropped: no part of the detector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +37,25 @@ class Conversion:
     """A foreign checkpoint as one of ours."""
 
     family: str
-    """Which code base and model, in words."""
+    """Code base and model, in words."""
     config: CenterPointConfig | BevDepthConfig
     state: dict[str, Tensor]
     """By our names, complete: it loads strictly into `config`'s network."""
-    account: tuple[KeyMapping, ...]
+    mapping: tuple[KeyMapping, ...]
     """Every key of the file once, in its order."""
     boxes: BoxConvention
-    """Of the file; ours are always new."""
+    """Boxes of the file; ours are always new."""
     notes: tuple[str, ...] = ()
-    """What the user should know before trusting the numbers."""
+    """Limits of the conversion that the user should know before trusting the numbers."""
 
 
-def completed(model: nn.Module, state: dict[str, Tensor], origin: dict[str, str]) -> dict[str, Tensor]:
-    """`state` with the batch counters it lacks; everything else must be there.
+def completed(model: nn.Module, state: dict[str, Tensor], mapping: list[KeyMapping]) -> dict[str, Tensor]:
+    """`state` in the order of the model, with the batch counters it lacks; everything else must be there.
 
     Args:
-        model: Only names and shapes are looked at: it may live on the meta device.
+        model: Gives names and shapes only: it may live on the meta device.
         state: By our names.
-        origin: Foreign name of each of them.
+        mapping: Foreign names, for messages.
 
     Raises:
         UserError: with a line for each missing or additional tensor, and for each of another shape.
@@ -64,6 +63,7 @@ def completed(model: nn.Module, state: dict[str, Tensor], origin: dict[str, str]
     own = model.state_dict()
     counters = {name for name in own.keys() - state.keys() if name.endswith("num_batches_tracked")}
     state = state | {name: torch.zeros((), dtype=torch.long) for name in sorted(counters)}
+    origin = {entry.into: entry.key for entry in mapping if entry.into is not None}
     problems = [f"{line}{_from(line, origin)}" for line in differences(own, state)]
     if problems:
         raise UserError("This checkpoint does not fit the network its keys describe:" + listing(problems))
@@ -77,7 +77,7 @@ def listing(lines: list[str], most: int = 20) -> str:
 
 
 def _from(line: str, origin: dict[str, str]) -> str:
-    """The foreign name of the tensor a line of `differences` is about."""
+    """The foreign name of the tensor in a line of `differences`."""
     name = (
         line.removeprefix("shape of ").removeprefix("unexpected: ").removeprefix("missing: ").split(":")[0].split()[0]
     )

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dualdistill.convert.account import BoxConvention
+from dualdistill.convert.mapping import BoxConvention
 from dualdistill.errors import UserError
 from dualdistill.structures import CLASSES
 

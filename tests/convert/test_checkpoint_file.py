@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dualdistill.convert.container import read_foreign
+from dualdistill.convert.checkpoint_file import read_foreign
 from dualdistill.errors import UserError
 from dualdistill.structures import CLASSES
 

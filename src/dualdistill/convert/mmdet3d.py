@@ -6,20 +6,16 @@ from functools import partial
 
 from torch import Tensor
 
-from dualdistill.convert.account import BoxConvention, Conversion, KeyMapping
-from dualdistill.convert.pillars import FIRST, by_patterns, pillar_conversion, renamed
-from dualdistill.convert.voxels import mmdet3d_name, voxel_conversion
+from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping
+from dualdistill.convert.names import by_patterns, head_patterns, renamed
+from dualdistill.convert.pillar_teacher import FIRST, pillar_conversion
+from dualdistill.convert.voxel_teacher import mmdet3d_name, voxel_conversion
 from dualdistill.errors import UserError
 
 _BEV = {
     r"pts_backbone\.blocks\.": "backbone.blocks.",
     r"pts_neck\.deblocks\.": "neck.deblocks.",
-    r"pts_bbox_head\.shared_conv\.conv\.": "head.shared.0.",
-    r"pts_bbox_head\.shared_conv\.bn\.": "head.shared.1.",
-    r"pts_bbox_head\.task_heads\.(\d+)\.(\w+)\.0\.conv\.": r"head.tasks.\1.\2.0.0.",
-    r"pts_bbox_head\.task_heads\.(\d+)\.(\w+)\.0\.bn\.": r"head.tasks.\1.\2.0.1.",
-    r"pts_bbox_head\.task_heads\.(\d+)\.(\w+)\.1\.": r"head.tasks.\1.\2.1.",
-}
+} | head_patterns(r"pts_bbox_head\.")
 _PILLARS = _BEV | {
     r"pts_voxel_encoder\.pfn_layers\.(\d+)\.(?:linear|0)\.": r"encoder.layers.\1.linear.",
     r"pts_voxel_encoder\.pfn_layers\.(\d+)\.(?:norm|1)\.": r"encoder.layers.\1.norm.",
@@ -35,12 +31,12 @@ def convert_mmdet3d_pillars(state: dict[str, Tensor], boxes: BoxConvention | Non
 
     Args:
         state: Without the prefix "module.".
-        boxes: The convention of the file, None if nobody said: eleven columns prove the new one.
+        boxes: The convention of the file, None if unknown: an odd number of columns proves the new one.
 
     Raises:
-        UserError: for a key nobody knows, a gap or another shape, or boxes nobody can tell.
+        UserError: for unknown or missing keys, another shape, or an unknown box convention.
     """
-    ours, account = renamed(state, partial(by_patterns, patterns=_PILLARS))
+    ours, mapping = renamed(state, partial(by_patterns, patterns=_PILLARS))
     if FIRST not in ours or _MEAN not in ours:
         raise UserError("This is no whole pillar CenterPoint: its first point layer (pfn_layers.0) is not there.")
     columns = ours[FIRST].shape[1]
@@ -58,15 +54,15 @@ def convert_mmdet3d_pillars(state: dict[str, Tensor], boxes: BoxConvention | Non
             )
         boxes = "new"
         if not hard:  # the empty rows of hard pillars have no height: there the column stays
-            ours, account = without_height(ours, account)
+            ours, mapping = without_height(ours, mapping)
     points = _COLUMNS[columns]
     model = "MVP (points of 17 channels)" if points == 17 else "CenterPoint"
     return pillar_conversion(
         family=f"mmdetection3d {model}, {'hard' if hard else 'dynamic'} pillars",
         ours=ours,
-        account=account,
+        mapping=mapping,
         point_channels=points,
-        boxes=_told(boxes),
+        boxes=_known(boxes),
         hard=hard,
     )
 
@@ -76,32 +72,34 @@ def convert_mmdet3d_voxels(state: dict[str, Tensor], boxes: BoxConvention | None
 
     Args:
         state: Without the prefix "module.".
-        boxes: The convention of the file, None if nobody said.
-        voxel: Side of its voxels, metres, None if nobody said.
+        boxes: The convention of the file, None if unknown.
+        voxel: Side of its voxels, metres, None if unknown.
 
     Raises:
-        UserError: for a key nobody knows, a gap or another shape, boxes or voxels nobody can tell.
+        UserError: for unknown or missing keys, another shape, an unknown box convention or voxel size.
     """
-    ours, account = renamed(state, lambda key: mmdet3d_name(key) or by_patterns(key, _BEV))
+    ours, mapping = renamed(state, lambda key: mmdet3d_name(key) or by_patterns(key, _BEV))
     return voxel_conversion(
-        family="mmdetection3d CenterPoint, voxels", ours=ours, account=account, boxes=_told(boxes), size=voxel
+        family="mmdetection3d CenterPoint, voxels", ours=ours, mapping=mapping, boxes=_known(boxes), size=voxel
     )
 
 
-def _told(boxes: BoxConvention | None) -> BoxConvention:
+def _known(boxes: BoxConvention | None) -> BoxConvention:
     if boxes is None:
         raise UserError(
-            "This file does not say which box convention its head was trained with, and keys and shapes are the same "
-            "in both. Give --boxes legacy for mmdetection3d before 1.0 (also for the teachers of DistillBEV and "
-            "DualDistill), or --boxes new for 1.0 and later."
+            "This file does not record the box convention of its head, and keys and shapes are the same in both. Give "
+            "--boxes legacy for mmdetection3d before 1.0 (also for the teachers of DistillBEV and DualDistill), or "
+            "--boxes new for 1.0 and later."
         )
     return boxes
 
 
-def without_height(ours: dict[str, Tensor], account: list[KeyMapping]) -> tuple[dict[str, Tensor], list[KeyMapping]]:
-    """The last column folded away (docs/methods/centerpoint.md#conversion-rules, rule 5):
-    the height above the pillar's middle is z + 1 m, so its
-    weight joins that of z, and what the 1 adds is taken from the mean that the norm subtracts. Exact in eval."""
+def without_height(ours: dict[str, Tensor], mapping: list[KeyMapping]) -> tuple[dict[str, Tensor], list[KeyMapping]]:
+    """The last column folded away (docs/methods/centerpoint.md#conversion-rules, rule 5); exact in evaluation.
+
+    The height above the pillar's middle is z + 1 m: its weight joins that of z, and the share of the 1 is taken from
+    the mean that the norm subtracts.
+    """
     height = ours[FIRST][:, -1]
     weight = ours[FIRST][:, :-1].clone()
     weight[:, 2] += height
@@ -110,6 +108,6 @@ def without_height(ours: dict[str, Tensor], account: list[KeyMapping]) -> tuple[
         KeyMapping(entry.key, entry.shape, "changed", entry.into, reasons[entry.into])
         if entry.into in reasons
         else entry
-        for entry in account
+        for entry in mapping
     ]
     return ours | {FIRST: weight, _MEAN: ours[_MEAN] - height}, entries

@@ -19,7 +19,7 @@ from dualdistill.models.centerpoint import CenterPoint, CenterPointConfig
 from dualdistill.models.pillars import decorate
 from dualdistill.ops.voxelize import dynamic_voxelize
 from dualdistill.structures import Points
-from tests.models.foreign import BRANCHES, FULL, mmdet3d_pillars, tianweiy_pillars
+from tests.convert.foreign import BRANCHES, FULL, mmdet3d_pillars, tianweiy_pillars
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -99,7 +99,7 @@ def biases_before_norms(state: dict[str, Tensor]) -> list[str]:
 def test_the_dynamic_pillar_teacher_is_the_published_one_to_the_last_parameter():
     conversion = convert(mmdet3d_pillars(FULL), "legacy")
     assert conversion.config == CenterPointConfig()
-    assert len(conversion.account) == 414
+    assert len(conversion.mapping) == 414
     parameters = sum(p.numel() for p in network(conversion).parameters())
     assert parameters == 5_982_790
     assert conversion.notes == ()
@@ -117,7 +117,7 @@ def test_the_original_pillar_model_has_two_point_layers_and_its_biases_go_into_n
     assert sum(t.numel() for n, t in state.items() if "running" not in n and "num_batches" not in n) == 5_988_998
     conversion = convert(state)
     assert conversion.config == CenterPointConfig(pillar_channels=(32, 64), pillar_points=20)
-    fates = {entry.key: entry.fate for entry in conversion.account}
+    fates = {entry.key: entry.fate for entry in conversion.mapping}
     assert [key for key, fate in fates.items() if fate == "folded"] == biases_before_norms(state)
     assert len(biases_before_norms(state)) == 37
 
@@ -125,8 +125,8 @@ def test_the_original_pillar_model_has_two_point_layers_and_its_biases_go_into_n
 @pytest.mark.parametrize("state", [mmdet3d_pillars(), mmdet3d_pillars(hard=True), tianweiy_pillars()])
 def test_every_key_is_accounted_for_once_and_in_order(state):
     conversion = convert(state, "legacy")
-    assert [entry.key for entry in conversion.account] == list(state)
-    assert {entry.into for entry in conversion.account} == conversion.state.keys()
+    assert [entry.key for entry in conversion.mapping] == list(state)
+    assert {entry.into for entry in conversion.mapping} == conversion.state.keys()
 
 
 # Numbers
@@ -183,7 +183,7 @@ def test_folding_the_height_column_away_changes_nothing():
     assert conversion.boxes == "new"
     grid = BevGrid.around(6.4, 0.2)
     points = torch.rand(600, 5) * torch.tensor([12.8, 12.8, 8.0, 255.0, 0.5]) - torch.tensor([6.4, 6.4, 5.0, 0, 0])
-    pillars = dynamic_voxelize(points[:, :3], torch.zeros(600).long(), grid, (-5.0, 3.0))
+    pillars = dynamic_voxelize(points[:, :3], torch.zeros(600).long(), grid, (-5.0, 3.0), 1)
     described = decorate(points[pillars.kept], pillars, grid)
     above_middle = points[pillars.kept][:, 2:3] - (-1.0)
     name = "pts_voxel_encoder.pfn_layers.0"
@@ -207,7 +207,7 @@ def test_the_empty_rows_of_hard_pillars_answer_here_as_there():
     grid, name = BevGrid.around(6.4, 0.2), "pts_voxel_encoder.pfn_layers.0"
     features = torch.tensor([[0.1, 0.1, 0.5, 9.0, 0.0]]).repeat(21, 1)
     features[20:, 0] += 1.0  # twenty points fill one pillar, one point is alone in another
-    pillars = dynamic_voxelize(features[:, :3], torch.zeros(21).long(), grid, (-5.0, 3.0))
+    pillars = dynamic_voxelize(features[:, :3], torch.zeros(21).long(), grid, (-5.0, 3.0), 1)
     described = torch.cat([decorate(features, pillars, grid), features[:, 2:3] + 1.0], dim=1)
     answers = normed(state, f"{name}.norm", described @ state[f"{name}.linear.weight"].T, 1e-3)
     empty = normed(state, f"{name}.norm", torch.zeros(1, 8), 1e-3)
