@@ -44,15 +44,23 @@ RecordT = TypeVar("RecordT", bound="_Movable")
 class _Movable:
     """A record whose tensors move to a device together, nested records and tuples included."""
 
-    def to(self: RecordT, device: torch.device | str) -> RecordT:
-        def moved(value: Any) -> Any:
+    def to(self: RecordT, device: torch.device | str, *, non_blocking: bool = False) -> RecordT:
+        """The record on a device; `non_blocking` lets the host go on while pinned memory is copied."""
+        return self._each(lambda value: value.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self: RecordT) -> RecordT:
+        """The record in page-locked memory, from where a GPU copies on its own; loaders call it."""
+        return self._each(lambda value: value.pin_memory())
+
+    def _each(self: RecordT, change: Callable[[Any], Any]) -> RecordT:
+        def changed(value: Any) -> Any:
             if isinstance(value, Tensor | _Movable):
-                return value.to(device)
+                return change(value)
             if isinstance(value, tuple):
-                return tuple(moved(item) for item in value)
+                return tuple(changed(item) for item in value)
             return value
 
-        return replace(self, **{f.name: moved(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var, arg-type]
+        return replace(self, **{f.name: changed(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var, arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,7 @@ def test_a_student_learns_from_instances_and_goes_on_where_it_stopped(given, wor
 
     whole = load_file(run.checkpoint() / "student.safetensors")
     (run.path / "finished.json").unlink()
-    run.link("last", "step_000002")
+    run.point("last", "step_000002")
     shutil.rmtree(run.path / "checkpoints" / "step_000003")
     resume_training(console, run.path, workers=0)
     again = load_file(run.checkpoint() / "student.safetensors")

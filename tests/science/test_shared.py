@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 from safetensors.torch import load_file
 
-from dualdistill.commands.evaluate import weights_of
 from dualdistill.commands.train import start_training
 from dualdistill.errors import UserError
 from dualdistill.models.checkpoints import fingerprint, read_facts
@@ -17,6 +16,7 @@ from dualdistill.science.jobs import Job, all_jobs, needed_run
 from dualdistill.science.run import keep_shared, what_is_left
 from dualdistill.science.shared import adopt, keep, kept_path
 from dualdistill.science.study import Row, Study, StudyTable
+from dualdistill.train.loaded_detector import weights_of
 from dualdistill.train.trained_weights import find_label_encoder, find_teacher
 from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER
 from tests.science.test_run import STUDY, record

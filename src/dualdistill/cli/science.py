@@ -1,4 +1,4 @@
-"""`dualdistill science`: the experiments."""
+"""The verbs of `dualdistill science`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +17,7 @@ Results = Annotated[Path | None, typer.Option(help="Folder of the result files; 
 
 
 def _places(study: "Study", data: Path | None, out: Path | None, results: Path | None) -> dict[str, Path]:
-    """Of a study's world, runs and results, where the user names none."""
+    """Folders of a study's world, runs and results, with defaults where none are given."""
     return {
         "data": data or Path("data") / f"synthetic-{study.world.name}",
         "out": out or Path("runs/science") / study.name,
@@ -40,7 +40,7 @@ def science_run(
     limit_minutes: Annotated[
         float | None, typer.Option(help="Stop after so long; running ones save a checkpoint.")
     ] = None,
-    plan: Annotated[bool, typer.Option(help="Only say what there is to do.")] = False,
+    plan: Annotated[bool, typer.Option(help="Only print the runs to do.")] = False,
 ) -> None:
     """Train, evaluate and record every row and seed that is not recorded yet; may be killed and run again."""
     from dualdistill.science.run import run_study
@@ -83,13 +83,16 @@ def science_gradients(
     batches: Annotated[int, typer.Option(min=1, help="To take the mean of.")] = 8,
     json_file: JsonFile = None,
 ) -> None:
-    """Which loss moves a student: shares of the gradient, and whether each pulls along with detection or against it."""
+    """Share of each loss in the gradient of a student, and its direction relative to detection."""
     from dataclasses import asdict
 
-    from dualdistill.commands.gradients import gradient_shares
+    from dualdistill.report.progress import progress
+    from dualdistill.train.gradient_shares import gradient_shares, gradient_table
 
-    pulls = gradient_shares(console, run, data=data, batches=batches, checkpoint=checkpoint)
-    write_json(json_file, [asdict(pull) for pull in pulls])
+    with progress(console, "gradients") as report:
+        shares = gradient_shares(run, data=data, batches=batches, checkpoint=checkpoint, report=report)
+    console.print(gradient_table(shares).to_rich(console.width))
+    write_json(json_file, [asdict(share) for share in shares])
 
 
 @app.command("table")

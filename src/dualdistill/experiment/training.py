@@ -73,13 +73,32 @@ class TrainingConfig:
     """Exponential moving average of the weights, evaluated and saved instead of them; 0 = none."""
     save_every: int = 1000
     """Steps between checkpoints."""
+    keep_last: int | None = None
+    """Checkpoints that are kept beside the best one, the newest; None: all."""
     log_every: int = 10
+    validate_steps: int | None = None
+    """Steps between validations on the validation split; None: no validation, unless `validate_epochs` is given. The
+    checkpoint with the highest NDS is `best`."""
+    validate_epochs: float | None = None
+    """The same in passes over the training split."""
+    validate_samples: int | None = None
+    """Samples of a validation, spread evenly over the split; None: all."""
+    sync_batch_norm: bool = False
+    """Batch norm statistics of the samples of all GPUs, not of each GPU alone."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give the length of training either in epochs or in steps (set the other to none)")
         if min(self.batch_size, self.accumulate, self.save_every, self.log_every) < 1:
             raise ValueError("batch_size, accumulate, save_every and log_every must be at least 1")
+        if self.validate_steps is not None and self.validate_epochs is not None:
+            raise ValueError("give the interval of validations either in validate_steps or in validate_epochs")
+        if self.validate_samples is not None and self.validate_steps is None and self.validate_epochs is None:
+            raise ValueError("validate_samples has no effect without validate_steps or validate_epochs: set it to none")
+        for name in ("keep_last", "validate_steps", "validate_epochs", "validate_samples"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive or none, got {value}")
         if self.distiller_warmup_steps < 0:
             raise ValueError(f"distiller_warmup_steps must not be negative, got {self.distiller_warmup_steps}")
         if not 0 <= self.distill_fraction <= 1:
@@ -126,4 +145,11 @@ class TrainingConfig:
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(1, round(self.epochs * samples / (self.batch_size * self.accumulate)))
+        return self._steps_of(self.epochs, samples)
+
+    def validation_interval(self, samples: int) -> int | None:
+        """Steps between validations, with a training split of `samples`; None: no validation."""
+        return self.validate_steps if self.validate_epochs is None else self._steps_of(self.validate_epochs, samples)
+
+    def _steps_of(self, epochs: float, samples: int) -> int:
+        return max(1, round(epochs * samples / (self.batch_size * self.accumulate)))

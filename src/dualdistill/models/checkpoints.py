@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dualdistill.errors import UserError
+from dualdistill.errors import DivergedError, UserError
 
 _KEY = "dualdistill"
 
@@ -54,6 +54,7 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
 
     Raises:
         UserError: as `read_facts`, and with a list of differences if the weights are of another model.
+        DivergedError: for weights that are not finite; nothing is loaded.
     """
     facts = read_facts(path)
     state = load_file(path)
@@ -63,6 +64,13 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} holds the weights of another model ({facts.get('recipe', 'unknown recipe')}, "
             f"{facts.get('role', 'unknown role')}); nothing was loaded. It differs in:\n  {shown}"
+        )
+    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise DivergedError(
+            f"{path} ({facts.get('recipe', 'unknown recipe')}, step {facts.get('step', 'unknown')}) holds numbers that "
+            f"are not finite, in {bad[0]} and {len(bad) - 1} others: its training diverged. Take an earlier checkpoint "
+            "(--checkpoint step_…), or train again with a lower training.optimiser.learning_rate or clip_norm."
         )
     module.load_state_dict(state)
     return facts

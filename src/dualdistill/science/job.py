@@ -50,10 +50,10 @@ def do_job(job: Job, clock: "Clock") -> None:
     """Train what is not trained, evaluate, write the result."""
     from rich.console import Console
 
-    from dualdistill.commands.evaluate import weights_of
     from dualdistill.commands.train import resume_training, start_training
     from dualdistill.science.outcome import outcome
     from dualdistill.science.record import write_result
+    from dualdistill.train.loaded_detector import weights_of
 
     console = Console(force_terminal=False, soft_wrap=True, highlight=False)
     out = Path(job.folder)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dualdistill.commands.evaluate import EVALUATION_BATCH, LoadedDetector
+from dualdistill.commands.evaluate import EVALUATION_BATCH
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
@@ -28,6 +28,7 @@ from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.science.record import Band, DepthError, Scores
 from dualdistill.structures import CLASSES
 from dualdistill.train.assemble import evaluation_loader, split_names
+from dualdistill.train.loaded_detector import LoadedDetector
 
 DEPTH_BANDS = (0.0, 10.0, 20.0, 30.0, 40.0, 60.0)
 """Borders of the ranges in which depth errors are told apart, metres."""

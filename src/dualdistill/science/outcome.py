@@ -11,12 +11,13 @@ from rich.console import Console
 
 import dualdistill
 from benchmarks.measure import machine
-from dualdistill.commands.evaluate import LoadedDetector, evaluate_anything, weights_of
+from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.science.jobs import Job, needed_run
 from dualdistill.science.measure import look_inside, scores_of
 from dualdistill.science.record import Result, TaughtBy, fingerprint_of
-from dualdistill.train.fit import read_metrics, step_of
-from dualdistill.train.run_folder import RunFolder, environment
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
+from dualdistill.train.metrics import read_metrics
+from dualdistill.train.run_folder import RunFolder, environment, step_of
 from dualdistill.train.trained_weights import evaluation_folder
 
 

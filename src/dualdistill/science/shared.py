@@ -13,10 +13,10 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from dualdistill.commands.evaluate import weights_of
 from dualdistill.models.checkpoints import facts_text, fingerprint, read_facts
 from dualdistill.science.jobs import Job, needed_run
 from dualdistill.science.record import read_result, what_differs
+from dualdistill.train.loaded_detector import weights_of
 from dualdistill.train.run_folder import RunFolder
 
 FOLDER = "shared"
@@ -90,7 +90,7 @@ def adopt(jobs: Sequence[Job]) -> list[tuple[Job, Path]]:
         checkpoint = f"step_{facts['step']:06d}"
         (run.checkpoints / checkpoint).mkdir(parents=True)
         shutil.copyfile(weights, run.checkpoints / checkpoint / f"{facts['role']}.safetensors")
-        run.link("last", checkpoint)
+        run.point("last", checkpoint)
         run.write_json("experiment.json", {**facts, "overrides": job.overrides})
         scores = read_result(Path(job.result)).scores
         run.write_json(

@@ -1,4 +1,4 @@
-"""The car's sensors: where they sit, when they fire, what they look at.
+"""The car's sensors: poses, firing times and fields of view.
 
 A rig like nuScenes': six cameras around the roof, one spinning LiDAR on it. Poses are float64 4x4 matrices in
 NumPy, named `target_from_source`.
@@ -27,7 +27,7 @@ _CAMERA_MOUNTS = {
 width, seconds between the camera's exposure and the LiDAR revolution it belongs to."""
 _LIDAR_MOUNT = (0.94, 0.0, 1.84)
 _EGO_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
-"""Axes of a camera that looks straight ahead: z forward, x right, y down."""
+"""Axes of a camera that points straight ahead: z forward, x right, y down."""
 
 
 def pose(translation: tuple[float, float, float], *, yaw: float, pitch: float = 0.0, roll: float = 0.0) -> Matrix:
@@ -81,7 +81,7 @@ class Lidar:
 @dataclass(frozen=True, kw_only=True)
 class Rig:
     cameras: tuple[Camera, ...]
-    """In the order of `CAMERAS`."""
+    """The cameras in the order of `CAMERAS`."""
     lidar: Lidar
 
 

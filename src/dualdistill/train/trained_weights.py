@@ -145,9 +145,10 @@ def _named(given: Path, role: Role, option: str) -> TrainedWeights:
 
 def _finished(recipe: str, role: Role, out: Path) -> list[TrainedWeights]:
     """Weights of all finished runs of a recipe, the newest last."""
-    files = sorted(out.glob(f"{recipe}/*/checkpoints/last/{role}.safetensors"), key=lambda p: p.stat().st_mtime)
-    finished = [file.resolve() for file in files if (file.parents[2] / "finished.json").is_file()]
-    return [TrainedWeights(file, read_facts(file)) for file in finished]
+    runs = [RunFolder(path.parent) for path in out.glob(f"{recipe}/*/finished.json")]
+    files = [folder / f"{role}.safetensors" for run in runs if (folder := run.pointed("last"))]
+    found = sorted((file for file in files if file.is_file()), key=lambda file: file.stat().st_mtime)
+    return [TrainedWeights(file.resolve(), read_facts(file)) for file in found]
 
 
 def _train_one(recipe: str, out: Path, option: str, more: str = "", which: str = "") -> str:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.evaluate.export import MOVING_SPEED, detections_to_global, likely_attributes
 from dualdistill.evaluate.protocol import ATTRIBUTES
+from dualdistill.evaluate.to_global import MOVING_SPEED, detections_to_global, likely_attributes
 from dualdistill.geometry.transforms import (
     invert_rigid,
     rigid,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dualdistill.report.compare import RunRecord, TaughtBy, compare
+from dualdistill.report.comparison import RunRecord, TeacherRecord, compare
 from dualdistill.report.intervals import mean_interval
 
 STUDENT = {
@@ -32,7 +32,7 @@ def record(seed: int, mean_ap: float, experiment=STUDENT, **known) -> RunRecord:
         "data": "/world (v1.0-trainval): trained on train, evaluated on val",
         "metrics": {"mean_ap": mean_ap, "nd_score": mean_ap + 0.1, "tp_errors": {"trans_err": 1 - mean_ap}},
         "step": 500,
-        "teacher": TaughtBy(recipe="synthetic/teacher-centerpoint", step=500, mean_ap=0.6, nd_score=0.7)
+        "teacher": TeacherRecord(recipe="synthetic/teacher-centerpoint", step=500, mean_ap=0.6, nd_score=0.7)
         if distilled
         else None,
     }
@@ -112,7 +112,7 @@ def test_overrides_that_all_runs_share_are_told_once():
     (part,) = compare([replace(ALONE[0], overrides=(shared,)), taught])
     names = [row.scores.name for row in part.rows]
     assert names == ["synthetic/student", "synthetic/dualdistill-centerpoint (distiller.crd=true)"]
-    assert f"All with {shared}." in part.notes
+    assert f"All runs have {shared}." in part.notes
 
 
 def test_two_versions_of_one_recipe_are_told_apart_by_what_differs():
@@ -122,7 +122,7 @@ def test_two_versions_of_one_recipe_are_told_apart_by_what_differs():
 
 
 def test_runs_of_other_teachers_are_other_rows():
-    weak = TaughtBy(recipe="synthetic/teacher-centerpoint", step=4)
+    weak = TeacherRecord(recipe="synthetic/teacher-centerpoint", step=4)
     names = list(rows([TAUGHT[0], replace(TAUGHT[1], teacher=weak)]))
     assert ["step 4" in name for name in names].count(True) == 1
     assert len(names) == 2

@@ -1,7 +1,7 @@
-"""Many runs as one table: a row a method, means over seeds, gains over the student that had no teacher.
+"""Runs compared in one table: one row per method, means over seeds, gains over the student without a teacher.
 
-Pure: records of runs in, rows out. Runs are one row if recipe, settings and teacher are the same. The gain of a
-distilled run is its difference to the undistilled student of the same seed, settings and data, where there is one.
+Runs with the same recipe, settings and teacher make one row. The gain of a distilled run is its difference to the
+undistilled student of the same seed, settings and data, if that is among the runs.
 """
 
 import json
@@ -12,33 +12,33 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dualdistill.report.intervals import mean_interval
-from dualdistill.report.scores import TP_ERRORS, ResultRow
+from dualdistill.report.scores import PERCENT, TP_ERRORS, ResultRow, filled
 from dualdistill.report.table import Column, Table, Value
 
 CONFIDENCE = 0.95
-"""Of the intervals of gains."""
+"""Confidence level of the intervals of gains."""
 _WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {"training": ("save_every", "log_every")}
-"""Settings that change no result."""
+"""Settings that do not change results."""
 _ORDER = ("teacher", "label_encoder", "student")
-"""Of rows, by role."""
-_TEACHERS_OWN: dict[str, tuple[str, ...]] = {"data": ("points", "virtual_points", "depth_instance", "instances")}
-"""Settings of the data that a student has only for the sake of its teacher."""
+"""Order of the rows, by role."""
+_FOR_THE_TEACHER: dict[str, tuple[str, ...]] = {"data": ("points", "virtual_points", "depth_instance", "instances")}
+"""Data settings of a distilled student that only its teacher or distiller needs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TaughtBy:
-    """The teacher of a run, or its label encoder."""
+class TeacherRecord:
+    """The teacher or the label encoder of a run."""
 
     recipe: str
     step: int | None
     mean_ap: float | None = None
-    """Its own score, in [0, 1]; None where it was never evaluated."""
+    """mAP of the teacher in [0, 1]; None if it was never evaluated."""
     nd_score: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """What a run folder tells about a finished, evaluated run."""
+    """A finished and evaluated run, read from its folder."""
 
     path: str
     recipe: str
@@ -46,19 +46,19 @@ class RunRecord:
     seed: int
     role: Literal["teacher", "label_encoder", "student"]
     experiment: Mapping[str, Any]
-    """Resolved, as plain JSON."""
+    """The resolved experiment as plain JSON."""
     data: str
-    """Trained and evaluated on what: runs of different data are never set against each other."""
+    """Data of training and evaluation; only runs with equal data are compared."""
     metrics: Mapping[str, Any]
-    """Keys of the devkit's `metrics_summary.json`."""
+    """Metrics with the keys of the devkit's `metrics_summary.json`."""
     step: int
-    """Of the checkpoint that was evaluated."""
+    """Step of the evaluated checkpoint."""
     finished: float = 0.0
-    """When, seconds since the epoch: of two runs with one seed the later counts."""
-    teacher: TaughtBy | None = None
-    label_encoder: TaughtBy | None = None
+    """End of the run, seconds since the epoch: the later of two runs with one seed counts."""
+    teacher: TeacherRecord | None = None
+    label_encoder: TeacherRecord | None = None
     published: tuple[float, float, str] | None = None
-    """mAP and NDS in [0, 1] that the literature reports for the recipe, and where."""
+    """Published mAP and NDS of the recipe in [0, 1], and the source."""
 
     @property
     def distilled(self) -> bool:
@@ -67,17 +67,17 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparedRow:
-    """One method: the mean of its runs."""
+    """One method: means over its runs."""
 
     scores: ResultRow
     runs: tuple[RunRecord, ...]
-    """By seed."""
+    """Runs in the order of their seeds."""
     teacher_mean_ap: float | None
     teacher_nd_score: float | None
     pairs: tuple[int, ...]
-    """Seeds for which there is an undistilled student too."""
+    """Seeds that also have an undistilled student."""
     interval_mean_ap: tuple[float, float] | None
-    """Of the mean gain, by Student's t over the pairs; None for fewer than two."""
+    """Confidence interval of the mean gain in mAP, by Student's t over the pairs; None for fewer than two."""
     interval_nd_score: tuple[float, float] | None
 
     def values(self) -> dict[str, Value]:
@@ -90,7 +90,7 @@ class ComparedRow:
         }
 
     def plain(self) -> dict[str, Any]:
-        """As JSON: scores and gains in [0, 1], unrounded; null for what is not known."""
+        """The row as JSON values: scores and gains in [0, 1], unrounded; None for what is unknown."""
         first = self.runs[0]
         kept = ("name", "teacher", "mean_ap", "nd_score", *TP_ERRORS, "gain_mean_ap", "gain_nd_score")
         published = ("published_mean_ap", "published_nd_score", "seeds")
@@ -115,34 +115,34 @@ class ComparedRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """All methods that were trained and evaluated on the same data."""
+    """The methods that were trained and evaluated on the same data."""
 
     data: str
     rows: tuple[ComparedRow, ...]
     notes: tuple[str, ...]
-    """What a reader of the table should know, a sentence each."""
+    """Remarks on the table, one sentence each."""
 
     def table(self) -> Table:
-        percent: dict[str, Any] = {"digits": 1, "scale": 100.0}
+        """The comparison as a table; columns without any value are left out."""
         columns = [
             Column(key="name", title="Method"),
             Column(key="teacher", title="Teacher", side=True),
-            Column(key="teacher_mean_ap", title="its mAP", **percent, side=True),
-            Column(key="teacher_nd_score", title="its NDS", **percent, side=True),
-            Column(key="mean_ap", title="mAP", better="up", **percent),
-            Column(key="nd_score", title="NDS", better="up", **percent),
+            Column(key="teacher_mean_ap", title="Teacher mAP", **PERCENT, side=True),
+            Column(key="teacher_nd_score", title="Teacher NDS", **PERCENT, side=True),
+            Column(key="mean_ap", title="mAP", better="up", **PERCENT),
+            Column(key="nd_score", title="NDS", better="up", **PERCENT),
             *(Column(key=key, title=title, digits=3, better="down", side=True) for key, title in TP_ERRORS.items()),
-            Column(key="gain_mean_ap", title="Δ mAP", signed=True, **percent),
-            Column(key="interval_mean_ap", title="95 %", side=True),
-            Column(key="gain_nd_score", title="Δ NDS", signed=True, **percent),
-            Column(key="interval_nd_score", title="95 %", side=True),
-            Column(key="published_mean_ap", title="mAP publ.", **percent, side=True),
-            Column(key="published_nd_score", title="NDS publ.", **percent, side=True),
+            Column(key="gain_mean_ap", title="Δ mAP", signed=True, **PERCENT),
+            Column(key="interval_mean_ap", title="95 % (mAP)", side=True),
+            Column(key="gain_nd_score", title="Δ NDS", signed=True, **PERCENT),
+            Column(key="interval_nd_score", title="95 % (NDS)", side=True),
+            Column(key="published_mean_ap", title="mAP publ.", **PERCENT, side=True),
+            Column(key="published_nd_score", title="NDS publ.", **PERCENT, side=True),
             Column(key="seeds", title="Seeds"),
         ]
         values = [row.values() for row in self.rows]
         return Table(
-            columns=tuple(c for c in columns if any(value.get(c.key) is not None for value in values)),
+            columns=filled(columns, values),
             rows=tuple(values),
             spreads=tuple(row.scores.spread for row in self.rows),
             ranked=tuple(not row.scores.is_teacher for row in self.rows),
@@ -150,7 +150,7 @@ class Comparison:
 
 
 def compare(records: Iterable[RunRecord]) -> list[Comparison]:
-    """A comparison for each data set, in the order of their names."""
+    """One comparison per data set, in the order of their names."""
     by_data: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         by_data[record.data].append(record)
@@ -163,7 +163,7 @@ def _comparison(data: str, records: list[RunRecord]) -> Comparison:
     for record in sorted(records, key=lambda record: record.finished):
         group = groups[_group(record)]
         if record.seed in group:
-            notes.append(f"{group[record.seed].path} is left out: a later run has the same settings and seed.")
+            notes.append(f"{group[record.seed].path} is left out, because a later run has the same settings and seed.")
         group[record.seed] = record
     kept = sorted(
         ([group[seed] for seed in sorted(group)] for group in groups.values()),
@@ -172,35 +172,35 @@ def _comparison(data: str, records: list[RunRecord]) -> Comparison:
     names, shared = _names(kept)
     rows = [_row(name, runs, kept) for name, runs in zip(names, kept, strict=True)]
     if shared:
-        notes.insert(0, f"All with {', '.join(shared)}.")
+        notes.insert(0, f"All runs have {', '.join(shared)}.")
     if any(len(row.pairs) > 1 for row in rows):
         notes.append(
-            "Gains are means of differences between runs of one seed; 95 %: interval by Student's t over seeds."
+            "Gains are mean differences between runs of the same seed; 95 % intervals by Student's t over the seeds."
         )
     elif any(row.pairs for row in rows):
-        notes.append("One pair of runs each: a gain of either sign may be noise. Train more seeds to tell.")
+        notes.append("Each gain is from a single pair of runs and may be noise: train more seeds.")
     notes += [
-        f"{row.scores.name}: no gain, for no undistilled student of its settings and seeds is among the runs."
+        f"{row.scores.name} has no gain: no undistilled student with its settings and seeds is among the runs."
         for row in rows
         if row.runs[0].distilled and not row.pairs
     ]
     notes += [
-        f"{row.scores.name} reads the annotations themselves: it says how well the teacher's head reads them back."
+        f"{row.scores.name} gets the annotations as its input: it measures how well the teacher's head decodes them."
         for row in rows
         if row.runs[0].role == "label_encoder"
     ]
     sources = {row.scores.name: row.runs[0].published for row in rows}
-    notes += [f"Published, {name}: {found[2]}." for name, found in sources.items() if found]
+    notes += [f"Source of the published {name}: {found[2]}." for name, found in sources.items() if found]
     return Comparison(data=data, rows=tuple(rows), notes=tuple(notes))
 
 
 def _row(name: str, runs: list[RunRecord], groups: list[list[RunRecord]]) -> ComparedRow:
-    alone = _alone(runs[0], groups) if runs[0].distilled else {}
+    baselines = _baselines(runs[0], groups) if runs[0].distilled else {}
     rows, gains = [], []
     for run in runs:
         row = _scores(name, run)
-        if run.seed in alone:
-            row = row.gaining_over(_scores(name, alone[run.seed]))
+        if run.seed in baselines:
+            row = row.gaining_over(_scores(name, baselines[run.seed]))
             gains.append(row)
         rows.append(row)
     teachers = list({(run.teacher.mean_ap, run.teacher.nd_score): run.teacher for run in runs if run.teacher}.values())
@@ -209,7 +209,7 @@ def _row(name: str, runs: list[RunRecord], groups: list[list[RunRecord]]) -> Com
         runs=tuple(runs),
         teacher_mean_ap=_mean(teacher.mean_ap for teacher in teachers),
         teacher_nd_score=_mean(teacher.nd_score for teacher in teachers),
-        pairs=tuple(run.seed for run in runs if run.seed in alone),
+        pairs=tuple(run.seed for run in runs if run.seed in baselines),
         interval_mean_ap=mean_interval([g.gain_mean_ap for g in gains if g.gain_mean_ap is not None], CONFIDENCE),
         interval_nd_score=mean_interval([g.gain_nd_score for g in gains if g.gain_nd_score is not None], CONFIDENCE),
     )
@@ -228,7 +228,7 @@ def _scores(name: str, run: RunRecord) -> ResultRow:
     )
 
 
-def _alone(distilled: RunRecord, groups: list[list[RunRecord]]) -> dict[int, RunRecord]:
+def _baselines(distilled: RunRecord, groups: list[list[RunRecord]]) -> dict[int, RunRecord]:
     """The runs of the same student without a teacher, by seed."""
     wanted = _student(distilled)
     found = [runs for runs in groups if runs[0].role == "student" and not runs[0].distilled]
@@ -236,14 +236,14 @@ def _alone(distilled: RunRecord, groups: list[list[RunRecord]]) -> dict[int, Run
 
 
 def _student(run: RunRecord) -> Mapping[str, Any]:
-    """The settings a student has whether it is taught or not."""
-    settings = _without(run.experiment, _WITHOUT_EFFECT | _TEACHERS_OWN)
+    """The settings that a student has with and without a teacher."""
+    settings = _without(run.experiment, _WITHOUT_EFFECT | _FOR_THE_TEACHER)
     return {key: settings[key] for key in ("student", "training", "data")}
 
 
 def _group(run: RunRecord) -> str:
-    taught_by = [(one.recipe, one.step) for one in (run.teacher, run.label_encoder) if one]
-    return json.dumps([run.recipe, _without(run.experiment, _WITHOUT_EFFECT), taught_by], sort_keys=True)
+    teachers = [(one.recipe, one.step) for one in (run.teacher, run.label_encoder) if one]
+    return json.dumps([run.recipe, _without(run.experiment, _WITHOUT_EFFECT), teachers], sort_keys=True)
 
 
 def _without(experiment: Mapping[str, Any], left_out: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def _without(experiment: Mapping[str, Any], left_out: Mapping[str, Sequence[str]
 
 
 def _names(groups: list[list[RunRecord]]) -> tuple[list[str], list[str]]:
-    """A name for each group, as short as tells them apart; and the overrides that all have."""
+    """The shortest distinct name of each group, and the overrides that all groups have."""
     every = [runs[0] for runs in groups]
     shared = [text for text in every[0].overrides if all(text in run.overrides for run in every)] if every[1:] else []
 
@@ -277,7 +277,7 @@ def _namesakes(run: RunRecord, every: list[RunRecord], name: Callable[[RunRecord
 
 
 def _distinction(run: RunRecord, namesakes: list[RunRecord]) -> str:
-    """Where a run differs from others of its name: made by another version, or taught by another teacher."""
+    """The settings, or the teacher, in which a run differs from others of its name."""
     if not namesakes:
         return ""
     own = _flat(run.experiment)
@@ -301,5 +301,5 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _written(interval: tuple[float, float] | None) -> str | None:
-    """Percentage points."""
+    """An interval in percentage points."""
     return interval and "[" + ", ".join(f"{100 * bound:+.1f}" for bound in interval).replace("-", "−") + "]"

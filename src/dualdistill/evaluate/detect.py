@@ -1,4 +1,4 @@
-"""Let a detector answer for every sample of a loader."""
+"""Detections of a network for every sample of a loader."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, runtime_checkable
@@ -11,43 +11,44 @@ from dualdistill.structures import Batch, BevOutput, Boxes, SampleMeta
 
 @runtime_checkable
 class Detector(Protocol):
-    """What prediction asks of a detector."""
+    """The methods of a detector that inference needs."""
 
     def __call__(self, batch: Batch) -> BevOutput: ...
     def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]: ...
     def eval(self) -> Any: ...
 
 
-def predict(
+def detect_all(
     detector: Detector,
     batches: Iterable[Batch],
     *,
     device: torch.device | str = "cpu",
-    say: Callable[[int], None] = lambda done: None,
+    report: Callable[[int], None] = lambda done: None,
 ) -> list[tuple[SampleMeta, Boxes]]:
     """Detections of each sample in its BEV frame, on the CPU, in the loader's order.
 
-    `say` is told how many samples are done.
+    Args:
+        report: Called after each batch with the number of finished samples.
 
     Raises:
-        DivergedError: for a detector that answers with numbers that are not finite.
+        DivergedError: for outputs that are not finite.
     """
     detector.eval()
-    answers: list[tuple[SampleMeta, Boxes]] = []
+    results: list[tuple[SampleMeta, Boxes]] = []
     with torch.no_grad():
         for batch in batches:
             batch = batch.to(device)
             found = detect(detector, batch)
-            answers += [(meta, boxes.to("cpu")) for meta, boxes in zip(batch.meta, found, strict=True)]
-            say(len(answers))
-    return answers
+            results += [(meta, boxes.to("cpu")) for meta, boxes in zip(batch.meta, found, strict=True)]
+            report(len(results))
+    return results
 
 
 def detect(detector: Detector, batch: Batch) -> tuple[Boxes, ...]:
-    """Boxes of each sample of one batch.
+    """Detections of each sample of one batch, in its BEV frame.
 
     Raises:
-        DivergedError: as `predict`.
+        DivergedError: for outputs that are not finite.
     """
     output = detector(batch)
     found = detector.detect(output, batch)
@@ -63,4 +64,4 @@ def detect(detector: Detector, batch: Batch) -> tuple[Boxes, ...]:
 def _require_finite(values: torch.Tensor, name: str) -> None:
     if not values.isfinite().all():
         bad = float(values[~values.isfinite()][0])
-        raise DivergedError(f"It answers with {bad} in a {name}.")
+        raise DivergedError(f"Its {name} output contains {bad}.")

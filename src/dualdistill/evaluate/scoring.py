@@ -1,4 +1,4 @@
-"""From detections, or a file of them, to `metrics.json`."""
+"""Metrics of detections or of a result file, written to `metrics.json`."""
 
 import json
 import time
@@ -23,7 +23,7 @@ def evaluate_submission(
 ) -> dict[str, Any]:
     """Evaluate a result file; write `out_dir/metrics.json`, keys as in the devkit's `metrics_summary.json`.
 
-    As in the devkit, a file for an official split holds exactly its samples; for another it may hold more.
+    As in the devkit, a file for an official split must hold exactly its samples; for other splits it may hold more.
 
     Raises:
         UserError: for a file, or a split, that cannot be evaluated.
@@ -47,12 +47,12 @@ def evaluate_detections(
 
     Args:
         detections: `sample` counts in `ground_truth.sample_tokens`.
-        meta: Goes into the file: what the detector used (`use_camera` and so on).
+        meta: The meta entry of the file: the modalities of the detector (`use_camera` and so on).
     """
     start = time.perf_counter()
     metrics = detection_metrics(ground_truth, detections, config)
     summary = metrics_summary(metrics, eval_time=time.perf_counter() - start, meta=meta)
     out_dir.mkdir(parents=True, exist_ok=True)
-    # Undefined errors are written as NaN, which is no JSON but what the devkit writes and reads back.
+    # Undefined errors are written as NaN: this is not JSON, but the devkit writes and reads it.
     (out_dir / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary

@@ -1,4 +1,4 @@
-"""From what a detector says in its BEV frame to what the benchmark asks for in the world.
+"""Detections converted from the BEV frame to the global frame, with the attributes the benchmark requires.
 
 Source: docs/methods/centerpoint.md#export.
 """
@@ -13,7 +13,7 @@ from dualdistill.geometry.transforms import quaternion_from_rotation, transform
 from dualdistill.structures import CLASSES, Boxes, SampleMeta
 
 MOVING_SPEED = 0.2
-"""Above this speed, metres a second, an object is said to move."""
+"""Speed above which an object counts as moving, metres a second."""
 
 _VEHICLE = ("vehicle.moving", "vehicle.parked")
 _CYCLE = ("cycle.with_rider", "cycle.without_rider")
@@ -27,18 +27,18 @@ _MOVING_AND_RESTING = {
     "bicycle": _CYCLE,
     "pedestrian": ("pedestrian.moving", "pedestrian.standing"),
 }
-"""No detector here predicts attributes: class and speed tell the likelier one. Other classes have none."""
+"""Attributes of a moving and of a resting object: the detectors here predict none. Other classes have none."""
 
 _ATTRIBUTE_IDS = np.array(
     [[ATTRIBUTES.index(name) for name in _MOVING_AND_RESTING.get(klass, ())] or [-1, -1] for klass in CLASSES]
 )
-"""By label, then moving or resting."""
+"""Attribute id by label, then moving or resting."""
 
 
 def likely_attributes(
     label: Int64[np.ndarray, "boxes"], velocity: Float64[np.ndarray, "boxes 2"]
 ) -> Int64[np.ndarray, "boxes"]:
-    """Attribute id of each box; unknown velocities (NaN) count as rest."""
+    """The likelier attribute id of each box by its class and speed; unknown velocities (NaN) count as rest."""
     moving = np.linalg.norm(velocity, axis=1) > MOVING_SPEED
     return _ATTRIBUTE_IDS[label, np.where(moving, 0, 1)]
 
@@ -46,20 +46,20 @@ def likely_attributes(
 def detections_to_global(
     boxes: Boxes, meta: SampleMeta, *, sample: int = 0, config: DetectionConfig = DETECTION_CVPR_2019
 ) -> Detections:
-    """The detections of one sample as the benchmark takes them, best first.
+    """The detections of one sample in the global frame, best first.
 
     Boxes past the range of their class, measured in the ego plane, are dropped, then all but the best
     `config.max_boxes`.
 
     Args:
-        boxes: In the BEV frame of `meta`, any test-time augmentation undone.
+        boxes: In the BEV frame of `meta`, without test-time augmentation.
         sample: Position of the sample in the list of evaluated ones.
 
     Raises:
         ValueError: for boxes without score.
     """
     if boxes.score is None:
-        raise ValueError("only detections can be exported, got boxes without score")
+        raise ValueError("expected detections, got boxes without score")
     boxes = boxes.to("cpu")
     assert boxes.score is not None
     center_bev = boxes.center.double()

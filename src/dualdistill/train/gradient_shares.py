@@ -1,60 +1,67 @@
-"""Which loss moves the student: the share of each in the gradient of its parameters, and whether it pulls along with
-detection or against it."""
+"""The share of each loss in the gradient of the student's parameters, and its direction relative to detection."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
-from dualdistill.commands.evaluate import LoadedDetector, weights_of
 from dualdistill.data.collate import collate
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.checkpoints import load_weights
-from dualdistill.report.progress import progress
 from dualdistill.report.table import Column, Table
 from dualdistill.structures import Losses, weighted_sum
 from dualdistill.train.assemble import assemble, open_dataset
 from dualdistill.train.data import training_loader
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.run_folder import RunFolder
 from dualdistill.train.trained_weights import TrainedWeights
 
 DETECTION = "detection"
-"""Group of the student's own losses, depth apart."""
+"""Group of the student's own losses, without depth."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientShare:
-    """What one group of losses does to the student's parameters; means over the batches."""
+    """One group of losses and its gradient with respect to the student's parameters; means over the batches."""
 
     losses: str
-    """As in the logs, without the last part of the name."""
+    """Name of the group: that of its losses without the last part."""
     loss: float
-    """Weighted."""
+    """Weighted sum of the losses."""
     norm: float
-    """Of its gradient."""
+    """Euclidean norm of the gradient."""
     share: float
-    """Of the sum of all groups' norms."""
+    """Norm divided by the sum of the norms of all groups."""
     along_detection: float
-    """Cosine of its gradient with that of the detection losses: 1 the same way, 0 across, -1 against it."""
+    """Cosine between the gradient and that of the detection losses, in [-1, 1]."""
 
 
 def gradient_shares(
-    console: Console, path: Path, *, data: Path | None = None, batches: int = 8, checkpoint: str = "last"
+    path: Path,
+    *,
+    data: Path | None = None,
+    batches: int = 8,
+    checkpoint: str = "last",
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[GradientShare]:
-    """Print and return what each group of a run's losses does at a checkpoint, on the first batches of its training
-    data, in training mode; nothing is trained.
+    """Gradient shares of each group of a run's losses at a checkpoint, on the first batches of its training data, in
+    training mode. No parameter is changed.
+
+    Args:
+        path: The run folder of a student.
+        data: Root of its data; None takes that of the training.
+        report: Called after each batch with the number of finished batches and of all.
 
     Raises:
-        UserError: for a run that is no student's, or whose teacher is gone.
+        UserError: for a run of a teacher or label encoder, and where the teacher's weights are missing.
     """
     run = RunFolder.open(path)
     trained = LoadedDetector.load(weights_of(path, checkpoint))
     if not isinstance(trained.detector, BevDepth):
-        raise UserError(f"{path} trains no student: expected a run of one, alone or distilled.")
+        raise UserError(f"{path} is no run of a student: expected one, with or without a teacher.")
     experiment, record = trained.experiment, run.experiment
     dataset = open_dataset(
         experiment, trained.index(data, None), split=record["data"]["split"], training=True, seed=record["seed"]
@@ -79,26 +86,23 @@ def gradient_shares(
         workers=0,
     )
     taken: list[dict[str, tuple[float, float, float]]] = []
-    with progress(console, "gradients") as say:
-        for batch in loader:
-            taken.append(dict(_pulls_of(training(batch), training.weights, student)))
-            say(len(taken), batches)
-    pulls = _means(taken)
-    console.print(pull_table(pulls).to_rich(console.width))
-    return pulls
+    for batch in loader:
+        taken.append(dict(_gradients_of(training(batch), training.weights, student)))
+        report(len(taken), batches)
+    return _means(taken)
 
 
 def group_of(name: str, own: dict[str, float]) -> str:
-    """ "mfd/neck" for "mfd/neck/foreground"; the student's `own` losses are "detection" and "depth"."""
+    """The group of a loss: "mfd/neck" for "mfd/neck/foreground"; the student's `own` are "detection" and "depth"."""
     if name in own:
         return "depth" if name == "depth" else DETECTION
     return name.rpartition("/")[0] or name
 
 
-def _pulls_of(
+def _gradients_of(
     losses: Losses, weights: dict[str, float], student: BevDepth
 ) -> Iterator[tuple[str, tuple[float, float, float]]]:
-    """Weighted loss, norm of its gradient, and cosine with detection's, of each group."""
+    """Weighted loss, gradient norm and cosine with the gradient of detection, by group."""
     groups: dict[str, Losses] = {}
     for name, loss in losses.items():
         groups.setdefault(group_of(name, student.weights), {})[name] = loss
@@ -131,7 +135,8 @@ def _means(taken: list[dict[str, tuple[float, float, float]]]) -> list[GradientS
     ]
 
 
-def pull_table(pulls: list[GradientShare]) -> Table:
+def gradient_table(shares: list[GradientShare]) -> Table:
+    """One row per group of losses."""
     columns = (
         Column(key="losses", title="Losses"),
         Column(key="loss", title="Weighted", digits=2),
@@ -139,4 +144,4 @@ def pull_table(pulls: list[GradientShare]) -> Table:
         Column(key="share", title="Share (%)", digits=0, scale=100.0),
         Column(key="along_detection", title="Cosine with detection", digits=2, signed=True),
     )
-    return Table(columns=columns, rows=tuple(asdict(pull) for pull in pulls))
+    return Table(columns=columns, rows=tuple(asdict(share) for share in shares))
