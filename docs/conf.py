@@ -1,8 +1,6 @@
 """The documentation site: `make docs`. Pages are Markdown (MyST); the API pages come from docstrings."""
 
 import re
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import dualdistill
@@ -85,19 +83,7 @@ def _contributing(app: Any, docname: str, source: list[str]) -> None:
     source[0] = re.sub(r"\]\((?:\.\./)+CONTRIBUTING\.md", "](/contributing.md", source[0])
 
 
-def _drop_pages_of_removed_modules() -> None:
-    """Deletes generated API pages whose module is gone: autosummary only adds pages."""
-    for page in Path(__file__).parent.glob("api/*.rst"):
-        try:
-            found = find_spec(page.stem)
-        except ModuleNotFoundError:
-            found = None
-        if found is None:
-            page.unlink()
-
-
 def setup(app: Any) -> None:
-    _drop_pages_of_removed_modules()
     # Around napoleon (500), which writes reStructuredText of its own.
     app.connect("autodoc-process-docstring", _plain_text, priority=100)
     app.connect("autodoc-process-docstring", _colons, priority=900)
