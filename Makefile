@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEVKIT := $(VENV)/devkit
 
-.PHONY: demo test check bench-quick format clean
+.PHONY: demo test check bench-quick format docs linkcheck lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dualdistill demo
@@ -13,8 +13,8 @@ test: check $(DEVKIT)/.installed
 	OMP_NUM_THREADS=1 DUALDISTILL_DEVKIT_PYTHON=$(abspath $(DEVKIT))/bin/python $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/.installed-test
-	$(BIN)/ruff format --check src tests benchmarks tools
-	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check src tests benchmarks studies docs tools
+	$(BIN)/ruff check src tests benchmarks studies docs tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_references.py
@@ -24,8 +24,21 @@ bench-quick: $(VENV)/.installed
 	$(BIN)/dualdistill bench --all --quick
 
 format: $(VENV)/.installed-test
-	$(BIN)/ruff format src tests benchmarks tools
-	$(BIN)/ruff check --fix src tests benchmarks tools
+	$(BIN)/ruff format src tests benchmarks studies docs tools
+	$(BIN)/ruff check --fix src tests benchmarks studies docs tools
+
+# The documentation site, in build/docs; a warning is an error. External links need the network and are checked apart.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
+	@echo "open build/docs/index.html"
+
+linkcheck: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -b linkcheck -q docs build/linkcheck
+
+# The versions that were tested, from the environment that ran the tests.
+lock: $(VENV)/.installed-test
+	@echo "# Versions this project was tested with: pip install -c requirements/tested.txt dualdistill. Made by \`make lock\`." > requirements/tested.txt
+	$(BIN)/python -m pip freeze --exclude-editable >> requirements/tested.txt
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("dualdistill needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11") if sys.version_info < (3, 11) else None'
@@ -33,11 +46,15 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV) (PyTorch is large: some minutes the first time)"
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.[synthetic]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
 
 # The official nuScenes devkit needs numpy < 2, so it lives in an environment of its own and is run as a program.

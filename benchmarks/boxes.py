@@ -64,7 +64,7 @@ def box_rows(count: int, circles: int, *, repeats: int) -> list[Row]:
         f"circle NMS, {circles} boxes ({threads} threads)",
         [
             Variant(name=f"loop, {how}", run=lambda: circle_loop(flat, order, SQUARED_RADIUS)),
-            Variant(name="bits", run=lambda: circle_nms(centers, scores, SQUARED_RADIUS, circles)),
+            Variant(name="all pairs at once", run=lambda: circle_nms(centers, scores, SQUARED_RADIUS, circles)),
         ],
         repeats=10 * repeats,
         floor_ms=arithmetic_ms(circles**2 / 2 * 5),

@@ -29,8 +29,6 @@ print(json.dumps({"seconds": done - imported, "peak_mib": peak}))
 """
 """In a process of its own, like the reference: the most memory it ever held is known only there."""
 
-_SECONDS_BETWEEN_LOOKS = 0.02
-
 
 def run(quick: bool) -> list[Row]:
     """At full size: 34,000 key frames, 2.6 million sensor records, 1.2 million boxes; 2.5 GB of temporary files."""
@@ -79,40 +77,13 @@ def _row(benchmark: str, name: str, cost: dict[str, float], reference: dict[str,
 
 
 def _in_process(script: list[str], environment: dict[str, str]) -> dict[str, float]:
-    """What a script says; its peak is that of all its processes together, where it starts some."""
+    """What a script prints."""
     command = [sys.executable, "-c", *script]
-    peak = 0.0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        while process.poll() is None:
-            peak = max(peak, sum(_resident_mib(pid) for pid in _family(process.pid)))
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-        said, _ = process.communicate()
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command, said)
-    cost = json.loads(said)
-    return cost | {"peak_mib": max(cost["peak_mib"], peak)}
-
-
-def _family(pid: int) -> list[int]:
-    """A process and those it has started; itself alone without Linux's /proc."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        children = []
-    return [pid, *(each for child in children for each in _family(int(child)))]
-
-
-def _resident_mib(pid: int) -> float:
-    """Memory of a process that is in use now, with what it shares with others; 0 for one that is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True).stdout)
 
 
 class _Looks(Dataset[tuple[float, float]]):
-    """One item: memory that is nobody else's (MiB), and seconds, after everything about all samples was read."""
+    """One item: private memory (MiB) and seconds after everything about all samples was read."""
 
     def __init__(self, index: NuscenesIndex):
         self.index = index

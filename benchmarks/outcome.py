@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.catalogue import Benchmark
 from benchmarks.measure import Row
 from dualdistill.errors import UserError
-from dualdistill.report.tables import Column, Table, Value
+from dualdistill.report.table import Column, Table, Value
 from dualdistill.train.run_folder import write_atomically
 
 UNEQUAL = "unequal"

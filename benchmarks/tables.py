@@ -1,13 +1,26 @@
 """A nuScenes root of any size without sensor files: tables as large, and formatted, as the published ones."""
 
-import json
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from dualdistill.data.tables import (
+    Attribute,
+    CalibratedSensor,
+    Category,
+    EgoPose,
+    Instance,
+    Log,
+    Map,
+    Sample,
+    SampleAnnotation,
+    SampleData,
+    Scene,
+    Sensor,
+    Visibility,
+)
+from dualdistill.data.write_tables import TableWriter, links
 from dualdistill.structures import CAMERAS
 
 VERSION = "v1.0-trainval"
@@ -27,6 +40,13 @@ _CATEGORIES = (
     "movable_object.trafficcone",
     "animal",
 )
+_VISIBILITIES = ("1", "2", "3", "4")
+
+_INTRINSIC = [
+    [1266.417203046554, 0.0, 816.2670197447984],
+    [0.0, 1266.417203046554, 491.50706579294757],
+    [0.0, 0.0, 1.0],
+]
 
 
 def write_tables(root: Path, *, scenes: int, key_frames: int, boxes: int = 34, track: int = 18, seed: int = 0) -> None:
@@ -35,45 +55,36 @@ def write_tables(root: Path, *, scenes: int, key_frames: int, boxes: int = 34, t
     Args:
         track: Key frames in which an instance is seen.
     """
-    folder = root / VERSION
-    folder.mkdir(parents=True)
-    (root / "maps").mkdir()
+    (root / "maps").mkdir(parents=True)
     Image.new("L", (1, 1)).save(root / "maps" / "none.png")
     random = np.random.default_rng(seed)
-    sensors = tuple(RECORDS_PER_KEY_FRAME)
-    scene_tokens, sensor_tokens = _tokens(random, scenes), _tokens(random, len(sensors))
-    log, map_token = _tokens(random, 2)
-    categories, visibilities = _tokens(random, len(_CATEGORIES)), ("1", "2", "3", "4")
-    (attribute,) = _tokens(random, 1)
-    samples = [_tokens(random, key_frames) for _ in range(scenes)]
-    calibrations = [_tokens(random, len(sensors)) for _ in range(scenes)]
-
-    def small(name: str, records: Iterable[dict[str, Any]]) -> None:
-        _write(folder / f"{name}.json", (json.dumps(record, indent=0) for record in records))
-
-    small("attribute", [{"token": attribute, "name": "vehicle.parked", "description": ""}])
-    small(
-        "category", [{"token": t, "name": n, "description": ""} for t, n in zip(categories, _CATEGORIES, strict=True)]
-    )
-    small("visibility", [{"token": t, "level": f"v{t}", "description": ""} for t in visibilities])
-    small("log", [{"token": log, "logfile": "", "vehicle": "", "date_captured": "", "location": "singapore-onenorth"}])
-    small("map", [{"token": map_token, "category": "", "filename": "maps/none.png", "log_tokens": [log]}])
-    small(
-        "sensor",
-        [
-            {"token": t, "channel": c, "modality": {"C": "camera", "L": "lidar", "R": "radar"}[c[0]]}
-            for t, c in zip(sensor_tokens, sensors, strict=True)
-        ],
-    )
-    small("calibrated_sensor", _calibrations(calibrations, sensor_tokens, sensors))
-    small("scene", _scenes(scene_tokens, samples, log))
-    small("sample", _samples(scene_tokens, samples))
-    poses = folder / "ego_pose.json"
-    _write_sensor_data(folder / "sample_data.json", poses, random, samples, calibrations, sensors)
-    instances: list[str] = []
-    annotations = _annotations(random, samples, boxes, track, categories, attribute, instances)
-    _write(folder / "sample_annotation.json", annotations)
-    _write(folder / "instance.json", instances)
+    channels = tuple(RECORDS_PER_KEY_FRAME)
+    sensors, categories = _tokens(random, len(channels)), _tokens(random, len(_CATEGORIES))
+    log, map_token, attribute = _tokens(random, 3)
+    with TableWriter(root / VERSION) as tables:
+        tables.write(Attribute(token=attribute, name="vehicle.parked"))
+        tables.write(Log(token=log, location="singapore-onenorth"))
+        tables.write(Map(token=map_token, filename="maps/none.png", log_tokens=[log]))
+        for token, name in zip(categories, _CATEGORIES, strict=True):
+            tables.write(Category(token=token, name=name))
+        for level in _VISIBILITIES:
+            tables.write(Visibility(token=level, level=f"v{level}"))
+        for token, channel in zip(sensors, channels, strict=True):
+            modality = {"C": "camera", "L": "lidar", "R": "radar"}[channel[0]]
+            tables.write(Sensor(token=token, channel=channel, modality=modality))
+        for number in range(scenes):
+            (scene,), samples = _tokens(random, 1), _tokens(random, key_frames)
+            ends = {"first_sample_token": samples[0], "last_sample_token": samples[-1]}
+            tables.write(Scene(token=scene, log_token=log, nbr_samples=key_frames, name=f"scene-{number:04d}", **ends))
+            start_us = START_US + number * 1_000_000_000
+            for i, token in enumerate(samples):
+                time_us = start_us + i * KEY_US
+                tables.write(Sample(token=token, timestamp=time_us, **links(samples, i), scene_token=scene))
+            for token, channel in zip(sensors, channels, strict=True):
+                _write_sensor_data(tables, random, samples, token, channel, start_us)
+            for _ in range(max(1, round(key_frames * boxes / min(track, key_frames)))):
+                category = categories[int(random.integers(len(categories)))]
+                _write_instance(tables, random, samples, min(track, key_frames), category, attribute)
 
 
 def _tokens(random: np.random.Generator, count: int) -> list[str]:
@@ -81,135 +92,73 @@ def _tokens(random: np.random.Generator, count: int) -> list[str]:
     return [text[i : i + 32] for i in range(0, len(text), 32)]
 
 
-def _write(path: Path, records: Iterable[str]) -> None:
-    with path.open("w") as file:
-        file.write("[\n")
-        for i, record in enumerate(records):
-            file.write(f",\n{record}" if i else record)
-        file.write("\n]")
-
-
-def _calibrations(tokens: list[list[str]], sensor_tokens: list[str], sensors: tuple[str, ...]) -> Iterator[dict]:
-    matrix = [
-        [1266.417203046554, 0.0, 816.2670197447984],
-        [0.0, 1266.417203046554, 491.50706579294757],
-        [0.0, 0.0, 1.0],
-    ]
-    for of_scene in tokens:
-        for token, sensor_token, channel in zip(of_scene, sensor_tokens, sensors, strict=True):
-            yield {
-                "token": token,
-                "sensor_token": sensor_token,
-                "translation": [1.70079118954, 0.0159456324149, 1.51095763913],
-                "rotation": [0.4998015430569128, -0.5030316162024876, 0.4997798114386805, -0.49737083824542755],
-                "camera_intrinsic": matrix if channel in CAMERAS else [],
-            }
-
-
-def _scenes(tokens: list[str], samples: list[list[str]], log: str) -> Iterator[dict]:
-    for number, (token, own) in enumerate(zip(tokens, samples, strict=True)):
-        yield {
-            "token": token,
-            "log_token": log,
-            "nbr_samples": len(own),
-            "first_sample_token": own[0],
-            "last_sample_token": own[-1],
-            "name": f"scene-{number:04d}",
-            "description": "",
-        }
-
-
-def _samples(scene_tokens: list[str], samples: list[list[str]]) -> Iterator[dict]:
-    for number, (scene, own) in enumerate(zip(scene_tokens, samples, strict=True)):
-        for i, token in enumerate(own):
-            yield {
-                "token": token,
-                "timestamp": _scene_start(number) + i * KEY_US,
-                "prev": own[i - 1] if i else "",
-                "next": own[i + 1] if i + 1 < len(own) else "",
-                "scene_token": scene,
-            }
-
-
-def _scene_start(number: int) -> int:
-    return START_US + number * 1_000_000_000
-
-
 def _write_sensor_data(
-    path: Path,
-    poses: Path,
-    random: np.random.Generator,
-    samples: list[list[str]],
-    calibrations: list[list[str]],
-    sensors: tuple[str, ...],
+    tables: TableWriter, random: np.random.Generator, samples: list[str], sensor: str, channel: str, start_us: int
 ) -> None:
-    """`sample_data` and `ego_pose`, which have one record each for everything that a sensor took."""
-    with path.open("w") as data, poses.open("w") as pose:
-        lead = "[\n"
-        for number, (own, calibrated) in enumerate(zip(samples, calibrations, strict=True)):
-            for channel, calibration in zip(sensors, calibrated, strict=True):
-                per_key = RECORDS_PER_KEY_FRAME[channel]
-                count = len(own) * per_key
-                tokens = ["", *_tokens(random, count), ""]
-                pose_tokens = _tokens(random, count)
-                numbers = random.random((count, 7)).tolist()
-                camera = channel in CAMERAS
-                size, ending = (("900", "1600"), "jpg") if camera else (("0", "0"), "pcd")
-                for i, (pose_token, values) in enumerate(zip(pose_tokens, numbers, strict=True)):
-                    time = _scene_start(number) + i * KEY_US // per_key
-                    key = i % per_key == 0
-                    place = (
-                        f"{'samples' if key else 'sweeps'}/{channel}/n015-2018-07-24-11-22-45+0800__{channel}__{time}"
-                    )
-                    data.write(
-                        f'{lead}{{\n"token": "{tokens[i + 1]}",\n"sample_token": "{own[i // per_key]}",\n'
-                        f'"ego_pose_token": "{pose_token}",\n"calibrated_sensor_token": "{calibration}",\n'
-                        f'"timestamp": {time},\n"fileformat": "{ending}",\n"is_key_frame": {str(key).lower()},\n'
-                        f'"height": {size[0]},\n"width": {size[1]},\n"filename": "{place}.{ending}",\n'
-                        f'"prev": "{tokens[i]}",\n"next": "{tokens[i + 2]}"\n}}'
-                    )
-                    pose.write(
-                        f'{lead}{{\n"token": "{pose_token}",\n"timestamp": {time},\n"rotation": [\n'
-                        f"{values[0]},\n{values[1]},\n{values[2]},\n{values[3]}\n],\n"
-                        f'"translation": [\n{values[4]},\n{values[5]},\n{values[6]}\n]\n}}'
-                    )
-                    lead = ",\n"
-        data.write("\n]")
-        pose.write("\n]")
+    """What one sensor recorded in one scene."""
+    camera, per_key = channel in CAMERAS, RECORDS_PER_KEY_FRAME[channel]
+    count = len(samples) * per_key
+    tokens, poses = _tokens(random, count), _tokens(random, count)
+    (calibration,) = _tokens(random, 1)
+    tables.write(
+        CalibratedSensor(
+            token=calibration,
+            sensor_token=sensor,
+            translation=(1.70079118954, 0.0159456324149, 1.51095763913),
+            rotation=(0.4998015430569128, -0.5030316162024876, 0.4997798114386805, -0.49737083824542755),
+            camera_intrinsic=_INTRINSIC if camera else [],
+        )
+    )
+    height, width, suffix = (900, 1600, "jpg") if camera else (0, 0, "pcd")
+    for i, values in enumerate(random.random((count, 7)).tolist()):
+        time_us, is_key = start_us + i * KEY_US // per_key, i % per_key == 0
+        folder = "samples" if is_key else "sweeps"
+        tables.write(EgoPose(token=poses[i], timestamp=time_us, rotation=values[:4], translation=values[4:]))
+        tables.write(
+            SampleData(
+                token=tokens[i],
+                sample_token=samples[i // per_key],
+                ego_pose_token=poses[i],
+                calibrated_sensor_token=calibration,
+                timestamp=time_us,
+                fileformat=suffix,
+                is_key_frame=is_key,
+                height=height,
+                width=width,
+                filename=f"{folder}/{channel}/n015-2018-07-24-11-22-45+0800__{channel}__{time_us}.{suffix}",
+                **links(tokens, i),
+            )
+        )
 
 
-def _annotations(
-    random: np.random.Generator,
-    samples: list[list[str]],
-    boxes: int,
-    track: int,
-    categories: list[str],
-    attribute: str,
-    instances: list[str],
-) -> Iterator[str]:
-    """Records of `sample_annotation`; those of `instance` are added to `instances` on the way."""
-    for own in samples:
-        length = min(track, len(own))
-        for _ in range(max(1, round(len(own) * boxes / length))):
-            (instance,) = _tokens(random, 1)
-            tokens = ["", *_tokens(random, length), ""]
-            first = int(random.integers(len(own) - length + 1))
-            category = categories[int(random.integers(len(categories)))]
-            record = {
-                "token": instance,
-                "category_token": category,
-                "nbr_annotations": length,
-                "first_annotation_token": tokens[1],
-                "last_annotation_token": tokens[-2],
-            }
-            instances.append(json.dumps(record, indent=0))
-            for i, values in enumerate((0.5 + random.random((length, 10))).tolist()):
-                yield (
-                    f'{{\n"token": "{tokens[i + 1]}",\n"sample_token": "{own[first + i]}",\n'
-                    f'"instance_token": "{instance}",\n"visibility_token": "{1 + i % 4}",\n'
-                    f'"attribute_tokens": [\n"{attribute}"\n],\n'
-                    f'"translation": [\n{values[0]},\n{values[1]},\n{values[2]}\n],\n'
-                    f'"size": [\n{values[3]},\n{values[4]},\n{values[5]}\n],\n'
-                    f'"rotation": [\n{values[6]},\n{values[7]},\n{values[8]},\n{values[9]}\n],\n'
-                    f'"prev": "{tokens[i]}",\n"next": "{tokens[i + 2]}",\n"num_lidar_pts": {i},\n"num_radar_pts": 1\n}}'
-                )
+def _write_instance(
+    tables: TableWriter, random: np.random.Generator, samples: list[str], length: int, category: str, attribute: str
+) -> None:
+    """An object that is seen in `length` key frames after another."""
+    (instance,), tokens = _tokens(random, 1), _tokens(random, length)
+    first = int(random.integers(len(samples) - length + 1))
+    tables.write(
+        Instance(
+            token=instance,
+            category_token=category,
+            nbr_annotations=length,
+            first_annotation_token=tokens[0],
+            last_annotation_token=tokens[-1],
+        )
+    )
+    for i, values in enumerate((0.5 + random.random((length, 10))).tolist()):
+        tables.write(
+            SampleAnnotation(
+                token=tokens[i],
+                sample_token=samples[first + i],
+                instance_token=instance,
+                visibility_token=_VISIBILITIES[i % len(_VISIBILITIES)],
+                attribute_tokens=[attribute],
+                translation=values[:3],
+                size=values[3:6],
+                rotation=values[6:],
+                **links(tokens, i),
+                num_lidar_pts=i,
+                num_radar_pts=1,
+            )
+        )

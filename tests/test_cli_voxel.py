@@ -10,7 +10,7 @@ import torch
 
 from dualdistill.cli import main
 from dualdistill.models.checkpoints import read_facts
-from tests.models.foreign import mmdet3d_pillars, mmdet3d_voxels
+from tests.convert.foreign import mmdet3d_pillars, mmdet3d_voxels
 
 
 @pytest.fixture

@@ -83,8 +83,8 @@ class Boxes(_Movable):
     def __len__(self) -> int:
         return len(self.label)
 
-    def select(self, index: Tensor) -> "Boxes":
-        """The boxes at `index` (integers in any order, or a boolean mask)."""
+    def select(self, index: Tensor | slice) -> "Boxes":
+        """The boxes at `index` (integers in any order, a boolean mask or a slice)."""
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
         chosen: dict[str, Any] = {name: None if column is None else column[index] for name, column in columns.items()}
         return Boxes(**chosen)

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from dualdistill.commands.convert import convert_checkpoint, experiment_for
-from dualdistill.commands.evaluate import LoadedDetector
-from dualdistill.convert.account import Conversion
+from dualdistill.convert.mapping import Conversion
 from dualdistill.errors import UserError
 from dualdistill.experiment.plain import from_plain
 from dualdistill.models.bevdepth import official_bevdepth
 from dualdistill.models.checkpoints import read_facts
 from dualdistill.train.assemble import load_teacher
+from dualdistill.train.loaded_detector import LoadedDetector
 from dualdistill.train.trained_weights import TrainedWeights
-from tests.models.foreign import mmdet3d_pillars, tianweiy_pillars
+from tests.convert.foreign import mmdet3d_pillars, tianweiy_pillars
 
 
 @pytest.fixture

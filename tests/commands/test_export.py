@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from dualdistill.commands.evaluate import LoadedDetector, weights_of
 from dualdistill.commands.export import export_student
 from dualdistill.commands.samples import position_of
 from dualdistill.deploy import export as room
 from dualdistill.deploy.rig import Rig
 from dualdistill.errors import UserError
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 
 needs_onnx = pytest.mark.skipif(find_spec("onnxruntime") is None, reason="the extra [export] is not installed")
 

@@ -10,10 +10,11 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from dualdistill.commands.compare import compare_runs
-from dualdistill.commands.evaluate import LoadedDetector, evaluate_anything, weights_of
+from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError
 from dualdistill.evaluate.submission import SOURCES
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.run_folder import RunFolder
 from dualdistill.train.trained_weights import TrainedWeights
 from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER

@@ -9,12 +9,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dualdistill.cli import app
-from dualdistill.commands.evaluate import LoadedDetector, weights_of
 from dualdistill.commands.predict import predict_sample
 from dualdistill.commands.samples import image_size_of, read_sample
 from dualdistill.deploy.rig import Rig
 from dualdistill.errors import UserError
 from dualdistill.structures import CAMERAS
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 
 
 @pytest.fixture(autouse=True)

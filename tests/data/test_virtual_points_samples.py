@@ -47,6 +47,19 @@ def configured(**changes: object) -> DataConfig:
     return replace(LIDAR, virtual_points=VirtualPointsConfig(**changes))  # type: ignore[arg-type]
 
 
+def is_virtual(points: Tensor) -> Tensor:
+    """Of points in the 17 channels."""
+    return points[:, 15] == 1
+
+
+def is_raw(points: Tensor) -> Tensor:
+    return (points[:, 4:15] == 1).all(dim=1)
+
+
+def is_painted(points: Tensor) -> Tensor:
+    return ~is_raw(points) & ~is_virtual(points)
+
+
 def sample(index: NuscenesIndex, config: DataConfig = LIDAR, item: int = 2, training: bool = False) -> Tensor:
     found = NuscenesDataset(index, config, np.arange(len(index)), training=training, seed=0).sample(item).points
     assert found is not None
@@ -67,17 +80,14 @@ def test_rows_of_the_distillbev_layout_are_those_of_the_release() -> None:
     assert (cloud[:, 16] == 0.25).all()
 
 
-@pytest.mark.parametrize(("layout", "flags"), [("centerpoint", (0, 0, 1)), ("split", (1, 0, -1))])
-def test_rows_of_the_original_layouts_have_no_intensity_but_for_raw_points(
-    layout: str, flags: tuple[float, float, float]
-) -> None:
+def test_rows_of_the_original_layout_have_no_intensity_but_for_raw_points() -> None:
     added = some_sweep()
-    cloud = laid_out(POINTS, added, 0.25, layout)  # type: ignore[arg-type]
+    cloud = laid_out(POINTS, added, 0.25, "centerpoint")
     raw, painted, virtual = cloud.split([3, 4, 6])
-    assert_close(raw[0], torch.tensor([5, 6, 0.5, 100, *[1.0] * 10, flags[0], 0.25]))
+    assert_close(raw[0], torch.tensor([5, 6, 0.5, 100, *[1.0] * 10, 0, 0.25]))
     assert_close(painted[:, :14], torch.cat([added.painted[:, :3], added.painted[:, 4:]], dim=1))
     assert_close(virtual[:, :14], added.virtual)
-    assert [part[0, 14].item() for part in (raw, painted, virtual)] == list(flags)
+    assert cloud[:, 14].tolist() == [0.0] * 7 + [1.0] * 6
     assert (cloud[:, 15] == 0.25).all()
 
 
@@ -94,33 +104,33 @@ def test_the_ring_leaks_into_the_first_class_column_where_asked() -> None:
 
 
 def test_samples_have_as_many_channels_as_their_config_says(index: NuscenesIndex) -> None:
-    for layout in ("distillbev", "centerpoint", "split"):
+    for layout in ("distillbev", "centerpoint"):
         config = configured(layout=layout)
         assert sample(index, config).shape[1] == config.point_channels
     assert replace(LIDAR, virtual_points=None).point_channels == 5
 
 
 def test_key_frame_and_sweeps_carry_all_kinds_and_their_own_time(index: NuscenesIndex) -> None:
-    points = sample(index, configured(layout="split", missing="error"))
+    points = sample(index, configured(missing="error"))
     for lag in (0.0, 0.5):
-        now = points[(points[:, 15] - lag).abs() < 1e-3]
-        assert set(now[:, 14].tolist()) == {1.0, 0.0, -1.0}
-    assert ((points[:, 15].abs() < 1e-3) | ((points[:, 15] - 0.5).abs() < 1e-3)).all()
+        now = points[(points[:, 16] - lag).abs() < 1e-3]
+        assert all(kind(now).any() for kind in (is_raw, is_painted, is_virtual))
+    assert ((points[:, 16].abs() < 1e-3) | ((points[:, 16] - 0.5).abs() < 1e-3)).all()
 
 
 def test_the_key_frame_alone_carries_them_where_asked(index: NuscenesIndex) -> None:
-    points = sample(index, configured(layout="split", sweeps=False))
-    earlier = points[:, 15] > 0
+    points = sample(index, configured(sweeps=False))
+    earlier = points[:, 16] > 0
     assert earlier.any()
-    assert (points[earlier, 14] == 1).all()
-    assert (points[~earlier, 14] == -1).any()
+    assert is_raw(points[earlier]).all()
+    assert is_virtual(points[~earlier]).any()
 
 
 def test_raw_points_are_those_of_a_sample_without_virtual_points(index: NuscenesIndex) -> None:
     plain = sample(index, replace(LIDAR, virtual_points=None), training=True)
-    with_virtual = sample(index, configured(layout="split"), training=True)
-    raw = with_virtual[with_virtual[:, 14] == 1]
-    assert_close(raw[:, [0, 1, 2, 3, 15]], plain, atol=0, rtol=0)
+    with_virtual = sample(index, configured(), training=True)
+    raw = with_virtual[is_raw(with_virtual)]
+    assert_close(raw[:, [0, 1, 2, 3, 16]], plain, atol=0, rtol=0)
 
 
 def test_augmentation_moves_all_kinds_alike(index: NuscenesIndex) -> None:
@@ -139,7 +149,7 @@ def test_augmentation_moves_all_kinds_alike(index: NuscenesIndex) -> None:
 def test_a_static_objects_virtual_points_lie_where_they_lay_before(completed_root: TinyRoot) -> None:
     """The world of this root does not move: depth is borrowed, so points agree within what objects are deep."""
     index = NuscenesIndex.open(completed_root.path)
-    clouds = VirtualClouds(index, VirtualPointsConfig(layout="split"), np.arange(3), 2)
+    clouds = VirtualClouds(index, VirtualPointsConfig(), np.arange(3), 2)
     key, before = (int(index.sample_lidar[i]) for i in (2, 1))
     own = CompletedSweep(
         virtual=torch.cat([torch.tensor([[9.0, 3, 0.5]]), torch.eye(11)[:1]], dim=1),
@@ -155,19 +165,19 @@ def test_a_static_objects_virtual_points_lie_where_they_lay_before(completed_roo
     clouds.cache.write(index.data_filename[key], own)
     clouds.cache.write(index.data_filename[before], then)
     points = clouds.accumulate(key, [before])
-    virtual = points[points[:, 14] == -1]
+    virtual = points[is_virtual(points)]
     assert_close(virtual[1, :3], virtual[0, :3], atol=1e-3, rtol=0)
 
 
 def test_close_points_of_sweeps_go_virtual_ones_too(index: NuscenesIndex, tmp_path: Path) -> None:
-    clouds = VirtualClouds(index, VirtualPointsConfig(layout="split"), np.arange(3), 2)
+    clouds = VirtualClouds(index, VirtualPointsConfig(), np.arange(3), 2)
     key, before = (int(index.sample_lidar[i]) for i in (2, 1))
     near = replace(CompletedSweep.none(), virtual=torch.tensor([[0.3, -0.4, 1.0, *[0.0] * 11]]))
     clouds.cache = replace(clouds.cache, folder=tmp_path)
     for row in (key, before):
         clouds.cache.write(index.data_filename[row], near)
     points = clouds.accumulate(key, [before])
-    assert points[points[:, 14] == -1, 15].tolist() == [0.0]
+    assert points[is_virtual(points), 16].tolist() == [0.0]
 
 
 def test_depth_labels_see_virtual_points_where_asked(index: NuscenesIndex) -> None:
@@ -230,7 +240,7 @@ def test_configurations_without_effect_are_refused() -> None:
     with pytest.raises(ValueError, match="no effect without points"):
         DataConfig(points=False, virtual_points=VirtualPointsConfig())
     with pytest.raises(ValueError, match="ring_leak"):
-        VirtualPointsConfig(ring_leak=True, layout="split")
+        VirtualPointsConfig(ring_leak=True, layout="centerpoint")
 
 
 def test_painted_points_of_the_cache_are_rows_of_the_lidar_file(index: NuscenesIndex) -> None:

@@ -1,5 +1,7 @@
 """The region-weighted feature loss."""
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -36,6 +38,25 @@ def test_equal_maps_cost_nothing(make_pair):
     losses = losses_of(module, make_pair(), features, features.clone())
     assert all(loss.abs() < 1e-4 for name, loss in losses.items() if name.endswith("spatial"))
     assert all(loss == 0 for name, loss in losses.items() if not name.endswith("spatial"))
+
+
+@pytest.mark.parametrize("scale", [0.3, 3.0, 20.0])
+def test_a_rounded_teacher_changes_a_loss_by_its_attention_and_its_distance_alone(scale):
+    """Softmax: |log A' - log A| <= 2 max|strength' - strength| / T = 2d. The root of a loss is a norm, so it obeys the
+    triangle inequality: sqrt(loss') <= e^d (sqrt(loss) + |teacher' - teacher|), on any processor."""
+    level = LevelMimic(RegionConfig(student_attention=0.0))
+    teacher, aligned = scale * torch.randn(2, 8, 16, 16), scale * torch.randn(2, 8, 16, 16)
+    rounded = teacher.bfloat16().float()
+    nothing = Foreground(mask=torch.zeros(2, 1, 16, 16).bool(), scale=torch.zeros(2, 1, 16, 16))
+    strength, other = teacher.abs().mean(dim=1), rounded.abs().mean(dim=1)
+    attention = float((strength - other).abs().max()) / level.config.spatial_temperature
+    assert attention <= 2**-9 * float(strength.max()) / level.config.spatial_temperature
+    exact, distance, came = (
+        float(level(reference, features, nothing, None)["background"]) ** 0.5
+        for reference, features in ((teacher, aligned), (teacher, rounded), (rounded, aligned))
+    )
+    assert came <= math.exp(attention) * (exact + distance) * (1 + 1e-5)
+    assert exact <= math.exp(attention) * came + distance * (1 + 1e-5)
 
 
 def test_a_batch_said_twice_costs_as_much_as_once(make_pair):

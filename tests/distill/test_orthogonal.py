@@ -34,9 +34,8 @@ def input_gradient(projector: SemiOrthogonal) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("steps", [0, 200])
-@pytest.mark.parametrize("map", ["cayley", "matrix_exp"])
-def test_rows_are_orthonormal_before_and_after_training_with_weight_decay(map, steps):
-    projector = SemiOrthogonal(48, 24, map)
+def test_rows_are_orthonormal_before_and_after_training_with_weight_decay(steps):
+    projector = SemiOrthogonal(48, 24)
     start = projector.weight.detach().clone()
     weight = trained(projector, steps).weight.detach()
     projection = weight.mT @ weight
@@ -93,7 +92,7 @@ def test_projecting_then_enlarging_is_enlarging_then_projecting():
 
 def test_a_given_matrix_can_be_the_start_and_only_an_orthonormal_one():
     given = torch.linalg.qr(torch.randn(12, 5)).Q.mT
-    for map in ("cayley", "matrix_exp", "householder"):
+    for map in ("cayley", "householder"):
         projector = SemiOrthogonal(12, 5, map)
         projector.start_at(given)
         assert_close(projector.weight, given, rtol=0, atol=1e-6)

@@ -1,6 +1,6 @@
 """Runs under the official devkit's own Python: load a root, evaluate a result file, write the verdict.
 
-Usage: python devkit_judge.py ROOT VERSION SPLIT RESULTS OUT_DIR
+Usage: python devkit_reference.py ROOT VERSION SPLIT RESULTS OUT_DIR
 """
 
 import json

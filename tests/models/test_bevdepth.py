@@ -303,8 +303,8 @@ def test_the_official_gate_reads_the_pose_before_bev_augmentation():
         moved(batch, bev_from_camera=augmentation @ batch.cameras.bev_from_camera),
         augmented_from_bev=augmentation.expand(2, 4, 4),
     )
-    plain = model._camera_vector(batch, batch.cameras, 0)
-    changed = model._camera_vector(augmented, augmented.cameras, 0)
+    plain = model.camera_vector(batch.cameras, batch.augmented_from_bev, 0)
+    changed = model.camera_vector(augmented.cameras, augmented.augmented_from_bev, 0)
     assert_close(changed[:, 15:], plain[:, 15:])
     assert_close(changed[0, 10:15], torch.tensor([-1.05, 0, 0, 1.05, 1.05]))
 

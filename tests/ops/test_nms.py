@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dualdistill.ops.nms import circle_nms, greedy, greedy_at_once, rotated_nms, scale_nms
+from dualdistill.ops.nms import circle_nms, close_pairs, greedy, rotated_nms, scale_nms
 from dualdistill.ops.rotated_iou import rotated_iou
 
 quick = settings(max_examples=25, deadline=None)
@@ -30,18 +30,54 @@ def one_by_one(conflict: Tensor, order: Tensor) -> list[int]:
 
 @quick
 @given(seeds, st.integers(0, 90), st.floats(0, 0.3))
-def test_both_forms_keep_whom_the_loop_keeps(seed, count, density):
+def test_rounds_keep_what_the_sequential_loop_keeps(seed, count, density):
     generator = torch.Generator().manual_seed(seed)
-    conflict = torch.rand(count, count, generator=generator) < density
+    conflict = (torch.rand(count, count, generator=generator) < density).triu(diagonal=1)
+    better, worse = conflict.nonzero().unbind(dim=1)
     expected = one_by_one(conflict, torch.arange(count))
-    assert greedy(conflict).nonzero().flatten().tolist() == expected
-    assert greedy_at_once(conflict).nonzero().flatten().tolist() == expected
+    assert greedy(better, worse, count).nonzero().flatten().tolist() == expected
 
 
-@pytest.mark.parametrize("form", [greedy, greedy_at_once])
-def test_in_a_chain_every_other_one_survives(form):
-    chain = torch.diag(torch.ones(99, dtype=torch.bool), 1)
-    assert form(chain).tolist() == [index % 2 == 0 for index in range(100)]
+def test_in_a_chain_every_other_box_survives():
+    better = torch.arange(99)
+    assert greedy(better, better + 1, 100).tolist() == [index % 2 == 0 for index in range(100)]
+
+
+@quick
+@given(seeds, st.integers(0, 60))
+def test_pairs_are_the_same_group_by_group_and_padded(seed, count):
+    generator = torch.Generator().manual_seed(seed)
+    columns = torch.randn(2, count, generator=generator)
+    group = torch.randint(0, 9, (count,), generator=generator).sort().values
+
+    def near(a: Tensor, b: Tensor) -> Tensor:
+        return (a[0] - b[0]).abs() + (a[1] - b[1]).abs() < 1
+
+    close = near(columns[..., :, None], columns[..., None, :]) & (group[:, None] == group)
+    expected = close.triu(diagonal=1).nonzero().tolist()
+    for padded in (False, True):
+        assert torch.stack(close_pairs(columns, group, near, padded=padded), dim=1).tolist() == expected
+
+
+@quick
+@given(seeds, st.sampled_from(["circle", "rotated", "scale"]))
+def test_groups_are_suppressed_each_by_itself(seed, kind):
+    rectangles, scores = scene(seed, count=90)
+    generator = torch.Generator().manual_seed(seed)
+    group = torch.randint(0, 4, (90,), generator=generator)
+    threshold = torch.tensor([0.05, 0.3, 0.1, 0.9])[group]
+    factors = 0.5 + torch.rand(90, generator=generator)
+
+    def suppressed(index: Tensor, own: Tensor | None) -> Tensor:
+        boxes, score, limit = rectangles[index], scores[index], threshold[index]
+        if kind == "circle":
+            return index[circle_nms(boxes[:, :2], score, 40 * limit, 9, own)]
+        if kind == "rotated":
+            return index[rotated_nms(boxes, score, limit, 20, 9, own)]
+        return index[scale_nms(boxes, score, factors[index], limit, 20, 9, own)]
+
+    apart = [suppressed((group == each).nonzero().squeeze(1), None) for each in range(4)]
+    assert suppressed(torch.arange(90), group).tolist() == torch.cat(apart).tolist()
 
 
 @quick

@@ -104,8 +104,8 @@ def test_the_map_of_one_frame_is_the_released_one_before_it_is_processed(record,
     without = copy(student)
     without._modules = {**student._modules, "preprocess": None}
     with torch.no_grad():
-        *_, current = without._look(batch, batch.cameras, 0)
-        *_, previous = without._look(batch, batch.cameras, 1)
+        *_, current = without._frame_map(batch, batch.cameras, 0)
+        *_, previous = without._frame_map(batch, batch.cameras, 1)
     assert_close(current, record["bev_frame0"], **TOLERANCE)
     assert_close(previous, record["bev_frame1"], **TOLERANCE)
 

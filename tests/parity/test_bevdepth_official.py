@@ -106,7 +106,7 @@ def test_depth_network_and_pooled_map_are_the_official_ones(record, batch, detec
     assert_close(output.camera.depth_logits.flatten(0, 1), logits, **TOLERANCE)
     assert_close(output.canvas, record[f"{mode}.bev"], **TOLERANCE)
     if mode == "eval":
-        vector = detector._camera_vector(batch, batch.cameras, 0)
+        vector = detector.camera_vector(batch.cameras, batch.augmented_from_bev, 0)
         assert_close(detector.depth_net(record["feat"], vector)[1], context, **TOLERANCE)
 
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.convert.aoa_names import load_official_aoa
 from dualdistill.distill.align import Aoa, neck_aligner
 from dualdistill.distill.mfd import FalsePositiveConfig, FeatureMimic, MimicConfig, RegionConfig
 from dualdistill.distill.regions import false_positives, foreground, split_regions
@@ -22,6 +21,7 @@ from dualdistill.distill.terms import channel_attention, spatial_attention
 from dualdistill.geometry.boxes import boxes_from_legacy
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import Boxes, HeadOutput, Targets, weighted_sum
+from tests.parity.released_aoa import load_official_aoa
 
 GOLDEN = Path(__file__).parent / "golden" / "feature_distill"
 EXTENT = (-9.6, -9.6, 9.6, 9.6)

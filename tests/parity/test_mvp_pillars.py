@@ -12,7 +12,7 @@ import torch
 from torch.testing import assert_close
 
 from dualdistill.data.virtual_points.complete import CompletedSweep
-from dualdistill.data.virtual_points.layout import laid_out, pillar_flags
+from dualdistill.data.virtual_points.layout import laid_out
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.centerpoint import CenterPointConfig
 from dualdistill.structures import Batch, Boxes, Points, SampleMeta
@@ -29,13 +29,15 @@ SMALL = CenterPointConfig(
 )
 
 
-def test_flags_for_pillars_are_those_of_the_release_and_leave_their_input_alone() -> None:
+def test_raw_painted_and_virtual_points_have_the_flags_that_the_released_pillars_read() -> None:
     with np.load(GOLDEN, allow_pickle=False) as arrays:
-        points = torch.from_numpy(arrays["mvp.points"])
-        expected = torch.from_numpy(arrays["mvp.points_after_flag"])
-    before = points.clone()
-    assert_close(pillar_flags(points), expected, atol=0, rtol=0)
-    assert torch.equal(points, before)
+        in_file, read = arrays["mvp.points"][:, 15], arrays["mvp.points_after_flag"][:, 15]
+    one_of_each = CompletedSweep(
+        virtual=torch.zeros(1, 14), painted=torch.zeros(1, 15), painted_rows=torch.zeros(1, dtype=torch.long)
+    )
+    flags = laid_out(torch.zeros(1, 5), one_of_each, 0.0, "distillbev")[:, 15].tolist()
+    for flag_in_file, flag in zip((1.0, 0.0, -1.0), flags, strict=True):  # raw, painted, virtual
+        assert set(read[in_file == flag_in_file]) == {flag}
 
 
 def test_the_released_number_of_weights() -> None:

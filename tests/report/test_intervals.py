@@ -3,20 +3,17 @@
 import numpy as np
 import pytest
 
-from dualdistill.report.intervals import mean_interval, t_quantile
+from dualdistill.report.intervals import mean_interval
 
 
 @pytest.mark.parametrize(
-    ("degrees", "expected"),
-    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (10, 2.228), (30, 2.042), (120, 1.980)],
+    ("values", "confidence", "t"),
+    [(2, 0.95, 12.706), (3, 0.95, 4.303), (5, 0.95, 2.776), (11, 0.95, 2.228), (5, 0.99, 4.604), (5, 0.9, 2.132)],
 )
-def test_t_is_that_of_the_printed_tables(degrees, expected):
-    assert t_quantile(degrees) == pytest.approx(expected, abs=5e-4)
-
-
-def test_other_confidences_are_those_of_the_printed_tables_too():
-    assert t_quantile(4, 0.99) == pytest.approx(4.604, abs=5e-4)
-    assert t_quantile(4, 0.9) == pytest.approx(2.132, abs=5e-4)
+def test_the_width_follows_the_printed_tables_of_t(values, confidence, t):
+    draws = list(np.random.default_rng(values).normal(size=values))
+    low, high = mean_interval(draws, confidence)
+    assert (high - low) / 2 == pytest.approx(t * np.std(draws, ddof=1) / np.sqrt(values), rel=2e-4)
 
 
 def test_an_interval_lies_around_the_mean_and_needs_two_values():
@@ -29,8 +26,3 @@ def test_ninety_five_of_a_hundred_intervals_hold_the_true_mean():
     draws = np.random.default_rng(0).normal(3.0, 2.0, size=(4000, 3))
     held = [low <= 3.0 <= high for low, high in (mean_interval(list(map(float, row))) for row in draws)]
     assert np.mean(held) == pytest.approx(0.95, abs=0.012)
-
-
-def test_no_degree_of_freedom_is_no_interval():
-    with pytest.raises(ValueError, match="degree of freedom"):
-        t_quantile(0)

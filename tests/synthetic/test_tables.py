@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dualdistill.data.splits import official_splits
+from dualdistill.data.tables import TABLES
 from dualdistill.synthetic import TINY
-from dualdistill.synthetic.tables import TABLES
 
 Tables = dict[str, dict[str, dict[str, Any]]]
 

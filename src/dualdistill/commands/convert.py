@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor, nn
 
-from dualdistill.convert.account import BoxConvention, Conversion, KeyMapping
-from dualdistill.convert.container import Foreign, read_foreign
+from dualdistill.convert.checkpoint_file import Foreign, read_foreign
 from dualdistill.convert.families import convert
+from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping
 from dualdistill.data.config import VirtualPointsConfig
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
@@ -32,7 +32,7 @@ _RELEASED_MVP = VirtualPointsConfig(masks="official", missing="unpainted", ring_
 def convert_checkpoint(
     console: Console, path: Path, out: Path, boxes: str | None = None, voxel: float | None = None
 ) -> dict[str, Any]:
-    """Convert `path`, print what became of every key, write `out`; returns the account.
+    """Convert `path`, print what became of every key, write `out`; returns the mapping.
 
     Raises:
         UserError: if the file cannot be converted completely; nothing is written then.
@@ -126,13 +126,13 @@ def _network(conversion: Conversion) -> nn.Module:
 
 def _print(console: Console, path: Path, foreign: Foreign, conversion: Conversion) -> None:
     """One line a layer; the JSON form has one entry a key."""
-    counts = Counter(entry.fate for entry in conversion.account)
+    counts = Counter(entry.fate for entry in conversion.mapping)
     summary = ", ".join(f"{count} {fate}" for fate, count in counts.items())
-    for key, fate, into, why in _by_layer(conversion.account):
+    for key, fate, into, why in _by_layer(conversion.mapping):
         words = f"{key}: {fate}{f' -> {into}' if into else ''}{f' ({why})' if why else ''}"
         console.print(escape(words), soft_wrap=True)  # names are read and copied whole
     console.print(f"{escape(str(path))}: {conversion.family}, {conversion.boxes} boxes")
-    console.print(f"{len(conversion.account)} keys: {summary}")
+    console.print(f"{len(conversion.mapping)} keys: {summary}")
     if foreign.prefix:
         console.print(f"prefix taken off every key: {foreign.prefix}")
     if foreign.left_out:
@@ -141,10 +141,10 @@ def _print(console: Console, path: Path, foreign: Foreign, conversion: Conversio
         console.print(f"[yellow]note:[/] {escape(note)}")
 
 
-def _by_layer(account: tuple[KeyMapping, ...]) -> list[tuple[str, str, str, str]]:
+def _by_layer(mapping: tuple[KeyMapping, ...]) -> list[tuple[str, str, str, str]]:
     """Tensors of one layer that had the same fate, as one line: `norm.{weight,bias}`."""
     lines: dict[tuple[str, str, str, str], list[str]] = {}
-    for entry in account:
+    for entry in mapping:
         layer, _, tensor = entry.key.rpartition(".")
         into = entry.into or ""
         target = re.sub(rf"\.{tensor}$", ".*", into) if entry.fate in ("renamed", "changed") else into
@@ -169,6 +169,6 @@ def _plain(path: Path, out: Path, foreign: Foreign, conversion: Conversion) -> d
         "notes": list(conversion.notes),
         "keys": [
             {"key": e.key, "shape": list(e.shape), "fate": e.fate, "into": e.into, "why": e.why}
-            for e in conversion.account
+            for e in conversion.mapping
         ],
     }

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from dualdistill.commands.evaluate import LoadedDetector, weights_of, write_detections
+from dualdistill.commands.evaluate import write_detections
 from dualdistill.commands.samples import image_size_of, read_sample, require_data
 from dualdistill.deploy.export import (
     SUFFIXES,
@@ -26,15 +26,16 @@ from dualdistill.deploy.rig import Rig
 from dualdistill.deploy.rig_geometry import rig_geometry
 from dualdistill.deploy.run import OnnxRun, Run, TorchRun, answer, boxes_of, frame_inputs
 from dualdistill.errors import UserError
-from dualdistill.evaluate.evaluation import evaluate_submission
-from dualdistill.evaluate.export import detections_to_global
 from dualdistill.evaluate.records import Detections
+from dualdistill.evaluate.scoring import evaluate_submission
 from dualdistill.evaluate.submission import write_submission
+from dualdistill.evaluate.to_global import detections_to_global
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.checkpoints import fingerprint
 from dualdistill.report.progress import progress
 from dualdistill.structures import Batch, HeadOutput
 from dualdistill.train.assemble import split_names
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 
 Geometry = Literal["fixed", "input"]
 """Whether the calibration is part of the graph, or an input of it (any rig, and a plan made for each)."""

@@ -7,12 +7,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dualdistill.commands.evaluate import LoadedDetector, naming, weights_of
 from dualdistill.commands.samples import read_sample, require_data
 from dualdistill.deploy.rig import Rig
 from dualdistill.errors import UserError
-from dualdistill.evaluate.predict import detect
+from dualdistill.evaluate.detect import detect
 from dualdistill.structures import CAMERAS, CLASSES, Batch, Boxes
+from dualdistill.train.loaded_detector import LoadedDetector, naming, weights_of
 from dualdistill.visualize.bev import Forward, draw_bev
 from dualdistill.visualize.cameras import draw_cameras
 from dualdistill.visualize.layers import BoxLayer

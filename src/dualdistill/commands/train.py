@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from rich.markup import escape
 
-from dualdistill.commands.data import look_at_files, refuse_problems
+from dualdistill.commands.data import check_files, refuse_problems
 from dualdistill.data.collate import collate
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import DivergedError, UserError
@@ -159,7 +159,7 @@ def start_training(
 
     def create() -> Path:
         if check:
-            refuse_problems(look_at_files(console, data, job.version, job.split, experiment.data))
+            refuse_problems(check_files(console, data, job.version, job.split, experiment.data))
         run = RunFolder.create(out, chosen.name, seed)
         run.write_json("experiment.json", job.plain())
         run.write_json("environment.json", environment())

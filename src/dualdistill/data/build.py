@@ -1,19 +1,28 @@
 """From JSON tables to columns: links become positions, classes numbers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from jaxtyping import Float, Int
 
-from dualdistill.data import tables
-from dualdistill.data.ahead import Ahead, cut_ahead
 from dualdistill.data.build_annotations import annotation_columns
-from dualdistill.data.line_layout import Choice, Columns
-from dualdistill.data.table_columns import in_order, read_table_columns
-from dualdistill.data.tables import read_table, require_all
-from dualdistill.data.tokens import Positions, Tokens, as_texts
+from dualdistill.data.read_tables import Columns, in_order, key_of, read_records, read_table_columns
+from dualdistill.data.tables import (
+    Attribute,
+    CalibratedSensor,
+    Category,
+    EgoPose,
+    Sample,
+    SampleData,
+    Scene,
+    Sensor,
+    require_tables,
+)
+from dualdistill.data.tokens import FARTHEST, Tokens
 from dualdistill.errors import UserError
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 from dualdistill.structures import CAMERAS
@@ -23,190 +32,175 @@ CHANNELS = (*CAMERAS, "LIDAR_TOP")
 
 LIDAR = CHANNELS.index("LIDAR_TOP")
 
-File = tuple[str, Mapping[str, np.ndarray | list[str]]]
-"""Name and columns of one file of an index."""
+_NOT_INSIDE = r"^/|^\w:|\\|[\x00-\x1f]|(^|/)\.\.(/|$)|^$"
+"""File names that are absolute, leave the root, or are none."""
+
+LARGEST_SIDE = 1 << 16
+"""Pixels: images are smaller."""
 
 
-def build_columns(folder: Path, scratch: Path) -> Iterator[File]:
-    """Columns of the index by file name, from the version folder of a nuScenes root; one file after another, so that
-    those written need not be held.
+def build_columns(folder: Path) -> Iterator[tuple[str, Columns]]:
+    """Name and columns of each file of an index, from the version folder of a nuScenes root.
 
-    Args:
-        scratch: Folder for what can go when all is done.
+    One file follows another, so that those written need not be held.
 
     Raises:
         UserError: for tables that are missing, cut off, or contradict each other.
     """
-    tables.require_tables(folder)
-    with cut_ahead(folder, {"ego_pose": tables.EgoPose, "sample_annotation": tables.Annotation}, scratch) as ahead:
-        yield from _columns(folder, ahead)
-
-
-def _columns(folder: Path, ahead: Ahead) -> Iterator[File]:
-    scenes, samples, sample_positions = _scenes_and_samples(folder)
+    require_tables(folder)
+    scenes, samples, sample_tokens = _scenes_and_samples(folder)
     yield "scenes", scenes
-    calibrations = read_table(folder, "calibrated_sensor", tables.CalibratedSensor)
-    yield "calibrations", _calibration_columns(folder, calibrations)
-    records = _sensor_records(folder, calibrations, sample_positions)
-    sensor_data = _sensor_data(records)
-    _attach_key_frames(samples, sensor_data)
-    _end_chains_with_scenes(samples["sample_scene"], sensor_data)
-    yield "sensor_data", sensor_data
-    del sensor_data
-    yield "sensor_poses", _ego_poses(folder, records, ahead)
-    del records
-    categories = read_table(folder, "category", tables.Named)
-    attributes = read_table(folder, "attribute", tables.Named)
-    records = ahead.read("sample_annotation")
-    annotations = annotation_columns(
-        folder, records, sample_positions, samples["sample_timestamp_us"], categories, attributes
-    )
-    samples["annotation_count"] = np.bincount(
-        annotations.pop("annotation_sample"), minlength=len(samples["sample_scene"])
-    )
+    calibrations, channels, calibration_tokens = _calibrations(folder)
+    yield "calibrations", calibrations
+    data, poses, data_tokens = _sensor_data(folder, sample_tokens, calibration_tokens, channels)
+    _require_images(data, data_tokens, calibrations["calibration_intrinsics"])
+    _end_chains_with_scenes(samples["sample_scene"], data)
+    _attach_key_frames(samples, data)
+    yield "sensor_data", data
+    del data
+    yield "sensor_poses", _ego_poses(folder, data_tokens, poses)
+    del data_tokens, poses
+    categories, attributes = (read_table_columns(folder, record, "token name") for record in (Category, Attribute))
+    annotations = annotation_columns(folder, sample_tokens, samples["sample_timestamp_us"], categories, attributes)
+    of_sample = annotations.pop("annotation_sample")
+    samples["annotation_count"] = np.bincount(of_sample, minlength=len(samples["sample_scene"]))
     yield "samples", samples
     yield "annotations", annotations
-    yield "categories", {"categories": [category.name for category in categories]}
-    yield "attributes", {"attributes": [attribute.name for attribute in attributes]}
+    yield "categories", {"categories": categories["name"]}
+    yield "attributes", {"attributes": attributes["name"]}
 
 
-def _scenes_and_samples(folder: Path) -> tuple[Mapping[str, np.ndarray | list[str]], Columns, Positions]:
+def _scenes_and_samples(folder: Path) -> tuple[Columns, Columns, Tokens]:
     """Samples by scene, then time; scenes without a sample (of a cut root) are left out."""
-    scenes = read_table(folder, "scene", tables.Named)
-    samples = read_table_columns(folder, "sample", tables.Sample)
+    scenes = read_table_columns(folder, Scene, "token token_text name")
+    samples = read_table_columns(folder, Sample, "token token_text timestamp prev next scene_token")
     if not len(samples["token"]):
         raise UserError(f"{folder / 'sample.json'} holds no sample: there is nothing to index")
-    scene_positions = Positions(folder, "scene", as_texts(scene.token for scene in scenes))
-    scene_of = scene_positions.of(samples["scene_token"], samples["token"], "sample.scene_token")
-    order = np.lexsort((samples["timestamp"], scene_of))
-    samples = in_order(samples, order)
-    present, scene = np.unique(scene_of[order], return_inverse=True)
-    ends = np.cumsum(np.bincount(scene))
-    tokens = samples["token"]
-    positions = Positions(folder, "sample", tokens)
+    referring = Tokens(folder, Sample, samples["token"])
+    scene_tokens = Tokens(folder, Scene, scenes["token"])
+    samples["scene"] = scene_tokens.positions(referring, "scene_token", samples.pop("scene_token"))
+    samples = in_order(samples, np.lexsort((samples["timestamp"], samples["scene"])))
+    kept, scene = np.unique(samples["scene"], return_inverse=True)
+    tokens = Tokens(folder, Sample, samples["token"])
+    links = tokens.links(samples, scene, np.arange(len(scene)), "scene")
     return (
         {
-            "scene_name": [scenes[i].name for i in present],
-            "scene_token": [scenes[i].token for i in present],
-            "scene_first_sample": np.concatenate([[0], ends[:-1]]),
-            "scene_last_sample": ends - 1,
+            "scene_name": scenes["name"].take(pa.array(kept)),
+            "scene_token": scenes["token_text"].take(pa.array(kept)),
         },
         {
-            "sample_token": tokens,
+            "sample_token": samples["token_text"],
             "sample_timestamp_us": samples["timestamp"],
             "sample_scene": scene.astype(np.int64),
-            "sample_prev": positions.of(samples["prev"], tokens, "sample.prev", may_be_empty=True),
-            "sample_next": positions.of(samples["next"], tokens, "sample.next", may_be_empty=True),
+            "sample_prev": links["prev"],
+            "sample_next": links["next"],
         },
-        positions,
+        tokens,
     )
 
 
-def _sensor_records(folder: Path, calibrations: list[tables.CalibratedSensor], sample_positions: Positions) -> Columns:
-    """What the table says of the cameras and the LiDAR, by channel, then time, links as positions but for the pose;
-    with the row in the table, the calibration, the channel and the sample of each."""
-    calibrated = as_texts(calibration.token for calibration in calibrations)
-    channels = _channels(folder, read_table(folder, "sensor", tables.Sensor), calibrations)
-    records = read_table_columns(folder, "sample_data", tables.SampleData, _of_sensors(folder, calibrated, channels))
-    tokens = records["token"]
-    positions = Positions(folder, "calibrated_sensor", calibrated)
-    calibration = positions.of(records.pop("calibrated_sensor_token"), tokens, "sample_data.calibrated_sensor_token")
-    records |= {"calibration": calibration, "channel": channels[calibration]}
-    records["sample"] = sample_positions.of(records.pop("sample_token"), tokens, "sample_data.sample_token")
-    records = in_order(records, np.lexsort((records["timestamp"], records["channel"])))
-    _link(folder, records)
-    return records
-
-
-def _of_sensors(folder: Path, calibrated: Tokens, channels: Int[np.ndarray, "calibrations"]) -> Choice:
-    """Records but those of sensors that an index leaves out (radar)."""
-    left_out = Positions(folder, "calibrated_sensor", calibrated[channels < 0])
-    return Choice("calibrated_sensor_token", lambda tokens: left_out.find(tokens) < 0)
-
-
-def _sensor_data(records: Columns) -> Columns:
-    """Columns of the index out of records, without those for poses."""
-    return {
-        "data_filename": records.pop("filename"),
-        "data_channel": records.pop("channel"),
-        "data_calibration": records.pop("calibration"),
-        "data_sample": records.pop("sample"),
-        "data_timestamp_us": records.pop("timestamp"),
-        "data_prev": records.pop("prev"),
-        "data_next": records.pop("next"),
-        "data_is_key": records.pop("is_key_frame"),
-        "data_size": np.stack([records.pop("height"), records.pop("width")], axis=1),
-    }
-
-
-def _link(folder: Path, records: Columns) -> None:
-    """Positions in place of the tokens of the records before and after, which most often are the neighbours."""
-    tokens = records["token"]
-    positions, rows = Positions(folder, "sample_data", tokens), np.arange(len(tokens))
-    for field, step in (("prev", -1), ("next", 1)):
-        linked = records.pop(field)
-        records[field] = positions.of(linked, tokens, f"sample_data.{field}", may_be_empty=True, guess=rows + step)
-
-
-def _ego_poses(folder: Path, records: Columns, ahead: Ahead) -> Columns:
-    """The car in the world at the moment of each record."""
-    poses = ahead.read("ego_pose")
-    rotation, translation = poses["rotation"], poses["translation"]
-    _require_directions(folder, "ego_pose", poses["token"], rotation)
-    positions = Positions(folder, "ego_pose", poses.pop("token"))
-    linked, row = records.pop("ego_pose_token"), records.pop("row")  # both tables tend to have one order
-    pose = positions.of(linked, records["token"], "sample_data.ego_pose_token", guess=row)
-    return {"ego_rotation": rotation[pose], "ego_translation": translation[pose]}
-
-
-def _channels(
-    folder: Path, sensors: list[tables.Sensor], calibrations: list[tables.CalibratedSensor]
-) -> Int[np.ndarray, "calibrations"]:
-    """Position in `CHANNELS` of the sensor of each calibration, -1 for those an index leaves out (radar)."""
-    number = np.array([CHANNELS.index(s.channel) if s.channel in CHANNELS else -1 for s in sensors], dtype=np.int64)
-    sensor = Positions(folder, "sensor", as_texts(sensor.token for sensor in sensors)).of(
-        as_texts(c.sensor_token for c in calibrations),
-        as_texts(c.token for c in calibrations),
-        "calibrated_sensor.sensor_token",
-    )
-    return number[sensor]
-
-
-def _calibration_columns(folder: Path, calibrations: list[tables.CalibratedSensor]) -> Columns:
-    """Where each sensor sits in the car, and its camera matrix: identity for the LiDAR, which has none."""
-    rotation = np.array([c.rotation for c in calibrations], dtype=np.float64).reshape(-1, 4)
-    translation = np.array([c.translation for c in calibrations], dtype=np.float64).reshape(-1, 3)
-    _require_directions(folder, "calibrated_sensor", as_texts(c.token for c in calibrations), rotation)
+def _calibrations(folder: Path) -> tuple[Columns, Int[np.ndarray, "calibrations"], Tokens]:
+    """Mounting and camera matrix of each sensor (identity for others than cameras); and its channel, -1 for those that
+    an index leaves out (radar)."""
+    records = [each for part in read_records(folder, CalibratedSensor) for each in part]
+    tokens = Tokens(folder, CalibratedSensor, np.array([key_of(record.token) for record in records], np.int64))
+    linked = np.array([key_of(record.sensor_token) for record in records], np.int64)
+    sensors = read_table_columns(folder, Sensor, "token channel")
+    sensor = Tokens(folder, Sensor, sensors["token"]).positions(tokens, "sensor_token", linked)
+    number = [CHANNELS.index(channel) if channel in CHANNELS else -1 for channel in sensors["channel"].to_pylist()]
+    channels = np.array(number, dtype=np.int64)[sensor]
+    rotation = np.array([record.rotation for record in records], dtype=np.float64).reshape(-1, 4)
+    translation = np.array([record.translation for record in records], dtype=np.float64).reshape(-1, 3)
+    tokens.require_poses(rotation, translation)
+    intrinsics = np.tile(np.eye(3), (len(records), 1, 1))
+    is_camera = (channels >= 0) & (channels != LIDAR)
+    of_cameras = [record.camera_intrinsic for record, camera in zip(records, is_camera, strict=True) if camera]
+    good = ~is_camera
+    good[is_camera] = [[len(row) for row in rows] == [3, 3, 3] for rows in of_cameras]
+    tokens.require(good, "camera_intrinsic", "a camera matrix that is not 3x3")
+    intrinsics[is_camera] = np.array(of_cameras, dtype=np.float64).reshape(-1, 3, 3)
+    focal = intrinsics[:, [0, 1], [0, 1]]
+    good = ((focal > 0) & (focal < FARTHEST)).all(axis=1) & (intrinsics[:, 2] == (0, 0, 1)).all(axis=1)
+    what = "a camera matrix without positive focal lengths, or whose last row is not 0, 0, 1"
+    tokens.require(good, "camera_intrinsic", what)
     matrices = rigid(rotation_from_quaternion(torch.from_numpy(rotation)), torch.from_numpy(translation))
-    identity = np.eye(3).tolist()
-    intrinsics = [c.camera_intrinsic or identity for c in calibrations]
-    return {
-        "calibration_ego_from_sensor": matrices.numpy(),
-        "calibration_intrinsics": np.array(intrinsics, dtype=np.float64).reshape(-1, 3, 3),
-    }
+    columns = {"calibration_ego_from_sensor": matrices.numpy(), "calibration_intrinsics": intrinsics}
+    return columns, channels, tokens
 
 
-def _require_directions(folder: Path, name: str, tokens: Tokens, rotation: Float[np.ndarray, "records 4"]) -> None:
-    """See that every quaternion has a direction.
+def _sensor_data(
+    folder: Path, samples: Tokens, calibrations: Tokens, channels: Int[np.ndarray, "calibrations"]
+) -> tuple[Columns, Int[np.ndarray, "data"], Tokens]:
+    """Records of the cameras and the LiDAR, by channel, then time; and the key of each one's pose."""
+    left_out = set(calibrations.keys[channels < 0].tolist())
+    records = read_table_columns(
+        folder,
+        SampleData,
+        "token sample_token ego_pose_token calibrated_sensor_token timestamp is_key_frame height width filename prev "
+        "next",
+        keep=lambda record: key_of(record.calibrated_sensor_token) not in left_out,
+    )
+    referring = Tokens(folder, SampleData, records["token"])
+    calibration = calibrations.positions(referring, "calibrated_sensor_token", records.pop("calibrated_sensor_token"))
+    records |= {"calibration": calibration, "channel": channels[calibration]}
+    records["sample"] = samples.positions(referring, "sample_token", records.pop("sample_token"))
+    records = in_order(records, np.lexsort((records["timestamp"], records["channel"])))
+    tokens = Tokens(folder, SampleData, records.pop("token"))
+    links = tokens.links(records, records["channel"], np.arange(len(tokens.keys)), "sensor")
+    outside = np.asarray(pc.match_substring_regex(records["filename"], _NOT_INSIDE))
+    tokens.require(~outside, "filename", "a file name that is empty, absolute or leaves the root")
+    return (
+        {
+            "data_filename": records["filename"],
+            "data_channel": records["channel"],
+            "data_calibration": records["calibration"],
+            "data_sample": records["sample"],
+            "data_timestamp_us": records["timestamp"],
+            "data_prev": links["prev"],
+            "data_next": links["next"],
+            "data_is_key": records["is_key_frame"],
+            "data_size": np.stack([records["height"], records["width"]], axis=1),
+        },
+        records["ego_pose_token"],
+        tokens,
+    )
+
+
+def _require_images(data: Columns, tokens: Tokens, intrinsics: Float[np.ndarray, "calibrations 3 3"]) -> None:
+    """Check that images have a size, and their cameras' principal points lie inside them.
 
     Raises:
-        UserError: naming the first record without.
+        UserError: naming the first record where it is not so.
     """
-    good = np.asarray(np.einsum("ij,ij->i", rotation, rotation) > 0)
-    require_all(good, folder, name, tokens, "a rotation of length zero")
+    other, size = data["data_channel"] == LIDAR, data["data_size"]
+    good = ((size > 0) & (size <= LARGEST_SIDE)).all(axis=1)
+    tokens.require(other | good, "height width", f"no image height and width between 1 and {LARGEST_SIDE}")
+    principal = intrinsics[:, [1, 0], 2][data["data_calibration"]]
+    inside = ((principal >= 0) & (principal <= size)).all(axis=1)
+    what = "a calibrated sensor whose principal point lies outside the image"
+    tokens.require(other | inside, "calibrated_sensor_token", what)
 
 
-def _attach_key_frames(samples: Columns, sensor_data: Columns) -> None:
-    """Note with each sample the rows of its key frame's sensors, -1 where one is missing."""
+def _ego_poses(folder: Path, data: Tokens, linked: Int[np.ndarray, "data"]) -> Columns:
+    """The car in the global frame at the moment of each record."""
+    poses = read_table_columns(folder, EgoPose, "token rotation translation")
+    tokens = Tokens(folder, EgoPose, poses.pop("token"))
+    tokens.require_poses(poses["rotation"], poses["translation"])
+    pose = tokens.positions(data, "ego_pose_token", linked)
+    return {"ego_rotation": poses.pop("rotation")[pose], "ego_translation": poses.pop("translation")[pose]}
+
+
+def _attach_key_frames(samples: Columns, data: Columns) -> None:
+    """Add to each sample the rows of its key frame's sensors, -1 where one is missing."""
     rows = np.full((len(samples["sample_scene"]), len(CHANNELS)), -1, dtype=np.int64)
-    key = np.flatnonzero(sensor_data["data_is_key"])
-    rows[sensor_data["data_sample"][key], sensor_data["data_channel"][key]] = key
+    key = np.flatnonzero(data["data_is_key"])
+    rows[data["data_sample"][key], data["data_channel"][key]] = key
     samples["sample_cameras"], samples["sample_lidar"] = rows[:, :LIDAR].copy(), rows[:, LIDAR].copy()
 
 
-def _end_chains_with_scenes(sample_scene: Int[np.ndarray, "samples"], sensor_data: Columns) -> None:
-    """Clear links to records of another scene, so that nobody who follows a chain has to look."""
-    scene = sample_scene[sensor_data["data_sample"]]
+def _end_chains_with_scenes(sample_scene: Int[np.ndarray, "samples"], data: Columns) -> None:
+    """Clear links to records of another scene, so that following a chain needs no check."""
+    scene = sample_scene[data["data_sample"]]
     for name in ("data_prev", "data_next"):
-        link = sensor_data[name]
-        sensor_data[name] = np.where(scene[link] == scene, link, -1)
+        link = data[name]
+        data[name] = np.where(scene[link] == scene, link, -1)

@@ -1,4 +1,4 @@
-"""Folders that can be made again: where they are, and how they come into being all at once."""
+"""Cached folders: where they lie, and how they are written atomically."""
 
 import os
 import shutil
@@ -10,29 +10,28 @@ from dualdistill.errors import UserError
 
 
 def cache_root() -> Path:
-    """Folder of what may be deleted and made again: `$DUALDISTILL_CACHE` or `~/.cache/dualdistill`."""
+    """Folder whose contents may be deleted and are made again: `$DUALDISTILL_CACHE` or `~/.cache/dualdistill`."""
     chosen = os.environ.get("DUALDISTILL_CACHE")
     return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".cache" / "dualdistill"
 
 
 def store_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill `folder`: it is there completely or not at all, also with several processes at it.
+    """Have `write` fill a draft that becomes `folder`, which is complete or absent even if several processes write it.
 
     Raises:
         UserError: if the cache cannot be written.
     """
+    draft = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent.parent))
         draft.chmod(0o755)  # mkdtemp keeps others out; a cache may be shared
-    except OSError as error:
-        raise UserError(f"cannot write the cache {folder.parent} ({error}): set DUALDISTILL_CACHE") from error
-    try:
         write(draft)
-        try:
-            draft.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was faster, with the same content
-                raise
+        draft.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # else another process was faster, with the same content
+            advice = "free space, or set DUALDISTILL_CACHE to another folder"
+            raise UserError(f"cannot write the cache {folder.parent} ({error}): {advice}") from error
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)

@@ -1,25 +1,21 @@
 """Tables of equal-length columns on disk: Arrow IPC files, memory-mapped, no pickles.
 
-A numeric column is a numpy array of any trailing shape; a text column is a `Texts`. Opening costs the reading
-of a header: pages come in as they are touched, and worker processes share them.
+A numeric column is a numpy array of any trailing shape; a text column is a `Texts`. Opening reads a header only: pages
+are loaded when they are accessed, and worker processes share them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Shaped
 
 Position = int | np.integer
 
-BLOCK = 1 << 14
-"""Texts copied at once: what they are copied from stays in a processor's cache."""
-
 
 class Texts(Sequence[str]):
-    """A column of strings that stays where it is; single entries come out as `str`."""
+    """A memory-mapped column of strings; single entries are returned as `str`."""
 
     def __init__(self, column: pa.Array):
         self._column = column
@@ -43,40 +39,29 @@ class Texts(Sequence[str]):
 Column = np.ndarray | Texts
 
 
-def write_columns(path: Path, columns: Mapping[str, np.ndarray | list[str]]) -> None:
-    """Write columns of equal length to one Arrow file; numpy's bytes are UTF-8 texts."""
+def write_columns(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write columns of equal length to one Arrow file.
+
+    Args:
+        columns: Numbers as numpy arrays; texts as lists or as Arrow's large strings.
+    """
     arrays, schema = [], []
     for name, values in columns.items():
-        kind = ""
-        if isinstance(values, np.ndarray) and values.dtype.kind != "S":
+        kind, shape = "", ""
+        if isinstance(values, np.ndarray):
             if values.dtype == bool:  # Arrow packs booleans into bits, which numpy cannot map
                 values, kind = values.view(np.uint8), "bool"
-            width = int(np.prod(values.shape[1:], dtype=np.int64))
-            array = pa.array(np.ascontiguousarray(values).reshape(-1))
-            if values.ndim > 1:
-                array = pa.FixedSizeListArray.from_arrays(array, width)
             shape = ",".join(map(str, values.shape[1:]))
-        elif isinstance(values, np.ndarray):
-            array, shape = _strings(values), ""
+            array = pa.array(np.ascontiguousarray(values).reshape(-1))
+            if shape:
+                array = pa.FixedSizeListArray.from_arrays(array, int(np.prod(values.shape[1:])))
         else:
-            array, shape = pa.array(values, type=pa.large_string()), ""
+            array = pa.array(values, pa.large_string()) if isinstance(values, list) else values
         arrays.append(array)
         schema.append(pa.field(name, array.type, metadata={"shape": shape, "kind": kind}))
     table = pa.table(arrays, schema=pa.schema(schema))
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-
-
-def _strings(texts: Shaped[np.ndarray, "records"]) -> pa.LargeStringArray:
-    """Bytes that end in zeros as texts of their own length."""
-    offsets = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum(np.char.str_len(texts), out=offsets[1:])
-    characters = np.empty(offsets[-1], np.uint8)
-    for start in range(0, len(texts), BLOCK):
-        block = np.ascontiguousarray(texts[start : start + BLOCK]).view(np.uint8).reshape(-1, texts.itemsize)
-        filled = block != 0
-        characters[offsets[start] : offsets[start + len(block)]] = block[filled]
-    return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(characters))
 
 
 def read_columns(path: Path) -> dict[str, Column]:

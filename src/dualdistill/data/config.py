@@ -102,9 +102,8 @@ class VirtualPointsConfig:
     """Painted and virtual points beside the LiDAR's, for the MVP teacher (docs/methods/mvp.md#columns)."""
 
     masks: MaskSource = "maskrcnn"
-    layout: Literal["distillbev", "centerpoint", "split"] = "distillbev"
-    """The 17 channels of DistillBEV's pillars, the 16 of the original pillars, or those 16 for the original's split
-    reader, which tells painted from raw points by their flag: see `virtual_points.layout`."""
+    layout: Literal["distillbev", "centerpoint"] = "distillbev"
+    """The 17 channels of DistillBEV's pillars, or the 16 of the original MVP's: see `virtual_points.layout`."""
     sweeps: bool = True
     """Whether earlier sweeps carry painted and virtual points too; otherwise the key frame alone does."""
     missing: Literal["error", "unpainted"] = "error"

@@ -24,7 +24,7 @@ from dualdistill.data.sweeps import accumulate, choose_sweeps, read_points
 from dualdistill.data.virtual_points.clouds import VirtualClouds
 from dualdistill.errors import UserError
 from dualdistill.geometry.boxes import transform_boxes
-from dualdistill.geometry.transforms import transform
+from dualdistill.geometry.transforms import invert_rigid, transform
 from dualdistill.structures import CAMERAS, Batch, Cameras, Points, SampleMeta
 
 Item = tuple[int, int]
@@ -96,7 +96,7 @@ class NuscenesDataset(Dataset[Batch]):
         augmented_from_bev = torch.eye(4, dtype=torch.float64)
         if generator is not None:
             augmented_from_bev = draw_bev(self.config.bev_augmentation, generator)
-        bev_from_global = torch.linalg.inv(meta.global_from_bev)
+        bev_from_global = invert_rigid(meta.global_from_bev)
         boxes = sample_boxes(self.index, position, bev_from_global)
 
         key_row = int(self.index.sample_lidar[position])
@@ -184,7 +184,7 @@ class NuscenesDataset(Dataset[Batch]):
         generator: np.random.Generator | None,
     ) -> Cameras:
         """Images and matrices of one or two frames."""
-        augmented_from_global = augmented_from_bev @ torch.linalg.inv(meta.global_from_bev)
+        augmented_from_global = augmented_from_bev @ invert_rigid(meta.global_from_bev)
         frames = [tuple(int(row) for row in self.index.sample_cameras[position])]
         previous_from_current, gap = torch.eye(4), STAND_IN_GAP
         if self.config.num_frames == 2:
@@ -218,7 +218,7 @@ class NuscenesDataset(Dataset[Batch]):
         """`previous_from_current`; the ego pose of the earlier frame's reference fixes the BEV frame then."""
         global_from_ego = torch.from_numpy(self.index.global_from_ego(earlier.reference))
         global_from_previous = global_from_ego @ meta.ego_from_bev
-        previous_from_current = torch.linalg.inv(global_from_previous) @ meta.global_from_bev
+        previous_from_current = invert_rigid(global_from_previous) @ meta.global_from_bev
         return (augmented_from_bev @ previous_from_current @ torch.linalg.inv(augmented_from_bev)).float()
 
     def _depth(
@@ -258,7 +258,7 @@ class NuscenesDataset(Dataset[Batch]):
         rows = self.index.sample_cameras[position]
         global_from_lidar = self._poses(int(self.index.sample_lidar[position]))
         return (
-            torch.linalg.inv(self._poses(rows)) @ global_from_lidar,
+            invert_rigid(self._poses(rows)) @ global_from_lidar,
             torch.from_numpy(self.index.intrinsics(rows)),
             torch.stack([view.matrix() for view in views]),
         )

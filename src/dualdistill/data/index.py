@@ -1,15 +1,14 @@
 """A nuScenes root as memory-mapped columns, without the devkit."""
 
-import gc
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float, Int
 
@@ -19,8 +18,8 @@ from dualdistill.data.columns import Position, Texts, read_columns, write_column
 from dualdistill.data.tables import TABLES, find_version, require_tables
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 
-LAYOUT = 3
-"""Of the cached columns; a change makes every root be indexed anew."""
+LAYOUT = 4
+"""Version of the cached columns; a change makes every root be indexed anew."""
 
 Rows = Position | Int[np.ndarray, "*rows"] | list[int]
 """One sensor record, or several."""
@@ -39,21 +38,20 @@ FILES = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NuscenesIndex:
-    """Everything the 13 tables of one nuScenes version say, as columns that refer to each other by position.
+    """Contents of the tables of one nuScenes version, as columns that refer to each other by position.
 
-    `-1` is "none" in every column of positions. Sizes are (length, width, height). Opened by
-    `NuscenesIndex.open`; a copy sent to a worker process maps the same files.
+    `-1` is "none" in every column of positions. Sizes are (length, width, height), times microseconds, rotations
+    quaternions (w, x, y, z), lengths metres. Opened by `NuscenesIndex.open`; a copy sent to a worker process maps the
+    same files.
     """
 
     root: Path
     version: str
     folder: Path
-    """Where the cached columns lie; other artefacts derived from the same tables may be kept here."""
+    """Folder of the cached columns; other artefacts derived from the same tables may be kept here."""
 
     scene_name: Texts
     scene_token: Texts
-    scene_first_sample: Int[np.ndarray, "scenes"]
-    scene_last_sample: Int[np.ndarray, "scenes"]
 
     sample_token: Texts
     """Key frames, scene after scene, in time order within one."""
@@ -84,11 +82,11 @@ class NuscenesIndex:
     ego_rotation: Float[np.ndarray, "data 4"]
     """The car in the global frame at the record's own timestamp: quaternion (w, x, y, z), not normalised."""
     ego_translation: Float[np.ndarray, "data 3"]
-    """The same: global position, metres."""
+    """The same: global position."""
 
     calibration_ego_from_sensor: Float[np.ndarray, "calibrations 4 4"]
     calibration_intrinsics: Float[np.ndarray, "calibrations 3 3"]
-    """Of the stored image; identity for the LiDAR."""
+    """Camera matrices of the stored images, pixels; identity for the LiDAR."""
 
     annotation_token: Texts
     annotation_instance: Int[np.ndarray, "boxes"]
@@ -106,7 +104,7 @@ class NuscenesIndex:
     annotation_attribute: Int[np.ndarray, "boxes"]
     """Index into `attributes`."""
     annotation_visibility: Int[np.ndarray, "boxes"]
-    """1 (least visible quarter) to 4; 0 where not said."""
+    """1 (least visible) to 4; 0 where unknown."""
     annotation_lidar_points: Int[np.ndarray, "boxes"]
     annotation_radar_points: Int[np.ndarray, "boxes"]
 
@@ -134,16 +132,16 @@ class NuscenesIndex:
         return np.array(self.calibration_intrinsics[self.data_calibration[rows]])
 
     def ego_from_sensor(self, rows: Rows) -> Float[np.ndarray, "*rows 4 4"]:
-        """Where the sensors of records sit in the car."""
+        """Mounting of the sensors of records in the car."""
         return np.array(self.calibration_ego_from_sensor[self.data_calibration[rows]])
 
     def global_from_ego(self, rows: Rows) -> Float[np.ndarray, "*rows 4 4"]:
-        """The car in the world at the moment of each record."""
+        """Pose of the car in the global frame at the moment of each record."""
         rotation = rotation_from_quaternion(torch.tensor(self.ego_rotation[rows]))
         return rigid(rotation, torch.tensor(self.ego_translation[rows])).numpy()
 
     def global_from_sensor(self, rows: Rows) -> Float[np.ndarray, "*rows 4 4"]:
-        """The sensors in the world at the moment of each record."""
+        """Pose of the sensors in the global frame at the moment of each record."""
         return self.global_from_ego(rows) @ self.ego_from_sensor(rows)
 
     def __reduce__(self) -> tuple[Callable[..., "NuscenesIndex"], tuple[Path, str, Path]]:
@@ -154,24 +152,29 @@ class NuscenesIndex:
         """Index a nuScenes root: any version, or a cut of one.
 
         The columns are cached under `$DUALDISTILL_CACHE`, else `~/.cache/dualdistill`, in `index/<root>`, and
-        made again when a table changed. The root itself is only read.
+        made again when a table changed or the cache is damaged. The root itself is only read.
 
         Args:
             root: Folder with `samples/` and `v1.0-*/`.
             version: Such as `v1.0-mini`; may be left out where there is only one.
 
         Raises:
-            UserError: for a root that is missing, incomplete or inconsistent.
+            UserError: for a root that is missing, incomplete or inconsistent: a link that leads nowhere or against
+                time, a file name outside the root, a degenerate pose, camera matrix or box.
         """
         root = Path(root).expanduser().absolute()
         version = find_version(root, version)
         require_tables(root / version)
         folder = _cache_folder(root, version)
-        if not folder.is_dir():
-            store_folder(folder, lambda target: _write(root / version, target))
-            for stale in folder.parent.iterdir():
-                if stale != folder:
-                    shutil.rmtree(stale, ignore_errors=True)
+        if folder.is_dir():
+            try:
+                return cls.load(root, version, folder)
+            except (OSError, pa.ArrowException, LookupError, TypeError, ValueError):  # damaged
+                shutil.rmtree(folder, ignore_errors=True)
+        store_folder(folder, lambda target: _write(root / version, target))
+        for stale in folder.parent.iterdir():
+            if stale != folder:
+                shutil.rmtree(stale, ignore_errors=True)
         return cls.load(root, version, folder)
 
     @classmethod
@@ -196,14 +199,6 @@ def _cache_folder(root: Path, version: str) -> Path:
 
 
 def _write(version_folder: Path, target: Path) -> None:
-    # Millions of records come in and none is part of a cycle: the collector would walk them again and again.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        with tempfile.TemporaryDirectory(dir=target) as scratch:
-            for name, columns in build_columns(version_folder, Path(scratch)):
-                write_columns(target / f"{name}.arrow", columns)
-                del columns  # of gigabytes there should be one at a time
-    finally:
-        if collecting:
-            gc.enable()
+    for name, columns in build_columns(version_folder):
+        write_columns(target / f"{name}.arrow", columns)
+        del columns  # of gigabytes there should be one at a time

@@ -1,138 +1,176 @@
-"""The 13 JSON tables of a nuScenes root, decoded into typed records, with every complaint in words."""
+"""Schema of the 13 tables of nuScenes v1.0, for reading and for writing.
 
-import json
-import math
+Source: https://www.nuscenes.org/nuscenes#data-format and schema_nuscenes.md of nuscenes-devkit. Lengths are metres,
+times microseconds, rotations quaternions (w, x, y, z). Fields with a default may be absent from a table.
+"""
+
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, ClassVar
 
 import msgspec
-import numpy as np
-from jaxtyping import Bool, Shaped
 
 from dualdistill.errors import UserError
 
-TABLES = (
-    "attribute",
-    "calibrated_sensor",
-    "category",
-    "ego_pose",
-    "instance",
-    "log",
-    "map",
-    "sample",
-    "sample_annotation",
-    "sample_data",
-    "scene",
-    "sensor",
-    "visibility",
-)
-"""Every table of a nuScenes v1.0 version folder (`<table>.json`)."""
-
-ANNOTATION_TABLES = ("instance", "sample_annotation")
-"""Those a test split may lack."""
-
+Token = Annotated[str, msgspec.Meta(description="name of a record, here or in another table")]
+Integer = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
 
 
-class Named(msgspec.Struct, gc=False):
-    """A record of `category`, `attribute` or `scene`."""
+class Record(msgspec.Struct, kw_only=True, gc=False):
+    """One entry of a table. Other records refer to it by its token, which is unique within the table."""
 
-    token: str
+    table: ClassVar[str]
+    token: Token
+
+
+class Attribute(Record, kw_only=True, gc=False):
+    table: ClassVar[str] = "attribute"
     name: str
+    description: str = ""
 
 
-class Visibility(msgspec.Struct, gc=False):
-    token: str
-    level: str
+class CalibratedSensor(Record, kw_only=True, gc=False):
+    """A sensor mounted on one car."""
 
-
-class Sensor(msgspec.Struct, gc=False):
-    token: str
-    channel: str
-
-
-class Sample(msgspec.Struct, gc=False):
-    token: str
-    timestamp: int
-    prev: str
-    next: str
-    scene_token: str
-
-
-class CalibratedSensor(msgspec.Struct):
-    token: str
-    sensor_token: str
+    table: ClassVar[str] = "calibrated_sensor"
+    sensor_token: Token
     translation: Vector
+    """Position of the sensor in the ego frame."""
     rotation: Quaternion
+    """Ego from sensor."""
     camera_intrinsic: list[list[float]]
+    """3x3, pixels of the stored image; empty unless the sensor is a camera."""
 
 
-class EgoPose(msgspec.Struct, gc=False):
-    token: str
+class Category(Record, kw_only=True, gc=False):
+    table: ClassVar[str] = "category"
+    name: str
+    description: str = ""
+
+
+class EgoPose(Record, kw_only=True, gc=False):
+    table: ClassVar[str] = "ego_pose"
+    timestamp: Integer = 0
     translation: Vector
+    """Position of the ego frame in the global frame."""
     rotation: Quaternion
+    """Global from ego."""
 
 
-class SampleData(msgspec.Struct, gc=False):
-    token: str
-    sample_token: str
-    ego_pose_token: str
-    calibrated_sensor_token: str
-    timestamp: int
-    is_key_frame: bool
-    filename: str
-    prev: str
-    next: str
-    height: int | None = None
-    width: int | None = None
+class Instance(Record, kw_only=True, gc=False):
+    """One object of one scene."""
+
+    table: ClassVar[str] = "instance"
+    category_token: Token
+    nbr_annotations: Integer = 0
+    first_annotation_token: Token = ""
+    last_annotation_token: Token = ""
 
 
-class Instance(msgspec.Struct, gc=False):
-    token: str
-    category_token: str
+class Log(Record, kw_only=True, gc=False):
+    table: ClassVar[str] = "log"
+    logfile: str = ""
+    vehicle: str = ""
+    date_captured: str = ""
+    location: str = ""
 
 
-class Annotation(msgspec.Struct, gc=False):
-    token: str
-    sample_token: str
-    instance_token: str
-    visibility_token: str
-    attribute_tokens: list[str]
+class Map(Record, kw_only=True, gc=False):
+    table: ClassVar[str] = "map"
+    category: str = ""
+    filename: str = ""
+    log_tokens: list[Token] = []
+
+
+class Sample(Record, kw_only=True, gc=False):
+    """A key frame: one moment at which all sensors were annotated."""
+
+    table: ClassVar[str] = "sample"
+    timestamp: Integer
+    prev: Token
+    """The sample before it in its scene; empty at the start."""
+    next: Token
+    scene_token: Token
+
+
+class SampleAnnotation(Record, kw_only=True, gc=False):
+    """The box of one instance in one sample, in the global frame."""
+
+    table: ClassVar[str] = "sample_annotation"
+    sample_token: Token
+    instance_token: Token
+    visibility_token: Token
+    attribute_tokens: list[Token]
     translation: Vector
+    """Gravity centre."""
+    rotation: Quaternion
+    """Global from box (x forward, y left, z up)."""
     size: Vector
-    """Width, length, height: the order of nuScenes."""
-    rotation: Quaternion
-    prev: str
-    next: str
-    num_lidar_pts: int
-    num_radar_pts: int
+    """Width, length, height."""
+    prev: Token
+    """The instance's box in the sample before; empty if it has none."""
+    next: Token
+    num_lidar_pts: Integer
+    num_radar_pts: Integer
 
 
-Record = TypeVar("Record", bound=msgspec.Struct)
+class SampleData(Record, kw_only=True, gc=False):
+    """One file of one sensor."""
 
-Kind = Literal["text", "first text", "integer", "truth", "vector", "quaternion"]
-"""What a field is as a column: texts (bytes, UTF-8); of lists of texts the first, or nothing; int64 (0 for null);
-bool; float64 with a row of three or four for each record."""
+    table: ClassVar[str] = "sample_data"
+    sample_token: Token
+    """The key frame that it belongs to, or leads to."""
+    ego_pose_token: Token
+    calibrated_sensor_token: Token
+    timestamp: Integer
+    fileformat: str = ""
+    is_key_frame: bool
+    height: Integer | None = None
+    """Pixels of an image; 0 or null for other sensors."""
+    width: Integer | None = None
+    filename: str
+    """Relative to the root."""
+    prev: Token
+    """The record before it of the same sensor; empty at the start."""
+    next: Token
 
-_KINDS: dict[Any, Kind] = {
-    str: "text",
-    list[str]: "first text",
-    int: "integer",
-    int | None: "integer",
-    bool: "truth",
-    Vector: "vector",
-    Quaternion: "quaternion",
+
+class Scene(Record, kw_only=True, gc=False):
+    table: ClassVar[str] = "scene"
+    log_token: Token = ""
+    nbr_samples: Integer = 0
+    first_sample_token: Token = ""
+    last_sample_token: Token = ""
+    name: str
+    description: str = ""
+
+
+class Sensor(Record, kw_only=True, gc=False):
+    table: ClassVar[str] = "sensor"
+    channel: str
+    modality: str = ""
+
+
+class Visibility(Record, kw_only=True, gc=False):
+    """How much of an object the cameras see, in four levels."""
+
+    table: ClassVar[str] = "visibility"
+    level: str
+    description: str = ""
+
+
+TABLES: dict[str, type[Record]] = {
+    record.table: record
+    for record in (
+        *(Attribute, CalibratedSensor, Category, EgoPose, Instance, Log, Map),
+        *(Sample, SampleAnnotation, SampleData, Scene, Sensor, Visibility),
+    )
 }
+"""Record type of each table (`<table>.json`) of a version folder."""
 
-
-def kinds_of(record: type[msgspec.Struct]) -> dict[str, Kind]:
-    """What each field of a record is as a column.
-
-    Raises:
-        KeyError: for a record with a field that is no column.
-    """
-    return {field.name: _KINDS[field.type] for field in msgspec.structs.fields(record)}
+ANNOTATION_TABLES = ("instance", "sample_annotation")
+"""Tables that a test split may lack."""
 
 
 def find_version(root: Path, version: str | None) -> str:
@@ -156,7 +194,7 @@ def find_version(root: Path, version: str | None) -> str:
 
 
 def require_tables(folder: Path) -> None:
-    """See that the version folder holds every table (a test version may lack the annotation tables).
+    """Check that the version folder holds every table (a test version may lack the annotation tables).
 
     Raises:
         UserError: naming those missing.
@@ -166,61 +204,3 @@ def require_tables(folder: Path) -> None:
     if missing:
         files = ", ".join(f"{name}.json" for name in missing)
         raise UserError(f"{folder} lacks {files}: unpack the metadata archive of this version again")
-
-
-def read_table(folder: Path, name: str, record: type[Record]) -> list[Record]:
-    """All records of one table; none where an optional table is absent.
-
-    Raises:
-        UserError: for a table that is cut off, malformed, or holds a NaN, with the record it is in.
-    """
-    path = folder / f"{name}.json"
-    if name in ANNOTATION_TABLES and not path.is_file():
-        return []
-    content = path.read_bytes()
-    try:
-        return msgspec.json.decode(content, type=list[record])  # type: ignore[valid-type]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {_explain(content, error)}") from error
-
-
-def _explain(content: bytes, error: Exception) -> str:
-    """What is wrong with a table that would not decode, and what to do."""
-    remedy = "unpack the metadata archive of this version again"
-    if isinstance(error, msgspec.ValidationError):
-        return f"a record is not as nuScenes v1.0 has it ({error}); {remedy}"
-    try:
-        records = json.loads(content)
-    except ValueError as unreadable:
-        return f"cut off or not JSON ({unreadable}); {remedy}"
-    for position, entry in enumerate(records):
-        for field, value in entry.items():
-            if not _is_finite(value):
-                return (
-                    f"record {position} (token {entry.get('token')!r}) has {field} = {value}; "
-                    "expected finite numbers: correct or remove the record"
-                )
-    return f"not JSON as nuScenes writes it ({error}); {remedy}"
-
-
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(_is_finite(item) for item in value)
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def require_all(
-    good: Bool[np.ndarray, "records"], folder: Path, name: str, tokens: Shaped[np.ndarray, "records"], what: str
-) -> None:
-    """See that every record of a table is good.
-
-    Args:
-        tokens: Of the records, as bytes.
-
-    Raises:
-        UserError: naming the first that is not, which has `what`.
-    """
-    if not good.all():
-        token = tokens[int(np.flatnonzero(~good)[0])].decode()
-        path = folder / f"{name}.json"
-        raise UserError(f"{path}: record {token!r} has {what}; correct or remove the record")

@@ -1,137 +1,113 @@
-"""Tokens as arrays, and the links between tables found by sorting: no Python object for each of millions."""
+"""Tokens of a table, the links between tables that they make, and errors that name a record."""
 
-import itertools
-from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int, Shaped, UInt64
+from jaxtyping import Bool, Float, Int
 
+from dualdistill.data.read_tables import Columns, key_of, read_records
+from dualdistill.data.tables import Record
 from dualdistill.errors import UserError
 
-Tokens = Shaped[np.ndarray, "records"]
-"""Of numpy's bytes type, UTF-8; one that is shorter than the longest ends in zeros, which are not part of it."""
+FARTHEST = 1e8
+"""Metres: a coordinate beyond is an error of the tables, and too coarse even in float64 for what follows."""
 
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-_WORD = 8
-
-_FEW = 1 << 16
-"""Keys that stay in a processor's cache."""
+Keys = Int[np.ndarray, "records"]
 
 
-def as_texts(values: Iterable[str]) -> Tokens:
-    """Texts as one array of bytes."""
-    return np.array([value.encode() for value in values], dtype=np.bytes_)
+class Tokens:
+    """Tokens of the records of one table, by their keys, in any order."""
 
+    def __init__(self, folder: Path, record: type[Record], keys: Keys):
+        self.folder, self.record, self.keys = folder, record, keys
+        self.path = folder / f"{record.table}.json"
 
-class Positions:
-    """Where each token of a table stands, and a word for tokens that lead nowhere."""
+    @cached_property
+    def _sorted(self) -> tuple[Int[np.ndarray, "records"], Keys]:
+        """Rows by key, and the keys in that order."""
+        order = np.argsort(self.keys)
+        keys = self.keys[order]
+        if (keys[1:] == keys[:-1]).any():
+            row = int(order[1:][keys[1:] == keys[:-1]][0])
+            raise UserError(f"{self.path}: token {self._read(row).token!r} occurs twice; every record needs its own")
+        return order, keys
 
-    def __init__(self, folder: Path, name: str, tokens: Tokens):
-        self.path = folder / f"{name}.json"
-        self.tokens = tokens
-        self.words = -(-tokens.itemsize // _WORD)
-        for salt in itertools.count():
-            self.salt = np.uint64(salt)
-            keys = np.sort(self._keys(tokens))
-            if not (keys[1:] == keys[:-1]).any():
-                return
-            del keys
-            order, keys = self._sorted
-            alike = np.flatnonzero(keys[1:] == keys[:-1])
-            if (tokens[order[alike]] == tokens[order[alike + 1]]).any():
-                raise UserError(f"{self.path}: token {_twice(tokens)!r} occurs twice; every record needs its own")
-            del self._sorted
-
-    def of(
-        self,
-        tokens: Tokens,
-        referrers: Tokens,
-        field: str,
-        *,
-        may_be_empty: bool = False,
-        guess: Int[np.ndarray, "records"] | None = None,
-    ) -> Int[np.ndarray, "records"]:
-        """Position of each token.
+    def positions(self, of: "Tokens", field: str, keys: Keys, *, optional: bool = False) -> Int[np.ndarray, "records"]:
+        """Row of this table of each token that another table refers to.
 
         Args:
-            tokens: What `field` says in each record that refers to this table.
-            referrers: Token of each of those records, for the error.
-            field: `<table>.<field>`, for the error.
-            may_be_empty: Whether an empty token means "none": its position is -1.
-            guess: Where each token likely stands: it is looked there first, which is much faster than to search.
-                May be out of range.
+            of: The table that refers.
+            field: Its field.
+            keys: The field's tokens, one for each record of that table.
+            optional: Whether an empty token means "none": its row is -1.
 
         Raises:
-            UserError: for a token that is not in the table.
+            UserError: for a token that is not in this table, or is there twice.
         """
-        found = self.find(tokens) if guess is None else self._seen(tokens, guess)
-        lost = found < 0
-        if may_be_empty:
-            lost &= tokens != b""
+        order, known = self._sorted
+        if not len(known):
+            order, known = np.array([-1]), np.zeros(1, np.int64)
+        rising = np.argsort(keys)  # searched in rising order, the table passes the processor's cache once
+        place = np.empty(len(keys), np.int64)
+        place[rising] = np.searchsorted(known, keys[rising]).clip(max=len(known) - 1)
+        found = np.where(known[place] == keys, order[place], -1)
+        lost = (found < 0) & (keys != 0) if optional else found < 0
         if lost.any():
-            record = int(np.flatnonzero(lost)[0])
+            record = of._read(int(np.flatnonzero(lost)[0]))
+            token = getattr(record, field)
             raise UserError(
-                f"{field} of record {referrers[record].decode()!r} is {tokens[record].decode()!r}, which is not in "
-                f"{self.path}; the tables do not belong together, or a cut left links to what it removed: "
-                "restore the record or clear the link"
+                f"{of.record.table}.{field} of record {record.token!r} is {token!r}, which is not in {self.path}; "
+                "the tables do not belong together, or a cut left links to what it removed: restore the record or "
+                "clear the link"
             )
         return found
 
-    def _seen(self, tokens: Tokens, guess: Int[np.ndarray, "records"]) -> Int[np.ndarray, "records"]:
-        """Position of each token, -1 for one that is not here."""
-        if not len(self.tokens):
-            return self.find(tokens)
-        found = np.clip(guess, 0, len(self.tokens) - 1)
-        wrong = np.flatnonzero(self.tokens[found] != tokens)
-        found[wrong] = -1
-        if not (self.tokens == b"").any():  # an empty token need not be searched
-            wrong = wrong[tokens[wrong] != b""]
-        if len(wrong):
-            found[wrong] = self.find(tokens[wrong])
+    def links(
+        self, columns: Columns, group: Int[np.ndarray, "records"], rank: Int[np.ndarray, "records"], what: str
+    ) -> dict[str, Int[np.ndarray, "records"]]:
+        """Rows of the records before and after each one, -1 for none.
+
+        Args:
+            columns: `prev` and `next` are taken out of them.
+            group: A record and those that it links to have one group, which `what` describes.
+            rank: Rises along the links, so that nothing that follows them can run in a circle.
+
+        Raises:
+            UserError: for a link that leads nowhere, to another group or the wrong way.
+        """
+        found = {}
+        for field, sign, order in (("prev", -1, "an earlier"), ("next", 1, "a later")):
+            link = found[field] = self.positions(self, field, columns.pop(field), optional=True)
+            allowed = (link < 0) | ((sign * (rank[link] - rank) > 0) & (group[link] == group))
+            self.require(allowed, field, f"a {field} that is not {order} record of its {what}")
         return found
 
-    def find(self, tokens: Tokens) -> Int[np.ndarray, "records"]:
-        """Position of each token, -1 for one that is not here."""
-        changes = np.flatnonzero(tokens[1:] != tokens[:-1]) + 1
-        if 2 * len(changes) < len(tokens):  # often records that follow each other refer to the same
-            begins = np.concatenate([[0], changes])
-            return np.repeat(self._find(tokens[begins]), np.diff(begins, append=len(tokens)))
-        return self._find(tokens)
+    def require(self, good: Bool[np.ndarray, "records"], fields: str, what: str) -> None:
+        """Check a condition on every record.
 
-    def _find(self, tokens: Tokens) -> Int[np.ndarray, "records"]:
-        if not len(self.tokens):
-            return np.full(len(tokens), -1)
-        order, known = self._sorted
-        keys = self._keys(tokens)
-        if len(known) < _FEW:
-            place = np.searchsorted(known, keys)
-        else:
-            rising = np.argsort(keys)  # searched in rising order, the table passes by once
-            place = np.empty(len(tokens), np.int64)
-            place[rising] = np.searchsorted(known, keys[rising])
-        found = order[np.minimum(place, len(known) - 1)]
-        return np.where(self.tokens[found] == tokens, found, -1)
+        Args:
+            fields: Those that the condition is about, separated by spaces.
+            what: What a record has where the condition does not hold.
 
-    @cached_property
-    def _sorted(self) -> tuple[Int[np.ndarray, "records"], UInt64[np.ndarray, "records"]]:
-        """The positions by key, and the keys in that order."""
-        keys = self._keys(self.tokens)
-        order = np.argsort(keys)
-        return order, keys[order]
+        Raises:
+            UserError: naming the first such record.
+        """
+        if not good.all():
+            record = self._read(int(np.flatnonzero(~good)[0]))
+            values = ", ".join(f"{field} = {getattr(record, field)!r}" for field in fields.split())
+            raise UserError(f"{self.path}: record {record.token!r} has {what} ({values}); correct or remove the record")
 
-    def _keys(self, tokens: Tokens) -> UInt64[np.ndarray, "records"]:
-        """64 bits of each token: the same for the same token, and two tokens of this table differ in them."""
-        words = np.ascontiguousarray(tokens, f"S{_WORD * self.words}").view(np.uint64).reshape(-1, self.words)
-        keys = np.full(len(words), self.salt)
-        for word in words.T:
-            keys = (keys ^ word) * _MIX
-            keys ^= keys >> np.uint64(29)
-        return keys
+    def require_poses(
+        self, rotation: Float[np.ndarray, "records 4"], translation: Float[np.ndarray, "records 3"]
+    ) -> None:
+        """Check that quaternions have a direction, and positions lie on the Earth; see `require`."""
+        length = np.einsum("ij,ij->i", rotation, rotation)
+        self.require((length > 1e-12) & (length < 1e12), "rotation", "a rotation of length zero, or a huge one")
+        near = (np.abs(translation) < FARTHEST).all(axis=1)
+        self.require(near, "translation", f"a translation of {FARTHEST:g} m or more")
 
-
-def _twice(tokens: Tokens) -> str:
-    """The token that occurs again first."""
-    seen: set[bytes] = set()
-    return next(token.decode() for token in tokens.tolist() if token in seen or seen.add(token))  # type: ignore[func-returns-value]
+    def _read(self, row: int) -> Record:
+        """The record of a row, searched in the file again: errors alone need it."""
+        parts = read_records(self.folder, self.record)
+        return next(each for records in parts for each in records if key_of(each.token) == self.keys[row])

@@ -5,6 +5,8 @@ graph: the pooling plan as constants, and of the depth network's camera branch w
 """
 
 import copy
+import math
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,7 +19,6 @@ from dualdistill.deploy.sampled import with_sampled_convs
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.layers.depth_net import GatedDepthNet, SqueezeDepthNet
-from dualdistill.models.layers.temporal import warp_previous
 
 Format = Literal["torch", "onnx"]
 """What the graph is written as, and so the operators it is made of. "torch", also OpenVINO's: points are summed into
@@ -51,15 +52,12 @@ class FrozenStudent(nn.Module):
                 "official BEVDepth with two frames) cannot be exported: their earlier map depends on where the car "
                 "went. Expected one frame, or two with temporal.fusion=warp."
             )
-        student = copy.deepcopy(student).eval().requires_grad_(False)
-        self.config, self.grid, self.format = student.config, student.grid, format
+        self.student = copy.deepcopy(student).eval().requires_grad_(False)
+        self.format, self.fixed = format, rig is not None
         if format == "torch":
-            with_sampled_convs(student)
-        self.image, self.depth_net, self.refinement = student.image, student.depth_net, student.refinement
-        self.preprocess, self.encoder, self.head = student.preprocess, student.encoder, student.head
-        self.fixed = rig is not None
+            with_sampled_convs(self.student)
         if rig is not None:
-            self.depth_net = with_constant_gates(self.depth_net, rig.camera)
+            with_constant_gates(self.student.depth_net, rig.camera)
             self.register_buffer("kept_point", rig.point)
             self.register_buffer("kept_cell", rig.cell)
             self.register_buffer("cell_start", self._starts(rig.cell))
@@ -67,7 +65,7 @@ class FrozenStudent(nn.Module):
     @property
     def remembers(self) -> bool:
         """Whether it takes the map of an earlier frame."""
-        return self.config.temporal.warps
+        return self.student.config.temporal.warps
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -97,35 +95,26 @@ class FrozenStudent(nn.Module):
         assert camera is not None
         assert point is not None
         assert cell is not None
-        features = self.image.neck(self.image.backbone(self.image.normalised(images)))
-        logits, context = self.depth_net(features, camera)
-        depth = logits.float().softmax(dim=1)
-        if self.refinement is not None:
-            volume = self.refinement(depth.unsqueeze(1) * context.unsqueeze(2))
-            context = volume.movedim(1, 2).flatten(0, 1)
-            depth = context.new_ones(len(context), 1, *context.shape[-2:])
-        current = self._pool(depth, context, point, cell)
+        *_, current = self.student.camera_map(images, camera, partial(self._pool, point=point, cell=cell))
         if not self.remembers:
-            return self._answer(current)
-        assert self.preprocess is not None
+            return self._predict(current)
         assert previous_map is not None
         assert previous_from_current is not None
-        current = self.preprocess(current)
-        warped = warp_previous(previous_map, previous_from_current, self.grid, self.config.temporal.anchor)
-        return (*self._answer(torch.cat([current, warped], dim=1)), current)
+        warped = self.student.warp(previous_map, previous_from_current)
+        return (*self._predict(torch.cat([current, warped], dim=1)), current)
 
-    def _answer(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
-        _, neck = self.encoder(canvas)
-        answer = self.head(neck)
-        return answer.heatmap, answer.regression
+    def _predict(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
+        _, neck = self.student.encoder(canvas)
+        predictions = self.student.head(neck)
+        return predictions.heatmap, predictions.regression
 
     def _starts(self, cell: Tensor) -> Tensor:
         """Where the points of each cell begin."""
-        return torch.searchsorted(cell, torch.arange(self.grid.height * self.grid.width, device=cell.device))
+        return torch.searchsorted(cell, torch.arange(math.prod(self.student.grid.shape), device=cell.device))
 
     def _pool(self, depth: Tensor, context: Tensor, point: Tensor, cell: Tensor) -> Tensor:
         """Sum of `context` times `depth` in each cell; the plan is sorted by cell."""
-        cells = self.grid.height * self.grid.width
+        shape = self.student.grid.shape
         rows = context.float().permute(0, 2, 3, 1).reshape(-1, context.shape[1])
         weights = depth.permute(0, 2, 3, 1).reshape(-1).index_select(0, point)
         pixel = torch.div(point, depth.shape[1], rounding_mode="floor")
@@ -136,8 +125,8 @@ class FrozenStudent(nn.Module):
             pooled = F.embedding_bag(pixel, rows, start, mode="sum", per_sample_weights=weights)
         else:
             lifted = rows.index_select(0, pixel) * weights[:, None]
-            pooled = lifted.new_zeros(cells, rows.shape[1]).index_add(0, cell, lifted)
-        return pooled.view(1, self.grid.height, self.grid.width, -1).permute(0, 3, 1, 2)
+            pooled = lifted.new_zeros(math.prod(shape), rows.shape[1]).index_add(0, cell, lifted)
+        return pooled.view(1, *shape, -1).permute(0, 3, 1, 2)
 
 
 class Constant(nn.Module):
@@ -154,12 +143,9 @@ class Constant(nn.Module):
 
 
 @torch.no_grad()
-def with_constant_gates(
-    net: GatedDepthNet | SqueezeDepthNet, camera: Float[Tensor, "cam vector"]
-) -> GatedDepthNet | SqueezeDepthNet:
-    """The depth network (changed in place) with the answers of its camera branch for these cameras put in its stead."""
+def with_constant_gates(net: GatedDepthNet | SqueezeDepthNet, camera: Float[Tensor, "cam vector"]) -> None:
+    """Replace the camera branch of a depth network, in place, by its outputs for these cameras."""
     normed = net.vector_norm(camera)
     setattr(net, "vector_norm", nn.Identity())  # noqa: B010  (declared as a norm)
     for name in ("gate",) if isinstance(net, GatedDepthNet) else ("context_gate", "depth_gate"):
         setattr(net, name, Constant(net.get_submodule(name)(normed)))
-    return net

@@ -1,5 +1,4 @@
-"""What a deployed graph must know of its cameras: the vector its depth network is told, and which frustum points
-meet in which cell. Images apart, this is all of a sample that a student looks at."""
+"""Calibration inputs of a deployed graph: camera vectors of the depth network, and the BEV cells of frustum points."""
 
 from dataclasses import dataclass
 
@@ -8,53 +7,39 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dualdistill.errors import UserError
-from dualdistill.geometry.frustum import frustum, lift
 from dualdistill.models.bevdepth import BevDepth
-from dualdistill.models.layers.camera_vector import calibration_vector, pose_vector
-from dualdistill.ops.bev_pool import make_pool_plan
 from dualdistill.structures import Batch, Cameras
 
 
 @dataclass(frozen=True, kw_only=True)
 class RigGeometry:
-    """The calibration of one set of cameras, ready for the graph: tensors, in the order the graph takes them."""
+    """The calibration of one set of cameras as the tensors a deployed graph takes, in the graph's order."""
 
     camera: Float[Tensor, "cam vector"]
-    """What the depth network is told of each camera."""
+    """Camera vectors (`BevDepth.camera_vector`)."""
     point: Int[Tensor, "kept"]
-    """Flat index (cam, h, w, depth) of each frustum point that falls into a cell, cell after cell."""
+    """Flat index (cam, h, w, depth) of each frustum point inside the map, sorted by cell."""
     cell: Int[Tensor, "kept"]
-    """The cell of each, ascending; cells count row by row."""
+    """Flat BEV cell (row * width + column) of each of these points, ascending."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """By the names of the graph's inputs."""
+        """The three tensors by the names of the graph's inputs."""
         return {"camera": self.camera, "point": self.point, "cell": self.cell}
 
 
 @torch.no_grad()
 def rig_geometry(student: BevDepth, batch: Batch, frame: int = 0) -> RigGeometry:
-    """How the cameras of one sample see the map, as the student itself would work it out (`BevDepth`).
+    """The geometry of the cameras of one sample, computed as `BevDepth` does.
 
     Args:
-        batch: Of one sample; its images are not looked at.
-        frame: 1 is the earlier frame, as if the car rested.
+        batch: One sample; of its images only the size is used.
+        frame: 1 is the earlier frame, lifted with the poses of the current one.
 
     Raises:
-        UserError: if the rig shows nothing of the map.
+        UserError: if no camera sees a part of the map.
     """
     cameras = cameras_of(batch)
-    config = student.config
-    height, width = cameras.images.shape[-2:]
-    stride = config.image.stride
-    points = lift(
-        frustum((height, width), (height // stride, width // stride), student.depths.cpu()),
-        cameras.intrinsics[:, frame],
-        cameras.augmented_from_image[:, frame],
-        cameras.bev_from_camera[:, 0],
-    )
-    if config.lift.refine:
-        points = points.flatten(1, 2).unsqueeze(2)
-    plan = make_pool_plan(points, student.grid, config.lift.z_range, config.lift.index)
+    plan = student.pool_plan(cameras, frame)
     kept = len(plan.point_by_cell)
     if not kept:
         raise UserError(
@@ -63,30 +48,18 @@ def rig_geometry(student: BevDepth, batch: Batch, frame: int = 0) -> RigGeometry
         )
     count = torch.diff(plan.cell_start, append=plan.cell_start.new_tensor([kept]))
     return RigGeometry(
-        camera=_camera_vector(student, batch, frame),
+        camera=student.camera_vector(cameras, batch.augmented_from_bev, frame),
         point=plan.point_by_cell.long(),
         cell=torch.arange(len(count)).repeat_interleave(count, output_size=kept),
     )
 
 
-def _camera_vector(student: BevDepth, batch: Batch, frame: int) -> Float[Tensor, "cam vector"]:
-    cameras = cameras_of(batch)
-    gated = student.config.lift.net == "gated"
-    own = frame if gated else 0
-    calibration = (
-        cameras.intrinsics[:, own],
-        cameras.augmented_from_image[:, own],
-        cameras.bev_from_camera[:, 0],
-    )
-    return pose_vector(*calibration) if gated else calibration_vector(*calibration, batch.augmented_from_bev)
-
-
 def cameras_of(batch: Batch) -> Cameras:
-    """The cameras of a batch of one.
+    """The cameras of a batch of one sample.
 
     Raises:
         ValueError: for more samples, or none.
     """
     if batch.cameras is None or len(batch.cameras.images) != 1:
-        raise ValueError("a deployed student looks at one sample with cameras at a time")
+        raise ValueError("a deployed student takes one sample with cameras at a time")
     return batch.cameras

@@ -17,7 +17,13 @@ VELOCITY = slice(8, 10)
 
 
 def sum_by_task(per_class: Float[Tensor, "*batch klass"]) -> Float[Tensor, "*batch task"]:
-    """Sums over the classes of each task."""
+    """Sums over the classes of each of nuScenes' tasks.
+
+    Raises:
+        ValueError: for another number of classes.
+    """
+    if per_class.shape[-1] != len(TASK_OF_CLASS):
+        raise ValueError(f"expected the {len(TASK_OF_CLASS)} classes of nuScenes, got {per_class.shape[-1]}")
     task_of_class = torch.tensor(TASK_OF_CLASS, device=per_class.device)
     return per_class.new_zeros(*per_class.shape[:-1], len(TASKS)).index_add(-1, task_of_class, per_class)
 

@@ -15,9 +15,6 @@ from torch import Tensor
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import Boxes
 
-_BEV_SIGNS = ((1, 1), (1, -1), (-1, -1), (-1, 1))
-"""Along the heading, and to its left: front left, front right, rear right, rear left."""
-
 _PAIRS_AT_ONCE = 1 << 21
 """Pairs of box and point (or cell) tested in one go: bounds the float64 temporaries to tens of megabytes."""
 
@@ -39,8 +36,9 @@ def bev_corners(boxes: Boxes) -> Float[Tensor, "boxes 4 2"]:
 
     The edge from corner 0 to corner 1 is the front: the box heads from its centre to the middle of that edge.
     """
-    signs = boxes.size.new_tensor(_BEV_SIGNS)
-    along, left = (signs * boxes.size[:, None, :2] / 2).unbind(dim=-1)  # boxes 4
+    length, width = (boxes.size[:, :2] / 2).unbind(dim=1)
+    along = torch.stack([length, length, -length, -length], dim=1)  # boxes 4
+    left = torch.stack([width, -width, -width, width], dim=1)
     cos, sin = boxes.yaw.cos()[:, None], boxes.yaw.sin()[:, None]
     turned = torch.stack([along * cos - left * sin, along * sin + left * cos], dim=-1)
     return boxes.center[:, None, :2] + turned

@@ -9,11 +9,12 @@ afterwards (the same gradients, less memory), and in that velocities nobody know
 as zero.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from dualdistill.geometry.frustum import frustum, lift
@@ -35,6 +36,9 @@ from dualdistill.structures import Batch, BevOutput, Boxes, CameraOutput, Camera
 
 __all__ = ["BevDepth", "BevDepthConfig", "distill_bevdepth", "official_bevdepth"]
 
+Pool = Callable[[Tensor, Tensor], Tensor]
+"""From depth probabilities (images, depth, h, w) and context features (images, chan, h, w) to a BEV map."""
+
 
 class BevDepth(nn.Module):
     """A camera detector. Built with random weights; see `load_pretrained`."""
@@ -54,9 +58,7 @@ class BevDepth(nn.Module):
         )
         self.encoder = _encoder(config, config.temporal.frames * context)
         self.head = config.head.build(in_channels=config.bev.neck_channels)
-        low, _ = config.lift.depth_range
-        depths = low + config.lift.depth_step * torch.arange(config.lift.bins)
-        self.register_buffer("depths", depths, persistent=False)
+        self.register_buffer("depths", config.lift.depths(), persistent=False)
         self.plans = PlanCache()
 
     @property
@@ -76,17 +78,22 @@ class BevDepth(nn.Module):
             self.image.load_pretrained()
 
     def forward(self, batch: Batch) -> BevOutput:
+        """Maps and predictions of a batch, and the depth logits behind them.
+
+        Raises:
+            ValueError: if the batch has no cameras, or fewer frames than this model takes.
+            UserError: for images whose sides are no multiples of the strides.
+        """
         cameras = self._cameras(batch)
-        features, logits, current = self._look(batch, cameras, 0)
+        features, logits, current = self._frame_map(batch, cameras, 0)
         maps = [current]
         if self.config.temporal.frames == 2:
             # Second, also for autocast: it keeps the low-precision copies of weights, and copies first made
             # without gradient would cut the current frame off, too.
             with torch.no_grad():
-                *_, previous = self._look(batch, cameras, 1)
+                *_, previous = self._frame_map(batch, cameras, 1)
                 if self.config.temporal.warps:
-                    motion = cameras.previous_from_current
-                    previous = warp_previous(previous, motion, self.grid, self.config.temporal.anchor)
+                    previous = self.warp(previous, cameras.previous_from_current)
             maps.append(previous)
         canvas = torch.cat(maps, dim=1)
         stages, neck = self.encoder(canvas)
@@ -105,6 +112,73 @@ class BevDepth(nn.Module):
                 depths=self.depths,
             ),
         )
+
+    def camera_map(
+        self, images: UInt8[Tensor, "images 3 height width"], camera: Float[Tensor, "images vector"], pool: Pool
+    ) -> tuple[Float[Tensor, "images _ h w"], Float[Tensor, "images depth h w"], Float[Tensor, "batch chan y x"]]:
+        """Image features, depth logits and BEV map of one frame.
+
+        Args:
+            images: RGB, of all cameras and samples.
+            camera: As `camera_vector` makes it.
+            pool: Sums context features, weighted by depth probabilities, in the BEV cells of their rays.
+        """
+        features = self.image(images)
+        logits, context = self.depth_net(features, camera)
+        depth = logits.float().softmax(dim=1)
+        if self.refinement is not None:
+            volume = self.refinement(depth.unsqueeze(1) * context.unsqueeze(2))
+            context = volume.movedim(1, 2).flatten(0, 1)  # every bin a camera of its own, with one bin
+            depth = context.new_ones(len(context), 1, *context.shape[-2:])
+        pooled = pool(depth, context)
+        return features, logits, pooled if self.preprocess is None else self.preprocess(pooled)
+
+    def warp(
+        self, previous: Float[Tensor, "batch chan y x"], previous_from_current: Float[Tensor, "batch 4 4"]
+    ) -> Float[Tensor, "batch chan y x"]:
+        """The map of the earlier frame, resampled in the current one."""
+        return warp_previous(previous, previous_from_current, self.grid, self.config.temporal.anchor)
+
+    @torch.no_grad()
+    def pool_plan(self, cameras: Cameras, frame: int) -> PoolPlan:
+        """Which frustum points of a frame (0: the current one, 1: the earlier) fall into which BEV cell.
+
+        An earlier frame that will be warped is lifted with the poses of the current one.
+        """
+        (height, width), stride = cameras.images.shape[-2:], self.config.image.stride
+        feature_size = (height // stride, width // stride)
+        matrices = (
+            cameras.intrinsics[:, frame],
+            cameras.augmented_from_image[:, frame],
+            cameras.bev_from_camera[:, 0 if self.config.temporal.warps else frame],
+        )
+
+        def make() -> PoolPlan:
+            points = lift(frustum((height, width), feature_size, self.depths), *matrices)
+            if self.refinement is not None:
+                points = points.flatten(1, 2).unsqueeze(2)
+            return make_pool_plan(points, self.grid, self.config.lift.z_range, self.config.lift.index)
+
+        return self.plans.get(matrices, (height, width, self.depths.dtype), make)
+
+    @torch.no_grad()
+    def camera_vector(
+        self, cameras: Cameras, augmented_from_bev: Float[Tensor, "batch 4 4"], frame: int
+    ) -> Float[Tensor, "images vector"]:
+        """Input of the depth network's camera branch, one row a camera.
+
+        As published, both frames get the poses of the current one; in the official design, its intrinsics and image
+        augmentation too.
+        """
+        gated = self.config.lift.net == "gated"
+        own = frame if gated else 0
+        calibration = (
+            cameras.intrinsics[:, own],
+            cameras.augmented_from_image[:, own],
+            cameras.bev_from_camera[:, 0],
+        )
+        with torch.autocast(cameras.images.device.type, enabled=False):
+            return pose_vector(*calibration) if gated else calibration_vector(*calibration, augmented_from_bev)
 
     def targets(self, batch: Batch) -> Targets:
         """What the head and the depth network should predict."""
@@ -141,49 +215,14 @@ class BevDepth(nn.Module):
             replace(boxes, velocity=boxes.velocity / seconds) for boxes, seconds in zip(detections, gap, strict=True)
         )
 
-    def _look(self, batch: Batch, cameras: Cameras, frame: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Image features, depth logits and BEV map of one frame (as if the car rested, if it is warped)."""
-        features = self.image(cameras.images[:, frame].flatten(0, 1))
-        logits, context = self.depth_net(features, self._camera_vector(batch, cameras, frame))
-        depth = logits.float().softmax(dim=1)
-        if self.refinement is not None:
-            volume = self.refinement(depth.unsqueeze(1) * context.unsqueeze(2))
-            context = volume.movedim(1, 2).flatten(0, 1)  # every bin a camera of its own, with one bin
-            depth = context.new_ones(len(context), 1, *context.shape[-2:])
-        pooled = lift_splat_pool(depth, context, self._plan(cameras, frame, features.shape[-2:]))
-        return features, logits, pooled if self.preprocess is None else self.preprocess(pooled)
+    def _frame_map(self, batch: Batch, cameras: Cameras, frame: int) -> tuple[Tensor, Tensor, Tensor]:
+        """`camera_map` of one frame of a batch."""
+        camera = self.camera_vector(cameras, batch.augmented_from_bev, frame)
 
-    @torch.no_grad()
-    def _plan(self, cameras: Cameras, frame: int, feature_size: tuple[int, int]) -> PoolPlan:
-        height, width = cameras.images.shape[-2:]
-        rows, columns = feature_size
-        matrices = (
-            cameras.intrinsics[:, frame],
-            cameras.augmented_from_image[:, frame],
-            cameras.bev_from_camera[:, 0 if self.config.temporal.warps else frame],
-        )
+        def pool(depth: Tensor, context: Tensor) -> Tensor:
+            return lift_splat_pool(depth, context, self.pool_plan(cameras, frame))
 
-        def make() -> PoolPlan:
-            points = lift(frustum((height, width), (rows, columns), self.depths), *matrices)
-            if self.refinement is not None:
-                points = points.flatten(1, 2).unsqueeze(2)
-            return make_pool_plan(points, self.grid, self.config.lift.z_range, self.config.lift.index)
-
-        return self.plans.get(matrices, (height, width, rows, columns, self.depths.dtype), make)
-
-    @torch.no_grad()
-    def _camera_vector(self, batch: Batch, cameras: Cameras, frame: int) -> Float[Tensor, "images vector"]:
-        """As published, the pose of now stands for both frames; officially, so does the rest."""
-        own = frame if self.config.lift.net == "gated" else 0
-        calibration = (
-            cameras.intrinsics[:, own],
-            cameras.augmented_from_image[:, own],
-            cameras.bev_from_camera[:, 0],
-        )
-        with torch.autocast(cameras.images.device.type, enabled=False):
-            if self.config.lift.net == "gated":
-                return pose_vector(*calibration)
-            return calibration_vector(*calibration, batch.augmented_from_bev)
+        return self.camera_map(cameras.images[:, frame].flatten(0, 1), camera, pool)
 
     def _velocity_scale(self, batch: Batch) -> Float[Tensor, "batch"] | None:
         """Seconds times which the head learns velocities; None for metres a second."""

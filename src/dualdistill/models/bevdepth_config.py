@@ -9,6 +9,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.image_backbone import ImageConfig
@@ -64,8 +68,13 @@ class LiftConfig:
 
     @property
     def bins(self) -> int:
+        """Number of depth bins."""
         low, high = self.depth_range
         return math.ceil((high - low) / self.depth_step - 1e-6)
+
+    def depths(self) -> Float[Tensor, "depth"]:
+        """Lower edge of each depth bin, metres."""
+        return self.depth_range[0] + self.depth_step * torch.arange(self.bins)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,16 +2,21 @@
 docs/methods/dualdistill.md#pseudo-boxes."""
 
 import math
+from itertools import accumulate, pairwise
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from dualdistill.geometry.boxes import footprints
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
+from dualdistill.ops.constants import constant
 from dualdistill.ops.nms import circle_nms, rotated_nms, scale_nms
 from dualdistill.structures import TASKS, Boxes, HeadOutput
+
+_BARRIERS = TASKS.index(("barrier",))
 
 
 @torch.no_grad()
@@ -34,73 +39,93 @@ def decode(
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     threshold = temperature * math.log(config.score_threshold / (1 - config.score_threshold))
-    found: list[list[Boxes]] = [[] for _ in range(len(output.heatmap))]
-    first_label = 0
-    for task, classes in enumerate(config.task_classes):
-        logits = output.heatmap[:, first_label : first_label + classes].detach().float()
-        logit, klass, cell = _best_cells(logits, config.max_candidates)
+    samples, tasks = len(output.heatmap), len(config.task_classes)
+    logit, boxes = _candidates(output, grid, config)
+    kept = ((logit > threshold) & _in_range(boxes, config)).nonzero().squeeze(1)
+    boxes, group = boxes.select(kept), kept // config.max_candidates
+    survivors = _survivors(boxes, group, config)
+    boxes, group = boxes.select(survivors), group.index_select(0, survivors)
+    first = torch.arange(0, (samples + 1) * tasks, tasks, device=group.device)
+    ends = torch.searchsorted(group, first).tolist()
+    return tuple(boxes.select(slice(*bounds)) for bounds in pairwise(ends))
+
+
+def _candidates(output: HeadOutput, grid: BevGrid, config: CenterHeadConfig) -> tuple[Float[Tensor, "boxes"], Boxes]:
+    """Logits and boxes of the best cells: sample after sample, in it task after task, by falling score.
+
+    Every task offers `config.max_candidates` cells; where the map has fewer, the others have a logit of minus infinity.
+    """
+    offers = []
+    for task, (first, last) in enumerate(pairwise(accumulate(config.task_classes, initial=0))):
+        logit, klass, cell = _best_cells(output.heatmap[:, first:last].detach().float(), config.max_candidates)
         codes = output.regression[:, task].detach().flatten(2)  # batch code cells
-        codes = codes.gather(2, cell[:, None].expand(-1, codes.shape[1], -1)).mT.float()  # batch candidates code
-        for sample, kept in enumerate(found):
-            boxes = _as_boxes(codes[sample], cell[sample], first_label + klass[sample], logit[sample].sigmoid(), grid)
-            boxes = boxes.select((logit[sample] > threshold) & _in_range(boxes, config))
-            kept.append(boxes.select(_survivors(boxes, task, config)))
-        first_label += classes
-    return tuple(_concatenated(parts) for parts in found)
+        codes = codes.gather(2, cell[:, None].expand(-1, codes.shape[1], -1)).float()  # batch code count
+        offers.append((logit, first + klass, cell, *codes.unbind(dim=1)))
+    columns = [torch.stack(parts, dim=1).flatten() for parts in zip(*offers, strict=True)]
+    logit, label, cell = columns[:3]
+    return logit, _as_boxes(columns[3:], cell, label, logit.sigmoid(), grid)
 
 
 def _best_cells(
     logits: Float[Tensor, "batch klass y x"], count: int
-) -> tuple[Float[Tensor, "batch candidates"], Int[Tensor, "batch candidates"], Int[Tensor, "batch candidates"]]:
-    """Logit, class within the task and cell of the candidates; one cell may stand for several classes."""
-    per_class, cells = logits.flatten(2).topk(min(count, logits[0, 0].numel()), dim=2)  # batch klass count
-    best, position = per_class.flatten(1).topk(min(count, per_class[0].numel()), dim=1)
-    return best, position // per_class.shape[2], cells.flatten(1).gather(1, position)
+) -> tuple[Float[Tensor, "batch count"], Int[Tensor, "batch count"], Int[Tensor, "batch count"]]:
+    """Logit, class within the task and cell of the best cells; one cell may stand for several classes."""
+    per_class, cells = logits.flatten(2).topk(min(count, logits[0, 0].numel()), dim=2)  # batch klass cells
+    missing = max(0, count - per_class[0].numel())
+    best, position = functional.pad(per_class.flatten(1), (0, missing), value=-math.inf).topk(count, dim=1)
+    cell = functional.pad(cells.flatten(1), (0, missing)).gather(1, position)
+    return best, position // per_class.shape[2], cell
 
 
 def _as_boxes(
-    codes: Float[Tensor, "candidates 10"],
-    cell: Int[Tensor, "candidates"],
-    label: Int[Tensor, "candidates"],
-    score: Float[Tensor, "candidates"],
+    codes: list[Float[Tensor, "boxes"]],
+    cell: Int[Tensor, "boxes"],
+    label: Int[Tensor, "boxes"],
+    score: Float[Tensor, "boxes"],
     grid: BevGrid,
 ) -> Boxes:
-    column_row = torch.stack([cell % grid.width, cell // grid.width], dim=1)
-    xy = (column_row + codes[:, :2]) * grid.cell + codes.new_tensor([grid.x_min, grid.y_min])
+    """Boxes from the ten codes of their cells."""
+    x, y, z, length, width, height, sin, cos, vx, vy = codes
+    x = (cell % grid.width + x) * grid.cell + grid.x_min
+    y = (cell // grid.width + y) * grid.cell + grid.y_min
     return Boxes(
-        center=torch.cat([xy, codes[:, 2:3]], dim=1),
-        size=codes[:, 3:6].exp(),
-        yaw=torch.atan2(codes[:, 6], codes[:, 7]),
-        velocity=codes[:, 8:10],
+        center=torch.stack([x, y, z], dim=1),
+        size=torch.stack([length, width, height], dim=1).exp(),
+        yaw=torch.atan2(sin, cos),
+        velocity=torch.stack([vx, vy], dim=1),
         label=label,
         score=score,
     )
 
 
-def _in_range(boxes: Boxes, config: CenterHeadConfig) -> Tensor:
-    low, high = boxes.center.new_tensor(config.center_range).view(2, 3)
-    return ((boxes.center >= low) & (boxes.center <= high)).all(dim=1)
+def _in_range(boxes: Boxes, config: CenterHeadConfig) -> Bool[Tensor, "boxes"]:
+    """Whether each centre lies in the config's range, borders included."""
+    bounds = zip(boxes.center.unbind(dim=1), config.center_range[:3], config.center_range[3:], strict=True)
+    x, y, z = ((value >= low) & (value <= high) for value, low, high in bounds)
+    return x & y & z
 
 
-def _survivors(boxes: Boxes, task: int, config: CenterHeadConfig) -> Int[Tensor, "survivors"]:
-    """Indices of the boxes of a task that no better one suppresses, by falling score."""
+def _survivors(boxes: Boxes, group: Int[Tensor, "boxes"], config: CenterHeadConfig) -> Int[Tensor, "survivors"]:
+    """Indices of the boxes that no better one of their group suppresses.
+
+    Args:
+        boxes: Group after group, in each by falling score; so are the survivors.
+        group: Sample times the number of tasks, plus task.
+    """
     assert boxes.score is not None
-    if config.nms == "circle" or (config.nms == "scale" and TASKS[task] == ("barrier",)):
-        radius = config.circle_squared_radii[task]
-        return circle_nms(boxes.center[:, :2], boxes.score, radius, config.nms_survivors)
-    rectangles, limits = footprints(boxes), (config.nms_candidates, config.nms_survivors)
+    rectangles, score, task = footprints(boxes), boxes.score, group % len(config.task_classes)
+    limits = (config.nms_candidates, config.nms_survivors)
     if config.nms == "rotated":
-        return rotated_nms(rectangles, boxes.score, config.iou_threshold, *limits)
-    factors = rectangles.new_tensor(config.scale_factors)[boxes.label]
-    return scale_nms(rectangles, boxes.score, factors, config.scale_iou_thresholds[task], *limits)
-
-
-def _concatenated(parts: list[Boxes]) -> Boxes:
-    return Boxes(
-        center=torch.cat([part.center for part in parts]),
-        size=torch.cat([part.size for part in parts]),
-        yaw=torch.cat([part.yaw for part in parts]),
-        velocity=torch.cat([part.velocity for part in parts]),
-        label=torch.cat([part.label for part in parts]),
-        score=torch.cat([part.score for part in parts if part.score is not None]),
+        return rotated_nms(rectangles, score, config.iou_threshold, *limits, group)
+    radius = constant(config.circle_squared_radii, task.device)[task]
+    if config.nms == "circle":
+        return circle_nms(rectangles[:, :2], score, radius, config.nms_survivors, group)
+    barrier = task == _BARRIERS
+    near, rest = barrier.nonzero().squeeze(1), (~barrier).nonzero().squeeze(1)
+    factor = constant(config.scale_factors, task.device)[boxes.label[rest]]
+    threshold = constant(config.scale_iou_thresholds, task.device)[task[rest]]
+    survivors = (
+        near[circle_nms(rectangles[near, :2], score[near], radius[near], config.nms_survivors, group[near])],
+        rest[scale_nms(rectangles[rest], score[rest], factor, threshold, *limits, group[rest])],
     )
+    return torch.cat(survivors).sort().values

@@ -153,31 +153,6 @@ class CenterHead(nn.Module):
         )
 
 
-def official_state_dict(head: CenterHead) -> dict[str, Tensor]:
-    """The head's state by the names of mmdetection3d (docs/methods/centerpoint.md#checkpoints), without its prefix."""
-    return {_official_name(name): value for name, value in head.state_dict().items()}
-
-
-def load_official_state_dict(head: CenterHead, state: dict[str, Tensor]) -> None:
-    """Fill the head from tensors named as in `official_state_dict`.
-
-    Raises:
-        ValueError: if a name is missing or left over, or a shape differs; `num_batches_tracked` may be
-        missing.
-    """
-    own = head.state_dict()
-    wanted = {_official_name(name): name for name in own}
-    missing = {name for name in wanted.keys() - state.keys() if not name.endswith("num_batches_tracked")}
-    if missing or state.keys() - wanted.keys():
-        unknown = sorted(state.keys() - wanted.keys())
-        raise ValueError(f"not the state of this head: missing {sorted(missing)}, not known {unknown}")
-    for name, value in state.items():
-        if own[wanted[name]].shape != value.shape:
-            needed = tuple(own[wanted[name]].shape)
-            raise ValueError(f"{name} has shape {tuple(value.shape)}, this head needs {needed}")
-    head.load_state_dict(own | {wanted[name]: value for name, value in state.items()})
-
-
 def init_task_heads(student: CenterHead, teacher: CenterHead) -> None:
     """Start the student's branches as copies of the teacher's.
 
@@ -199,12 +174,3 @@ def _block(in_channels: int, out_channels: int) -> nn.Sequential:
 
 def _branch(in_channels: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(_block(in_channels, hidden), nn.Conv2d(hidden, outputs, kernel_size=3, padding=1))
-
-
-def _official_name(name: str) -> str:
-    """shared.0.weight -> shared_conv.conv.weight, tasks.0.reg.0.1.bias -> task_heads.0.reg.0.bn.bias, ..."""
-    *path, last = name.replace("shared.", "shared_conv.").replace("tasks.", "task_heads.").split(".")
-    layers = ("conv", "bn")
-    if len(path) != 4:  # not the last convolution of a branch, but part of a block
-        path[-1] = layers[int(path[-1])]
-    return ".".join([*path, last])

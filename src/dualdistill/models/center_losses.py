@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dualdistill.ops.constants import constant
 from dualdistill.ops.focal import gaussian_focal, probability
 from dualdistill.ops.processes import mean_count
 from dualdistill.structures import TASK_OF_CLASS, CenterTargets, HeadOutput, Losses
@@ -35,7 +36,7 @@ def losses_in_cells(
 ) -> Losses:
     """`center_losses` of heat map logits, and of codes read in the cells of the targets' slots."""
     tasks = predicted.shape[1]
-    task = torch.tensor(task_of_class, device=heatmap.device)
+    task = constant(task_of_class, heatmap.device)
     focal = gaussian_focal(probability(heatmap), targets.heatmap).sum(dim=(0, 2, 3))  # klass
     peaks = (targets.heatmap == 1).sum(dim=(0, 2, 3)).float()
     per_task = focal.new_zeros(2, tasks).index_add(1, task, torch.stack([focal, peaks]))

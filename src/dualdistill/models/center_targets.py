@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
+from dualdistill.ops.constants import constant
 from dualdistill.structures import Boxes, CenterTargets
 
 
@@ -35,7 +36,7 @@ def center_targets(
     """
     tasks, classes = len(config.task_classes), sum(config.task_classes)
     device = boxes[0].center.device if boxes else torch.device("cpu")
-    counts = torch.tensor([len(each) for each in boxes], device=device)
+    counts = constant([len(each) for each in boxes], device, torch.long)
     sample = torch.repeat_interleave(torch.arange(len(boxes), device=device), counts, output_size=sum(map(len, boxes)))
     label = _joined([each.label for each in boxes], device).long()
     order = torch.argsort(sample * classes + label, stable=True)
@@ -49,7 +50,7 @@ def center_targets(
 
     # Sorted by sample and class, so also by sample and task: a box's slot is its distance from its group's
     # first box.
-    group = sample * tasks + torch.tensor(config.task_of_class, device=device)[label]
+    group = sample * tasks + constant(config.task_of_class, device)[label]
     slot = torch.arange(len(group), device=device) - torch.searchsorted(group, group)
     coordinates = grid.coordinates(center[:, :2])
     cell = grid.cells(center[:, :2])

@@ -45,7 +45,7 @@ def read_head(
     order = task.argsort(stable=True)
     sample, task, slot = sample[order], task[order], slot[order]
     windows, inside = _windows(shared, sample, index[sample, task, slot])
-    counts = torch.bincount(task, minlength=len(branches)).tolist()
+    counts = used.sum(dim=(0, 2)).tolist()
     codes = torch.cat(
         [
             _codes([_sequential(branch[name]) for name in REGRESSION], window, within)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.layers.pillar_pool import pool_split
 from dualdistill.models.layers.point_norm import normed
+from dualdistill.ops.integers import group_sizes
 from dualdistill.ops.voxelize import Pillars, dynamic_voxelize, scatter_max, scatter_mean
 from dualdistill.structures import Points
 
@@ -71,7 +72,7 @@ class PillarEncoder(nn.Module):
         # Raw coordinates enter the first layer: bfloat16 would round 50 m to a quarter of a metre.
         with torch.autocast(points.features.device.type, enabled=False):
             raw = points.features.float()
-            pillars = dynamic_voxelize(raw[:, :3], points.sample, self.grid, self.z_range)
+            pillars = dynamic_voxelize(raw[:, :3], points.sample, self.grid, self.z_range, batch_size)
             if self.max_points is not None:
                 pillars = capped(pillars, self.max_points)
             if self._splits(raw, pillars):
@@ -120,21 +121,22 @@ class PillarEncoder(nn.Module):
         """The pillar of each row that fills one up."""
         if self.max_points is None:
             return pillars.pillar[:0]
-        missing = self.max_points - torch.bincount(pillars.pillar, minlength=len(pillars))
-        if not self.training:  # all empty rows of a pillar answer the same: one serves where nothing is counted
-            missing = missing.clamp(max=1)
-        return torch.arange(len(pillars), device=missing.device).repeat_interleave(missing)
+        missing = self.max_points - group_sizes(pillars.pillar, len(pillars))
+        total: int | None = self.max_points * len(pillars) - len(pillars.pillar)
+        if not self.training:  # all empty rows of a pillar have the same features: one serves where none is counted
+            missing, total = missing.clamp(max=1), None
+        return torch.arange(len(pillars), device=missing.device).repeat_interleave(missing, output_size=total)
 
 
 def capped(pillars: Pillars, max_points: int) -> Pillars:
     """Only the first `max_points` points of each pillar, in the order of the points."""
     by_pillar = torch.argsort(pillars.pillar, stable=True)
-    count = torch.bincount(pillars.pillar, minlength=len(pillars))
-    start = (count.cumsum(0) - count).repeat_interleave(count)
+    count = group_sizes(pillars.pillar, len(pillars))
+    start = (count.cumsum(0) - count).index_select(0, pillars.pillar.index_select(0, by_pillar))
     rank = torch.empty_like(by_pillar)
     rank[by_pillar] = torch.arange(len(by_pillar), device=rank.device) - start
-    early = rank < max_points
-    return replace(pillars, kept=pillars.kept[early], pillar=pillars.pillar[early])
+    early = (rank < max_points).nonzero().squeeze(1)
+    return replace(pillars, kept=pillars.kept.index_select(0, early), pillar=pillars.pillar.index_select(0, early))
 
 
 def decorate(raw: Float[Tensor, "points _"], pillars: Pillars, grid: BevGrid) -> Float[Tensor, "points chan"]:
@@ -142,7 +144,5 @@ def decorate(raw: Float[Tensor, "points _"], pillars: Pillars, grid: BevGrid) ->
     offset from the middle of its pillar (x, y); metres."""
     xyz = raw[:, :3]
     mean = scatter_mean(xyz, pillars.pillar, len(pillars))
-    y, x = pillars.cells[:, 1], pillars.cells[:, 2]
-    middle = (torch.stack([x, y], dim=1) + 0.5) * grid.cell + raw.new_tensor([grid.x_min, grid.y_min])
-    reference = torch.cat([mean, middle], dim=1).index_select(0, pillars.pillar)
+    reference = torch.cat([mean, pillars.centers(grid)], dim=1).index_select(0, pillars.pillar)
     return torch.cat([raw, torch.cat([xyz, xyz[:, :2]], dim=1) - reference], dim=1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dualdistill.geometry.grid import BevGrid
-from dualdistill.ops.order import stable_order
+from dualdistill.ops.integers import group_sizes, stable_order
 
 _RUNS_AT_ONCE = 1 << 12
 """Gradient rows gathered in one go on a CPU: few enough for its cache, enough that calls cost little."""
@@ -153,7 +153,7 @@ def make_pool_plan(
         frustum_shape=(images, depths, height, width),
         point_by_cell=point.int(),
         pixel_by_cell=(point // depths).int(),
-        cell_start=_starts(torch.bincount(cell, minlength=cells)),
+        cell_start=_starts(group_sizes(cell, cells)),
         columns=_column_plans(flat),
     )
 
@@ -169,14 +169,14 @@ def _column_plans(cell: Int[Tensor, "images depth h w"]) -> tuple[ColumnPlan, ..
     own = number.index_select(0, bin) == torch.arange(1, len(bin) + 1, device=bin.device)[:, None]
     own &= by_bin.index_select(0, bin) >= 0
     columns, column = images * width, bin // depths
-    runs_of_column = torch.bincount(column, minlength=columns)
+    runs_of_column = group_sizes(column, columns)
     runs = max(1, int(runs_of_column.max()))
     place = column * runs + torch.arange(len(bin), device=bin.device) - _starts(runs_of_column)[column]
     run_bin = (torch.arange(columns * runs, device=bin.device) // runs * depths).int()
     run_bin = run_bin.index_copy(0, place, bin.int()).view(columns, runs)
     run_cell = by_bin.new_zeros(columns * runs).index_copy(0, place, by_bin[bin, top]).view(columns, runs)
     run_misses = own.new_ones(columns * runs, height).index_copy(0, place, ~own).view(columns, runs, height)
-    run_by_bin, bin_start = place.int(), _starts(torch.bincount(bin, minlength=len(by_bin)))
+    run_by_bin, bin_start = place.int(), _starts(group_sizes(bin, len(by_bin)))
 
     def part(of_images: slice, of_columns: slice, first: int, last: int, begin: int, end: int) -> ColumnPlan:
         """The columns from `first` to before `last`, whose runs are those from `begin` to before `end`."""

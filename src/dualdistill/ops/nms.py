@@ -1,118 +1,172 @@
-"""Non-maximum suppression in BEV, greedy by score (docs/methods/centerpoint.md#decoding).
+"""Greedy non-maximum suppression of many groups of boxes at once (docs/methods/centerpoint.md#decoding).
 
-Functions that take scores return the indices of the boxes they keep, best first; of equal scores, the earlier
-box counts as better.
+A group is what is suppressed together: the boxes of one sample and task. The functions return the indices of the
+boxes they keep, group after group, best first; of equal scores, the earlier box counts as better.
 """
 
-import math
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dualdistill.ops.rotated_iou import rotated_iou
+from dualdistill.ops.rotated_iou import iou_of_pairs
 
-_PAIRS_AT_ONCE = 3 << 13
-"""Distances worked on in one go on a CPU."""
-
-
-def greedy(conflict: Bool[Tensor, "boxes boxes"]) -> Bool[Tensor, "boxes"]:
-    """Who survives if boxes, best first, are kept unless they conflict with a better one already kept.
-
-    Args:
-        conflict: [i, j]: box i, if kept, strikes out box j; only i < j counts.
-    """
-    return _greedy_in_turn(conflict) if conflict.device.type == "cpu" else greedy_at_once(conflict)
-
-
-def greedy_at_once(conflict: Bool[Tensor, "boxes boxes"]) -> Bool[Tensor, "boxes"]:
-    """`greedy` without a loop over boxes, for devices.
-
-    Starts with everybody and lets the survivors strike out their victims until nothing changes. After n
-    rounds the first n decisions are final and those of the sequential loop; real scenes settle in a few.
-    """
-    strikes = conflict.triu(diagonal=1).float()
-    keep = strikes.new_ones(len(strikes))
-    while not torch.equal(keep, survivors := (keep @ strikes == 0).float()):
-        keep = survivors
-    return keep.bool()
-
-
-def _greedy_in_turn(conflict: Bool[Tensor, "boxes boxes"]) -> Bool[Tensor, "boxes"]:
-    """`greedy` box by box: whom a box strikes out is one long whole number, a bit a box."""
-    rows = np.packbits(conflict.numpy(), axis=1, bitorder="little")
-    victims, width = rows.tobytes(), rows.shape[1]
-    struck, keep = 0, []
-    for box in range(len(conflict)):
-        if not struck >> box & 1:
-            keep.append(box)
-            struck |= int.from_bytes(victims[box * width : (box + 1) * width], "little")
-    return torch.zeros(len(conflict), dtype=torch.bool).index_fill_(0, torch.tensor(keep, dtype=torch.long), True)
+Near = Callable[[Tensor, Tensor], Tensor]
+"""Whether boxes are near each other, from their columns; broadcasts."""
 
 
 def circle_nms(
-    centers: Float[Tensor, "boxes 2"], scores: Float[Tensor, "boxes"], squared_radius: float, post_max: int
+    centers: Float[Tensor, "boxes 2"],
+    scores: Float[Tensor, "boxes"],
+    squared_radius: float | Float[Tensor, "boxes"],
+    post_max: int,
+    group: Int[Tensor, "boxes"] | None = None,
 ) -> Int[Tensor, "kept"]:
     """Suppress every box whose centre is within `squared_radius` (m², border included) of a better one's.
 
     The released configurations call this value a radius; it is compared with the squared distance.
+
+    Args:
+        squared_radius: One for all, or one a box, equal within a group.
+        post_max: Most boxes of a group that are kept.
+        group: Group of each box; None for a single one.
     """
-    order = scores.argsort(descending=True, stable=True)
-    x, y = centers.detach().index_select(0, order).T.contiguous()
-    if centers.device.type == "cpu" and centers.dtype != torch.bfloat16:  # which NumPy does not know
-        near = torch.from_numpy(_near_in_strips(x.numpy(), y.numpy(), squared_radius))
-    else:
-        near = (x[:, None] - x).square() + (y[:, None] - y).square() <= squared_radius
-    return order[greedy(near)][:post_max]
+    order, group = _ranked(scores, group)
+    x, y = centers.detach().index_select(0, order).unbind(dim=1)
+    columns = torch.stack([x, y, _each(squared_radius, x, order)])
 
+    def near(a: Tensor, b: Tensor) -> Tensor:
+        return (a[0] - b[0]).square() + (a[1] - b[1]).square() <= a[2]
 
-def _near_in_strips(x: np.ndarray, y: np.ndarray, squared_radius: float) -> np.ndarray:
-    """[i, j]: points i < j are within the radius; anything, where i >= j.
-
-    A strip at a time, into the same memory: fetching fresh memory for whole matrices costs more than the arithmetic.
-    """
-    count, rows = len(x), max(1, _PAIRS_AT_ONCE // max(1, len(x)))
-    near, (along, across) = np.empty((count, count), bool), np.empty((2, rows * count), x.dtype)
-    for first in range(0, count, rows):
-        last = min(count, first + rows)
-        size = (last - first, count - first)
-        dx, dy = along[: math.prod(size)].reshape(size), across[: math.prod(size)].reshape(size)
-        np.subtract(x[first:last, None], x[first:], out=dx)
-        np.subtract(y[first:last, None], y[first:], out=dy)
-        np.multiply(dx, dx, out=dx)
-        np.multiply(dy, dy, out=dy)
-        np.less_equal(np.add(dx, dy, out=dx), x.dtype.type(squared_radius), out=near[first:last, first:])
-    return near
+    better, worse = close_pairs(columns, group, near, padded=x.device.type != "cpu")
+    return order[_at_most(post_max, group, greedy(better, worse, len(order)))]
 
 
 def rotated_nms(
     boxes: Float[Tensor, "boxes 5"],
     scores: Float[Tensor, "boxes"],
-    iou_threshold: float,
+    iou_threshold: float | Float[Tensor, "boxes"],
     pre_max: int,
     post_max: int,
+    group: Int[Tensor, "boxes"] | None = None,
 ) -> Int[Tensor, "kept"]:
     """Suppress every rectangle (x, y, length, width, yaw) whose IoU with a better one exceeds the threshold.
 
-    Only the `pre_max` best enter, the `post_max` best leave.
+    Args:
+        iou_threshold: One for all, or one a box, equal within a group.
+        pre_max: Only so many boxes of a group, the best, take part.
+        post_max: Most boxes of a group that are kept.
+        group: Group of each box; None for a single one.
     """
-    order = scores.argsort(descending=True, stable=True)[:pre_max]
-    best = boxes.index_select(0, order)
-    return order[greedy(rotated_iou(best, best) > iou_threshold)][:post_max]
+    order, group = _ranked(scores, group)
+    if len(order) > pre_max:
+        best = _at_most(pre_max, group, torch.ones_like(group, dtype=torch.bool))
+        order, group = order[best], group[best]
+    boxes = boxes.detach().index_select(0, order)
+    columns = torch.stack([boxes[:, 0], boxes[:, 1], boxes[:, 2:4].norm(dim=1) / 2])
+
+    def near(a: Tensor, b: Tensor) -> Tensor:
+        """Whether the circumscribed circles meet."""
+        return (a[0] - b[0]).square() + (a[1] - b[1]).square() < (a[2] + b[2]).square()
+
+    better, worse = close_pairs(columns, group, near, padded=boxes.device.type != "cpu")
+    iou = iou_of_pairs(boxes.index_select(0, better), boxes.index_select(0, worse))
+    conflict = (iou > _each(iou_threshold, iou, order).index_select(0, better)).nonzero().squeeze(1)
+    keep = greedy(better.index_select(0, conflict), worse.index_select(0, conflict), len(order))
+    return order[_at_most(post_max, group, keep)]
 
 
 def scale_nms(
     boxes: Float[Tensor, "boxes 5"],
     scores: Float[Tensor, "boxes"],
     factors: Float[Tensor, "boxes"],
-    iou_threshold: float,
+    iou_threshold: float | Float[Tensor, "boxes"],
     pre_max: int,
     post_max: int,
+    group: Int[Tensor, "boxes"] | None = None,
 ) -> Int[Tensor, "kept"]:
     """`rotated_nms` as if length and width were `factors` times as large (one a box, by its class).
 
     Small objects, enlarged, suppress neighbours they do not overlap; large ones, shrunk, spare theirs.
     """
     scaled = torch.cat([boxes[:, :2], boxes[:, 2:4] * factors[:, None], boxes[:, 4:]], dim=1)
-    return rotated_nms(scaled, scores, iou_threshold, pre_max, post_max)
+    return rotated_nms(scaled, scores, iou_threshold, pre_max, post_max, group)
+
+
+def greedy(better: Int[Tensor, "pairs"], worse: Int[Tensor, "pairs"], count: int) -> Bool[Tensor, "count"]:
+    """The boxes that survive if each, best first, is kept unless it conflicts with a better one already kept.
+
+    All boxes are kept at first; then those in conflict with a better kept one are struck out, again and again, until
+    nothing changes. After n rounds the first n decisions are those of the sequential loop; real scenes need a few.
+
+    Args:
+        better: Index of the better box of each conflicting pair.
+        worse: Index of the other, larger.
+        count: Number of boxes; indices fall with the score.
+    """
+    keep = torch.ones(count, device=better.device)
+    while True:
+        struck = torch.zeros_like(keep).index_add_(0, worse, keep.index_select(0, better))
+        survivors = (struck == 0).float()
+        if torch.equal(keep, survivors):
+            return keep.bool()
+        keep = survivors
+
+
+def close_pairs(
+    columns: Float[Tensor, "column boxes"], group: Int[Tensor, "boxes"], near: Near, *, padded: bool
+) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
+    """Indices i < j of all pairs of boxes of one group that are near each other.
+
+    Args:
+        columns: What `near` needs of each box.
+        group: Ascending.
+        padded: All groups at once, filled up to the size of the largest, as devices want it; else one after the
+            other, in less memory.
+    """
+    if not len(group):
+        return group, group
+    _, own, size = torch.unique_consecutive(group, return_inverse=True, return_counts=True)
+    sizes, start = size.tolist(), size.cumsum(0) - size
+    if padded:
+        most = max(sizes)
+        place = own * most + torch.arange(len(group), device=group.device) - start.index_select(0, own)
+        room = columns.new_full((len(columns), len(sizes) * most), torch.nan)  # NaN is near nothing
+        blocks = (room.index_copy(1, place, columns).unflatten(1, (len(sizes), most)),)
+        starts = (start,)
+    else:
+        blocks = tuple(block[:, None] for block in columns.split(sizes, dim=1))
+        starts = start.split(1)
+    pairs = []
+    for block, first in zip(blocks, starts, strict=True):
+        which, i, j = near(block[..., :, None], block[..., None, :]).triu(diagonal=1).nonzero().unbind(dim=1)
+        pairs.append(torch.stack([i, j]) + first.index_select(0, which))
+    better, worse = torch.cat(pairs, dim=1)
+    return better, worse
+
+
+def _ranked(
+    scores: Float[Tensor, "boxes"], group: Int[Tensor, "boxes"] | None
+) -> tuple[Int[Tensor, "boxes"], Int[Tensor, "boxes"]]:
+    """Indices of the boxes by group, then by falling score; and the group of each in that order."""
+    order = scores.argsort(descending=True, stable=True)
+    if group is None:
+        return order, torch.zeros_like(order)
+    group = group.index_select(0, order)
+    by_group = group.argsort(stable=True)
+    return order.index_select(0, by_group), group.index_select(0, by_group)
+
+
+def _each(value: float | Tensor, like: Tensor, order: Int[Tensor, "boxes"]) -> Float[Tensor, "boxes"]:
+    """A value of each box in `order`, in the type of `like`."""
+    if isinstance(value, Tensor):
+        return value.index_select(0, order).to(like.dtype)
+    return like.new_full((len(order),), value)
+
+
+def _at_most(most: int, group: Int[Tensor, "boxes"], kept: Bool[Tensor, "boxes"]) -> Bool[Tensor, "boxes"]:
+    """`kept` without those that come after the first `most` of their group; groups ascend."""
+    count = kept.cumsum(0)
+    before = (count - kept.long()).index_select(0, torch.searchsorted(group, group))
+    return kept & (count - before <= most)

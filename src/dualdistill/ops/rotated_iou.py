@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 _PAIRS_AT_ONCE = 1 << 13
-"""Overlap candidates worked on in one go; bounds memory, and stays in the cache."""
+"""Pairs computed in one go on a CPU; bounds memory, and fits its cache."""
 
 
 def rotated_iou_plain(a: Float[Tensor, "a 5"], b: Float[Tensor, "b 5"]) -> Float[Tensor, "a b"]:
@@ -64,18 +64,30 @@ def _area(polygon: list[tuple[float, float]]) -> float:
 def rotated_iou(a: Float[Tensor, "a 5"], b: Float[Tensor, "b 5"]) -> Float[Tensor, "a b"]:
     """The same, all pairs at once: 0 where two rectangles only touch, or where neither has an area.
 
-    Only pairs whose circumscribed circles meet are worked on, in float64 (see `_shared_area`).
+    Only pairs whose circumscribed circles meet are computed, in float64 (see `_shared_area`).
     """
     reach_a, reach_b = a[:, 2:4].norm(dim=1) / 2, b[:, 2:4].norm(dim=1) / 2
     apart = (a[:, None, 0] - b[:, 0]).square() + (a[:, None, 1] - b[:, 1]).square()
     row, column = (apart < (reach_a[:, None] + reach_b).square()).nonzero().unbind(dim=1)
-    iou = torch.zeros(len(a), len(b), dtype=torch.promote_types(a.dtype, b.dtype), device=a.device)
-    for i, j in zip(row.split(_PAIRS_AT_ONCE), column.split(_PAIRS_AT_ONCE), strict=True):
-        first, second = a.index_select(0, i).double(), b.index_select(0, j).double()
-        shared = _shared_area(first, second)
-        union = first[:, 2] * first[:, 3] + second[:, 2] * second[:, 3] - shared
-        iou[i, j] = torch.where(union > 0, shared / union, 0.0).to(iou.dtype)
-    return iou
+    found = iou_of_pairs(a.index_select(0, row), b.index_select(0, column))
+    return found.new_zeros(len(a), len(b)).index_put((row, column), found)
+
+
+def iou_of_pairs(a: Float[Tensor, "pairs 5"], b: Float[Tensor, "pairs 5"]) -> Float[Tensor, "pairs"]:
+    """`rotated_iou` of each pair, computed in float64 and returned in the wider of the two types."""
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    at_once = _PAIRS_AT_ONCE if a.device.type == "cpu" else max(1, len(a))
+    parts = [
+        _iou(first.double(), second.double()).to(dtype)
+        for first, second in zip(a.split(at_once), b.split(at_once), strict=True)
+    ]
+    return torch.cat(parts) if parts else a.new_zeros(0, dtype=dtype)
+
+
+def _iou(a: Float[Tensor, "pairs 5"], b: Float[Tensor, "pairs 5"]) -> Float[Tensor, "pairs"]:
+    shared = _shared_area(a, b)
+    union = a[:, 2] * a[:, 3] + b[:, 2] * b[:, 3] - shared
+    return torch.where(union > 0, shared / union, 0.0)
 
 
 def _shared_area(a: Float[Tensor, "pairs 5"], b: Float[Tensor, "pairs 5"]) -> Float[Tensor, "pairs"]:

@@ -6,9 +6,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from dualdistill.data.tables import (
+    Attribute,
+    CalibratedSensor,
+    Category,
+    EgoPose,
+    Instance,
+    Log,
+    Map,
+    Sample,
+    SampleAnnotation,
+    SampleData,
+    Scene,
+    Sensor,
+    Visibility,
+)
+from dualdistill.data.write_tables import TableWriter, links
+from dualdistill.geometry.transforms import quaternion_from_rotation
 from dualdistill.structures import CAMERAS
 from dualdistill.synthetic.catalogue import attribute
-from dualdistill.synthetic.rig import Matrix, quaternion
+from dualdistill.synthetic.rig import Matrix
 from dualdistill.synthetic.scene import Observation, Recording, SceneRecord
 
 VERSION = "v1.0-trainval"
@@ -52,89 +71,81 @@ ATTRIBUTES = (
 )
 VISIBILITY = ("v0-40", "v40-60", "v60-80", "v80-100")
 
-TABLES = (
-    *("category", "attribute", "visibility", "sensor", "calibrated_sensor", "log", "map", "scene"),
-    *("sample", "sample_data", "ego_pose", "instance", "sample_annotation"),
-)
-
 Row = dict[str, Any]
 
 
 def write_tables(root: Path, records: Sequence[SceneRecord], seed: int) -> None:
     """Writes `VERSION`/*.json and `masks/instance_masks.json`."""
-    writer = _Tables(seed)
-    for record in records:
-        writer.add(record)
-    writer.close([record.log for record in records])
-    folder = root / VERSION
-    folder.mkdir(exist_ok=True)
-    for name, rows in writer.rows.items():
-        (folder / f"{name}.json").write_text(json.dumps(rows, indent=0) + "\n")
+    with TableWriter(root / VERSION) as tables:
+        writer = _Tables(tables, seed)
+        for record in records:
+            writer.add(record)
+        writer.close([record.log for record in records])
     (root / "masks" / "instance_masks.json").write_text(json.dumps(writer.masks, indent=0) + "\n")
 
 
 class _Tables:
-    """Rows so far, by table."""
+    """Records of scenes, on their way to the tables; instance masks so far."""
 
-    def __init__(self, seed: int):
-        self._seed = seed
-        self.rows: dict[str, list[Row]] = {name: [] for name in TABLES}
+    def __init__(self, tables: TableWriter, seed: int):
+        self._write, self._seed = tables.write, seed
         self.masks: list[Row] = []
         for name in CATEGORIES:
-            self._add("category", token=self._token("category", name), name=name, description="")
+            self._write(Category(token=self._token("category", name), name=name, description=""))
         for name in ATTRIBUTES:
-            self._add("attribute", token=self._token("attribute", name), name=name, description="")
+            self._write(Attribute(token=self._token("attribute", name), name=name, description=""))
         for number, level in enumerate(VISIBILITY, start=1):
             low, high = level.removeprefix("v").split("-")
             text = f"visibility of whole object is between {low} and {high}%"
-            self._add("visibility", token=str(number), level=level, description=text)
+            self._write(Visibility(token=str(number), level=level, description=text))
         for channel in (*CAMERAS, "LIDAR_TOP"):
             modality = "lidar" if channel == "LIDAR_TOP" else "camera"
-            self._add("sensor", token=self._token("sensor", channel), channel=channel, modality=modality)
+            self._write(Sensor(token=self._token("sensor", channel), channel=channel, modality=modality))
 
     def _token(self, *parts: object) -> str:
         """32 hexadecimal digits, the same for the same parts and seed."""
         text = "/".join(str(part) for part in (self._seed, *parts))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
-    def _add(self, table: str, **row: Any) -> None:
-        self.rows[table].append(row)
-
     def close(self, logs: Sequence[str]) -> None:
         """The map, which every log shares."""
-        self._add(
-            "map",
-            category="semantic_prior",
-            token=self._token("map"),
-            filename=MAP_FILE,
-            log_tokens=[self._token("log", log) for log in logs],
+        self._write(
+            Map(
+                category="semantic_prior",
+                token=self._token("map"),
+                filename=MAP_FILE,
+                log_tokens=[self._token("log", log) for log in logs],
+            )
         )
 
     def add(self, record: SceneRecord) -> None:
         """All rows of one scene."""
         scene = record.name
         samples = [self._token("sample", scene, frame) for frame in range(len(record.timestamps_us))]
-        self._add(
-            "log",
-            token=self._token("log", record.log),
-            logfile=record.log,
-            vehicle="synthetic",
-            date_captured="2020-09-13",
-            location="synthetic-town",
+        self._write(
+            Log(
+                token=self._token("log", record.log),
+                logfile=record.log,
+                vehicle="synthetic",
+                date_captured="2020-09-13",
+                location="synthetic-town",
+            )
         )
-        self._add(
-            "scene",
-            token=self._token("scene", scene),
-            log_token=self._token("log", record.log),
-            nbr_samples=len(samples),
-            first_sample_token=samples[0],
-            last_sample_token=samples[-1],
-            name=scene,
-            description=record.description,
+        self._write(
+            Scene(
+                token=self._token("scene", scene),
+                log_token=self._token("log", record.log),
+                nbr_samples=len(samples),
+                first_sample_token=samples[0],
+                last_sample_token=samples[-1],
+                name=scene,
+                description=record.description,
+            )
         )
         for number, (token, timestamp_us) in enumerate(zip(samples, record.timestamps_us, strict=True)):
-            row = {"token": token, "timestamp": timestamp_us, **_links(samples, number)}
-            self._add("sample", **row, scene_token=self._token("scene", scene))
+            scene_token = self._token("scene", scene)
+            row = Sample(token=token, timestamp=timestamp_us, **links(samples, number), scene_token=scene_token)
+            self._write(row)
         self._sensors(record)
         for channel in (*CAMERAS, "LIDAR_TOP"):
             self._chain(scene, [r for r in record.recordings if r.channel == channel], samples)
@@ -147,12 +158,13 @@ class _Tables:
     def _sensors(self, record: SceneRecord) -> None:
         mounts = [(c.channel, c.ego_from_camera, c.intrinsics.tolist()) for c in record.rig.cameras]
         for channel, matrix, intrinsics in [*mounts, ("LIDAR_TOP", record.rig.lidar.ego_from_lidar, [])]:
-            self._add(
-                "calibrated_sensor",
-                token=self._token("calibrated_sensor", record.name, channel),
-                sensor_token=self._token("sensor", channel),
-                **_pose(matrix),
-                camera_intrinsic=intrinsics,
+            self._write(
+                CalibratedSensor(
+                    token=self._token("calibrated_sensor", record.name, channel),
+                    sensor_token=self._token("sensor", channel),
+                    **_pose(matrix),
+                    camera_intrinsic=intrinsics,
+                )
             )
 
     def _chain(self, scene: str, recordings: list[Recording], samples: list[str]) -> None:
@@ -160,20 +172,21 @@ class _Tables:
         tokens = [self._token("sample_data", recording.filename) for recording in recordings]
         for number, (token, recording) in enumerate(zip(tokens, recordings, strict=True)):
             width, height = recording.size
-            self._add("ego_pose", token=token, timestamp=recording.timestamp_us, **_pose(recording.global_from_ego))
-            self._add(
-                "sample_data",
-                token=token,
-                sample_token=samples[recording.key_frame],
-                ego_pose_token=token,
-                calibrated_sensor_token=self._token("calibrated_sensor", scene, recording.channel),
-                timestamp=recording.timestamp_us,
-                fileformat="jpg" if width else "pcd",
-                is_key_frame=recording.is_key_frame,
-                height=height,
-                width=width,
-                filename=recording.filename,
-                **_links(tokens, number),
+            self._write(EgoPose(token=token, timestamp=recording.timestamp_us, **_pose(recording.global_from_ego)))
+            self._write(
+                SampleData(
+                    token=token,
+                    sample_token=samples[recording.key_frame],
+                    ego_pose_token=token,
+                    calibrated_sensor_token=self._token("calibrated_sensor", scene, recording.channel),
+                    timestamp=recording.timestamp_us,
+                    fileformat="jpg" if width else "pcd",
+                    is_key_frame=recording.is_key_frame,
+                    height=height,
+                    width=width,
+                    filename=recording.filename,
+                    **links(tokens, number),
+                )
             )
 
     def _instance(self, record: SceneRecord, number: int, seen: list[Observation], samples: list[str]) -> None:
@@ -182,27 +195,29 @@ class _Tables:
         tokens = [self._token("annotation", scene, number, observation.key_frame) for observation in seen]
         name = attribute(actor.category, actor.speed, parked=actor.parked)
         length, width, height = actor.size
-        self._add(
-            "instance",
-            token=instance,
-            category_token=self._token("category", actor.category),
-            nbr_annotations=len(seen),
-            first_annotation_token=tokens[0],
-            last_annotation_token=tokens[-1],
+        self._write(
+            Instance(
+                token=instance,
+                category_token=self._token("category", actor.category),
+                nbr_annotations=len(seen),
+                first_annotation_token=tokens[0],
+                last_annotation_token=tokens[-1],
+            )
         )
         for position, (token, observation) in enumerate(zip(tokens, seen, strict=True)):
-            self._add(
-                "sample_annotation",
-                token=token,
-                sample_token=samples[observation.key_frame],
-                instance_token=instance,
-                visibility_token=str(observation.visibility),
-                attribute_tokens=[] if name is None else [self._token("attribute", name)],
-                **_pose(observation.global_from_box),
-                size=[width, length, height],
-                **_links(tokens, position),
-                num_lidar_pts=observation.lidar_points,
-                num_radar_pts=0,
+            self._write(
+                SampleAnnotation(
+                    token=token,
+                    sample_token=samples[observation.key_frame],
+                    instance_token=instance,
+                    visibility_token=str(observation.visibility),
+                    attribute_tokens=[] if name is None else [self._token("attribute", name)],
+                    **_pose(observation.global_from_box),
+                    size=(width, length, height),
+                    **links(tokens, position),
+                    num_lidar_pts=observation.lidar_points,
+                    num_radar_pts=0,
+                )
             )
 
     def _masks(self, record: SceneRecord, samples: list[str]) -> None:
@@ -228,13 +243,6 @@ class _Tables:
             )
 
 
-def _links(tokens: list[str], number: int) -> Row:
-    """`prev` and `next` in a chain."""
-    return {
-        "prev": tokens[number - 1] if number > 0 else "",
-        "next": tokens[number + 1] if number + 1 < len(tokens) else "",
-    }
-
-
 def _pose(matrix: Matrix) -> Row:
-    return {"translation": matrix[:3, 3].tolist(), "rotation": quaternion(matrix[:3, :3])}
+    rotation = quaternion_from_rotation(torch.from_numpy(matrix[:3, :3]))
+    return {"translation": matrix[:3, 3].tolist(), "rotation": rotation.tolist()}

@@ -16,11 +16,12 @@ from dualdistill.data.splits import official_splits
 from dualdistill.errors import UserError
 from dualdistill.structures import CAMERAS
 from dualdistill.synthetic.config import SyntheticConfig
+from dualdistill.synthetic.raycast import require_embree
 from dualdistill.synthetic.scene import SceneRecord, play_scene
 from dualdistill.synthetic.tables import MAP_FILE, VERSION, write_tables
 
 GENERATOR_VERSION = 1
-"""Raised whenever the same config gives other bytes."""
+"""Raised whenever the same config gives other values; how tables are laid out does not count."""
 _FIRST_FREE_SCENE = 2000
 """nuScenes numbers its scenes up to 1110."""
 _STAMP, _UNFINISHED = "synthetic.json", "synthetic.unfinished"
@@ -39,12 +40,12 @@ def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, pro
     [{value, instance_token, category, pixels}]}. Value 0 is no instance; the token is empty for one never
     annotated.
 
-    `synthetic.json`, written last, says what the root was made from; a root that already holds `config` is
+    `synthetic.json`, written last, describes the origin of the root; a root that already holds `config` is
     left as it is, an unfinished one is redone. Equal configs give equal bytes, however many `workers`
     (processes). A world of more scenes than nuScenes has names its splits in a `splits.json` of its own.
 
     Raises:
-        UserError: if `root` holds anything else.
+        UserError: if `root` holds anything else, or embreex (extra `synthetic`) is not installed.
     """
     jobs = _jobs(root, config)
     if not _prepare(root, config):
@@ -96,6 +97,7 @@ def _prepare(root: Path, config: SyntheticConfig) -> bool:
             f"expected an empty folder for the synthetic world, but {root} holds files that did not come "
             "from here. Choose another folder."
         )
+    require_embree()
     root.mkdir(parents=True, exist_ok=True)
     (root / _UNFINISHED).touch()
     stamp.unlink(missing_ok=True)

@@ -15,11 +15,11 @@ from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
-from dualdistill.evaluate.export import detections_to_global
+from dualdistill.evaluate.detect import detect_all
 from dualdistill.evaluate.ground_truth import ground_truth_of_samples
 from dualdistill.evaluate.metrics import detection_metrics
-from dualdistill.evaluate.predict import predict
 from dualdistill.evaluate.records import Detections
+from dualdistill.evaluate.to_global import detections_to_global
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.ops.processes import number_of_processes
 
@@ -61,7 +61,7 @@ def validator(
 
     def validate(detector: nn.Module) -> dict[str, float]:
         modes = [(module, module.training) for module in detector.modules()]
-        found = predict(detector, loader, device=fabric.device)  # type: ignore[arg-type]
+        found = detect_all(detector, loader, device=fabric.device)  # type: ignore[arg-type]
         for module, training in modes:
             module.training = training
         parts = [

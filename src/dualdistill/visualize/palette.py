@@ -1,4 +1,4 @@
-"""The colours of every drawing, on light and dark paper; colour-blind eyes can tell the kinds apart."""
+"""Colours of every drawing and page, in a light and a dark theme; they stay distinct under colour blindness."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from dualdistill.structures import CLASSES
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Theme:
-    """One look: the paper, the ink on it, and what each kind of box is drawn in."""
+    """One theme: the background, the text on it, and a colour for each kind of box and curve."""
 
     paper: str
     ink: str
@@ -15,7 +15,11 @@ class Theme:
     muted: str
     """Ring labels and ticks; at least 4.5:1 on `paper`."""
     rule: str
-    """Range rings and frames."""
+    """Range rings, frames, and lines of tables."""
+    accent: str
+    """Links."""
+    tint: str
+    """Background of a table row under the pointer."""
     point_low: str
     """LiDAR points on the ground."""
     point_high: str
@@ -24,8 +28,15 @@ class Theme:
     teacher: str
     student: str
     distilled: str
+    other: str
+    """The fifth curve of a plot."""
     classes: dict[str, str] = field(default_factory=dict)
-    """Colour of each of `CLASSES`, for layers that carry none of their own."""
+    """Colour of each of `CLASSES`, for layers without a colour of their own."""
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """Colours of the curves in one plot, in order."""
+        return (self.teacher, self.student, self.distilled, self.truth, self.other, self.muted)
 
 
 _BRIGHT = (
@@ -58,12 +69,15 @@ LIGHT = Theme(
     ink="#1d2126",
     muted="#62686f",
     rule="#dcdfe3",
+    accent="#2f55c8",
+    tint="#f5f6f8",
     point_low="#c9ced4",
     point_high="#6d7680",
     truth="#00905a",
     teacher="#b86e00",
     student="#c8412b",
     distilled="#3657d6",
+    other="#8a3ea8",
     classes=dict(zip(CLASSES, _DEEP, strict=True)),
 )
 DARK = Theme(
@@ -71,12 +85,15 @@ DARK = Theme(
     ink="#e8eaed",
     muted="#9aa1a9",
     rule="#33383f",
+    accent="#9db2ff",
+    tint="#1e2227",
     point_low="#414850",
     point_high="#a9b2bc",
     truth="#35d07f",
     teacher="#f2b04a",
     student="#ff7d66",
     distilled="#8ea6ff",
+    other="#cf9be6",
     classes=dict(zip(CLASSES, _BRIGHT, strict=True)),
 )
-"""Also what is drawn on photographs, whatever the page around them: bright lines read best there."""
+"""Also used on camera images in every theme, since bright lines are the most legible there."""

@@ -1,10 +1,9 @@
-"""How raw, painted and virtual points share a row of numbers (docs/methods/mvp.md#columns).
+"""Columns of raw, painted and virtual points in one array (docs/methods/mvp.md#columns).
 
-    distillbev:         x y z | intensity, -1 for virtual | ten classes | score | flag | time lag
-    centerpoint, split: x y z | ten classes (raw: intensity, nine ones) | score | flag | time lag
+    distillbev:  x y z | intensity, -1 for virtual | ten classes | score | flag | time lag
+    centerpoint: x y z | ten classes (raw: intensity, nine ones) | score | flag | time lag
 
-Raw points have ones for classes and score. The flag is +1 for raw, 0 for painted, -1 for virtual points in the
-`split` layout; in the other two, which pillar networks read, 1 for virtual points and 0 for all others.
+Raw points have ones for classes and score. The flag is 1 for virtual points and 0 for all others.
 """
 
 from typing import Literal
@@ -16,14 +15,10 @@ from torch import Tensor
 from dualdistill.data.virtual_points.complete import CompletedSweep
 from dualdistill.data.virtual_points.masks import LABEL_CHANNELS
 
-PointLayout = Literal["distillbev", "centerpoint", "split"]
-
-RAW, PAINTED, VIRTUAL = 1.0, 0.0, -1.0
-FLAG, LAG = -2, -1
-"""Columns, from the end."""
+PointLayout = Literal["distillbev", "centerpoint"]
 
 NO_INTENSITY = -1.0
-"""Of virtual points."""
+"""Intensity of virtual points."""
 
 
 def laid_out(
@@ -36,13 +31,13 @@ def laid_out(
 ) -> Float[Tensor, "all_points chan"]:
     """Raw, painted and virtual points of one sweep, in this order, still in the sweep's own frame.
 
-    A painted point is a copy: the raw one stays.
+    Painted points are copies: the raw points stay.
 
     Args:
-        points: As `read_points` gives them.
+        points: x, y, z (metres), intensity, ring, from `read_points`.
         lag: Seconds before the key frame.
         ring_leak: Keep the ring index in the first class column of raw points, as the sweeps of the released
-            DistillBEV do by accident (never its key frames).
+            DistillBEV do by accident (not its key frames).
     """
     ones = points.new_ones(len(points), LABEL_CHANNELS)
     if ring_leak:
@@ -55,16 +50,8 @@ def laid_out(
     else:
         raw = torch.cat([points[:, :4], ones[:, 1:]], dim=1)
         painted = torch.cat([painted[:, :3], painted[:, 4:]], dim=1)
-    cloud = torch.cat([_flagged(raw, RAW, lag), _flagged(painted, PAINTED, lag), _flagged(virtual, VIRTUAL, lag)])
-    return cloud if layout == "split" else pillar_flags(cloud)
+    return torch.cat([_flagged(raw, 0.0, lag), _flagged(painted, 0.0, lag), _flagged(virtual, 1.0, lag)])
 
 
 def _flagged(points: Float[Tensor, "points _"], flag: float, lag: float) -> Float[Tensor, "points chan"]:
     return torch.cat([points, points.new_tensor([[flag, lag]]).expand(len(points), 2)], dim=1)
-
-
-def pillar_flags(points: Float[Tensor, "points chan"]) -> Float[Tensor, "points chan"]:
-    """The same points with flag 1 for virtual and 0 for all others; raw and painted stay apart by their ones."""
-    points = points.clone()
-    points[:, FLAG] = (points[:, FLAG] == VIRTUAL).to(points.dtype)
-    return points

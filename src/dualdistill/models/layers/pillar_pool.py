@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.ops.integers import group_sizes, stable_order
 from dualdistill.ops.linear_max import linear_max
-from dualdistill.ops.order import stable_order
 from dualdistill.ops.voxelize import Pillars
 
 
@@ -32,9 +32,9 @@ def pool_split(
         norm: Over points, in training of their own statistics, which it keeps a running mean of.
     """
     order = stable_order(pillars.pillar, len(pillars))
-    size = torch.bincount(pillars.pillar, minlength=len(pillars))
+    size = group_sizes(pillars.pillar, len(pillars))
     start = size.cumsum(0) - size
-    middle = (pillars.cells[:, [2, 1]] + 0.5) * grid.cell + raw.new_tensor([grid.x_min, grid.y_min])
+    middle = pillars.centers(grid)
     point = raw.index_select(0, pillars.kept.index_select(0, order))
     point[:, :2] -= middle.repeat_interleave(size, dim=0, output_size=len(point))
     mean = torch.segment_reduce(point, "mean", lengths=size, axis=0, unsafe=True)

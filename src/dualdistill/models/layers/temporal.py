@@ -26,19 +26,11 @@ def warp_previous(
     """
     with torch.autocast(previous.device.type, enabled=False):
         inset = 0.5 if anchor == "center" else 0.0
-        cells = torch.stack(
-            torch.meshgrid(
-                torch.arange(grid.width, device=previous.device) + inset,
-                torch.arange(grid.height, device=previous.device) + inset,
-                indexing="xy",
-            ),
-            dim=-1,
-        )
-        xy = cells * grid.cell + cells.new_tensor([grid.x_min, grid.y_min])
+        x = (torch.arange(grid.width, device=previous.device) + inset) * grid.cell + grid.x_min
+        y = (torch.arange(grid.height, device=previous.device) + inset) * grid.cell + grid.y_min
+        xy = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
         motion = previous_from_current.float()
         xy_then = torch.einsum("bij,yxj->byxi", motion[:, :2, :2], xy) + motion[:, None, None, :2, 3]
-        index = grid.coordinates(xy_then) - inset  # integers at the anchors
-        last = index.new_tensor([grid.width - 1, grid.height - 1])
-        return F.grid_sample(
-            previous.float(), 2 * index / last - 1, mode="bilinear", padding_mode="zeros", align_corners=True
-        )
+        column, row = (2 * (grid.coordinates(xy_then) - inset)).unbind(dim=-1)  # twice; integers at the anchors
+        place = torch.stack([column / (grid.width - 1), row / (grid.height - 1)], dim=-1) - 1
+        return F.grid_sample(previous.float(), place, mode="bilinear", padding_mode="zeros", align_corners=True)

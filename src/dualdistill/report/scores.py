@@ -1,0 +1,172 @@
+"""The scores of one model, and the tables made of them."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dualdistill.report.table import Column, Table, Value
+
+TP_ERRORS = {
+    "trans_err": "mATE",
+    "scale_err": "mASE",
+    "orient_err": "mAOE",
+    "vel_err": "mAVE",
+    "attr_err": "mAAE",
+}
+"""The five true-positive errors: key of the nuScenes devkit, and common name."""
+
+SCORES = ("mean_ap", "nd_score", *TP_ERRORS)
+"""Fields of `ResultRow` that an evaluation yields."""
+
+PERCENT: dict[str, Any] = {"digits": 1, "scale": 100.0}
+"""Format of a score in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultRow:
+    """Scores of one model under the names of the nuScenes devkit; None for what is unknown."""
+
+    name: str
+    teacher: str | None = None
+    is_teacher: bool = False
+    """Whether the model is shown for reference only and does not compete for best values."""
+    mean_ap: float | None = None
+    """mAP, in [0, 1]."""
+    nd_score: float | None = None
+    """NDS, in [0, 1]."""
+    trans_err: float | None = None
+    """mATE, metres."""
+    scale_err: float | None = None
+    """mASE, 1 - IoU."""
+    orient_err: float | None = None
+    """mAOE, radians."""
+    vel_err: float | None = None
+    """mAVE, metres a second."""
+    attr_err: float | None = None
+    """mAAE, 1 - accuracy."""
+    gain_mean_ap: float | None = None
+    """Difference in mAP to the baseline."""
+    gain_nd_score: float | None = None
+    published_mean_ap: float | None = None
+    """Result in the literature, in [0, 1]."""
+    published_nd_score: float | None = None
+    steps: int | None = None
+    seeds: int | None = None
+    """Number of runs that were averaged."""
+    spread: Mapping[str, float] = field(default_factory=dict)
+    """Standard deviation over the runs, by field."""
+
+    @classmethod
+    def from_metrics(cls, name: str, metrics: Mapping[str, Any], **known: Any) -> "ResultRow":
+        """A row from the metrics of an evaluation (keys of the devkit's `metrics_summary.json`).
+
+        Args:
+            known: Other fields of the row.
+        """
+        errors = metrics.get("tp_errors", {})
+        scores = {"mean_ap": metrics["mean_ap"], "nd_score": metrics["nd_score"]}
+        scores |= {key: errors.get(key) for key in TP_ERRORS}
+        known |= {key: _known(value) for key, value in scores.items()}
+        return cls(name=name, **known)
+
+    @classmethod
+    def mean_of(cls, rows: Sequence["ResultRow"]) -> "ResultRow":
+        """One row for several seeds of one experiment: means, and sample standard deviations.
+
+        All other fields are those of the first row.
+
+        Raises:
+            ValueError: for no rows.
+        """
+        if not rows:
+            raise ValueError("a mean needs at least one row, got none")
+        fields = (*SCORES, "gain_mean_ap", "gain_nd_score")
+        values = {key: [v for row in rows if (v := _known(getattr(row, key))) is not None] for key in fields}
+        known = {key: some for key, some in values.items() if some}
+        means: dict[str, Any] = {key: statistics.fmean(some) for key, some in known.items()}
+        spread = {key: statistics.stdev(some) for key, some in known.items() if len(some) > 1}
+        return replace(rows[0], **means, spread=spread, seeds=len(rows))
+
+    def gaining_over(self, baseline: "ResultRow") -> "ResultRow":
+        """This row with its gain in mAP and NDS over `baseline`."""
+        return replace(
+            self,
+            gain_mean_ap=_difference(self.mean_ap, baseline.mean_ap),
+            gain_nd_score=_difference(self.nd_score, baseline.nd_score),
+        )
+
+    def values(self) -> dict[str, float | int | str | None]:
+        """Column values by name."""
+        hidden = {"spread", "is_teacher"}
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
+
+
+def results_table(rows: Sequence[ResultRow], title: str = "") -> Table:
+    """The main table: one row per model; columns without any value are left out.
+
+    mAP, NDS and gains in percent and percentage points; errors in their own units (metres, 1 - IoU, radians,
+    m/s, 1 - accuracy). Teachers do not compete for the best value.
+    """
+    if not rows:
+        raise ValueError("a results table needs at least one row, got none")
+    columns = [
+        Column(key="name", title="Model"),
+        Column(key="teacher", title="Teacher", side=True),
+        Column(key="mean_ap", title="mAP", better="up", **PERCENT),
+        Column(key="nd_score", title="NDS", better="up", **PERCENT),
+        *(Column(key=key, title=title_, digits=3, better="down") for key, title_ in TP_ERRORS.items()),
+        Column(key="gain_mean_ap", title="Δ mAP", signed=True, **PERCENT),
+        Column(key="gain_nd_score", title="Δ NDS", signed=True, **PERCENT),
+        Column(key="published_mean_ap", title="mAP publ.", **PERCENT, side=True),
+        Column(key="published_nd_score", title="NDS publ.", **PERCENT, side=True),
+        Column(key="steps", title="Steps", side=True),
+        Column(key="seeds", title="Seeds", side=True),
+    ]
+    values = [row.values() for row in rows]
+    return Table(
+        columns=filled(columns, values),
+        rows=tuple(values),
+        spreads=tuple(row.spread for row in rows),
+        ranked=tuple(not row.is_teacher for row in rows),
+        title=title,
+    )
+
+
+def class_table(average_precisions: Mapping[str, Mapping[str, float]], title: str = "") -> Table:
+    """AP (percent) by class: one row per class in the order of the first model, one column per model, the mean last.
+
+    Args:
+        average_precisions: AP in [0, 1] of each class (averaged over the distance thresholds), by model.
+    """
+    models = list(average_precisions)
+    classes = list(dict.fromkeys(name for values in average_precisions.values() for name in values))
+    columns = [
+        Column(key="class", title="Class"),
+        *(Column(key=model, title=model, **PERCENT) for model in models),
+    ]
+    rows: list[dict[str, Value]] = [
+        {"class": name.replace("_", " "), **{model: average_precisions[model].get(name) for model in models}}
+        for name in classes
+    ]
+    means = {model: _mean(list(average_precisions[model].values())) for model in models}
+    return Table(columns=tuple(columns), rows=(*rows, {"class": "mean", **means}), title=title, summary=True)
+
+
+def filled(columns: Sequence[Column], values: Sequence[Mapping[str, Value]]) -> tuple[Column, ...]:
+    """The columns for which at least one row has a value."""
+    return tuple(column for column in columns if any(value.get(column.key) is not None for value in values))
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,173 @@
+"""The results page: one figure, a table a budget, the published claims one by one. Made from the result file alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+
+from dualdistill.recipes.published import PUBLISHED
+from studies.design import CLAIMS, STUDENT, Claim, Row, Study
+from studies.stats import Difference, difference, holm, scores, verdict
+
+mpl.use("agg")
+from matplotlib import pyplot as plt
+
+Runs = Mapping[str, Any]
+COLOURS = ("#b86e00", "#c8412b", "#3657d6", "#00905a", "#8a3ea8", "#62686f", "#0091a8", "#7a5c3e", "#d65c9e")
+
+
+def write_page(study: Study, results: Mapping[str, Any], docs: Path) -> Path:
+    """`results.md` and its figure in `docs`; returns the page."""
+    runs = results["runs"]
+    figure = docs / "images" / f"{study.name}-gain.svg"
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    draw_gains(study, runs, figure)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
+    )  # fmt: skip
+    text = environment.get_template(f"{study.name}.md.j2").render(
+        study=study,
+        figure=figure.relative_to(docs).as_posix(),
+        networks=results["networks"],
+        tables={budget: method_table(study, runs, budget) for budget in budgets_of(study, runs)},
+        claims=claim_table(study, runs),
+        progress=progress(study, runs),
+        hours=sum(each["cpu_seconds"] for part in ("runs", "networks") for each in results[part].values()) / 3600,
+        cpus=sorted({each["cpu"] for each in runs.values()}),
+        commits=sorted({str(each["commit"])[:10] for each in runs.values()}),
+        count=len(runs),
+    )
+    page = docs / "results.md"
+    page.write_text(text)
+    return page
+
+
+def write_readme(study: Study, results: Mapping[str, Any], readme: Path) -> None:
+    """Put the table of the budget with most runs between the README's markers, the published gains beside it."""
+    runs, (begin, end) = results["runs"], (f"<!-- study {study.name}: {which} -->" for which in ("begin", "end"))
+    budget = max(budgets_of(study, runs), key=lambda each: progress(study, runs)[each][0])
+    lines = ["| Method | Seeds | mAP | to student | to head alone | publ. |", "|---|--:|--:|---|---|--:|"]
+    for row in study.rows:
+        if found := scores(runs, row.key, budget, "mean_ap"):
+            gains = (_gain(runs, row, reference, budget, "mean_ap") for reference in (STUDENT, row.control))
+            lines.append("| " + " | ".join([row.name, str(len(found)), _mean(found), *gains, _published(row)]) + " |")
+    caption = (
+        f"{budget:,} training samples, mAP in percent on held-out synthetic scenes; paired differences with 95 % "
+        "intervals over seeds where there are several; publ.: gain on nuScenes val in the literature, not measured here."
+    )
+    text = readme.read_text()
+    before, after = text[: text.index(begin) + len(begin)], text[text.index(end) :]
+    readme.write_text("\n".join([before, *lines, "", caption, after]))
+
+
+def budgets_of(study: Study, runs: Runs) -> list[int]:
+    """Budgets with at least one run, rising."""
+    there = {int(key.split("/")[1]) for key in runs}
+    return [budget for budget in sorted(study.seeds) if budget in there]
+
+
+def progress(study: Study, runs: Runs) -> dict[int, tuple[int, int]]:
+    """Runs that are done, and runs in all, of each budget."""
+    jobs = list(study.jobs())
+    return {
+        budget: (
+            sum(job.key in runs for job in jobs if job.budget == budget),
+            sum(job.budget == budget for job in jobs),
+        )
+        for budget in sorted(study.seeds)
+    }
+
+
+def method_table(study: Study, runs: Runs, budget: int) -> str:
+    """Scores of each row, and its gain over the student alone and over the inherited head alone."""
+    lines = [
+        "| Method | Seeds | mAP | NDS "
+        "| Δ mAP to student | to head alone | Δ NDS to student | to head alone | publ. Δ mAP |",
+        "|---|--:|--:|--:|---|---|---|---|--:|",
+    ]
+    for row in study.rows:
+        found = scores(runs, row.key, budget, "mean_ap")
+        if not found:
+            continue
+        cells = [row.name, str(len(found))]
+        cells += [_mean(scores(runs, row.key, budget, metric)) for metric in ("mean_ap", "nd_score")]
+        for metric in ("mean_ap", "nd_score"):
+            cells += [_gain(runs, row, reference, budget, metric) for reference in (STUDENT, row.control)]
+        lines.append("| " + " | ".join([*cells, _published(row)]) + " |")
+    return "\n".join(lines)
+
+
+def claim_table(study: Study, runs: Runs) -> str:
+    """Each claim at each budget, Holm-corrected over the claims of a budget."""
+    lines = ["| Claim | Samples | Δ mAP | p (Holm) | |", "|---|--:|---|--:|---|"]
+    known = {row.key for row in study.rows}
+    claims = [claim for claim in CLAIMS if {claim.better, claim.worse} <= known]
+    table: dict[Claim, list[str]] = {claim: [] for claim in claims}
+    for budget in budgets_of(study, runs):
+        found = {claim: difference(runs, claim.better, claim.worse, budget) for claim in claims}
+        tested = [claim for claim in claims if (d := found[claim]) is not None and d.p is not None]
+        corrected = dict(zip(tested, holm([found[claim].p for claim in tested]), strict=True))  # type: ignore[union-attr,misc]
+        for claim in claims:
+            if found[claim] is None:
+                continue
+            p = corrected.get(claim)
+            cells = [claim.text, f"{budget:,}", _interval(found[claim]), "–" if p is None else f"{p:.3f}"]
+            table[claim].append("| " + " | ".join([*cells, verdict(found[claim], p)]) + " |")
+    return "\n".join(lines + [line for claim in claims for line in table[claim]])
+
+
+def draw_gains(study: Study, runs: Runs, path: Path) -> None:
+    """Gain in mAP against samples seen: over the student alone, and over the inherited head alone."""
+    plt.rcParams.update({"font.size": 9, "svg.hashsalt": study.name, "svg.fonttype": "path"})
+    figure, panels = plt.subplots(1, 2, figsize=(9.5, 4.2), sharey=True, layout="constrained")
+    budgets = budgets_of(study, runs)
+    for panel, title in zip(panels, ("over the student alone", "over the teacher's head alone"), strict=True):
+        colours = dict(zip((row.key for row in study.rows if row.control), COLOURS * 2, strict=False))
+        for row in study.rows:
+            reference = STUDENT if panel is panels[0] else row.control
+            if row.control is None or reference is None:
+                continue
+            found = {b: d for b in budgets if (d := difference(runs, row.key, reference, b)) is not None}
+            if not found:
+                continue
+            means = [d.mean for d in found.values()]
+            style = "--" if row.teacher == "mvp" else "-"
+            panel.plot([*found], means, style, color=colours[row.key], marker="o", markersize=3, label=row.name)
+            low, high = ([pick(d.by_seed.values()) for d in found.values()] for pick in (min, max))
+            panel.fill_between([*found], low, high, color=colours[row.key], alpha=0.12, linewidth=0)
+        panel.axhline(0, color="#62686f", linewidth=0.8)
+        panel.set(title=title, xlabel="training samples", xscale="log")
+        panel.set_xticks(budgets, [f"{budget:,}" for budget in budgets])
+        panel.minorticks_off()
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("gain in mAP, points")
+    panels[1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _mean(by_seed: Mapping[int, float]) -> str:
+    return f"{sum(by_seed.values()) / len(by_seed):.1f}" if by_seed else "–"
+
+
+def _gain(runs: Runs, row: Row, reference: str | None, budget: int, metric: str) -> str:
+    if reference is None or reference == row.key:
+        return "–"
+    return _interval(difference(runs, row.key, reference, budget, metric))
+
+
+def _interval(value: Difference | None) -> str:
+    if value is None:
+        return "–"
+    text = f"{value.mean:+.1f}"
+    text = f"{text} [{value.interval[0]:+.1f}, {value.interval[1]:+.1f}]" if value.interval else text
+    return text.replace("-", "−")
+
+
+def _published(row: Row) -> str:
+    """Published gain over the published student, of the recipe of that name at full size."""
+    here = PUBLISHED.get(row.key)
+    return "–" if here is None or row.key == STUDENT else f"{here.mean_ap - PUBLISHED[STUDENT].mean_ap:+.1f}"
