@@ -53,7 +53,7 @@ def broken(run, path, role):
     (path / "finished.json").unlink()
     shutil.rmtree(path / "checkpoints" / "step_000003")
     RunFolder(path).point("last", "step_000002")
-    assert (path / "checkpoints" / "last" / f"{role}.safetensors").is_file()
+    assert (RunFolder(path).checkpoint() / f"{role}.safetensors").is_file()
     return path
 
 
