@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from dualdistill.geometry.boxes import footprints
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.ops.constants import constant
 from dualdistill.ops.focal import probability
 from dualdistill.structures import Boxes
 
@@ -56,15 +57,15 @@ def box_indices_of_batch(
     device, count, (height, width) = rectangles.device, len(rectangles), grid.shape
     index = torch.full((len(boxes) * height * width + 1,), count, device=device)
     if count:
-        counts = torch.tensor([len(sample) for sample in boxes], device=device)
+        counts = constant([len(sample) for sample in boxes], device)
         sample = torch.repeat_interleave(torch.arange(len(boxes), device=device), counts, output_size=count)
         center, size, yaw = rectangles[:, None, :2], rectangles[:, 2:4, None, None], rectangles[:, 4, None, None]
         # One more for the cell that the centre is rounded down to.
         reach = int((rectangles[:, 2:4].norm(dim=1).max() / 2 / grid.cell).ceil()) + 1
         offset = torch.arange(-reach, reach + 1, device=device)[:, None]
-        low = rectangles.new_tensor([grid.x_min, grid.y_min])
+        low = constant([grid.x_min, grid.y_min], device, torch.double)
         cell = ((center - low) / grid.cell).floor().long() + offset  # boxes window 2, column and row
-        on_map = (cell >= 0) & (cell < cell.new_tensor([width, height]))
+        on_map = (cell >= 0) & (cell < constant([width, height], device))
         dx, dy = (low + (cell + (0.5 if test_point == "center" else 0.0)) * grid.cell - center).unbind(dim=2)
         dx, dy = dx[:, None, :], dy[:, :, None]
         inside = on_map[:, None, :, 0] & on_map[:, :, None, 1]  # boxes row column
