@@ -73,7 +73,7 @@ def test_the_account_is_printed_one_line_a_layer(tmp_path, console):
 
 def test_a_students_experiment_is_the_full_size_recipe_with_its_frames_and_images():
     config = official_bevdepth(frames=1, released=True)
-    conversion = Conversion(family="", config=config, state={}, account=(), boxes="new")
+    conversion = Conversion(family="", config=config, state={}, mapping=(), boxes="new")
     experiment = experiment_for(conversion, {"backbone.frustum": torch.zeros(112, 32, 88, 4)})
     assert experiment.student == config
     assert (experiment.data.num_frames, experiment.data.image_size, experiment.data.bev_frame) == (
