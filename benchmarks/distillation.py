@@ -92,7 +92,7 @@ def distiller_rows(lesson: Lesson, setting: str, *, repeats: int) -> list[Row]:
     scales: dict[str, Tensor] = {}
 
     def compute(losses_of: Callable[[BevOutput, BevOutput, Targets], Losses]) -> dict[str, Tensor]:
-        maps = {"neck": student.neck} | {f"stage{n}": student.stages[n] for n in lesson.config.student_stages}
+        maps = {"neck": student.neck} | {f"stage{n}": student.stages[n] for n in (1, 2)}
         for leaf in (*maps.values(), *distiller.parameters()):
             leaf.grad = None
         losses = losses_of(teacher, student, targets)
@@ -142,7 +142,7 @@ def step_rows(lesson: Lesson, setting: str, *, repeats: int) -> list[Row]:
 
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         answer = lesson.teacher(lesson.batch)
-        cache = TeacherCache.under(Path(folder), {}, answer, lesson.config.reads, "bf16")
+        cache = TeacherCache.under(Path(folder), {}, answer, lesson.config.requires.teacher_maps or (), "bf16")
         cache.write(lesson.batch, answer)
         network = lesson.teacher.module
         assert isinstance(network, CenterPoint)

@@ -83,7 +83,7 @@ def _in_process(script: list[str], environment: dict[str, str]) -> dict[str, flo
 
 
 class _Looks(Dataset[tuple[float, float]]):
-    """One item: memory that is nobody else's (MiB), and seconds, after everything about all samples was read."""
+    """One item: private memory (MiB) and seconds after everything about all samples was read."""
 
     def __init__(self, index: NuscenesIndex):
         self.index = index

@@ -113,7 +113,7 @@ def flat_cells(raw: Tensor) -> Tensor:
 
 def _forms(encoder: PillarEncoder, points: Points) -> dict[str, Callable[[], Tensor]]:
     def grouped() -> Pillars:
-        return dynamic_voxelize(points.features[:, :3], points.sample, GRID, Z_RANGE)
+        return dynamic_voxelize(points.features[:, :3], points.sample, GRID, Z_RANGE, 1)
 
     def plain() -> Tensor:
         pillars = grouped()

@@ -9,6 +9,8 @@ from hypothesis import settings
 
 from dualdistill.synthetic import TINY, make_synthetic
 
+REPOSITORY = Path(__file__).parents[1]
+
 # A busy machine is not a failing law.
 settings.register_profile("dualdistill", deadline=None)
 settings.load_profile("dualdistill")

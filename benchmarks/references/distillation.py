@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dualdistill.distill.align import Aoa
-from dualdistill.distill.crd import HeadCriterion
+from dualdistill.distill.criterion import HeadCriterion
 from dualdistill.distill.dualdistill import NECK, DualDistill
 from dualdistill.distill.mfd import LevelMimic, RegionConfig
 from dualdistill.distill.orthogonal import householder
@@ -25,11 +25,13 @@ from dualdistill.structures import BevOutput, Boxes, Losses, Targets
 
 def released_losses(distiller: DualDistill, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses:
     """What `distiller` returns for its default configuration, as long as its projectors are where they started."""
-    config, mimic = distiller.config, distiller.mimic
+    mfd, crd, mimic = distiller.config.mfd, distiller.config.crd, distiller.mimic
+    assert mfd is not None
+    assert mfd.false_positives is not None
+    assert crd is not None
     assert mimic is not None
-    assert distiller.judge is not None
-    theirs = dict(zip(config.levels, (*(teacher.stages[s] for s in config.teacher_stages), teacher.neck), strict=True))
-    ours = dict(zip(config.levels, (*(student.stages[s] for s in config.student_stages), student.neck), strict=True))
+    assert distiller.criterion is not None
+    theirs, ours = mfd.maps(teacher, mfd.teacher_stages), mfd.maps(student, mfd.student_stages)
     losses: Losses = {}
     aligned = {**ours}
     for level, here in ours.items():
@@ -37,14 +39,16 @@ def released_losses(distiller: DualDistill, teacher: BevOutput, student: BevOutp
         aligned[level] = _aoa(align, here) if isinstance(align, Aoa) else align(here)
         scale = _object_scale(targets.boxes, mimic.grids[level]).to(here.device)
         unfounded = torch.zeros_like(scale, dtype=torch.bool)
-        if level in config.false_positive_levels:
+        if level in mfd.false_positives.levels:
             unfounded = false_positives(targets.heatmap, teacher.predictions.heatmap, scale > 0)
         part = mimic.levels[level]
         assert isinstance(part, LevelMimic)
-        terms = _level(part, config.regions, theirs[level].detach(), aligned[level], scale, unfounded)
-        losses |= {f"mfd/{level}/{name}": terms[name] for name in terms if f"mfd/{level}/{name}" in config.weights}
-    crd = _responses(teacher, aligned[NECK], distiller.judge, config.crd_temperature)
-    return losses | {f"crd/{name}": loss for name, loss in crd.items()}
+        terms = _level(part, mfd.regions, theirs[level].detach(), aligned[level], scale, unfounded)
+        losses |= {
+            f"mfd/{level}/{name}": terms[name] for name in terms if f"mfd/{level}/{name}" in distiller.config.weights
+        }
+    responses = _responses(teacher, aligned[NECK], distiller.criterion, crd.temperature)
+    return losses | {f"crd/{name}": loss for name, loss in responses.items()}
 
 
 def _aoa(align: Aoa, features: Tensor) -> Float[Tensor, "batch chan y x"]:
@@ -87,7 +91,8 @@ def _level(
     for features in (teacher, aligned.detach()):
         strength = (features.abs().mean(dim=1) / config.spatial_temperature).flatten(1).softmax(dim=1)
         attention = attention + strength.view(batch, 1, height, width) * height * width / 2
-    channels = (teacher.abs().mean(dim=(2, 3), keepdim=True) / config.channel_temperature).softmax(dim=1) * chan
+    assert part.channel_temperature is not None
+    channels = (teacher.abs().mean(dim=(2, 3), keepdim=True) / part.channel_temperature).softmax(dim=1) * chan
     share = unfounded / unfounded.sum(dim=(2, 3), keepdim=True).clamp(min=1)
     return {
         "foreground": ((aligned - teacher) ** 2 * objects * both * attention).sum() / batch,
@@ -97,6 +102,6 @@ def _level(
     }
 
 
-def _responses(teacher: BevOutput, aligned: Tensor, judge: HeadCriterion, temperature: float) -> Losses:
-    boxes = judge.pseudo_boxes(teacher.predictions, temperature)
-    return judge.losses(teacher.head(aligned), boxes)
+def _responses(teacher: BevOutput, aligned: Tensor, criterion: HeadCriterion, temperature: float) -> Losses:
+    boxes = criterion.pseudo_boxes(teacher.predictions, temperature)
+    return criterion.losses(teacher.head(aligned), boxes)

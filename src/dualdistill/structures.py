@@ -1,4 +1,4 @@
-"""The shared words: records in which the rooms of this project meet.
+"""Records that detectors, distillers, data and evaluation share.
 
 Frames. A *BEV frame* is the right-handed metric frame a detector works in: the key frame's LIDAR_TOP (x right,
 y forward, z up) for everything that distils, the key frame's ego frame for the official BEVDepth preset. With BEV
@@ -31,6 +31,9 @@ TASKS = (
 CLASSES = tuple(name for task in TASKS for name in task)
 """Detector class order: label ids 0 to 9, the `klass` axis of every heat map."""
 
+TASK_OF_CLASS = tuple(task for task, names in enumerate(TASKS) for _ in names)
+"""Index into `TASKS` of each of `CLASSES`."""
+
 Losses = dict[str, Float[Tensor, ""]]
 """Unweighted scalar losses by name."""
 
@@ -41,20 +44,28 @@ RecordT = TypeVar("RecordT", bound="_Movable")
 class _Movable:
     """A record whose tensors move to a device together, nested records and tuples included."""
 
-    def to(self: RecordT, device: torch.device | str) -> RecordT:
-        def moved(value: Any) -> Any:
+    def to(self: RecordT, device: torch.device | str, *, non_blocking: bool = False) -> RecordT:
+        """The record on a device; `non_blocking` lets the host go on while pinned memory is copied."""
+        return self._each(lambda value: value.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self: RecordT) -> RecordT:
+        """The record in page-locked memory, from where a GPU copies on its own; loaders call it."""
+        return self._each(lambda value: value.pin_memory())
+
+    def _each(self: RecordT, change: Callable[[Any], Any]) -> RecordT:
+        def changed(value: Any) -> Any:
             if isinstance(value, Tensor | _Movable):
-                return value.to(device)
+                return change(value)
             if isinstance(value, tuple):
-                return tuple(moved(item) for item in value)
+                return tuple(changed(item) for item in value)
             return value
 
-        return replace(self, **{f.name: moved(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var, arg-type]
+        return replace(self, **{f.name: changed(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var, arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Boxes(_Movable):
-    """Upright 3D boxes of one sample, in one frame (which one, the owner says)."""
+    """Upright 3D boxes of one sample, in one frame (named where they are used)."""
 
     center: Float[Tensor, "boxes 3"]
     """Gravity centre, metres."""
@@ -101,12 +112,12 @@ class Points(_Movable):
 
 @dataclass(frozen=True, kw_only=True)
 class Cameras(_Movable):
-    """What the cameras saw. Axis `frame`: 0 is the current key frame, 1 the adjacent earlier one (if there is one)."""
+    """Camera images and geometry. Axis `frame`: 0 is the current key frame, 1 the adjacent earlier one (if any)."""
 
     images: UInt8[Tensor, "batch frame cam 3 h w"]
     """RGB, after image augmentation, not normalised."""
     intrinsics: Float[Tensor, "batch frame cam 3 3"]
-    """Of the original image, pixels."""
+    """Intrinsics of the original image, pixels."""
     augmented_from_image: Float[Tensor, "batch frame cam 4 4"]
     """Image augmentation: maps (u, v, depth, 1) of the original image to the network image; depth is untouched."""
     bev_from_camera: Float[Tensor, "batch frame cam 4 4"]
@@ -114,12 +125,12 @@ class Cameras(_Movable):
     previous_from_current: Float[Tensor, "batch 4 4"]
     """Augmented BEV frame now to augmented BEV frame then (ego motion); identity with one frame or no earlier one."""
     frame_gap: Float[Tensor, "batch"]
-    """Seconds between the two frames; 1/12 where the current frame had to stand in for an earlier one."""
+    """Seconds between the two frames; 1/12 where the current frame replaces a missing earlier one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleMeta:
-    """Who a sample is, and how its BEV frame (before augmentation) lies in the world."""
+    """Identity of a sample, and the pose of its BEV frame (before augmentation) in the world."""
 
     token: str
     timestamp_us: int
@@ -131,17 +142,17 @@ class SampleMeta:
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceMap(_Movable):
-    """Objects seen in each image, told apart cell by cell of its features, after image augmentation."""
+    """Class and instance of the object in each cell of the image features, after image augmentation."""
 
     klass: Int[Tensor, "batch cam h w"]
     """Index into `CLASSES` of the object in front; -1 where there is none."""
     instance: Int[Tensor, "batch cam h w"]
-    """Number (from 0) of that object in its image; of no meaning where there is none."""
+    """Number (from 0) of that object in its image; undefined where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch(_Movable):
-    """Samples as the networks take them. What a recipe does not need is None."""
+    """Samples as the networks take them. Fields that a recipe does not need are None."""
 
     boxes: tuple[Boxes, ...]
     """Annotations of each sample in the augmented BEV frame, velocities in m/s; empty tuple entries are legal."""
@@ -152,10 +163,10 @@ class Batch(_Movable):
     depth: Float[Tensor, "batch cam h w"] | None = None
     """Nearest LiDAR depth (metres along the optical axis) in each image feature cell of the current frame; 0 = none."""
     depth_instance: Int[Tensor, "batch cam h w"] | None = None
-    """Number of the annotated object that the point of each `depth` lies in, -1 = none. It tells the objects of a
-    sample apart and is no index into `boxes`: objects beyond their reach have numbers too."""
+    """Number of the annotated object that the point of each `depth` lies in, -1 = none. It distinguishes
+    the objects of a sample and is no index into `boxes`: objects beyond their reach have numbers too."""
     instances: InstanceMap | None = None
-    """What an instance segmenter says of the current frame's images."""
+    """Output of an instance segmenter for the current frame's images."""
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -174,18 +185,20 @@ class HeadOutput(_Movable):
 
 @dataclass(frozen=True, kw_only=True)
 class CameraOutput(_Movable):
-    """What a camera detector made on the way to BEV, current frame."""
+    """Intermediate output of a camera detector, current frame."""
 
     features: Float[Tensor, "batch cam chan h w"]
     """Image neck output."""
     depth_logits: Float[Tensor, "batch cam depth h w"]
+    depths: Float[Tensor, "depth"]
+    """Lower edge of each depth bin, metres."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BevOutput:
-    """What every BEV detector, teacher or student, has to show for one batch.
+    """Output of a BEV detector, teacher or student, for one batch.
 
-    `head` lets a distiller ask what the teacher would say of another map, and own none of it.
+    `head` lets a distiller apply the teacher's head to another map without owning it.
     """
 
     extent: tuple[float, float, float, float]
@@ -199,6 +212,8 @@ class BevOutput:
     predictions: HeadOutput
     head: Callable[[Tensor], HeadOutput]
     """The detection head itself, applied to another neck map."""
+    frames: int = 1
+    """Frames whose channels are stacked in `canvas`, the current one first."""
     camera: CameraOutput | None = None
 
 
@@ -240,6 +255,6 @@ def weighted_sum(losses: Losses, weights: dict[str, float]) -> Float[Tensor, ""]
     """Sum of `losses` times `weights`.
 
     Raises:
-        KeyError: for a loss nobody weighed.
+        KeyError: for a loss without a weight.
     """
     return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()

@@ -9,7 +9,7 @@ from benchmarks.outcome import plain_row, row_of, tables
 from benchmarks.scaling import Case, half_student, half_teacher, scaling_rows
 from dualdistill.commands.scaling import ScalingTable
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import override
+from dualdistill.experiment.overrides import override
 from dualdistill.recipes.catalogue import find
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from dualdistill.commands.convert import convert_checkpoint, experiment_for
-from dualdistill.commands.evaluate import LoadedDetector
-from dualdistill.convert.account import Conversion
+from dualdistill.convert.mapping import Conversion
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import from_plain
+from dualdistill.experiment.plain import from_plain
 from dualdistill.models.bevdepth import official_bevdepth
 from dualdistill.models.checkpoints import read_facts
 from dualdistill.train.assemble import load_teacher
+from dualdistill.train.loaded_detector import LoadedDetector
 from dualdistill.train.trained_weights import TrainedWeights
-from tests.models.foreign import mmdet3d_pillars, tianweiy_pillars
+from tests.convert.foreign import mmdet3d_pillars, tianweiy_pillars
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_account_is_printed_one_line_a_layer(tmp_path, console):
 
 def test_a_students_experiment_is_the_full_size_recipe_with_its_frames_and_images():
     config = official_bevdepth(frames=1, released=True)
-    conversion = Conversion(family="", config=config, state={}, account=(), boxes="new")
+    conversion = Conversion(family="", config=config, state={}, mapping=(), boxes="new")
     experiment = experiment_for(conversion, {"backbone.frustum": torch.zeros(112, 32, 88, 4)})
     assert experiment.student == config
     assert (experiment.data.num_frames, experiment.data.image_size, experiment.data.bev_frame) == (

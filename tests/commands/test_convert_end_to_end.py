@@ -18,8 +18,8 @@ from dualdistill.models.checkpoints import read_facts
 from dualdistill.synthetic import TINY, make_synthetic
 from dualdistill.train.run_folder import RunFolder
 from tests.commands.conftest import TINY_STUDENT
-from tests.models.foreign import State, mmdet3d_pillars, mmdet3d_voxels, tianweiy_pillars
-from tests.models.test_official_names import bevdet_state
+from tests.convert.foreign import State, mmdet3d_pillars, mmdet3d_voxels, tianweiy_pillars
+from tests.convert.test_student_names import bevdet_state
 
 WIDTHS = (
     "teacher.stage_channels=8,12,16",

@@ -53,7 +53,7 @@ def test_a_student_learns_from_instances_and_goes_on_where_it_stopped(given, wor
 
     whole = load_file(run.checkpoint() / "student.safetensors")
     (run.path / "finished.json").unlink()
-    run.link("last", "step_000002")
+    run.point("last", "step_000002")
     shutil.rmtree(run.path / "checkpoints" / "step_000003")
     resume_training(console, run.path, workers=0)
     again = load_file(run.checkpoint() / "student.safetensors")
@@ -74,7 +74,7 @@ def test_masks_are_made_once_and_each_noise_apart(given, world, console):
     assert start_training(console, RECIPE, **(given | {"overrides": sets})).is_dir()
 
 
-def test_a_remembered_teacher_and_instances_go_together(given, world, console, tmp_path):
+def test_a_cached_teacher_and_instances_go_together(given, world, console, tmp_path):
     make_instances(console, world, None, "synthetic", None)
     assert start_training(console, RECIPE, teacher_cache=tmp_path / "teacher", **given).is_dir()
 

@@ -10,10 +10,11 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from dualdistill.commands.compare import compare_runs
-from dualdistill.commands.evaluate import LoadedDetector, evaluate_anything, weights_of
+from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError
 from dualdistill.evaluate.submission import SOURCES
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.run_folder import RunFolder
 from dualdistill.train.trained_weights import TrainedWeights
 from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER
@@ -51,8 +52,8 @@ def broken(run, path, role):
     shutil.copytree(run, path, symlinks=True)
     (path / "finished.json").unlink()
     shutil.rmtree(path / "checkpoints" / "step_000003")
-    RunFolder(path).link("last", "step_000002")
-    assert (path / "checkpoints" / "last" / f"{role}.safetensors").is_file()
+    RunFolder(path).point("last", "step_000002")
+    assert (RunFolder(path).checkpoint() / f"{role}.safetensors").is_file()
     return path
 
 
@@ -119,7 +120,7 @@ def test_a_label_encoder_of_another_teacher_is_not_found_and_is_refused_by_name(
     recipe = "synthetic/labeldistill-centerpoint"
     with pytest.raises(UserError, match=r"there are some for others.*--teacher"):
         train(recipe, world, out, teacher=other)
-    with pytest.raises(UserError, match="speaks to the head of"):
+    with pytest.raises(UserError, match="was trained for the head of"):
         train(recipe, world, tmp_path, label_encoder=stages["encoder"])
 
 

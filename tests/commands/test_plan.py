@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dualdistill.commands.plan import plan
 from dualdistill.commands.scaling import PACKAGED, ScalingTable
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import override
+from dualdistill.experiment.overrides import override
 from dualdistill.recipes.catalogue import RECIPES, find
 from dualdistill.train.step_cost import DummyStep, step_cost
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER, TINY_VOXEL_TEACHER
@@ -36,8 +36,8 @@ def test_arithmetic_counted_without_doing_it_is_that_of_a_real_step():
     # Pseudo boxes of a real step have a few windows more or less.
     assert cost.flops_forward == pytest.approx(forward.get_total_flops(), rel=0.05)
     assert cost.flops_backward == pytest.approx(backward.get_total_flops(), rel=0.05)
-    assert cost.parameters["student"] == sum(p.numel() for p in rehearsal.detector.parameters())
-    assert cost.parameters["teacher"] == sum(p.numel() for p in rehearsal.teacher.parameters())
+    assert cost.parameters["student"] == sum(p.numel() for p in rehearsal.training.detector.parameters())
+    assert cost.parameters["teacher"] == sum(p.numel() for p in rehearsal.training.teacher.module.parameters())
     assert cost.activation_bytes > 4 * rehearsal.batch.cameras.images[:, 0].numel() / 3
 
 

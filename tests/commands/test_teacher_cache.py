@@ -1,4 +1,4 @@
-"""A teacher that is remembered teaches what the live one does."""
+"""Losses from a cached teacher are those of the live one."""
 
 import json
 from dataclasses import replace
@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from dualdistill.commands.evaluate import LoadedDetector, weights_of
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.data.collate import collate
 from dualdistill.errors import UserError
 from dualdistill.structures import Batch, BevOutput, Boxes, HeadOutput, SampleMeta
 from dualdistill.train import teacher_cache
 from dualdistill.train.fill_cache import still_missing
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.run_folder import RunFolder
 from dualdistill.train.teacher_cache import TeacherCache, flips_of
 from dualdistill.train.teacher_source import LiveTeacher

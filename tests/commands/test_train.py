@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dualdistill.commands.evaluate import LoadedDetector, evaluate_anything, weights_of
+from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError
 from dualdistill.experiment.training import TrainingConfig
-from dualdistill.train.fit import read_metrics
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
+from dualdistill.train.metrics import read_metrics
 from dualdistill.train.run_folder import RunFolder
 from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER
 
@@ -44,10 +45,10 @@ def test_a_student_checkpoint_holds_no_teacher_and_no_adapter_and_needs_no_other
 def test_resuming_gives_the_weights_of_an_unbroken_run(runs, world, console, tmp_path):
     unbroken = RunFolder.open(runs["distilled"])
     broken = tmp_path / "broken"
-    shutil.copytree(unbroken.path, broken, symlinks=True)
+    shutil.copytree(unbroken.path, broken)
     (broken / "finished.json").unlink()
     shutil.rmtree(broken / "checkpoints" / "step_000003")
-    RunFolder(broken).link("last", "step_000002")
+    RunFolder(broken).point("last", "step_000002")
     resume_training(console, broken, workers=0)
     for name in ("student.safetensors", "distiller.safetensors"):
         want, came = (load_file(run.checkpoint() / name) for run in (unbroken, RunFolder(broken)))
@@ -60,12 +61,12 @@ def test_resuming_gives_the_weights_of_an_unbroken_run(runs, world, console, tmp
 def test_a_step_is_on_record_before_its_checkpoint_is_there(world, console, tmp_path, monkeypatch):
     recorded = {}
 
-    def link(run, name, target, really=RunFolder.link):
+    def point(run, name, target, really=RunFolder.point):
         if run.metrics.exists():
             recorded[target] = len(read_metrics(run.metrics))
         really(run, name, target)
 
-    monkeypatch.setattr(RunFolder, "link", link)
+    monkeypatch.setattr(RunFolder, "point", point)
     sets = [*TINY_TEACHER, *STEPS]
     start_training(
         console, "synthetic/teacher-centerpoint", data=world, out=tmp_path, overrides=sets, workers=0, seed=0
@@ -86,7 +87,7 @@ def test_averaged_weights_are_kept_and_resumed(world, console, tmp_path):
     before = {name: value.clone() for name, value in kept.items()}
     (path / "finished.json").unlink()
     shutil.rmtree(run.checkpoints / "step_000003")
-    run.link("last", "step_000002")
+    run.point("last", "step_000002")
     resume_training(console, path, workers=0)
     again = load_file(run.checkpoint() / "teacher.safetensors")
     for name, value in before.items():
@@ -266,9 +267,52 @@ def test_a_bounded_distillation_resumes_with_the_gradients_it_measured(runs, wor
     given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
     path = start_training(console, "synthetic/dualdistill-centerpoint", **given)
     whole = read_metrics(path / "metrics.jsonl")
-    assert all(0 < record["distill_factor"] < 1 for record in whole)
+    assert all(0 < record["diagnostics/distill_factor"] < 1 for record in whole)
     (path / "finished.json").unlink()
     run = RunFolder.open(path)
-    run.link("last", "step_000002")
+    run.point("last", "step_000002")
     resume_training(console, path, workers=0)
     assert read_metrics(path / "metrics.jsonl")[-1]["loss"] == pytest.approx(whole[-1]["loss"])
+
+
+def test_a_validation_gives_the_score_that_evaluation_gives_and_names_the_best_checkpoint(world, console, tmp_path):
+    sets = [*TINY_TEACHER, *STEPS, "training.validate_steps=2", "training.ema_decay=0.5"]
+    given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 0, "workers": 0}
+    run = RunFolder.open(start_training(console, "synthetic/teacher-centerpoint", **given))
+    records = {int(record["step"]): record for record in read_metrics(run.metrics)}
+    assert [step for step, record in records.items() if "validation/NDS" in record] == [2, 3]
+    best = max((2, 3), key=lambda step: (records[step]["validation/NDS"], -step))
+    assert run.checkpoint("best").name == f"step_{best:06d}"
+    scores = evaluate_anything(console, run.path, checkpoint="best")
+    assert records[best]["validation/NDS"] == pytest.approx(scores["nd_score"], abs=1e-9)
+    assert records[best]["validation/mAP"] == pytest.approx(scores["mean_ap"], abs=1e-9)
+
+
+def test_a_student_is_validated_without_the_points_of_its_teacher(runs, world, console, tmp_path, monkeypatch):
+    sets = [*TINY_TEACHER, *TINY_STUDENT, *STEPS, "training.validate_epochs=100", "training.validate_samples=2"]
+    given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
+    path = start_training(console, "synthetic/dualdistill-centerpoint", **given)
+    alone, validated = (read_metrics(run / "metrics.jsonl") for run in (runs["distilled"], path))
+    assert [record["loss"] for record in validated] == [record["loss"] for record in alone]
+    assert 0 <= validated[-1]["validation/NDS"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["training.validate_samples=2"], "validate_samples has no effect"),
+        (["training.validate_steps=0"], "validate_steps must be positive"),
+        (["training.validate_steps=1", "training.validate_epochs=1"], "either in validate_steps or in validate_epochs"),
+        (["training.keep_last=0"], "keep_last must be positive"),
+    ],
+)
+def test_intervals_that_cannot_be_meant_are_refused(world, console, tmp_path, sets, message):
+    with pytest.raises(UserError, match=message):
+        start_training(console, "synthetic/student", data=world, out=tmp_path, overrides=sets, seed=0)
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_card_repeats_the_run(runs):
+    card = (runs["distilled"] / "card.md").read_text()
+    for option in ("--version", "--split", "--teacher", "--seed 1", "--set training.steps=3"):
+        assert option in card

@@ -9,11 +9,13 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from dualdistill.commands.evaluate import WITHOUT_SPCONV, LoadedDetector, evaluate_anything, weights_of
+from dualdistill.commands.evaluate import WITHOUT_SPCONV, evaluate_anything
 from dualdistill.commands.train import resume_training, start_training
-from dualdistill.experiment.experiment import override, to_plain
+from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import to_plain
 from dualdistill.models.checkpoints import save_weights
 from dualdistill.ops import sparse_spconv
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.run_folder import RunFolder
 from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_VOXEL_TEACHER
 
@@ -69,7 +71,7 @@ def test_resuming_a_voxel_teacher_gives_the_weights_of_an_unbroken_run(voxel_run
     shutil.copytree(voxel_runs[0], again, symlinks=True)
     (again / "finished.json").unlink()
     shutil.rmtree(again / "checkpoints" / "step_000003")
-    RunFolder(again).link("last", "step_000002")
+    RunFolder(again).point("last", "step_000002")
     resume_training(console, again, workers=0)
     want, came = (load_file(RunFolder(run).checkpoint() / "teacher.safetensors") for run in (voxel_runs[0], again))
     for name, value in want.items():

@@ -13,7 +13,7 @@ from torch import Tensor
 from dualdistill.data.config import VirtualPointsConfig
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.virtual_points.masks import PAINT_CLASSES, ImageInstances, InstanceMasks
-from dualdistill.data.virtual_points.noise import GROUPS, MISSED, MISSED_SMALL, NoisyMasks, bent, noisy, taken_for
+from dualdistill.data.virtual_points.noise import GROUPS, MISSED, MISSED_SMALL, NoisyMasks, confused_with, noisy, warped
 from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 
 SIZE = (225, 400)  # a quarter of the size that pixels are meant for
@@ -109,28 +109,28 @@ def test_the_surest_come_first_as_a_model_gives_them(seed: int) -> None:
     assert (with_noise(rectangles(4), 1.0, seed).score.diff() <= 0).all()
 
 
-def test_a_class_is_taken_for_another_of_its_group_or_stays() -> None:
+def test_a_class_is_confused_within_its_group_or_stays() -> None:
     for group in GROUPS:
         for name in group:
-            taken = {taken_for(name, which) for which in np.linspace(0, 0.999, 50)}
+            taken = {confused_with(name, which) for which in np.linspace(0, 0.999, 50)}
             assert taken == set(group) - {name}
-    assert taken_for("pedestrian", 0.5) == "pedestrian"
+    assert confused_with("pedestrian", 0.5) == "pedestrian"
 
 
 def test_a_mask_grows_about_the_middle_of_its_box_and_one_at_the_border_stays_inside() -> None:
     mask = torch.zeros(40, 60, dtype=torch.bool)
     mask[10:30, 20:40] = True
     still = torch.zeros(2, 5, 5)
-    assert torch.equal(bent(mask, 1.0, still), mask)
-    rows, columns = bent(mask, 1.1, still).nonzero().unbind(dim=1)
+    assert torch.equal(warped(mask, 1.0, still), mask)
+    rows, columns = warped(mask, 1.1, still).nonzero().unbind(dim=1)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (9, 30, 19, 40)
-    shifted = bent(mask, 1.0, torch.ones(2, 5, 5) * torch.tensor([2.0, -3.0])[:, None, None])
+    shifted = warped(mask, 1.0, torch.ones(2, 5, 5) * torch.tensor([2.0, -3.0])[:, None, None])
     rows, columns = shifted.nonzero().unbind(dim=1)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (8, 27, 23, 42)
     corner = torch.zeros(40, 60, dtype=torch.bool)
     corner[:8, :8] = True
-    assert bent(corner, 1.1, still).any()
-    assert not bent(torch.zeros(4, 4, dtype=torch.bool), 1.1, still).any()
+    assert warped(corner, 1.1, still).any()
+    assert not warped(torch.zeros(4, 4, dtype=torch.bool), 1.1, still).any()
 
 
 def test_errors_of_an_image_do_not_depend_on_the_others_and_nobody_invents_what_was_not_looked_at(world: Path) -> None:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from dualdistill.distill.label_encoder import LabelEncoder, LabelEncoderConfig
-from dualdistill.distill.labeldistill import LabelDistillConfig
 from dualdistill.distill.shapes import BevShapes
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHead, CenterHeadConfig
@@ -30,16 +29,15 @@ class Pair:
     teacher: BevOutput
     student: BevOutput
     targets: Targets
-    judge: CenterCriterion
+    criterion: CenterCriterion
 
     @property
     def shapes(self) -> dict[str, BevShapes]:
         return {"teacher": BevShapes.of(self.teacher), "student": BevShapes.of(self.student)}
 
     def build(self, config):
-        if isinstance(config, LabelDistillConfig) and config.label:
-            return config.build(**self.shapes, judge=self.judge, label_encoder=self.label_encoder())
-        return config.build(**self.shapes, judge=self.judge)
+        encoder = self.label_encoder() if config.requires.label_encoder else None
+        return config.build(**self.shapes, criterion=self.criterion, label_encoder=encoder)
 
     def label_encoder(self) -> LabelEncoder:
         """The same one each time."""
@@ -94,11 +92,14 @@ def make_pair() -> Callable[..., Pair]:
                 neck=neck,
                 predictions=predictions,
                 head=head,
+                frames=2 if camera is not None else 1,
                 camera=camera,
             )
 
         annotations = tuple(random_boxes(boxes, generator) for _ in range(batch))
-        camera = CameraOutput(features=leaf(6, 8, 4, 11), depth_logits=leaf(6, 16, 4, 11))
+        camera = CameraOutput(
+            features=leaf(6, 8, 4, 11), depth_logits=leaf(6, 16, 4, 11), depths=1 + 4.0 * torch.arange(16)
+        )
         targets = Targets(
             boxes=annotations,
             heatmap=center_targets(annotations, GRID, HEAD).heatmap,

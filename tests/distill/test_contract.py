@@ -1,4 +1,4 @@
-"""What every distiller promises. A new one adds a line to `DISTILLERS`."""
+"""The contract of every distiller. A new one adds a line to `DISTILLERS`."""
 
 import json
 from dataclasses import asdict
@@ -7,31 +7,34 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from dualdistill.distill.crd import CrdConfig
 from dualdistill.distill.distillbev import DistillBevConfig
-from dualdistill.distill.dualdistill import DualDistillConfig
-from dualdistill.distill.labeldistill import LabelDistillConfig
+from dualdistill.distill.dualdistill import DualDistillConfig, MfdConfig
+from dualdistill.distill.labeldistill import LabelDistillConfig, ResponseConfig
 from dualdistill.distill.tig_bev import TigBevConfig
-from dualdistill.distill.x3kd import X3kdConfig
+from dualdistill.distill.x3kd import X3kdConfig, XfdConfig, XisConfig, XodConfig
 from dualdistill.structures import weighted_sum
 
 DISTILLERS = {
     "dualdistill": DualDistillConfig(),
-    "dualdistill-mfd": DualDistillConfig(crd=False),
-    "dualdistill-crd": DualDistillConfig(mfd=False),
-    "dualdistill-neck": DualDistillConfig(student_stages=(), teacher_stages=()),
-    "dualdistill-ground-truth": DualDistillConfig(crd_labels="ground_truth"),
-    "dualdistill-released": DualDistillConfig(alignment="aoa-released"),
-    "dualdistill-attention": DualDistillConfig(alignment="attention"),
-    "dualdistill-orthogonal": DualDistillConfig(alignment="orthogonal"),
-    "dualdistill-upsample": DualDistillConfig(alignment="upsample-conv"),
+    "dualdistill-mfd": DualDistillConfig(crd=None),
+    "dualdistill-crd": DualDistillConfig(mfd=None),
+    "dualdistill-neck": DualDistillConfig(mfd=MfdConfig(student_stages=(), teacher_stages=())),
+    "dualdistill-ground-truth": DualDistillConfig(crd=CrdConfig(labels="ground_truth")),
+    "dualdistill-released": DualDistillConfig(mfd=MfdConfig(alignment="aoa-released")),
+    "dualdistill-attention": DualDistillConfig(mfd=MfdConfig(alignment="attention")),
+    "dualdistill-orthogonal": DualDistillConfig(mfd=MfdConfig(alignment="orthogonal")),
+    "dualdistill-upsample": DualDistillConfig(mfd=MfdConfig(alignment="upsample-conv")),
     "distillbev": DistillBevConfig(),
-    "tig-bev": TigBevConfig(depth_range=(1.0, 65.0), depth_step=4.0, keypoints=6),
+    "tig-bev": TigBevConfig(keypoints=6),
     "labeldistill": LabelDistillConfig(),
-    "labeldistill-switches": LabelDistillConfig(partition="key_frame", response_target="soft"),
+    "labeldistill-switches": LabelDistillConfig(partition="key_frame", response=ResponseConfig(target="soft")),
     "labeldistill-no-partition": LabelDistillConfig(partition="none"),
     "x3kd": X3kdConfig(refine_channels=8),
-    "x3kd-canvas": X3kdConfig(refine_channels=8, feature_level="canvas", feature_reduce="balanced", positives="peak"),
-    "x3kd-neck-instances": X3kdConfig(feature_level="neck", instances=True),
+    "x3kd-canvas": X3kdConfig(
+        refine_channels=8, level="canvas", xfd=XfdConfig(reduce="balanced"), xod=XodConfig(positives="peak")
+    ),
+    "x3kd-neck-instances": X3kdConfig(level="neck", xis=XisConfig()),
 }
 
 each_distiller = pytest.mark.parametrize("config", DISTILLERS.values(), ids=DISTILLERS)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.distill.crd import RESPONSES, HeadCriterion, cross_head_losses, response_weights
+from dualdistill.distill.crd import cross_head_losses
+from dualdistill.distill.criterion import RESPONSES, HeadCriterion, response_weights
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.center_targets import center_targets
 from dualdistill.models.head_criterion import CenterCriterion
@@ -18,20 +19,20 @@ WEIGHTS = response_weights(heatmap=1.0, box=0.25, velocity=0.2)
 
 def test_the_teachers_judge_is_one_and_weights_name_what_it_says(make_pair):
     pair = make_pair()
-    assert isinstance(pair.judge, HeadCriterion)
-    losses = pair.judge.losses(pair.teacher.predictions, pair.targets.boxes)
+    assert isinstance(pair.criterion, HeadCriterion)
+    losses = pair.criterion.losses(pair.teacher.predictions, pair.targets.boxes)
     assert losses.keys() == {*RESPONSES} == WEIGHTS.keys()
     assert pytest.approx(CenterHeadConfig().weights) == WEIGHTS
 
 
 def test_the_released_temperature_is_a_threshold_at_0_445(make_pair):
-    judge = make_pair().judge
+    criterion = make_pair().criterion
     probabilities = torch.tensor([0.09, 0.11, 0.24, 0.26, 0.445, 0.446, 0.9])
     heatmap = torch.full((1, 10, 16, 16), -9.0)
     heatmap[0, 0, 1, 1:14:2] = probabilities.logit()  # cars of 1 m, well apart
     predictions = HeadOutput(heatmap=heatmap, regression=torch.zeros(1, 6, 10, 16, 16))
     for temperature, kept in ((1.0, 6), (0.5, 4), (0.1, 2)):
-        (boxes,) = judge.pseudo_boxes(predictions, temperature)
+        (boxes,) = criterion.pseudo_boxes(predictions, temperature)
         assert_close(boxes.score.sort().values, probabilities[-kept:])
 
 
@@ -51,8 +52,8 @@ def test_the_teachers_own_map_finds_the_teachers_own_boxes(make_pair):
 
     neck = pair.teacher.neck.detach()
     teacher = replace(pair.teacher, predictions=head(neck), head=head)
-    losses = cross_head_losses(teacher, neck, pair.targets, pair.judge)
-    assert len(pair.judge.pseudo_boxes(teacher.predictions, 0.1)[0]) > 3
+    losses = cross_head_losses(teacher, neck, pair.targets, pair.criterion)
+    assert len(pair.criterion.pseudo_boxes(teacher.predictions, 0.1)[0]) > 3
     for name in ("box/xy", "box/z", "box/size", "box/velocity"):
         assert losses[name] < 1e-4, name
     # The target's sine and cosine have unit norm, the prediction's need not.
@@ -63,7 +64,7 @@ def test_the_gradient_goes_through_the_frozen_head_into_the_students_map_alone(m
     pair = make_pair()
     before = {name: tensor.clone() for name, tensor in pair.teacher.head.state_dict().items()}
     aligned = torch.randn(2, 24, 16, 16, requires_grad=True)
-    weighted_sum(cross_head_losses(pair.teacher, aligned, pair.targets, pair.judge), WEIGHTS).backward()
+    weighted_sum(cross_head_losses(pair.teacher, aligned, pair.targets, pair.criterion), WEIGHTS).backward()
     assert aligned.grad is not None
     assert aligned.grad.abs().sum() > 0
     for name, tensor in pair.teacher.head.state_dict().items():
@@ -77,7 +78,7 @@ def test_no_pseudo_box_leaves_the_negative_focal_loss(make_pair):
     pair = make_pair()
     nothing = replace(pair.teacher.predictions, heatmap=torch.full((2, 10, 16, 16), -9.0))
     aligned = torch.randn(2, 24, 16, 16)
-    losses = cross_head_losses(replace(pair.teacher, predictions=nothing), aligned, pair.targets, pair.judge)
+    losses = cross_head_losses(replace(pair.teacher, predictions=nothing), aligned, pair.targets, pair.criterion)
     p = pair.teacher.head(aligned).heatmap.sigmoid().clamp(1e-4, 1 - 1e-4)
     assert_close(losses["heatmap"], (-(1 - p).log() * p**2).sum(), rtol=1e-5, atol=0)
     assert all(losses[name] == 0 for name in RESPONSES if name.startswith("box/"))
@@ -100,19 +101,19 @@ def test_annotated_velocities_are_taught_in_metres_per_second(make_pair):
 
     teacher = replace(pair.teacher, head=head)
     neck = pair.teacher.neck.detach()
-    losses = cross_head_losses(teacher, neck, targets, pair.judge, labels="ground_truth")
+    losses = cross_head_losses(teacher, neck, targets, pair.criterion, labels="ground_truth")
     assert losses["box/velocity"] == 0
     assert losses["box/z"] > 0
     unknown = replace(boxes, velocity=torch.full((1, 2), torch.nan))
-    losses = cross_head_losses(teacher, neck, replace(targets, boxes=(unknown,)), pair.judge, labels="ground_truth")
+    losses = cross_head_losses(teacher, neck, replace(targets, boxes=(unknown,)), pair.criterion, labels="ground_truth")
     assert losses["box/velocity"] == 0
 
 
 def test_annotations_as_labels_cost_what_the_head_itself_would_be_charged(make_pair):
     pair = make_pair()
     aligned = torch.randn(2, 24, 16, 16)
-    losses = cross_head_losses(pair.teacher, aligned, pair.targets, pair.judge, labels="ground_truth")
-    assert isinstance(pair.judge, CenterCriterion)
-    heatmap = center_targets(pair.targets.boxes, pair.judge.grid, pair.judge.config).heatmap
+    losses = cross_head_losses(pair.teacher, aligned, pair.targets, pair.criterion, labels="ground_truth")
+    assert isinstance(pair.criterion, CenterCriterion)
+    heatmap = center_targets(pair.targets.boxes, pair.criterion.grid, pair.criterion.config).heatmap
     assert torch.equal(heatmap, pair.targets.heatmap)
-    assert_close(losses, pair.judge.losses(pair.teacher.head(aligned), pair.targets.boxes))
+    assert_close(losses, pair.criterion.losses(pair.teacher.head(aligned), pair.targets.boxes))

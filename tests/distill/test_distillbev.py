@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from dualdistill.distill.align import UpsampleConv3, neck_aligner
 from dualdistill.distill.distillbev import DistillBev, DistillBevConfig
-from dualdistill.distill.dualdistill import DualDistillConfig
+from dualdistill.distill.dualdistill import DualDistillConfig, MfdConfig
 from dualdistill.distill.mfd import RegionConfig
 from dualdistill.geometry.boxes import transform_boxes
 from dualdistill.geometry.cameras import bev_augmentation
@@ -72,7 +72,7 @@ def test_adapted_encoder_maps_are_never_negative(make_pair):
 
 def test_without_the_three_balancing_devices_it_is_the_squared_error_a_cell(make_pair):
     pair = make_pair(boxes=0)
-    config = DistillBevConfig(regions=RegionConfig(spatial_temperature=1e9), false_positive_levels=())
+    config = DistillBevConfig(regions=RegionConfig(spatial_temperature=1e9), false_positives=None)
     distiller = pair.build(config).eval()
     losses, ours = losses_of(distiller, pair), aligned(distiller, pair.student)
     for level, theirs in zip(LEVELS, (*pair.teacher.stages[1:], pair.teacher.neck), strict=True):
@@ -84,7 +84,7 @@ def test_without_the_three_balancing_devices_it_is_the_squared_error_a_cell(make
 def test_it_is_dualdistill_without_what_dualdistill_adds(make_pair):
     pair = make_pair()
     ours = pair.build(DistillBevConfig()).eval()
-    theirs = pair.build(DualDistillConfig(crd=False, alignment="upsample-conv")).eval()
+    theirs = pair.build(DualDistillConfig(mfd=MfdConfig(alignment="upsample-conv"), crd=None)).eval()
     theirs.load_state_dict(ours.state_dict())
     expected = losses_of(theirs, pair)
     found = losses_of(ours, pair)
@@ -172,10 +172,7 @@ def test_weight_decay_spares_norms_and_biases_only(make_pair):
     [
         ({"student_stages": (1,)}, "must pair up"),
         ({"student_stages": (1, 1)}, "must pair up"),
-        ({"false_positive_levels": ("stage0",)}, "must be among"),
         ({"spatial_weight": -1.0}, "spatial_weight must not be negative"),
-        ({"false_positive_levels": (), "false_positive_weight": 0.1}, "no effect"),
-        ({"false_positive_levels": (), "regions": RegionConfig(teacher_threshold=0.3)}, "regions.teacher_threshold"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(options, message):

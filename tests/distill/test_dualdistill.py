@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from dualdistill.distill.dualdistill import DualDistillConfig
-from dualdistill.distill.mfd import RegionConfig
+from dualdistill.distill.crd import CrdConfig
+from dualdistill.distill.dualdistill import DualDistillConfig, MfdConfig
+from dualdistill.distill.mfd import FalsePositiveConfig
 from dualdistill.structures import weighted_sum
 
 MFD = {
@@ -39,15 +40,15 @@ def test_mfd_and_crd_share_one_alignment_of_the_map_before_the_head(make_pair):
 
 def test_crd_alone_needs_no_stage_and_mfd_alone_no_judge(make_pair):
     pair = make_pair()
-    assert sorted(pair.build(DualDistillConfig(mfd=False)).align) == ["neck"]
-    DualDistillConfig(crd=False).build(**pair.shapes)
-    with pytest.raises(ValueError, match="judge"):
+    assert sorted(pair.build(DualDistillConfig(mfd=None)).align) == ["neck"]
+    DualDistillConfig(crd=None).build(**pair.shapes)
+    with pytest.raises(ValueError, match="criterion"):
         DualDistillConfig().build(**pair.shapes)
 
 
 def test_switched_parts_do_not_change_the_others(make_pair):
     pair = make_pair()
-    whole, crd = pair.build(DualDistillConfig()), pair.build(DualDistillConfig(mfd=False))
+    whole, crd = pair.build(DualDistillConfig()), pair.build(DualDistillConfig(mfd=None))
     crd.load_state_dict({k: v for k, v in whole.state_dict().items() if k in crd.state_dict()})
     everything = whole(pair.teacher, pair.student, pair.targets)
     for name, loss in crd(pair.teacher, pair.student, pair.targets).items():
@@ -66,14 +67,14 @@ def test_zero_weights_leave_the_student_without_a_gradient(make_pair):
 def test_a_teacher_with_other_stages_is_paired_by_place(make_pair):
     pair = make_pair()
     coarse_teacher = replace(pair.teacher, stages=pair.teacher.stages[1:])
-    config = DualDistillConfig(student_stages=(1, 2), teacher_stages=(0, 1))
+    config = DualDistillConfig(mfd=MfdConfig(teacher_stages=(0, 1)))
     pair = replace(pair, teacher=coarse_teacher)
     losses = pair.build(config)(pair.teacher, pair.student, pair.targets)
     assert losses.keys() == config.weights.keys() == DualDistillConfig().weights.keys()
 
 
 def test_false_positives_can_be_told_apart_at_every_level(make_pair):
-    config = DualDistillConfig(false_positive_levels=("stage1", "stage2", "neck"))
+    config = DualDistillConfig(mfd=MfdConfig(false_positives=FalsePositiveConfig(levels=("stage1", "stage2", "neck"))))
     pair = make_pair()
     losses = pair.build(config)(pair.teacher, pair.student, pair.targets)
     assert sum(name.endswith("false_positive") for name in losses) == 3
@@ -81,7 +82,7 @@ def test_false_positives_can_be_told_apart_at_every_level(make_pair):
 
 
 def test_health_tells_a_live_projector_from_a_dead_one(make_pair):
-    distiller = make_pair().build(DualDistillConfig(alignment="aoa-released"))
+    distiller = make_pair().build(DualDistillConfig(mfd=MfdConfig(alignment="aoa-released")))
     levels = ("stage1", "stage2")
     assert distiller.diagnostics().keys() == {
         f"{a}/{b}" for a in levels for b in ("orthogonality_error", "projector_max")
@@ -91,12 +92,12 @@ def test_health_tells_a_live_projector_from_a_dead_one(make_pair):
         for level in levels:  # what the first weight decay that float32 can see does
             distiller.align[level].projector.raw.mul_(1 - 2**-24)
     assert all(distiller.diagnostics()[f"{level}/projector_max"] == 0 for level in levels)
-    assert make_pair().build(DualDistillConfig(alignment="upsample-conv")).diagnostics() == {}
+    assert make_pair().build(DualDistillConfig(mfd=MfdConfig(alignment="upsample-conv"))).diagnostics() == {}
 
 
 def test_a_dead_projector_passes_nothing_on_to_the_encoder_of_the_student(make_pair):
     pair = make_pair()
-    distiller = pair.build(DualDistillConfig(alignment="aoa-released", crd=False))
+    distiller = pair.build(DualDistillConfig(mfd=MfdConfig(alignment="aoa-released"), crd=None))
     with torch.no_grad():
         for level in ("stage1", "stage2"):
             distiller.align[level].projector.raw.mul_(1 - 2**-24)
@@ -111,7 +112,7 @@ def test_weight_decay_spares_the_projector_but_not_the_released_one(make_pair):
     spared = pair.build(DualDistillConfig()).no_weight_decay()
     assert {"align.stage1.projector.raw", "align.stage2.attention.query", "align.neck.bias"} <= spared
     assert "align.neck.weight" not in spared
-    assert pair.build(DualDistillConfig(alignment="aoa-released")).no_weight_decay() == set()
+    assert pair.build(DualDistillConfig(mfd=MfdConfig(alignment="aoa-released"))).no_weight_decay() == set()
 
 
 def test_a_judge_that_is_a_module_is_refused(make_pair):
@@ -126,47 +127,44 @@ def test_a_judge_that_is_a_module_is_refused(make_pair):
             raise NotImplementedError
 
     with pytest.raises(ValueError, match="must not be a module"):
-        DualDistillConfig().build(**make_pair().shapes, judge=Module())
+        DualDistillConfig().build(**make_pair().shapes, criterion=Module())
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("kind", "options", "message"),
     [
-        ({"mfd": False, "crd": False}, "nothing to distil"),
-        ({"crd": False, "crd_temperature": 0.5}, "crd_temperature has no effect, since crd is off"),
-        ({"crd": False, "crd_labels": "ground_truth"}, "crd_labels has no effect, since crd is off"),
-        ({"crd_labels": "ground_truth", "crd_temperature": 0.5}, "crd_temperature has no effect"),
-        ({"mfd": False, "alignment": "upsample-conv"}, "alignment has no effect, since mfd is off"),
-        ({"mfd": False, "regions": RegionConfig(test_point="corner")}, "regions has no effect"),
-        ({"student_stages": (), "teacher_stages": (), "alignment": "attention"}, "alignment has no effect"),
-        ({"alignment": "upsample-conv", "attention_heads": 4}, "attention_heads has no effect"),
-        ({"alignment": "aoa-released", "attention_residual": True}, "knows no remedies"),
-        ({"false_positive_levels": (), "false_positive_weight": 1.0}, "false_positive_weight has no effect"),
+        (DualDistillConfig, {"mfd": None, "crd": None}, "nothing to distil"),
+        (CrdConfig, {"labels": "ground_truth", "temperature": 0.5}, "temperature has no effect"),
+        (CrdConfig, {"temperature": 0.0}, "temperature must be positive"),
+        (CrdConfig, {"box_weight": -1.0}, "box_weight must not be negative"),
+        (MfdConfig, {"student_stages": (), "teacher_stages": (), "alignment": "attention"}, "alignment has no effect"),
+        (MfdConfig, {"alignment": "upsample-conv", "attention_heads": 4}, "attention_heads has no effect"),
+        (MfdConfig, {"alignment": "aoa-released", "attention_residual": True}, "has no remedies"),
         (
-            {"false_positive_levels": (), "regions": RegionConfig(truth_threshold=0.3)},
-            "regions.truth_threshold has no effect",
+            MfdConfig,
+            {"false_positives": FalsePositiveConfig(levels=("stage0",))},
+            r"among \('stage1', 'stage2', 'neck'\)",
         ),
-        ({"false_positive_levels": ("stage0",)}, r"must be among \('stage1', 'stage2', 'neck'\)"),
-        ({"student_stages": (1,)}, "must pair up"),
-        ({"student_stages": (1, 1)}, "each student stage once"),
-        ({"crd_temperature": 0.0}, "crd_temperature must be positive"),
-        ({"background_weight": -1.0}, "background_weight must not be negative"),
+        (MfdConfig, {"student_stages": (1,)}, "must pair up"),
+        (MfdConfig, {"student_stages": (1, 1)}, "each student stage once"),
+        (MfdConfig, {"background_weight": -1.0}, "background_weight must not be negative"),
+        (FalsePositiveConfig, {"levels": ()}, "set false_positives to none"),
+        (FalsePositiveConfig, {"truth_threshold": 1.5}, r"truth_threshold must lie in \(0, 1\]"),
+        (FalsePositiveConfig, {"channel_temperature": 0.0}, "channel_temperature must be positive"),
     ],
 )
-def test_configs_that_cannot_be_meant_are_refused(options, message):
+def test_configs_that_cannot_be_meant_are_refused(kind, options, message):
     with pytest.raises(ValueError, match=message):
-        DualDistillConfig(**options)
+        kind(**options)
 
 
 def test_detectors_that_do_not_fit_are_refused(make_pair):
     shapes = make_pair().shapes
     with pytest.raises(ValueError, match="the teacher has stages 0 to 1"):
-        DualDistillConfig(crd=False).build(
-            **shapes | {"teacher": replace(shapes["teacher"], stages=((8, 16, 16),) * 2)}
-        )
+        DualDistillConfig(crd=None).build(**shapes | {"teacher": replace(shapes["teacher"], stages=((8, 16, 16),) * 2)})
     with pytest.raises(ValueError, match="one rectangle"):
-        DualDistillConfig(crd=False).build(
+        DualDistillConfig(crd=None).build(
             **shapes | {"teacher": replace(shapes["teacher"], extent=(-1.0, -1.0, 1.0, 1.0))}
         )
     with pytest.raises(ValueError, match="must have one size"):
-        DualDistillConfig(crd=False).build(**shapes | {"teacher": replace(shapes["teacher"], neck=(24, 32, 32))})
+        DualDistillConfig(crd=None).build(**shapes | {"teacher": replace(shapes["teacher"], neck=(24, 32, 32))})

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.distill.mfd import FeatureMimic, LevelMimic, RegionConfig
+from dualdistill.distill.mfd import FalsePositiveConfig, FeatureMimic, LevelMimic, RegionConfig
 from dualdistill.distill.regions import Foreground, foreground
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import HeadOutput, Targets
@@ -15,7 +15,7 @@ GRID = BevGrid.around(6.4, 0.8)
 
 
 def mimic(levels=("stage1", "neck"), **options) -> FeatureMimic:
-    return FeatureMimic(dict.fromkeys(levels, GRID), ("neck",), RegionConfig(**options))
+    return FeatureMimic(dict.fromkeys(levels, GRID), RegionConfig(**options), FalsePositiveConfig())
 
 
 def identity_kernel(module: FeatureMimic) -> None:
@@ -132,9 +132,7 @@ def test_where_the_student_is_strong_counts_more_if_it_has_a_say(make_pair):
     ("options", "message"),
     [
         ({"spatial_temperature": 0.0}, "spatial_temperature must be positive"),
-        ({"truth_threshold": 1.5}, r"truth_threshold must lie in \(0, 1\]"),
         ({"student_attention": -1.0}, "student_attention must not be negative"),
-        ({"channel_attention": False, "channel_temperature": 0.2}, "no effect without channel_attention"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(options, message):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from dualdistill.distill.regions import Foreground, false_positives, foreground, owners_of_batch, split_regions
+from dualdistill.distill.regions import Foreground, box_indices_of_batch, false_positives, foreground, split_regions
 from dualdistill.distill.terms import channel_attention, compare_maps, spatial_attention, weighted_squares
 from dualdistill.geometry.boxes import box_index_map, transform_boxes
 from dualdistill.geometry.grid import BevGrid
@@ -147,7 +147,7 @@ def test_owners_of_a_batch_are_those_of_its_samples_one_by_one(test_point, seed,
         for count in counts
     )
     before = 0
-    for sample, owner in zip(samples, owners_of_batch(samples, grid, test_point), strict=True):
+    for sample, owner in zip(samples, box_indices_of_batch(samples, grid, test_point), strict=True):
         want = box_index_map(grid, sample, test_point)
         assert torch.equal(owner, torch.where(want < 0, want, want + before))
         before += len(sample)

@@ -11,8 +11,7 @@ from dualdistill.distill.tig_bev import TigBevConfig
 from dualdistill.structures import Boxes, Losses
 from tests.distill.conftest import Pair
 
-SMALL = TigBevConfig(depth_range=(1.0, 65.0), depth_step=4.0, keypoints=6)
-"""The sixteen bins of the pair."""
+SMALL = TigBevConfig(keypoints=6)
 
 
 def losses_of(config: TigBevConfig, pair: Pair) -> Losses:
@@ -21,8 +20,6 @@ def losses_of(config: TigBevConfig, pair: Pair) -> Losses:
 
 def test_the_defaults_are_the_released_terms_and_weights():
     assert TigBevConfig().weights == {"tig/inner_depth": 1.0, "tig/inter_keypoint": 100.0, "tig/inter_channel": 10.0}
-    assert TigBevConfig().bins == 59
-    assert TigBevConfig(depth_range=(2.0, 58.0), depth_step=0.5).bins == 112
 
 
 def test_only_the_channel_loss_moves_the_embedding(make_pair):
@@ -75,7 +72,7 @@ def test_without_boxes_features_cost_nothing_and_the_embedding_is_still_part_of_
 
 def test_all_boxes_of_a_batch_count_alike_whatever_sample_they_are_in(make_pair):
     pair = make_pair(batch=2, boxes=3)
-    distiller = pair.build(replace(SMALL, inner_depth=False, depth_range=(1.0, 60.0), depth_step=1.0))
+    distiller = pair.build(replace(SMALL, inner_depth_weight=None))
     few = (pair.targets.boxes[0], pair.targets.boxes[1].select(torch.tensor([0])))
     together = distiller(pair.teacher, pair.student, replace(pair.targets, boxes=few))
     single = []
@@ -91,9 +88,8 @@ def test_all_boxes_of_a_batch_count_alike_whatever_sample_they_are_in(make_pair)
 @pytest.mark.parametrize("part", ["inner_depth", "inter_keypoint", "inter_channel"])
 def test_each_part_alone_is_what_it_is_among_the_others(part, make_pair):
     pair = make_pair()
-    parts = {name: name == part for name in ("inner_depth", "inter_keypoint", "inter_channel")}
-    options = parts | ({"depth_range": (1.0, 65.0), "depth_step": 4.0} if part == "inner_depth" else {"keypoints": 6})
-    whole, alone = pair.build(SMALL), pair.build(TigBevConfig(**options))
+    others = {f"{name}_weight": None for name in ("inner_depth", "inter_keypoint", "inter_channel") if name != part}
+    whole, alone = pair.build(SMALL), pair.build(replace(SMALL, **others))
     alone.load_state_dict({k: v for k, v in whole.state_dict().items() if k in alone.state_dict()})
     losses = alone(pair.teacher, pair.student, pair.targets)
     assert losses.keys() == alone.config.weights.keys() == {f"tig/{part}"}
@@ -101,7 +97,7 @@ def test_each_part_alone_is_what_it_is_among_the_others(part, make_pair):
     assert torch.equal(losses[f"tig/{part}"], expected[f"tig/{part}"])
 
 
-def test_depth_is_expected_with_the_bins_of_the_config(make_pair):
+def test_depth_is_expected_with_the_bins_of_the_student(make_pair):
     pair = make_pair()
     depths = torch.arange(1.0, 65.0, 4.0)
     depth = (pair.student.camera.depth_logits.softmax(dim=2) * depths[:, None, None]).sum(dim=2)
@@ -128,11 +124,13 @@ def test_what_inner_depth_needs_is_said(make_pair):
     pair = make_pair()
     distiller = pair.build(SMALL)
     for targets in (replace(pair.targets, depth_instance=None), replace(pair.targets, depth=None)):
-        with pytest.raises(ValueError, match="set depth_instance in the data config, or switch inner_depth off"):
+        with pytest.raises(ValueError, match="set depth_instance in the data config, or inner_depth_weight to none"):
             distiller(pair.teacher, pair.student, targets)
-    with pytest.raises(ValueError, match=r"expected 59 depth bins .* the student made 16"):
-        losses_of(TigBevConfig(), pair)
-    features_only = TigBevConfig(inner_depth=False, keypoints=6)
+    coarse_depth = {"depth": torch.ones(2, 6, 2, 5), "depth_instance": torch.zeros(2, 6, 2, 5).long()}
+    coarse = replace(pair, targets=replace(pair.targets, instances=None, **coarse_depth))
+    with pytest.raises(ValueError, match=r"has \(4, 11\) cells, the depth labels \(2, 5\)"):
+        losses_of(SMALL, coarse)
+    features_only = replace(SMALL, inner_depth_weight=None)
     unlabelled = replace(pair, targets=replace(pair.targets, depth=None, depth_instance=None))
     assert losses_of(features_only, unlabelled).keys() == {"tig/inter_keypoint", "tig/inter_channel"}
 
@@ -140,15 +138,13 @@ def test_what_inner_depth_needs_is_said(make_pair):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inner_depth": False, "inter_keypoint": False, "inter_channel": False}, "all off"),
-        ({"depth_range": (60.0, 1.0)}, "first < last"),
-        ({"depth_step": 0.0}, "positive step"),
+        (
+            {"inner_depth_weight": None, "inter_keypoint_weight": None, "inter_channel_weight": None},
+            "nothing to distil",
+        ),
         ({"keypoints": 1}, "at least 2"),
         ({"margin": -1.0}, "margin must not be negative"),
         ({"inter_channel_weight": -1.0}, "inter_channel_weight must not be negative"),
-        ({"inner_depth": False, "depth_step": 0.5}, "depth_step has no effect, since inner_depth is off"),
-        ({"inter_channel": False, "inter_channel_weight": 20.0}, "inter_channel is off"),
-        ({"inter_keypoint": False, "inter_channel": False, "margin": 0.0}, "no features are distilled"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(options, message):

@@ -9,12 +9,23 @@ from torch.testing import assert_close
 
 from dualdistill.distill.adversary import Discriminator, adversarial_loss, reverse_gradient
 from dualdistill.distill.instances import center_offsets
-from dualdistill.distill.responses import gaussian_focal
-from dualdistill.distill.x3kd import X3kdConfig, box_loss, box_weights, feature_loss, heatmap_loss, pseudo_heatmap
+from dualdistill.distill.x3kd import (
+    X3kdConfig,
+    XatConfig,
+    XfdConfig,
+    XisConfig,
+    XodConfig,
+    box_loss,
+    box_weights,
+    feature_loss,
+    heatmap_loss,
+    pseudo_heatmap,
+)
+from dualdistill.ops.focal import gaussian_focal
 from dualdistill.structures import HeadOutput
 
-OUTPUT_ONLY = X3kdConfig(feature=False, adversarial=False)
-SMALL = X3kdConfig(refine_channels=8, output=False)
+OUTPUT_ONLY = X3kdConfig(xfd=None, xat=None)
+SMALL = X3kdConfig(refine_channels=8, xod=None)
 
 
 def logit(p: torch.Tensor) -> torch.Tensor:
@@ -99,7 +110,7 @@ def test_velocities_are_compared_in_the_students_unit(make_pair):
     halved[:, :, 8:] *= 0.5
     student = replace(pair.student, predictions=replace(pair.student.predictions, regression=halved))
     targets = replace(pair.targets, velocity_scale=torch.full((2,), 0.5))
-    losses = pair.build(replace(OUTPUT_ONLY, box_threshold=0.001))(pair.teacher, student, targets)
+    losses = pair.build(replace(OUTPUT_ONLY, xod=XodConfig(box_threshold=0.001)))(pair.teacher, student, targets)
     assert losses["xod/box"] == 0
 
 
@@ -169,17 +180,17 @@ def test_at_its_described_size_the_discriminator_has_1704961_parameters_and_16_b
 
 
 @pytest.mark.parametrize(
-    ("terms", "reached"),
+    ("part", "settings", "reached"),
     [
-        ({"feature"}, {"canvas"}),
-        ({"adversarial"}, {"canvas"}),
-        ({"output"}, {"heatmap", "regression"}),
-        ({"instances"}, {"image features"}),
+        ("xfd", XfdConfig(), {"canvas"}),
+        ("xat", XatConfig(), {"canvas"}),
+        ("xod", XodConfig(), {"heatmap", "regression"}),
+        ("xis", XisConfig(), {"image features"}),
     ],
-    ids=["feature", "adversarial", "output", "instances"],
+    ids=["xfd", "xat", "xod", "xis"],
 )
-def test_each_term_reaches_its_part_of_the_student_only(terms, reached, make_pair):
-    config = X3kdConfig(**{name: name in terms for name in ("feature", "adversarial", "output", "instances")})
+def test_each_term_reaches_its_part_of_the_student_only(part, settings, reached, make_pair):
+    config = X3kdConfig(**dict.fromkeys(("xfd", "xat", "xod", "xis")) | {part: settings})
     pair = make_pair()
     student, camera = pair.student, pair.student.camera
     losses = pair.build(config)(pair.teacher, student, pair.targets)
@@ -215,11 +226,11 @@ def test_the_same_number_in_two_images_is_two_objects():
 
 def test_instances_without_instance_maps_are_an_error(make_pair):
     pair = make_pair()
-    distiller = pair.build(X3kdConfig(feature=False, adversarial=False, output=False, instances=True))
-    with pytest.raises(ValueError, match="no instance maps"):
+    distiller = pair.build(X3kdConfig(xfd=None, xat=None, xod=None, xis=XisConfig()))
+    with pytest.raises(ValueError, match=r"targets\.instances"):
         distiller(pair.teacher, pair.student, replace(pair.targets, instances=None))
     with pytest.raises(ValueError, match="this student has none"):
-        X3kdConfig(instances=True).build(
+        X3kdConfig(xis=XisConfig()).build(
             teacher=pair.shapes["teacher"], student=replace(pair.shapes["student"], image=None)
         )
 
@@ -238,21 +249,16 @@ def test_shapes_that_do_not_fit_are_refused(make_pair):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("kind", "options", "message"),
     [
-        {"feature": False, "adversarial": False, "output": False},
-        {"positive_threshold": 0.0},
-        {"feature_weight": -1.0},
-        {"reversal": 0.0},
-        {"feature_reduce": "balanced"},
-        {"feature": False, "feature_weight": 1.0},
-        {"adversarial": False, "reversal": 0.5},
-        {"output": False, "positives": "peak"},
-        {"feature_level": "neck", "refine_channels": 8},
-        {"instances_weight": 2.0},
+        (X3kdConfig, {"xfd": None, "xat": None, "xod": None}, "nothing to distil"),
+        (X3kdConfig, {"xfd": XfdConfig(reduce="balanced")}, 'needs level "canvas"'),
+        (X3kdConfig, {"xfd": None, "xat": None, "level": "canvas"}, "level has no effect"),
+        (XodConfig, {"positive_threshold": 0.0}, "positive_threshold must lie in"),
+        (XfdConfig, {"weight": -1.0}, "weight must not be negative"),
+        (XatConfig, {"reversal": 0.0}, "reversal must be positive"),
     ],
-    ids=str,
 )
-def test_options_that_make_no_sense_or_no_difference_are_errors(options):
-    with pytest.raises(ValueError, match=r"."):
-        X3kdConfig(**options)
+def test_options_that_make_no_sense_or_no_difference_are_errors(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**options)

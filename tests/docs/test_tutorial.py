@@ -6,25 +6,30 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from safetensors.torch import load_file
 
+import dualdistill
 from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import UnloadedMethod, from_plain, to_plain, with_method
-from dualdistill.experiment.external import load
+from dualdistill.experiment.external import UnloadedMethod, load
+from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import METHODS, from_plain, to_plain, with_method
 from dualdistill.recipes.catalogue import find
+from dualdistill.train.assemble import assemble
+from dualdistill.train.random_batch import random_batch
 from dualdistill.train.run_folder import RunFolder
 from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER, console  # noqa: F401 (a fixture)
 from tests.distill import test_contract as contract
 from tests.distill.conftest import make_pair  # noqa: F401 (a fixture)
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "new-method.md"
-PROMISES = {name: check for name, check in vars(contract).items() if name.startswith("test_")}
+CONTRACT = {name: check for name, check in vars(contract).items() if name.startswith("test_")}
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +55,32 @@ def runs(file, world, tmp_path_factory):
     ]
 
 
-@pytest.mark.parametrize("name", PROMISES)
-def test_the_method_of_the_page_keeps_what_every_distiller_promises(name, file, make_pair):  # noqa: F811
-    config = load(f"{file}:PlainMimicConfig")()
-    wanted = inspect.signature(PROMISES[name]).parameters
+@pytest.mark.parametrize("method", ["PlainMimicConfig", "ForegroundConfig"])
+@pytest.mark.parametrize("name", CONTRACT)
+def test_the_methods_of_the_page_keep_the_contract_of_distillers(name, method, file, make_pair):  # noqa: F811
+    config = load(f"{file}:{method}")()
+    wanted = inspect.signature(CONTRACT[name]).parameters
     offered = {"config": config, "make_pair": make_pair, "batch": 1, "boxes": 0}
-    PROMISES[name](**{key: value for key, value in offered.items() if key in wanted})
+    CONTRACT[name](**{key: value for key, value in offered.items() if key in wanted})
+
+
+def test_what_a_method_requires_reaches_its_targets_without_another_line(file):
+    experiment = find(f"{file}:foreground").build()
+    assert experiment.data.instances.masks == "synthetic"
+    training = assemble(override(experiment, [*TINY_TEACHER, *TINY_STUDENT]))
+    batch = random_batch(experiment.data, cameras=2, points=100)
+    assert training(batch)["foreground"] > 0
+    with pytest.raises(ValueError, match="requires instance masks"):
+        replace(experiment, data=replace(experiment.data, instances=None))
+
+
+def test_no_module_but_its_own_asks_for_the_type_of_a_methods_configuration():
+    source = Path(dualdistill.__file__).parent
+    files = [path for path in source.rglob("*.py") if path.parent.name != "distill"]
+    names = "|".join(kind.__name__ for kind in METHODS.values())
+    asking = re.compile(rf"isinstance\([^)]*\b({names})\b|type\([^)]*distiller\) (is|in|==)")
+    found = {path.name: match.group() for path in files for match in asking.finditer(path.read_text())}
+    assert found == {"plain.py": "type(distiller) is"}  # which writes the method's name
 
 
 def test_its_run_names_the_method_and_where_it_stands(runs, file):
@@ -95,7 +120,7 @@ def test_resuming_gives_the_weights_of_an_unbroken_run(runs, console, tmp_path):
     shutil.copytree(runs[1], broken, symlinks=True)
     (broken / "finished.json").unlink()
     shutil.rmtree(broken / "checkpoints" / "step_000003")
-    RunFolder(broken).link("last", "step_000002")
+    RunFolder(broken).point("last", "step_000002")
     resume_training(console, broken, workers=0)
     want, came = (load_file(RunFolder(run).checkpoint() / "student.safetensors") for run in (runs[1], broken))
     assert all((came[name] == value).all() for name, value in want.items())
@@ -105,7 +130,10 @@ def test_resuming_gives_the_weights_of_an_unbroken_run(runs, console, tmp_path):
     ("reference", "message"),
     [
         ("nowhere.py:recipe", "There is no file"),
-        ("{file}:plain_mimik", "It defines: PlainMimic, PlainMimicConfig, plain_mimic"),
+        (
+            "{file}:plain_mimik",
+            "It defines: Foreground, .*, PlainMimicConfig, .*, plain_mimic",
+        ),
         ("{file}:PlainMimicConfig", "expected a function that returns Experiment"),
         ("no_such_package.mimic:recipe", "There is no module"),
     ],

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.evaluate.evaluation import evaluate_submission
 from dualdistill.evaluate.ground_truth import ground_truth_of_split
+from dualdistill.evaluate.scoring import evaluate_submission
 from dualdistill.evaluate.submission import write_submission
 from tests.evaluate.evaluation_worlds import noisy_detections
 

@@ -96,7 +96,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "no volume": (of_box("size", [1.0, 0.0, 1.0]), "must be positive"),
     "two coordinates": (of_box("translation", [1.0, 2.0]), "translation"),
     "score as text": (of_box("detection_score", "high"), "detection_score"),
-    "another sample's": (of_box("sample_token", "sample-0"), "its own sample"),
+    "another sample's": (of_box("sample_token", "sample-0"), "the entry of that sample"),
     "no velocity": (lambda content: content["results"]["sample-1"][0].pop("velocity"), "velocity"),
     "too many": (
         lambda content: content["results"].update({"sample-1": content["results"]["sample-1"] * 501}),

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import differences, from_plain, override, to_plain
 from dualdistill.experiment.external import UnloadedMethod
+from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import differences, from_plain, to_plain
 from dualdistill.recipes.catalogue import RECIPES, find
 
 
@@ -27,14 +28,14 @@ def test_the_families_have_the_same_rows_save_those_of_size_and_of_two_frames():
 def test_overrides_are_typed_and_reach_every_depth():
     base = find("synthetic/dualdistill-centerpoint").build()
     sets = [
-        "distiller.crd_temperature=0.5",
+        "distiller.crd.temperature=0.5",
         "data.image_size=32,96",
         "student.head.nms=circle",
         "training.steps=7",
         "training.precision=32",
     ]
     changed = override(base, sets)
-    assert changed.distiller.crd_temperature == 0.5
+    assert changed.distiller.crd.temperature == 0.5
     assert changed.data.image_size == (32, 96)
     assert changed.student.head.nms == "circle"
     assert changed.training.steps == 7
@@ -42,7 +43,7 @@ def test_overrides_are_typed_and_reach_every_depth():
     keys = [key for key, _, _ in differences(to_plain(base), to_plain(changed))]
     assert sorted(keys) == [
         "data.image_size",
-        "distiller.crd_temperature",
+        "distiller.crd.temperature",
         "student.head.nms",
         "training.steps",
     ]
@@ -62,10 +63,10 @@ def test_settings_that_depend_on_each_other_change_together():
     [
         ("training.stps=1", "Did you mean steps"),
         ("training.steps=1.5", "expected a whole number or none"),
-        ("distiller.mfd=perhaps", "true or false"),
-        ("distiller.alignment=sideways", "aoa or"),
-        ("distiller.crd_temperature=-1", "must be positive"),
-        ("distiller.crd=false,true", "true or false"),
+        ("distiller.mfd=perhaps", "or none"),
+        ("distiller.mfd.alignment=sideways", "aoa or"),
+        ("distiller.crd.temperature=-1", "must be positive"),
+        ("distiller.crd=false", "or none"),
         ("training.steps.more=1", "a single value"),
         ("training", "key=value"),
         ("data.points=false", "a LiDAR teacher wants True"),
@@ -76,12 +77,21 @@ def test_a_wrong_override_says_what_was_expected(assignment, message):
         override(find("synthetic/dualdistill-centerpoint").build(), [assignment])
 
 
-def test_an_ablation_switch_that_would_do_nothing_is_refused():
-    with pytest.raises(UserError, match="no effect"):
-        override(
-            find("synthetic/dualdistill-centerpoint").build(),
-            ["distiller.crd=false", "distiller.crd_temperature=1"],
-        )
+def test_parts_of_a_distiller_are_switched_off_with_none_and_on_with_default_or_a_setting():
+    whole = find("synthetic/dualdistill-centerpoint").build()
+    assert override(whole, ["distiller.crd=none"]).distiller.crd is None
+    alone = find("synthetic/dualdistill-centerpoint-no-crd").build()
+    assert override(alone, ["distiller.crd=default"]) == whole
+    assert override(alone, ["distiller.crd.temperature=0.5"]) == override(whole, ["distiller.crd.temperature=0.5"])
+    with pytest.raises(UserError, match="none in this recipe: take a recipe that has it"):
+        override(find("synthetic/student").build(), ["distiller.crd.temperature=0.5"])
+
+
+def test_a_control_takes_the_teachers_head_and_needs_neither_points_nor_a_distiller():
+    control, alone = find("synthetic/control-centerpoint").build(), find("synthetic/student").build()
+    assert control.init_head_from_teacher
+    assert control.distiller is None
+    assert (control.data, control.training, control.student) == (alone.data, alone.training, alone.student)
 
 
 def test_an_experiment_of_another_version_is_named_as_such():
@@ -92,20 +102,18 @@ def test_an_experiment_of_another_version_is_named_as_such():
 
 def test_a_distiller_that_learns_from_instances_and_data_that_have_them_go_together():
     full = find("synthetic/x3kd-full-centerpoint").build()
-    assert full.distiller.instances
+    assert full.distiller.requires.instance_masks
     assert full.data.instances.masks == "synthetic"
     assert find("nuscenes/x3kd-full-centerpoint-r101").build().data.instances.masks == "maskrcnn"
     with pytest.raises(UserError, match=r"data\.instances is none.*x3kd-full"):
-        override(find("synthetic/x3kd-centerpoint").build(), ["distiller.instances=true"])
+        override(find("synthetic/x3kd-centerpoint").build(), ["distiller.xis=default"])
     with pytest.raises(UserError, match=r"data\.instances is none"):
         override(full, ["data.instances=none"])
     with pytest.raises(UserError, match=r"data\.instances has no effect"):
-        override(full, ["distiller.instances=false"])
+        override(full, ["distiller.xis=none"])
     with pytest.raises(ValueError, match="no effect"):
         replace(find("synthetic/dualdistill-centerpoint").build(), data=full.data)
-    assert override(full, ["distiller.instances=false", "data.instances=none"]).data == replace(
-        full.data, instances=None
-    )
+    assert override(full, ["distiller.xis=none", "data.instances=none"]).data == replace(full.data, instances=None)
 
 
 def test_a_method_of_ones_own_may_learn_from_instances():

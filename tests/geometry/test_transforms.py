@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from dualdistill.geometry.transforms import (
     invert_rigid,
+    quaternion_from_rotation,
     rigid,
     rotation_about_z,
     rotation_from_quaternion,
@@ -88,3 +89,12 @@ def test_a_quaternion_about_x_takes_y_to_z():
     quaternion = torch.tensor([1.0, 1, 0, 0])
     z = rotation_from_quaternion(quaternion) @ torch.tensor([0.0, 1, 0])
     assert_close(z, torch.tensor([0.0, 0, 1]), atol=1e-7, rtol=0)
+
+
+@given(st.tuples(*[st.integers(-3, 3)] * 4).filter(any))
+def test_the_quaternion_of_a_rotation_is_one_of_its_two(quaternion: tuple[int, int, int, int]) -> None:
+    """Half turns, where formulas that divide by w fail, among them."""
+    rotation = rotation_from_quaternion(torch.tensor(quaternion, dtype=torch.float64))
+    again = quaternion_from_rotation(rotation)
+    assert again[0] >= 0
+    assert_close(rotation_from_quaternion(again), rotation, atol=1e-12, rtol=0)

@@ -1,17 +1,10 @@
-import re
-
 import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.models.center_head import (
-    CenterHeadConfig,
-    init_task_heads,
-    load_official_state_dict,
-    official_state_dict,
-)
+from dualdistill.models.center_head import CenterHeadConfig, init_task_heads
 from dualdistill.models.center_losses import center_losses
-from dualdistill.models.center_targets import CenterTargets
+from dualdistill.structures import CenterTargets
 
 SMALL = CenterHeadConfig(shared_channels=8, head_channels=4)
 
@@ -26,35 +19,6 @@ def test_every_heatmap_starts_at_a_probability_of_a_tenth():
     output = head(torch.zeros(1, 3, 4, 4))
     assert_close(output.heatmap.sigmoid(), torch.full((1, 10, 4, 4), 0.1007), rtol=0, atol=1e-4)
     assert_close(output.regression, torch.zeros(1, 6, 10, 4, 4))
-
-
-def test_the_official_state_names_every_branch_as_published():
-    names = official_state_dict(SMALL.build(in_channels=3)).keys()
-    assert len(names) == 294
-    block = r"(conv\.weight|bn\.(weight|bias|running_mean|running_var|num_batches_tracked))"
-    branch = r"task_heads\.[0-5]\.(reg|height|dim|rot|vel|heatmap)"
-    known = re.compile(rf"shared_conv\.{block}|{branch}\.(0\.{block}|1\.(weight|bias))")
-    assert all(known.fullmatch(name) for name in names)
-
-
-def test_the_official_state_makes_another_head_answer_alike():
-    one, other = SMALL.build(in_channels=3), SMALL.build(in_channels=3)
-    one(torch.randn(4, 3, 8, 8))  # statistics of its own
-    load_official_state_dict(other, official_state_dict(one))
-    neck = torch.randn(1, 3, 8, 8)
-    assert_close(vars(other.eval()(neck)), vars(one.eval()(neck)))
-
-
-def test_an_official_state_must_fit():
-    head = SMALL.build(in_channels=3)
-    state = official_state_dict(head)
-    short = {name: value for name, value in state.items() if name != "task_heads.3.vel.1.bias"}
-    with pytest.raises(ValueError, match=r"missing \['task_heads.3.vel.1.bias'\]"):
-        load_official_state_dict(head, short)
-    with pytest.raises(ValueError, match="not known"):
-        load_official_state_dict(head, state | {"task_heads.6.vel.1.bias": torch.zeros(2)})
-    with pytest.raises(ValueError, match=r"shape \(3,\), this head needs \(2,\)"):
-        load_official_state_dict(head, state | {"task_heads.3.vel.1.bias": torch.zeros(3)})
 
 
 def test_inherited_task_heads_say_the_same_of_the_same_shared_map():
@@ -93,7 +57,8 @@ def test_weights_name_exactly_the_losses():
         {"score_threshold": 1.0},
         {"min_radius": -1},
         {"center_range": (1.0, 0.0, 0.0, 0.0, 1.0, 1.0)},
-        {"circle_squared_radii": (1.0,)},
+        {"circle_squared_radii": (1.0,), "nms": "circle"},
+        {"task_classes": ()},
     ],
 )
 def test_impossible_settings_are_refused(wrong):

@@ -6,8 +6,9 @@ from torch.testing import assert_close
 
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.models.center_losses import center_losses, gaussian_focal
+from dualdistill.models.center_losses import center_losses
 from dualdistill.models.center_targets import center_targets
+from dualdistill.ops.focal import gaussian_focal, probability
 from dualdistill.structures import Boxes, HeadOutput, weighted_sum
 from tests.models.center_scenes import boxes_of, random_boxes
 
@@ -23,7 +24,7 @@ def fresh(batch: int = 1, shape: tuple[int, int] = (128, 128)) -> HeadOutput:
 
 def test_one_car_costs_the_worked_loss():
     output, targets = fresh(), center_targets((boxes_of([CAR], [0]),), GRID, CONFIG)
-    cars = gaussian_focal(output.heatmap, targets.heatmap)[:, 0]
+    cars = gaussian_focal(probability(output.heatmap), targets.heatmap)[:, 0]
     peak = targets.heatmap[:, 0] == 1
     assert_close(cars[~peak].sum(), torch.tensor(17.5987), rtol=1e-5, atol=0)
     assert_close(cars[peak].sum(), torch.tensor(1.8571), rtol=1e-4, atol=0)

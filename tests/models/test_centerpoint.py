@@ -67,7 +67,7 @@ def test_parts_have_the_published_number_of_parameters():
 def test_points_have_the_worked_columns():
     raw = torch.tensor([[0.05, 0.05, 0.0, 10.0, 0.0], [0.15, 0.05, 1.0, 20.0, 0.1]])
     grid = BevGrid.around(51.2, 0.2)
-    pillars = dynamic_voxelize(raw[:, :3], torch.zeros(2).long(), grid, (-5.0, 3.0))
+    pillars = dynamic_voxelize(raw[:, :3], torch.zeros(2).long(), grid, (-5.0, 3.0), 1)
     assert pillars.cells.tolist() == [[0, 256, 256]]
     extra = torch.tensor([[-0.05, 0.0, -0.5, -0.05, -0.05], [0.05, 0.0, 0.5, 0.05, -0.05]])
     assert_close(decorate(raw, pillars, grid), torch.cat([raw, extra], dim=1), rtol=0, atol=1e-5)

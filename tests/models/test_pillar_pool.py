@@ -40,12 +40,12 @@ def make_points(kind: str, channels: int = 5) -> Points:
 def pool_plainly(encoder: PillarEncoder, points: Points) -> Tensor:
     """The definition, in float64: in float32 its own rounding is larger than what separates the two."""
     raw = points.features.double()
-    pillars = dynamic_voxelize(points.features[:, :3], points.sample, GRID, Z_RANGE)
+    pillars = dynamic_voxelize(points.features[:, :3], points.sample, GRID, Z_RANGE, 2)
     return encoder.pool(encoder.describe(raw.index_select(0, pillars.kept), pillars), pillars)
 
 
 def pool_fast(encoder: PillarEncoder, points: Points) -> Tensor:
-    pillars = dynamic_voxelize(points.features[:, :3], points.sample, GRID, Z_RANGE)
+    pillars = dynamic_voxelize(points.features[:, :3], points.sample, GRID, Z_RANGE, 2)
     layer = encoder.layers[0]
     return pool_split(points.features, pillars, GRID, layer.linear, layer.norm)
 
@@ -75,7 +75,7 @@ def test_far_from_the_origin_it_is_as_exact_as_near():
     grid = BevGrid.around(1024.0, 0.5)
     encoder = PillarEncoder(5, (8,), grid, Z_RANGE).eval()
     points = torch.rand(200, 5) + torch.tensor([1000.0, -1000, 0, 0, 0])
-    pillars = dynamic_voxelize(points[:, :3], torch.zeros(200).long(), grid, Z_RANGE)
+    pillars = dynamic_voxelize(points[:, :3], torch.zeros(200).long(), grid, Z_RANGE, 2)
     layer = encoder.layers[0]
     pooled = pool_split(points, pillars, grid, layer.linear, layer.norm)
     exact = copy.deepcopy(encoder).double()

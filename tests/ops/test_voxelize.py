@@ -17,7 +17,7 @@ def test_pillars_are_the_cells_with_points_in_them(seed):
     generator = torch.Generator().manual_seed(seed)
     xyz = 2 * torch.randn(60, 3, generator=generator)
     sample = torch.randint(3, (60,), generator=generator).sort().values
-    pillars = dynamic_voxelize(xyz, sample, GRID, Z_RANGE)
+    pillars = dynamic_voxelize(xyz, sample, GRID, Z_RANGE, 5)
 
     expected: dict[tuple[int, ...], list[int]] = {}
     for index, (x, y, z) in enumerate(xyz.tolist()):
@@ -32,19 +32,19 @@ def test_pillars_are_the_cells_with_points_in_them(seed):
 
 def test_lower_bounds_are_inside_and_upper_bounds_outside():
     borders = torch.tensor([[-3.0, -2, -1], [3, 0, 0], [0, 2, 0], [0, 0, 1], [-3.01, 0, 0], [0, 0, -1.01]])
-    pillars = dynamic_voxelize(borders, torch.zeros(6, dtype=torch.long), GRID, Z_RANGE)
+    pillars = dynamic_voxelize(borders, torch.zeros(6, dtype=torch.long), GRID, Z_RANGE, 5)
     assert pillars.kept.tolist() == [0]
     assert pillars.cells.tolist() == [[0, 0, 0]]
 
 
 def test_the_same_cell_of_two_samples_is_two_pillars():
-    pillars = dynamic_voxelize(torch.zeros(2, 3), torch.tensor([0, 4]), GRID, Z_RANGE)
+    pillars = dynamic_voxelize(torch.zeros(2, 3), torch.tensor([0, 4]), GRID, Z_RANGE, 5)
     assert pillars.cells.tolist() == [[0, 4, 6], [4, 4, 6]]
 
 
 def test_no_points_make_no_pillars():
     for xyz in (torch.zeros(0, 3), torch.full((3, 3), 99.0)):
-        pillars = dynamic_voxelize(xyz, torch.zeros(len(xyz), dtype=torch.long), GRID, Z_RANGE)
+        pillars = dynamic_voxelize(xyz, torch.zeros(len(xyz), dtype=torch.long), GRID, Z_RANGE, 5)
         assert (len(pillars), len(pillars.kept), pillars.cells.shape) == (0, 0, (0, 3))
 
 

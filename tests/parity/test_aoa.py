@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.convert.aoa_names import load_official_aoa, official_aoa_name
 from dualdistill.distill.align import Aoa
 from dualdistill.distill.orthogonal import OrthogonalMap, SemiOrthogonal
+from tests.parity.released_aoa import load_official_aoa, official_aoa_name
 
 GOLDEN = Path(__file__).parent / "golden" / "aoa"
 

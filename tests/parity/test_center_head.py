@@ -17,10 +17,12 @@ from torch.testing import assert_close
 from dualdistill.geometry.boxes import boxes_from_legacy, wrap_angle
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_decode import decode
-from dualdistill.models.center_head import CenterHeadConfig, load_official_state_dict
-from dualdistill.models.center_losses import GROUPS, center_losses, gaussian_focal
+from dualdistill.models.center_head import CenterHeadConfig
+from dualdistill.models.center_losses import GROUPS, center_losses
 from dualdistill.models.center_targets import center_targets, draw_gaussians, gaussian_radius
+from dualdistill.ops.focal import gaussian_focal
 from dualdistill.structures import TASKS, Boxes, HeadOutput, weighted_sum
+from tests.convert.foreign import load_official_head
 
 GOLDEN = Path(__file__).parent / "golden"
 LEGACY_ORDER = [0, 1, 2, 4, 3, 5, 7, 6, 8, 9]
@@ -128,15 +130,12 @@ def test_boxes_below_the_lower_edge_are_left_out_where_the_released_code_keeps_t
 
 def test_the_focal_loss_and_its_gradient_are_the_released_ones():
     arrays = golden("centerhead/loss")
-    probability = arrays["focal.pred"]
-    inside = (probability > 1e-4) & (probability < 1 - 1e-4)  # ours takes logits, and clamps
-    logits = probability[inside].double().logit().requires_grad_()
-    target = arrays["focal.target"][inside].double()
-    loss = gaussian_focal(logits.view(1, 1, 1, -1), target.view(1, 1, 1, -1)).flatten()
+    inside = (arrays["focal.pred"] > 1e-4) & (arrays["focal.pred"] < 1 - 1e-4)  # ours is clamped to these
+    predicted, target = (arrays[f"focal.{name}"][inside].double() for name in ("pred", "target"))
+    loss = gaussian_focal(predicted.requires_grad_(), target)
     assert_close(loss.float(), arrays["focal.loss"][inside], rtol=1e-4, atol=1e-6)
-    (gradient,) = torch.autograd.grad(loss.sum(), logits)
-    slope = (probability * (1 - probability))[inside]  # of the sigmoid
-    assert_close(gradient.float(), arrays["focal.grad"][inside] * slope, rtol=1e-4, atol=1e-6)
+    (gradient,) = torch.autograd.grad(loss.sum(), predicted)
+    assert_close(gradient.float(), arrays["focal.grad"][inside], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("case", "velocity_weight"), [("task_specific", 1.0), ("velweight0.2", 0.2)])
@@ -213,7 +212,7 @@ def crd_head():
     state = {name.removeprefix("head."): value for name, value in weights.items()}
     # The archive holds these counters as vectors of one.
     state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    load_official_state_dict(head, state)
+    load_official_head(head, state)
     return head.eval()
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.convert.account import Conversion
 from dualdistill.convert.families import convert
+from dualdistill.convert.mapping import Conversion
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.structures import Points
-from tests.models.foreign import mmdet3d_pillars
+from tests.convert.foreign import mmdet3d_pillars
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}

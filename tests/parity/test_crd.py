@@ -17,9 +17,10 @@ from dualdistill.distill.align import neck_aligner
 from dualdistill.distill.crd import CrdLabels, cross_head_losses, response_weights
 from dualdistill.geometry.boxes import boxes_from_legacy, legacy_from_boxes
 from dualdistill.geometry.grid import BevGrid
-from dualdistill.models.center_head import CenterHead, CenterHeadConfig, load_official_state_dict
+from dualdistill.models.center_head import CenterHead, CenterHeadConfig
 from dualdistill.models.head_criterion import CenterCriterion
 from dualdistill.structures import BevOutput, HeadOutput, Losses, Targets, weighted_sum
+from tests.convert.foreign import load_official_head
 
 GOLDEN = Path(__file__).parent / "golden" / "crd"
 CONFIG = CenterHeadConfig(shared_channels=8, head_channels=8)
@@ -51,7 +52,7 @@ def teacher_output() -> BevOutput:
     head = CenterHead(CONFIG, in_channels=12).eval().requires_grad_(False)
     weights = {k.removeprefix("head."): v for k, v in recorded("crd_head_weights").items()}
     weights = {k: v.squeeze(0) if k.endswith("num_batches_tracked") else v for k, v in weights.items()}
-    load_official_state_dict(head, weights)
+    load_official_head(head, weights)
 
     def head_in_our_words(neck: torch.Tensor) -> HeadOutput:
         legacy = head(neck)

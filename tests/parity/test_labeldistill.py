@@ -14,12 +14,11 @@ from torch.testing import assert_close
 from dualdistill.distill.label_encoder import LabelEncoderConfig
 from dualdistill.distill.label_maps import LabelMaps, label_maps
 from dualdistill.distill.labeldistill import Adaptor, masked_squares, object_mask, response_losses
-from dualdistill.distill.responses import TASK_OF_CLASS
 from dualdistill.distill.shapes import BevShapes
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.center_targets import center_targets
-from dualdistill.structures import Boxes, HeadOutput, Targets
+from dualdistill.structures import TASK_OF_CLASS, Boxes, HeadOutput, Targets
 
 GOLDEN = Path(__file__).parent / "golden" / "labeldistill"
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.convert.aoa_names import load_official_aoa
 from dualdistill.distill.align import Aoa, neck_aligner
-from dualdistill.distill.mfd import FeatureMimic, RegionConfig, mimic_weights
+from dualdistill.distill.mfd import FalsePositiveConfig, FeatureMimic, MimicConfig, RegionConfig
 from dualdistill.distill.regions import false_positives, foreground, split_regions
 from dualdistill.distill.terms import channel_attention, spatial_attention
 from dualdistill.geometry.boxes import boxes_from_legacy
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import Boxes, HeadOutput, Targets, weighted_sum
+from tests.parity.released_aoa import load_official_aoa
 
 GOLDEN = Path(__file__).parent / "golden" / "feature_distill"
 EXTENT = (-9.6, -9.6, 9.6, 9.6)
@@ -33,14 +33,8 @@ TERMS = {
     "kd_spatial_loss": "spatial",
     "kd_fp_bg_feat_loss": "false_positive",
 }
-WEIGHTS = mimic_weights(
-    tuple(LEVELS.values()),
-    ("neck",),
-    foreground=6e-3,
-    background=4e-2,
-    false_positive=6e-2,
-    spatial=2.5e-3,
-)
+FALSE_POSITIVES = FalsePositiveConfig()
+WEIGHTS = MimicConfig().mimic_weights
 
 
 def recorded(name: str) -> dict[str, torch.Tensor]:
@@ -62,7 +56,13 @@ def recorded_boxes(arrays: dict[str, torch.Tensor]) -> tuple[Boxes, ...]:
     )
 
 
-def losses_of(position: str, config: RegionConfig, level: str | None = None, logits: torch.Tensor | None = None):
+def losses_of(
+    position: str,
+    config: RegionConfig,
+    level: str | None = None,
+    logits: torch.Tensor | None = None,
+    false_positives: FalsePositiveConfig = FALSE_POSITIVES,
+):
     """Losses of a recorded level, with the student's map, adapter and spatial convolution they come from."""
     arrays, level = recorded(f"loss_{position}"), level or LEVELS[position]
     student, teacher = arrays["student_feat"].requires_grad_(), arrays["teacher_feat"]
@@ -74,7 +74,7 @@ def losses_of(position: str, config: RegionConfig, level: str | None = None, log
         align = Aoa(*shapes)
         load_official_aoa(align, under("w.", arrays))
     grid = BevGrid.covering(EXTENT, tuple(teacher.shape[-2:]))
-    mimic = FeatureMimic({level: grid}, ("neck",) if level == "neck" else (), config)
+    mimic = FeatureMimic({level: grid}, config, false_positives)
     mimic.levels[level].spatial.load_state_dict(under("spatial_conv.", arrays))
     aligned = align(student)
     if logits is None:
@@ -137,12 +137,12 @@ def test_masks_scales_and_attention_maps_are_the_released_ones(position):
 
 
 VARIANTS = {
-    "gt_thres_0.4": replace(RELEASED, truth_threshold=0.4),
+    "gt_thres_0.4": (RELEASED, FalsePositiveConfig(truth_threshold=0.4)),
     # One released threshold serves both unless the other is set.
-    "thres_0.3": replace(RELEASED, truth_threshold=0.3, teacher_threshold=0.3),
-    "temperatures": replace(RELEASED, spatial_temperature=0.1, channel_temperature=0.25),
-    "student_ratio_2": replace(RELEASED, student_attention=2.0),
-    "spatial_teacher": replace(RELEASED, student_attention=0.0),
+    "thres_0.3": (RELEASED, FalsePositiveConfig(truth_threshold=0.3, teacher_threshold=0.3)),
+    "temperatures": (replace(RELEASED, spatial_temperature=0.1), FalsePositiveConfig(channel_temperature=0.25)),
+    "student_ratio_2": (replace(RELEASED, student_attention=2.0), FALSE_POSITIVES),
+    "spatial_teacher": (replace(RELEASED, student_attention=0.0), FALSE_POSITIVES),
 }
 
 
@@ -152,7 +152,8 @@ def variant(name: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_each_option_does_what_the_released_one_does(name):
-    losses, *_ = losses_of("head", VARIANTS[name])
+    config, found = VARIANTS[name]
+    losses, *_ = losses_of("head", config, false_positives=found)
     assert_losses(losses, "neck", variant(name), rtol=5e-5)
 
 
@@ -220,7 +221,7 @@ def formula_heatmaps() -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_released_function_gives_these_numbers_for_these_formulas(side, test_point, expected):
     level = "neck" if side == 128 else "stage2"
     grid = BevGrid.covering((-51.2, -51.2, 51.2, 51.2), (side, side))
-    mimic = FeatureMimic({level: grid}, ("neck",) if side == 128 else (), RegionConfig(test_point=test_point))
+    mimic = FeatureMimic({level: grid}, RegionConfig(test_point=test_point), FALSE_POSITIVES)
     with torch.no_grad():
         mimic.levels[level].spatial.weight.zero_()[0, 0, 1, 1] = 1
         mimic.levels[level].spatial.bias.zero_()

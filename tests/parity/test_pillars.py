@@ -114,7 +114,7 @@ def test_two_point_layers_are_the_released_ones():
     points = arrays["two_layer.points"]
     # This recording describes points by their distance too: an eleventh column, which no CenterPoint has.
     layers = encoder(arrays, "two_layer.w.", (6, 8), point_channels=6).eval()
-    pillars = dynamic_voxelize(points[:, :3], torch.zeros(len(points)).long(), GRID, (-5.0, 3.0))
+    pillars = dynamic_voxelize(points[:, :3], torch.zeros(len(points)).long(), GRID, (-5.0, 3.0), 1)
     kept = points[pillars.kept]
     described = torch.cat([decorate(kept, pillars, GRID), kept[:, :3].norm(dim=1, keepdim=True)], dim=1)
     assert_close(pillars.cells, arrays["two_layer.pillar_coors"][:, [0, 2, 3]].long())
@@ -139,6 +139,6 @@ def test_hard_pillars_are_the_released_ones_empty_rows_included():
 
 def test_pillars_are_capped_in_the_order_of_points():
     xyz = torch.tensor([[0.1, 0.1, 0.0], [1.1, 0.1, 0.0], [0.1, 0.1, 0.1], [0.1, 0.1, 0.2], [1.1, 0.1, 0.1]])
-    pillars = capped(dynamic_voxelize(xyz, torch.zeros(5).long(), GRID, (-5.0, 3.0)), 2)
+    pillars = capped(dynamic_voxelize(xyz, torch.zeros(5).long(), GRID, (-5.0, 3.0), 1), 2)
     assert pillars.kept.tolist() == [0, 1, 2, 4]
     assert len(pillars) == 2

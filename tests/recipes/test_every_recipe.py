@@ -10,7 +10,7 @@ from rich.console import Console
 from dualdistill.commands.data import make_instances, make_virtual
 from dualdistill.data.collate import collate
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.experiment.experiment import override
+from dualdistill.experiment.overrides import override
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.structures import weighted_sum

@@ -51,10 +51,10 @@ def drawing(colour="white"):
 
 @pytest.fixture
 def page():
-    page = ReportPage(f"Title {ATTACK}", f"Lead {ATTACK}\n\nsecond", byline=f"By {ATTACK}", footer=f"Foot {ATTACK}")
+    page = ReportPage(f"Title {ATTACK}", f"Lead {ATTACK}\n\nsecond", byline=f"By {ATTACK}")
     page.highlight("+4.6", f"points {ATTACK}")
     page.section(f"Results {ATTACK}", f"Text {ATTACK}").heading(f"Heading {ATTACK}")
-    page.table(results_table([ResultRow(name=ATTACK, mean_ap=0.2, note="n")]), f"Caption {ATTACK}")
+    page.table(results_table([ResultRow(name=ATTACK, mean_ap=0.2)]), f"Caption {ATTACK}")
     page.section("Figures")
     page.figure(drawing(), f"Caption {ATTACK}", alt=f"Alt {ATTACK}", dark=drawing("black"))
     page.figure(drawing(), "photograph", alt="", encoding="jpeg")
@@ -88,7 +88,6 @@ def test_every_text_is_escaped_and_arrives_unchanged(page):
         "Title",
         "Lead",
         "By",
-        "Foot",
         "points",
         "Results",
         "Text",

@@ -19,7 +19,6 @@ BASE = ResultRow(
     vel_err=0.822,
     attr_err=0.25,
     steps=1600,
-    parameters=3_213_000,
 )
 TEACHER = ResultRow(name="teacher", is_teacher=True, mean_ap=0.5512, nd_score=0.6233, trans_err=0.3, steps=1600)
 DISTILLED = ResultRow(
@@ -159,8 +158,8 @@ def test_names_are_escaped_in_every_form():
 def test_columns_nobody_can_fill_are_left_out():
     keys = [column.key for column in results_table([ResultRow(name="a", mean_ap=0.1)]).columns]
     assert keys == ["name", "mean_ap"]
-    published = results_table([ResultRow(name="a", mean_ap=0.1, published_mean_ap=0.423, note="512 x 1408")])
-    assert [column.title for column in published.columns] == ["Model", "mAP", "mAP publ.", "Note"]
+    published = results_table([ResultRow(name="a", mean_ap=0.1, published_mean_ap=0.423)])
+    assert [column.title for column in published.columns] == ["Model", "mAP", "mAP publ."]
 
 
 def test_metrics_of_an_evaluation_become_a_row():

@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 from dualdistill.synthetic import TINY
-from dualdistill.synthetic.rig import quaternion, rotation
 
 Tables = dict[str, dict[str, dict[str, Any]]]
 Row = dict[str, Any]
@@ -48,13 +46,6 @@ def inside(points: np.ndarray, box: Row, margin: float = 0.0) -> np.ndarray:
     width, length, height = box["size"]
     local = (points - matrix[:3, 3]) @ matrix[:3, :3]
     return (np.abs(local) <= np.array([length, width, height]) / 2 + margin).all(axis=1)
-
-
-@pytest.mark.parametrize("angles", [(0.3, 0.0, 0.0), (3.1, 0.2, -0.1), (-1.6, 1.2, 3.0), (np.pi, 0.0, 0.0)])
-def test_a_quaternion_means_its_rotation(angles: tuple[float, float, float]) -> None:
-    matrix = rotation(*angles)
-    back = rotation_from_quaternion(torch.tensor(quaternion(matrix), dtype=torch.float64))
-    np.testing.assert_allclose(back.numpy(), matrix, atol=1e-12)
 
 
 def test_num_lidar_pts_counts_the_points_in_the_box(tiny_root: Path, tables: Tables) -> None:

@@ -1,10 +1,15 @@
-"""Which samples a training sees."""
+"""Which samples a training sees, and who loads them."""
+
+import os
+import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import Dataset
 
-from dualdistill.train.data import StepSampler
+from dualdistill.train.data import MAX_WORKERS, StepSampler, default_workers, training_loader
 
 SIZES = st.integers(1, 23)
 
@@ -42,3 +47,39 @@ def test_a_batch_that_processes_cannot_share_equally_is_refused():
 def test_another_seed_is_another_order():
     orders = [list(StepSampler(50, 50, first=0, last=1, seed=seed)) for seed in (0, 1)]
     assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "workers"), [(1, 1, 0), (2, 1, 1), (64, 1, MAX_WORKERS), (64, 8, 7), (8, 8, 0), (4, 8, 0)]
+)
+def test_processes_share_the_usable_cores_for_loading(monkeypatch, cores, processes, workers):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    assert default_workers(processes) == workers
+
+
+class Signalled(Dataset):
+    """Its loader processes are sent every stop signal before each item."""
+
+    def __getitem__(self, pair):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+        return pair
+
+
+def test_loader_processes_outlive_stop_signals():
+    loader = training_loader(Signalled(), list, length=4, batch_size=2, first=0, last=3, seed=0, workers=1)
+    assert len(list(loader)) == 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="needs /proc")
+def test_the_limit_of_open_files_is_raised_for_loader_processes():
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip("the hard limit leaves no room")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        training_loader(Signalled(), list, length=4, batch_size=2, first=0, last=3, seed=0, workers=0)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 1024
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -78,7 +78,7 @@ def test_a_layer_without_a_colour_is_coloured_and_explained_by_class():
 
 def test_panels_stand_side_by_side_with_one_legend():
     truth = BoxLayer(name="truth", boxes=boxes((0.0, 5.0, 0.0, 4.0, 2.0, 1.5, 0.0)), colour="green", filled=True)
-    nothing = BoxLayer(name="student", boxes=Boxes.empty(), colour="red", dashed=True)
+    nothing = BoxLayer(name="student", boxes=Boxes.empty(), colour="red")
     figure = draw_bev_panels(torch.zeros(0, 5), {"Teacher": [truth], "Student": [truth, nothing]}, theme=DARK)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Teacher", "Student"]
     (legend,) = figure.legends
@@ -116,12 +116,10 @@ def test_activity_is_the_mean_magnitude_and_hot_cells_are_where_boxes_are_drawn(
     assert image.get_array()[3, 1] == 3.0
 
 
-def test_maps_have_scales_of_their_own_or_one_for_all():
+def test_each_map_has_its_own_scale():
     maps = {"weak": torch.rand(4, 8, 8), "strong": 10 * torch.rand(2, 16, 16)}
-    own, shared = (draw_features(maps, extent=(-8, -8, 8, 8), shared_scale=flag) for flag in (False, True))
-    tops = [axes.images[0].norm.vmax for axes in own.axes[:2]]
+    tops = [axes.images[0].norm.vmax for axes in draw_features(maps, extent=(-8, -8, 8, 8)).axes[:2]]
     assert tops[0] < 1.1 < tops[1]
-    assert len({axes.images[0].norm.vmax for axes in shared.axes[:2]}) == 1
 
 
 def test_a_feature_map_of_an_ego_frame_is_turned_with_the_boxes():
@@ -134,5 +132,5 @@ def test_a_feature_map_of_an_ego_frame_is_turned_with_the_boxes():
 
 
 def test_a_silent_map_can_be_drawn():
-    figure = draw_features({"dead": torch.zeros(2, 4, 4)}, extent=(-4, -4, 4, 4), shared_scale=True)
+    figure = draw_features({"dead": torch.zeros(2, 4, 4)}, extent=(-4, -4, 4, 4))
     assert figure.axes[0].images[0].norm.vmax > 0

@@ -64,10 +64,10 @@ def test_each_loss_has_a_plot_and_each_run_that_knows_it_a_line():
 
 def test_a_run_keeps_its_colour_in_all_plots_and_in_the_legend():
     records = run({"loss/a": lambda s: 1.0, "loss/b": lambda s: 2.0})
-    figure = draw_curves({"one": records, "two": records}, colours={"two": "#123456"})
+    figure = draw_curves({"one": records, "two": records})
     for axes in figure.axes:
-        assert [line.get_color() for line in axes.lines[1::2]] == [LIGHT.series[0], "#123456"]
-    assert [line.get_color() for line in figure.legends[0].get_lines()] == [LIGHT.series[0], "#123456"]
+        assert [line.get_color() for line in axes.lines[1::2]] == [LIGHT.series[0], LIGHT.series[1]]
+    assert [line.get_color() for line in figure.legends[0].get_lines()] == [LIGHT.series[0], LIGHT.series[1]]
 
 
 def test_wide_ranges_are_logarithmic_and_narrow_ones_are_not():

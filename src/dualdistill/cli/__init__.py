@@ -1,5 +1,7 @@
-"""The command line: one verb a function, whose work lives in the rooms below and is imported inside it, so that
-`--help` answers at once. Exit codes: 0 done, 2 the user's input is wrong, 1 our fault."""
+"""The command line: one function per verb, which imports its implementation when it is called to keep `--help` fast.
+
+Exit codes: 0 success, 1 internal error, 2 wrong input.
+"""
 
 import sys
 
@@ -37,11 +39,11 @@ app.add_typer(recipes.app, name="recipes")
 
 
 def main() -> None:
-    """Entry point: a user's mistake is a message and exit code 2, never a traceback."""
+    """Run the command line; a UserError becomes a message and exit code 2, without traceback."""
     try:
         app()
     except UserError as error:
-        # One raised in a loader process comes wrapped in that process's traceback; only its last word is for the user.
+        # An error raised in a loader process is wrapped in the traceback of that process, which is left out here.
         message = str(error).rsplit(f"{UserError.__name__}: ", 1)[-1].strip()
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {escape(message)}")
         sys.exit(2)

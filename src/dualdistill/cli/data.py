@@ -1,27 +1,31 @@
-"""`dualdistill data`: roots."""
+"""The verbs of `dualdistill data`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dualdistill.cli.shared import JsonFile, Version, Workers, console, write_json
+from dualdistill.cli.shared import JsonFile, Version, console, write_json
 
 app = typer.Typer(help="Make, index and check data roots.", no_args_is_help=True)
 
-Masks = Annotated[str, typer.Option(help="Instance masks: synthetic (that world's own) or maskrcnn.")]
+Masks = Annotated[
+    str, typer.Option(help="Source of the instance masks: synthetic (a synthetic world's own) or maskrcnn.")
+]
 MaskWeights = Annotated[Path | None, typer.Option(help="Local COCO weights of torchvision's Mask R-CNN.")]
-Noise = Annotated[float, typer.Option(help="Errors put into a synthetic world's perfect masks, from 0 (none) to 1.")]
+Noise = Annotated[
+    float, typer.Option(help="Errors added to the perfect masks of a synthetic world, from 0 (none) to 1.")
+]
 
 
 @app.command("make-synthetic")
 def make_synthetic(
     root: Annotated[Path, typer.Argument(help="New folder for the world.")],
     size: Annotated[str, typer.Option(help="tiny, demo or bench.")] = "demo",
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
-    workers: Workers = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
 ) -> None:
-    """Write a synthetic driving world in the nuScenes format."""
+    """Make a synthetic driving world in the nuScenes format."""
     from dualdistill.commands.data import synthesise
 
     synthesise(console, root, size, seed, workers)
@@ -29,7 +33,7 @@ def make_synthetic(
 
 @app.command("prepare")
 def prepare(root: Annotated[Path, typer.Argument(help="A nuScenes root.")], version: Version = None) -> None:
-    """Index the tables of a root, so that trainings open it in an instant."""
+    """Index the tables of a root, so that trainings open it at once."""
     from dualdistill.commands.data import prepare_index
 
     prepare_index(console, root, version)
@@ -41,7 +45,7 @@ def check(
     version: Version = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Verify the tables of a root and every sensor file it will need."""
+    """Check the tables of a root and all of its sensor files."""
     from dualdistill.commands.data import check_data
 
     write_json(json_file, check_data(console, root, version))
@@ -55,7 +59,7 @@ def virtual_points(
     noise: Noise = 0.0,
     version: Version = None,
 ) -> None:
-    """Make the virtual points an MVP teacher reads, once for each LiDAR sweep."""
+    """Make the virtual points that an MVP teacher needs, for each LiDAR sweep."""
     from dualdistill.commands.data import make_virtual
 
     make_virtual(console, root, version, masks, weights, noise)
@@ -67,10 +71,10 @@ def instances(
     masks: Masks = "synthetic",
     weights: MaskWeights = None,
     noise: Noise = 0.0,
-    split: Annotated[str, typer.Option(help="Key frames of this split; train is enough for training.")] = "all",
+    split: Annotated[str, typer.Option(help="Split of the key frames; train is enough for training.")] = "all",
     version: Version = None,
 ) -> None:
-    """Make the instance masks that X-IS (recipes x3kd-full-…) learns from, once for each key frame image."""
+    """Make the instance masks that X-IS (recipes x3kd-full-…) needs, for each key frame image."""
     from dualdistill.commands.data import make_instances
 
     make_instances(console, root, version, masks, weights, noise, split)

@@ -1,4 +1,4 @@
-"""`dualdistill recipes`: what can be run."""
+"""The verbs of `dualdistill recipes`."""
 
 from typing import Annotated
 
@@ -6,12 +6,12 @@ import typer
 
 from dualdistill.cli.shared import JsonFile, Overrides, console, write_json
 
-app = typer.Typer(help="What can be run.", no_args_is_help=True)
+app = typer.Typer(help="List, show and compare recipes.", no_args_is_help=True)
 
 
 @app.command("list")
 def recipes_list(json_file: JsonFile = None) -> None:
-    """Every recipe, with the published result of its row where there is one."""
+    """List all recipes, with published results where there are any."""
     from dualdistill.commands.recipes import list_recipes
 
     write_json(json_file, list_recipes(console))
@@ -23,15 +23,19 @@ def recipes_show(
     overrides: Overrides = None,
     json_file: JsonFile = None,
 ) -> None:
-    """The resolved experiment of a recipe or of a run."""
+    """Show the resolved experiment of a recipe or a run."""
     from dualdistill.commands.recipes import show_recipe
 
     write_json(json_file, show_recipe(console, name, overrides or []))
 
 
 @app.command("diff")
-def recipes_diff(a: str, b: str, json_file: JsonFile = None) -> None:
-    """What differs between two recipes or runs."""
+def recipes_diff(
+    a: Annotated[str, typer.Argument(help="A recipe, or a run folder.")],
+    b: Annotated[str, typer.Argument(help="Another one.")],
+    json_file: JsonFile = None,
+) -> None:
+    """Show the settings that differ between two recipes or runs."""
     from dualdistill.commands.recipes import diff_recipes
 
     write_json(json_file, diff_recipes(console, a, b))

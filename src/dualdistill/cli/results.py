@@ -1,4 +1,4 @@
-"""From a trained detector to scores and pictures."""
+"""The verbs that score, draw and compare trained detectors."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +14,14 @@ def evaluate(
     version: Version = None,
     split: Annotated[str | None, typer.Option(help="Default: val, or mini_val for v1.0-mini.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and results_nusc.json.")] = None,
-    checkpoint: Annotated[str, typer.Option(help="Of a run: last, best or step_000400.")] = "last",
+    checkpoint: Annotated[str, typer.Option(help="Checkpoint of a run: last, best or step_000400.")] = "last",
     workers: Workers = None,
-    official: Annotated[bool, typer.Option(help="Let nuscenes-devkit judge (must be installed).")] = False,
+    official: Annotated[
+        bool, typer.Option(help="Compute the metrics with nuscenes-devkit, which must be installed.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Score with the nuScenes detection metrics; write the submission file."""
+    """Score with the nuScenes detection metrics; also writes the submission file."""
     from dualdistill.commands.evaluate import evaluate_anything
 
     metrics = evaluate_anything(
@@ -39,12 +41,14 @@ def evaluate(
 def visualize(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
-    samples: Annotated[int, typer.Option(help="How many samples to draw, spread over the split.")] = 4,
+    samples: Annotated[int, typer.Option(help="Number of samples to draw, spread over the split.")] = 4,
     checkpoint: Annotated[str, typer.Option(help="last, best or step_000400.")] = "last",
     split: Annotated[str | None, typer.Option(help="Default: val, or mini_val for v1.0-mini.")] = None,
-    rerun: Annotated[bool, typer.Option("--rerun", help="Also a recording for rerun's viewer (extra viz).")] = False,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Also write a recording for the viewer of rerun (extra viz).")
+    ] = False,
 ) -> None:
-    """Draw what a run detects: report.html and PNG files beside its evaluation, no display needed."""
+    """Draw the detections of a run: report.html and PNG files beside its evaluation. No display is needed."""
     from dualdistill.commands.visualize import visualize_run
 
     visualize_run(console, run, data=data, samples=samples, checkpoint=checkpoint, split=split, rerun=rerun)
@@ -52,13 +56,13 @@ def visualize(
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders with runs below, such as runs/.")],
-    checkpoint: Annotated[str, typer.Option(help="Of each run: last, best or step_000400.")] = "last",
+    checkpoint: Annotated[str, typer.Option(help="Checkpoint of each run: last, best or step_000400.")] = "last",
     markdown: Annotated[Path | None, typer.Option(help="Also write the table as Markdown to this file.")] = None,
-    latex: Annotated[Path | None, typer.Option(help="As LaTeX, for the booktabs package.")] = None,
-    html: Annotated[Path | None, typer.Option(help="As a page.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="Also write it as LaTeX, for the booktabs package.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write it as an HTML page.")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """One table of many evaluated runs: means and spreads over seeds, gains over the student without a teacher."""
+    """Compare evaluated runs in one table: means and spreads over seeds, gains over the student without a teacher."""
     from dualdistill.commands.compare import compare_runs
 
     rows = compare_runs(console, runs, checkpoint=checkpoint, markdown=markdown, latex=latex, html=html)
@@ -69,23 +73,25 @@ def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A weights file or a run folder.")],
     more_images: Annotated[list[Path] | None, typer.Argument(help="More files of --images.", hidden=True)] = None,
     data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
-    sample: Annotated[str, typer.Option(help="Token, or number in the split.")] = "0",
+    sample: Annotated[str, typer.Option(help="Token of a sample, or its number in the split.")] = "0",
     images: Annotated[
-        list[Path] | None, typer.Option(help="Own images, one a camera, in the order of the calibration file.")
+        list[Path] | None, typer.Option(help="Own images, one per camera, in the order of the calibration file.")
     ] = None,
-    calibration: Annotated[Path | None, typer.Option(help="JSON file of those cameras: see docs/export.md.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration of those cameras, a JSON file: see docs/export.md.")
+    ] = None,
     version: Version = None,
-    split: Annotated[str | None, typer.Option(help="That --sample counts in; default: val, or mini_val.")] = None,
-    min_score: Annotated[float, typer.Option(help="Boxes that score less are left out.")] = 0.0,
+    split: Annotated[str | None, typer.Option(help="Split of --sample; default: val, or mini_val.")] = None,
+    min_score: Annotated[float, typer.Option(help="Leave out boxes with lower scores.")] = 0.0,
     picture: Annotated[
-        Path | None, typer.Option(help="Also draw the boxes: a .png from above, and one of six cameras.")
+        Path | None, typer.Option(help="Also draw the boxes: a .png in bird's-eye view, and one of the six cameras.")
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Boxes for one sample of a root, or for your own images with a calibration file."""
+    """Detect boxes in one sample of a root, or in your own images with a calibration file."""
     from dualdistill.commands.predict import predict_sample
 
-    answer = predict_sample(
+    predicted = predict_sample(
         console,
         checkpoint,
         data=data,
@@ -97,20 +103,17 @@ def predict(
         min_score=min_score,
         picture=picture,
     )
-    write_json(json_file, answer)
+    write_json(json_file, predicted)
 
 
 def gradients(
     run: Annotated[Path, typer.Argument(help="A student's run folder.")],
     data: Annotated[Path | None, typer.Option(help="Root of its data; default: where it was trained.")] = None,
     checkpoint: Annotated[str, typer.Option(help="last, best, or step_000400.")] = "last",
-    batches: Annotated[int, typer.Option(min=1, help="To take the mean of.")] = 8,
+    batches: Annotated[int, typer.Option(min=1, help="Number of batches to average over.")] = 8,
     json_file: JsonFile = None,
 ) -> None:
-    """Share of the gradient that each loss puts on a student, and its cosine with that of detection."""
-    from dataclasses import asdict
+    """Show the share of each loss in the gradient of a student, and its cosine with the gradient of detection."""
+    from dualdistill.commands.gradients import show_gradient_shares
 
-    from dualdistill.commands.gradients import gradient_shares
-
-    shares = gradient_shares(console, run, data=data, batches=batches, checkpoint=checkpoint)
-    write_json(json_file, [asdict(share) for share in shares])
+    write_json(json_file, show_gradient_shares(console, run, data=data, batches=batches, checkpoint=checkpoint))

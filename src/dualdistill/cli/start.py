@@ -1,4 +1,4 @@
-"""First steps: is everything here, and does it work?"""
+"""The verbs of a first session."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,20 +8,22 @@ import typer
 from dualdistill.cli.shared import Out, Seed, console
 
 
-def doctor(data: Annotated[Path | None, typer.Option(help="A data root to look at too.")] = None) -> None:
-    """Look at the environment, devices, disk and data; each problem with its remedy."""
-    from dualdistill.commands.doctor import examine
+def doctor(data: Annotated[Path | None, typer.Option(help="Also check this data root.")] = None) -> None:
+    """Check packages, devices, disk and data; each problem comes with a remedy."""
+    from dualdistill.commands.doctor import run_checks
 
-    raise typer.Exit(examine(console, data))
+    raise typer.Exit(run_checks(console, data))
 
 
 def demo(
     out: Out = Path("runs/demo"),
-    data: Annotated[Path, typer.Option(help="Where the synthetic world is made.")] = Path("data/synthetic-demo"),
+    data: Annotated[Path, typer.Option(help="Folder of the synthetic world, made if it is missing.")] = Path(
+        "data/synthetic-demo"
+    ),
     seed: Seed = 0,
-    quick: Annotated[bool, typer.Option(help="A tiny world and a few steps: shows the path, proves nothing.")] = False,
+    quick: Annotated[bool, typer.Option(help="A tiny world and a few steps, to see that everything runs.")] = False,
 ) -> None:
-    """Teacher, student and distilled student on a synthetic world: from nothing to a table and a page, in minutes."""
+    """Train a teacher, a student and a distilled student on a synthetic world; ends with a table and report.html."""
     from dualdistill.commands.demo import run_demo
 
     run_demo(console, out=out, data=data, seed=seed, quick=quick)

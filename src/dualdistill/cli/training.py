@@ -7,6 +7,13 @@ import typer
 
 from dualdistill.cli.shared import JsonFile, Out, Overrides, Root, Seed, Version, Workers, console, write_json
 
+Devices = Annotated[int, typer.Option(help="Processes (GPUs) on each machine; they share each batch.")]
+Nodes = Annotated[int, typer.Option(help="Machines that train together, started by torchrun, SLURM or MASTER_ADDR.")]
+Log = Annotated[
+    list[str] | None,
+    typer.Option("--log", help="Metrics also go to tensorboard, wandb or mlflow (extras). May be given many times."),
+]
+
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A name from `dualdistill recipes list`, or file.py:function.")],
@@ -22,16 +29,18 @@ def train(
     ] = None,
     label_encoder: Annotated[
         Path | None,
-        typer.Option(help="Of LabelDistill: run folder or weights; default: the newest in OUT with this teacher."),
+        typer.Option(help="LabelDistill only: run folder or weights; default: the newest in OUT with this teacher."),
     ] = None,
     teacher_cache: Annotated[
         Path | None,
-        typer.Option(help="Folder that remembers what the teacher says of each sample: filled first, then reused."),
+        typer.Option(help="Folder for the teacher's output for each sample: filled first, then reused."),
     ] = None,
     version: Version = None,
     split: Annotated[str | None, typer.Option(help="Trained on; default: train, or mini_train for v1.0-mini.")] = None,
     workers: Workers = None,
-    devices: Annotated[int, typer.Option(help="Processes; more than one trains distributed.")] = 1,
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    log: Log = None,
     check: Annotated[bool, typer.Option(help="Look at every sensor file before training.")] = True,
 ) -> None:
     """Train a teacher, a label encoder, or a student, alone or distilled."""
@@ -51,6 +60,8 @@ def train(
         split=split,
         workers=workers,
         devices=devices,
+        nodes=nodes,
+        log=log or (),
         check=check,
     )
 
@@ -95,9 +106,11 @@ def plan(
 def resume(
     run: Annotated[Path, typer.Argument(help="Run folder of an interrupted training.")],
     workers: Workers = None,
-    devices: Annotated[int, typer.Option(help="Processes; more than one trains distributed.")] = 1,
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    log: Log = None,
 ) -> None:
-    """Go on with a training exactly where its last checkpoint left it."""
+    """Go on with a training exactly where its newest checkpoint left it."""
     from dualdistill.commands.train import resume_training
 
-    resume_training(console, run, workers=workers, devices=devices)
+    resume_training(console, run, workers=workers, devices=devices, nodes=nodes, log=log)

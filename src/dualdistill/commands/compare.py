@@ -1,4 +1,4 @@
-"""`compare`: run folders in, one table out."""
+"""`compare`: one table of many evaluated runs."""
 
 import json
 from collections.abc import Iterable
@@ -13,11 +13,9 @@ from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Role
 from dualdistill.models.checkpoints import fingerprint
 from dualdistill.recipes.catalogue import RECIPES
-from dualdistill.report.compare import Comparison, RunRecord, TaughtBy, compare
+from dualdistill.report.comparison import Comparison, RunRecord, TeacherRecord, compare
 from dualdistill.report.page import ReportPage
-from dualdistill.train.assemble import split_names
-from dualdistill.train.fit import step_of
-from dualdistill.train.run_folder import RunFolder, write_atomically
+from dualdistill.train.run_folder import RunFolder, step_of, write_atomically
 from dualdistill.train.trained_weights import evaluation_folder
 
 
@@ -30,20 +28,21 @@ def compare_runs(
     latex: Path | None = None,
     html: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Print the runs as a table, for each data set its own; returns its rows as JSON values.
+    """Print one table per data set; returns the rows as JSON values.
 
     Args:
-        paths: Run folders, or folders with finished runs somewhere below.
+        paths: Run folders, or folders that contain some.
+        markdown: File that also gets the tables, likewise `latex` and `html`.
 
     Raises:
-        UserError: if there is no run, or one is not finished or not evaluated.
+        UserError: for no run, and for a run that is not finished or not evaluated.
     """
     runs, unfinished = find_runs(paths)
     for run in unfinished:
         console.print(f"not finished, left out: {escape(str(run.path))}")
     found = compare([read_run(run, checkpoint) for run in _evaluated(runs, checkpoint)])
     for part in found:
-        console.rule(escape(part.data))
+        console.print(f"[bold]{escape(part.data)}[/]")
         console.print(part.table().to_rich(console.width))
         for note in part.notes:
             console.print(escape(note))
@@ -55,29 +54,31 @@ def compare_runs(
 
 
 def find_runs(paths: list[Path]) -> tuple[list[RunFolder], list[RunFolder]]:
-    """The finished runs that are named or lie below, each once, and the unfinished ones that only lie below.
+    """The finished runs at or below `paths`, each once, and the unfinished ones below.
 
     Raises:
-        UserError: if a folder has none, or a run that is named is not finished.
+        UserError: for a path without any run, and for one that is itself an unfinished run.
     """
     finished: dict[Path, RunFolder] = {}
     unfinished: dict[Path, RunFolder] = {}
     for path in paths:
-        named = (path / "experiment.json").is_file()
-        below = [path] if named else sorted(found.parent for found in path.rglob("experiment.json"))
+        is_run = (path / "experiment.json").is_file()
+        below = [path] if is_run else sorted(found.parent for found in path.rglob("experiment.json"))
         if not below:
             raise UserError(
-                f"{path} is no run folder and has none below. Give what `dualdistill train` printed, or runs/."
+                f"{path} is no run folder and contains none: give one that `dualdistill train` printed, or runs/."
             )
         for folder in below:
             if (folder / "finished.json").is_file():
                 finished[folder.resolve()] = RunFolder(folder)
-            elif named:
-                raise UserError(f"{folder} is not finished. Go on with `dualdistill resume {folder}`, or leave it out.")
+            elif is_run:
+                raise UserError(
+                    f"{folder} is not finished. Continue it with `dualdistill resume {folder}`, or leave it out."
+                )
             else:
                 unfinished[folder.resolve()] = RunFolder(folder)
     if not finished:
-        raise UserError(f"No run is finished below {', '.join(map(str, paths))}.")
+        raise UserError(f"No run below {', '.join(map(str, paths))} is finished.")
     return list(finished.values()), list(unfinished.values())
 
 
@@ -104,6 +105,7 @@ def read_run(run: RunFolder, checkpoint: str = "last") -> RunRecord:
 
 
 def to_markdown(parts: list[Comparison]) -> str:
+    """The tables as Markdown, each with its notes as a list."""
     return "\n".join(
         "\n".join([f"## {part.data}", "", part.table().to_markdown(), *(f"- {note}" for note in part.notes), ""])
         for part in parts
@@ -111,13 +113,14 @@ def to_markdown(parts: list[Comparison]) -> str:
 
 
 def to_latex(parts: list[Comparison]) -> str:
-    """Tabulars for the booktabs package, what to know about them as comments."""
+    """The tables for LaTeX's booktabs package, with their notes as comments."""
     return "\n".join(
         "".join(f"% {line}\n" for line in (part.data, *part.notes)) + part.table().to_latex() for part in parts
     )
 
 
 def to_html(parts: list[Comparison]) -> str:
+    """The tables as one page."""
     page = ReportPage("Comparison of runs", "mAP, NDS and gains in percent, errors in their own units.")
     for part in parts:
         page.section(part.data).table(part.table(), "Means over seeds ± standard deviation.")
@@ -126,14 +129,16 @@ def to_html(parts: list[Comparison]) -> str:
 
 
 def _evaluated(runs: Iterable[RunFolder], checkpoint: str) -> list[RunFolder]:
-    """The runs, if all have been evaluated; otherwise an error with what to type."""
+    """The runs, if all have been evaluated; otherwise a UserError with the missing commands."""
     runs = list(runs)
-    missing = [run for run in runs if not (run.evaluation(run.checkpoint(checkpoint).name) / "metrics.json").is_file()]
+    missing = [
+        run for run in runs if not (run.evaluation(run.checkpoint(checkpoint).name) / "evaluated.json").is_file()
+    ]
     if missing:
         option = "" if checkpoint == "last" else f" --checkpoint {checkpoint}"
         commands = "\n".join(f"  dualdistill evaluate {run.path}{option}" for run in missing)
         raise UserError(
-            f"{len(missing)} of {len(runs)} runs have not been evaluated at {checkpoint!r}. Do:\n{commands}"
+            f"{len(missing)} of {len(runs)} runs have not been evaluated at {checkpoint!r}. Run:\n{commands}"
         )
     return runs
 
@@ -145,21 +150,17 @@ def _role(experiment: dict[str, Any]) -> Role:
 
 
 def _data(trained: dict[str, str], results: Path) -> str:
-    """Trained and evaluated on what, in words."""
-    record = results / "evaluated.json"
-    if record.is_file():
-        evaluated = json.loads(record.read_text())
-    else:  # evaluated before this was recorded: on the validation split, unless someone asked for another
-        evaluated = trained | {"split": split_names(trained["version"])[1]}
+    """The data of training and evaluation, in words."""
+    evaluated = json.loads((results / "evaluated.json").read_text())
     home = f"{trained['root']} ({trained['version']})"
     elsewhere = any(trained[key] != evaluated[key] for key in ("root", "version"))
     where = f" of {evaluated['root']} ({evaluated['version']})" if elsewhere else ""
     return f"{home}: trained on {trained['split']}, evaluated on {evaluated['split']}{where}"
 
 
-def _teacher(identity: dict[str, Any]) -> TaughtBy:
-    """A teacher or label encoder with the score it had when the run began, or else what its weights have got since."""
-    known = TaughtBy(recipe=identity["recipe"], step=identity["step"])
+def _teacher(identity: dict[str, Any]) -> TeacherRecord:
+    """A teacher or label encoder with its score at the start of the run, or else one evaluated later."""
+    known = TeacherRecord(recipe=identity["recipe"], step=identity["step"])
     score = identity["score"]
     if score is not None:
         return replace(known, mean_ap=score["mAP"], nd_score=score["NDS"])

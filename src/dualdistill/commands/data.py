@@ -1,4 +1,4 @@
-"""`data make-synthetic`, `data prepare`, `data check`, `data virtual-points`, `data instances`."""
+"""`data`: make, index and check data roots, and make the files that some recipes need beside them."""
 
 import dataclasses
 import os
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from dualdistill.data.build import LIDAR
 from dualdistill.data.check import RootReport, check_root
@@ -23,19 +22,28 @@ from dualdistill.data.virtual_points.masks import InstanceMasks
 from dualdistill.data.virtual_points.noise import NoisyMasks
 from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 from dualdistill.errors import UserError
-from dualdistill.report.progress import Say, progress
+from dualdistill.report.progress import Report, progress
+from dualdistill.report.table import Column, Table, Value
 from dualdistill.synthetic import BENCH, DEMO, TINY, make_synthetic
 
 SIZES = {"tiny": TINY, "demo": DEMO, "bench": BENCH}
 
 
 def synthesise(console: Console, root: Path, size: str, seed: int, workers: int | None) -> None:
-    """Write a synthetic world; one that is there already is kept."""
+    """Write a synthetic world, unless the root already holds it.
+
+    Args:
+        size: A key of `SIZES`.
+        workers: Processes; None takes one per core.
+
+    Raises:
+        UserError: for an unknown size, and a root that holds something else.
+    """
     if size not in SIZES:
         raise UserError(f"There is no size {size!r}; choose {', '.join(SIZES)}.")
     config = dataclasses.replace(SIZES[size], seed=seed)
-    with progress(console, "making the world") as say:
-        make_synthetic(root, config, workers=workers or os.cpu_count() or 1, progress=say)
+    with progress(console, "making the world") as report:
+        make_synthetic(root, config, workers=workers or os.cpu_count() or 1, progress=report)
     index = NuscenesIndex.open(root)
     console.print(
         f"{root}: {len(index.scene_name)} scenes, {len(index)} key frames, {index.num_annotations} annotations"
@@ -43,7 +51,7 @@ def synthesise(console: Console, root: Path, size: str, seed: int, workers: int 
 
 
 def prepare_index(console: Console, root: Path, version: str | None) -> None:
-    """Build or find the index of a root."""
+    """Build the index of a root, or find the one built before, and print its contents."""
     index = NuscenesIndex.open(root, version)
     console.print(
         f"{root} ({index.version}): {len(index.scene_name)} scenes, {len(index)} key frames, "
@@ -51,59 +59,60 @@ def prepare_index(console: Console, root: Path, version: str | None) -> None:
     )
 
 
-def look_at_files(
+def check_files(
     console: Console, root: Path, version: str | None, split: str = "all", config: DataConfig | None = None
 ) -> RootReport:
-    """`check_root` with its progress shown."""
-    with progress(console, "looking at files") as say:
-        return check_root(root, version, split, config, progress=_watched(say))
+    """`check_root` with a progress bar."""
+    with progress(console, "checking files") as report:
+        return check_root(root, version, split, config, progress=_watched(report))
 
 
 def refuse_problems(report: RootReport) -> None:
-    """Raises UserError with what is wrong and what to do, if anything is."""
+    """Raise UserError with each problem of a root and its remedy, if there are any."""
     if report.ok:
         return
     lines = [f"{p.count} {p.what}, such as {p.example}\n     -> {p.remedy}" for p in report.problems]
-    raise UserError(
-        f"{report.root} ({report.version}, {report.split}) cannot be used as it is:\n  " + "\n  ".join(lines)
-    )
+    raise UserError(f"{report.root} ({report.version}, {report.split}) has problems:\n  " + "\n  ".join(lines))
 
 
 def check_data(console: Console, root: Path, version: str | None) -> dict[str, Any]:
-    """Look at tables and files; prints what is there and what is wrong.
+    """Check tables and sensor files; prints and returns the contents of the root.
 
     Raises:
-        UserError: after the list, if there are problems.
+        UserError: with the list of problems, if there are any.
     """
-    report = look_at_files(console, root, version)
+    report = check_files(console, root, version)
     console.print(
         f"{report.root} ({report.version}): {report.num_scenes} scenes, {report.num_samples} key frames, "
         f"{report.num_annotations} annotations, {report.num_files} files, {report.num_bytes / 1e6:.1f} MB"
     )
-    table = Table("class", "boxes with points", box=None, header_style="bold", pad_edge=False)
-    for name, count in report.boxes_of_class.items():
-        table.add_row(name, str(count))
-    console.print(table)
+    columns = (Column(key="class", title="Class"), Column(key="boxes", title="Boxes with points"))
+    rows: tuple[dict[str, Value], ...] = tuple(
+        {"class": name, "boxes": count} for name, count in report.boxes_of_class.items()
+    )
+    console.print(Table(columns=columns, rows=rows).to_rich(console.width))
     refuse_problems(report)
-    console.print("[green]Everything that a training may need is there.[/]")
+    console.print("[green]All files that a training may need are there.[/]")
     return {**dataclasses.asdict(report), "root": str(report.root)}
 
 
 def make_virtual(
     console: Console, root: Path, version: str | None, source: str, weights: Path | None, noise: float = 0.0
 ) -> None:
-    """Make the painted and virtual points of every LiDAR sweep of a root; those that are there are kept.
+    """Make the painted and virtual points of every LiDAR sweep of a root, unless they exist.
 
     Args:
-        noise: Of `VirtualPointsConfig`: points of each amount lie apart.
+        source: "synthetic" or "maskrcnn", the origin of the instance masks.
+        weights: Local weights of Mask R-CNN.
+        noise: As in `VirtualPointsConfig`; each value has its own files.
     """
     index = NuscenesIndex.open(root, version)
     masks = _masks(index, source, weights, noise)
     cache = VirtualPointsCache.of(index, "synthetic" if source == "synthetic" else "maskrcnn", noise)
     rows = np.flatnonzero(index.data_channel == LIDAR).tolist()
-    with progress(console, "completing sweeps") as say:
-        made = make_virtual_points(index, rows, masks, cache, progress=_watched(say))
-    console.print(f"{root}: virtual points of {made} LiDAR sweeps made, of {len(rows) - made} kept, in {cache.folder}")
+    with progress(console, "completing sweeps") as report:
+        made = make_virtual_points(index, rows, masks, cache, progress=_watched(report))
+    console.print(f"{root}: virtual points of {made} LiDAR sweeps made, {len(rows) - made} kept, in {cache.folder}")
 
 
 def make_instances(
@@ -115,24 +124,26 @@ def make_instances(
     noise: float = 0.0,
     split: str = "all",
 ) -> None:
-    """Make the instance masks of every key frame image of a split; those that are there are kept.
+    """Make the instance masks of every key frame image of a split, unless they exist.
 
     Args:
-        noise: Of `InstancesConfig`: masks of each amount lie apart.
+        source: "synthetic" or "maskrcnn".
+        weights: Local weights of Mask R-CNN.
+        noise: As in `InstancesConfig`; each value has its own files.
     """
     index = NuscenesIndex.open(root, version)
     rows = key_images(index, samples_of_split(index, split))
     masks = _masks(index, source, weights, noise)
     cache = MaskCache.of(index, "synthetic" if source == "synthetic" else "maskrcnn", noise)
-    with progress(console, "finding instances") as say:
-        made = make_masks(index, rows, masks, cache, progress=_watched(say))
+    with progress(console, "finding instances") as report:
+        made = make_masks(index, rows, masks, cache, progress=_watched(report))
     folder = cache.files.folder
-    console.print(f"{root}: instance masks of {made} images made, of {len(rows) - made} kept, in {folder}")
+    console.print(f"{root}: instance masks of {made} images made, {len(rows) - made} kept, in {folder}")
 
 
 def _masks(index: NuscenesIndex, source: str, weights: Path | None, noise: float) -> InstanceMasks:
-    """Who says which objects an image shows."""
-    # Imported here, for torchvision's detectors take a while and no other verb needs them.
+    """The source of instance masks that the options name."""
+    # Imported here, because torchvision's detectors take a while and no other verb needs them.
     from dualdistill.data.virtual_points.maskrcnn import WANTED, MaskRcnn
 
     if source not in ("synthetic", "maskrcnn"):
@@ -142,7 +153,7 @@ def _masks(index: NuscenesIndex, source: str, weights: Path | None, noise: float
     if not 0 <= noise <= 1:
         raise UserError(f"--noise must lie between 0 and 1, got {noise:g}.")
     if noise and source != "synthetic":
-        raise UserError(f"--noise has no effect with --masks {source}, which have errors of their own.")
+        raise UserError(f"--noise has no effect with --masks {source}, whose masks have real errors.")
     if source == "synthetic":
         return NoisyMasks(SyntheticMasks(index), index, noise) if noise else SyntheticMasks(index)
     if weights is None:
@@ -150,13 +161,13 @@ def _masks(index: NuscenesIndex, source: str, weights: Path | None, noise: float
     return MaskRcnn(index, weights, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _watched(say: Say) -> Callable[[Iterable[int]], Iterable[int]]:
-    """A wrapper of loops that says how far they are."""
+def _watched(report: Report) -> Callable[[Iterable[int]], Iterable[int]]:
+    """A wrapper of iterables that reports the progress of the loop over them."""
 
     def watched(rows: Iterable[int]) -> Iterable[int]:
         every = list(rows)
         for done, row in enumerate(every, start=1):
             yield row
-            say(done, len(every))
+            report(done, len(every))
 
     return watched

@@ -1,4 +1,4 @@
-"""The main job from nothing: a world, a teacher, a student alone and a student distilled, scored side by side."""
+"""`demo`: a synthetic world, a teacher, a student alone and a distilled student, compared in one report."""
 
 import json
 import multiprocessing
@@ -14,26 +14,27 @@ import torch
 from rich.console import Console
 
 from dualdistill.commands.data import synthesise
-from dualdistill.commands.evaluate import LoadedDetector, evaluate_anything, weights_of
-from dualdistill.commands.train import start_training
-from dualdistill.commands.visualize import (
+from dualdistill.commands.evaluate import evaluate_anything
+from dualdistill.commands.report_sections import (
     Colour,
     ReportedModel,
     add_classes,
     add_facts,
     add_scenes,
     add_training,
-    viewing_dataset,
+    all_sensors,
 )
+from dualdistill.commands.train import start_training
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.recipes.catalogue import find
 from dualdistill.report.page import ReportPage
 from dualdistill.report.scores import ResultRow, results_table
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.run_folder import RunFolder, write_atomically
 from dualdistill.train.trained_weights import evaluation_folder
 
 QUICK = ("training.steps=4", "training.log_every=1", "training.batch_size=2")
-"""Overrides of `demo --quick`."""
+"""Overrides of the recipes in `demo --quick`."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,13 @@ PARTS = (
 
 
 def run_demo(console: Console, *, out: Path, data: Path, seed: int, quick: bool = False) -> Path:
-    """Returns the path of report.html."""
+    """Run the demo and print its table; returns the path of report.html.
+
+    Args:
+        out: Folder of the runs, results.json and report.html.
+        data: Root of the world, which is made if it is missing.
+        quick: A tiny world and a few steps, which only show that everything runs.
+    """
     began = time.monotonic()
     root = data.with_name("synthetic-tiny") if quick else data
     overrides = QUICK if quick else ()
@@ -62,16 +69,16 @@ def run_demo(console: Console, *, out: Path, data: Path, seed: int, quick: bool 
         teacher = train_and_score(console, PARTS[0].recipe, root, out, overrides, seed)
     console.rule("3 of 3  The camera student, alone and distilled, side by side")
     runs = [teacher, *_side_by_side([part.recipe for part in PARTS[1:]], root, out, overrides, seed, teacher)]
-    models = [_exhibit(part, run) for part, run in zip(PARTS, runs, strict=True)]
+    models = [_reported(part, run) for part, run in zip(PARTS, runs, strict=True)]
     rows = result_rows(models)
     table = results_table(rows)
-    written = write_report(models, rows, out, root, quick)
+    report = write_report(models, rows, out, root, quick)
     write_atomically(out / "results.json", table.to_json() + "\n")
     console.rule()
     console.print(table.to_rich(console.width))
     console.print(caveat(root, quick))
-    console.print(f"\nOpen [bold]{written}[/]  ({time.monotonic() - began:.0f} s)")
-    return written
+    console.print(f"\nOpen [bold]{report}[/]  ({time.monotonic() - began:.0f} s)")
+    return report
 
 
 def train_and_score(
@@ -88,30 +95,32 @@ def train_and_score(
     run = start_training(
         console, recipe, data=root, out=out, overrides=list(overrides), seed=seed, teacher=teacher, workers=workers
     )
-    evaluate_anything(console, run)
+    evaluate_anything(console, run, workers=workers)
     return run
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """A network this small takes longer on two threads, while another process loads its data."""
+    """Context with one thread: a small network is slower on two while another process loads its data."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _side_by_side(
     recipes: Sequence[str], root: Path, out: Path, overrides: Sequence[str], seed: int, teacher: Path
 ) -> list[Path]:
-    """Both students at once, each on its share of the cores: small networks gain little from a second thread."""
+    """Train both students at once, each on its share of the cores; small networks gain little from more threads."""
     threads = max(1, (os.cpu_count() or 1) // len(recipes))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(len(recipes), context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
         jobs = []
         for recipe in recipes:
-            taught = teacher if find(recipe).build().distiller is not None else None
-            jobs.append(pool.submit(_in_own_process, recipe, root, out, tuple(overrides), seed, taught))
+            needed = teacher if find(recipe).build().distiller is not None else None
+            jobs.append(pool.submit(_in_own_process, recipe, root, out, tuple(overrides), seed, needed))
         return [job.result() for job in jobs]
 
 
@@ -122,11 +131,11 @@ def _in_own_process(
     return train_and_score(plain, recipe, root, out, overrides, seed, teacher, workers=0)
 
 
-def _exhibit(part: _Part, run: Path) -> ReportedModel:
-    trained = LoadedDetector.load(weights_of(run, "last"))
+def _reported(part: _Part, run: Path) -> ReportedModel:
+    loaded = LoadedDetector.load(weights_of(run, "last"))
     folder = RunFolder(run)
-    metrics = json.loads((evaluation_folder(trained.path) / "metrics.json").read_text())
-    return ReportedModel(name=part.name, colour=part.colour, trained=trained, run=folder, metrics=metrics)
+    metrics = json.loads((evaluation_folder(loaded.path) / "metrics.json").read_text())
+    return ReportedModel(name=part.name, colour=part.colour, loaded=loaded, run=folder, metrics=metrics)
 
 
 def result_rows(models: list[ReportedModel]) -> list[ResultRow]:
@@ -136,7 +145,7 @@ def result_rows(models: list[ReportedModel]) -> list[ResultRow]:
             model.name,
             model.metrics,
             is_teacher=model.colour == "teacher",
-            steps=model.trained.facts["step"],
+            steps=model.loaded.facts["step"],
         )
         for model in models
     )
@@ -144,17 +153,18 @@ def result_rows(models: list[ReportedModel]) -> list[ResultRow]:
 
 
 def caveat(root: Path, quick: bool) -> str:
-    """What the numbers are worth."""
+    """A sentence on the significance of the numbers."""
     index = NuscenesIndex.open(root)
     if quick:
         return "A tiny world and a handful of steps: these numbers only show that everything runs."
     return (
         f"Synthetic world of {len(index.scene_name)} scenes, one seed, equal budget for both students, official "
-        "nuScenes metrics. One short run each: a gain of either sign may be noise, and says nothing about nuScenes."
+        "nuScenes metrics. One short run each: a gain of either sign may be noise and does not carry over to nuScenes."
     )
 
 
 def write_report(models: list[ReportedModel], rows: list[ResultRow], out: Path, root: Path, quick: bool) -> Path:
+    """Write report.html with the table, drawings and loss curves of the three models."""
     distilled = rows[2]
     page = ReportPage("DualDistill on a synthetic world", caveat(root, quick), byline=time.strftime("%Y-%m-%d %H:%M"))
     for row in rows:
@@ -162,7 +172,7 @@ def write_report(models: list[ReportedModel], rows: list[ResultRow], out: Path, 
     page.highlight(f"{100 * (distilled.gain_mean_ap or 0):+.1f}".replace("-", "−"), "mAP gained by distillation")
     page.section("Result").table(results_table(rows), "Scores on the validation scenes.")
     add_classes(page, models)
-    add_scenes(page, models, viewing_dataset(models[2].trained), samples=4)
+    add_scenes(page, models, all_sensors(models[2].loaded), samples=4)
     add_training(page, models)
     add_facts(page, models)
     return page.write(out / "report.html")

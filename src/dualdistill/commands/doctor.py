@@ -1,4 +1,4 @@
-"""Is everything here that a run needs? Each problem with its remedy."""
+"""`doctor`: a check of packages, devices, disk and data, with a remedy for each problem."""
 
 import os
 import shutil
@@ -20,32 +20,37 @@ from dualdistill.errors import UserError
 
 _GIGABYTE = 1e9
 _WANTED_GB = 5
-"""Of free disk: a demo, or a short training and its results."""
+"""Free disk needed by a demo, or by a short training and its results."""
 _OPTIONAL = {
-    "spconv": ("voxel", "voxel CenterPoints at full speed"),
+    "embreex": ("synthetic", "rendering the synthetic world, `demo`"),
+    "spconv": ("voxel", "voxel CenterPoint at full speed"),
     "onnxruntime": ("export", "`export`"),
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
     "rerun": ("viz", "`visualize --rerun`"),
 }
-"""Module, its extra, and what wants it."""
+"""Extra and purpose of each optional module."""
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line of the report."""
+    """One line of the check."""
 
     what: str
     remedy: str = ""
-    """Empty where nothing is wrong."""
+    """How to solve the problem; empty if there is none."""
 
 
-def examine(console: Console, data: Path | None) -> int:
-    """Print what was found; 0 where nothing stands in the way, 2 otherwise."""
+def run_checks(console: Console, data: Path | None) -> int:
+    """Print the findings; returns the exit code, 0 without problems and 2 otherwise.
+
+    Args:
+        data: Data root to check as well.
+    """
     findings = [*_environment(), *_devices(), *_disk(), *([] if data is None else _root(data))]
     for finding in findings:
-        mark = "[red]bad[/] " if finding.remedy else "[green]ok[/]  "
-        remedy = f"\n     -> {escape(finding.remedy)}" if finding.remedy else ""
+        mark = "[red]problem[/]" if finding.remedy else "[green]ok[/]     "
+        remedy = f"\n        -> {escape(finding.remedy)}" if finding.remedy else ""
         console.print(f"{mark} {escape(finding.what)}{remedy}")
     return 2 if any(finding.remedy for finding in findings) else 0
 
@@ -58,26 +63,28 @@ def _environment() -> Iterator[Finding]:
         requirements = [Requirement(text) for text in metadata.requires("dualdistill") or []]
     except metadata.PackageNotFoundError:
         yield Finding(
-            what="dualdistill runs from a folder, it is not installed", remedy="pip install -e . in its clone"
+            what="dualdistill is imported from a folder and not installed", remedy="pip install -e . in its clone"
         )
         requirements = []
     for needed in requirements:
         if needed.marker is None:
             yield package(needed)
     for module, (extra, use) in _OPTIONAL.items():
-        # Distributions have other names, spconv's one a CUDA version.
+        # The distributions have other names; that of spconv contains a CUDA version.
         state = "is installed" if find_spec(module) else f"is not installed (pip install 'dualdistill[{extra}]')"
-        yield Finding(what=f"{module}, optional, for {use}, {state}")
+        yield Finding(what=f"{module} (optional, for {use}) {state}")
 
 
 def package(needed: Requirement) -> Finding:
-    """Whether it is installed, in a version that will do."""
+    """Finding on a required package: installed, missing, or in an unsuitable version."""
     try:
         version = metadata.version(needed.name)
     except metadata.PackageNotFoundError:
         return Finding(what=f"{needed.name} is missing", remedy=f"pip install '{needed}'")
     if not needed.specifier.contains(version, prereleases=True):
-        return Finding(what=f"{needed.name} {version}: {needed.specifier} is needed", remedy=f"pip install '{needed}'")
+        return Finding(
+            what=f"{needed.name} {version} does not meet {needed.specifier}", remedy=f"pip install '{needed}'"
+        )
     return Finding(what=f"{needed.name} {version}")
 
 
@@ -90,41 +97,41 @@ def _devices() -> Iterator[Finding]:
         yield Finding(what=cores)
     elif _NVIDIA_DRIVER.is_file():
         yield Finding(
-            what=f"an NVIDIA driver is here, but torch {torch.__version__} cannot use it",
-            remedy="see that `nvidia-smi` lists the GPU, and that this torch is a CUDA build no newer than the driver: "
+            what=f"an NVIDIA driver is installed, but torch {torch.__version__} cannot use it",
+            remedy="check that `nvidia-smi` lists the GPU and that torch is a CUDA build no newer than the driver: "
             "https://pytorch.org/get-started",
         )
     else:
-        yield Finding(what=f"no GPU: runs on {cores} (full-size nuScenes recipes want a GPU)")
+        yield Finding(what=f"no GPU: training runs on {cores} (full-size nuScenes recipes need a GPU)")
 
 
 def _disk() -> Iterator[Finding]:
-    places = {"runs, here": Path.cwd(), "the cache (DUALDISTILL_CACHE)": cache_root()}
+    places = {"runs (the current folder)": Path.cwd(), "the cache (DUALDISTILL_CACHE)": cache_root()}
     for use, folder in places.items():
         existing = next(place for place in (folder, *folder.parents) if place.exists())
         if not os.access(existing, os.W_OK):
             yield Finding(
-                what=f"{existing}, for {use}, cannot be written to",
-                remedy="work in a folder of your own"
+                what=f"{existing} cannot be written to; it is for {use}",
+                remedy="change to a writable folder"
                 if folder == Path.cwd()
-                else "set DUALDISTILL_CACHE to one that can",
+                else "set DUALDISTILL_CACHE to a writable folder",
             )
             continue
         free = shutil.disk_usage(existing).free / _GIGABYTE
         enough = free > _WANTED_GB
         yield Finding(
             what=f"{free:.0f} GB free for {use}: {existing}",
-            remedy="" if enough else f"free some space: a run and a synthetic world want about {_WANTED_GB} GB",
+            remedy="" if enough else f"free some space: a run and a synthetic world need about {_WANTED_GB} GB",
         )
 
 
 def _root(data: Path) -> Iterator[Finding]:
-    """Every version of a data root, and whether sensor files are where its tables say. Not every file is looked at."""
+    """Findings on every version of a data root: its tables, and a few of the sensor files they list."""
     versions = sorted(path.name for path in data.glob("v1.0-*") if path.is_dir())
     if not versions:
         yield Finding(
-            what=f"{data} is no nuScenes root: it has no folder v1.0-*",
-            remedy="give the folder that holds v1.0-*, samples and sweeps, or make a world: "
+            what=f"{data} is no nuScenes root, because it has no folder v1.0-*",
+            remedy="give the folder that contains v1.0-*, samples and sweeps, or make a synthetic world: "
             "`dualdistill data make-synthetic ROOT`",
         )
     for version in versions:
@@ -132,7 +139,7 @@ def _root(data: Path) -> Iterator[Finding]:
             index = NuscenesIndex.open(data, version)
         except UserError as error:
             remedy = (
-                f"unpack the tables of {version} again: `dualdistill data check {data} --version {version}` tells more"
+                f"unpack the tables of {version} again; details: `dualdistill data check {data} --version {version}`"
             )
             yield Finding(what=str(error), remedy=remedy)
             continue
@@ -141,7 +148,7 @@ def _root(data: Path) -> Iterator[Finding]:
         counts = f"{data} ({version}): {len(index.scene_name)} scenes, {len(index)} key frames"
         yield Finding(
             what=f"{counts}; {missing[0]} is missing" if missing else counts,
-            remedy=f"unpack samples and sweeps there: `dualdistill data check {data} --version {version}` looks at all"
+            remedy=f"unpack samples and sweeps there; full check: `dualdistill data check {data} --version {version}`"
             if missing
             else "",
         )

@@ -2,117 +2,38 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.errors import DivergedError, UserError
-from dualdistill.evaluate.evaluation import evaluate_submission
-from dualdistill.evaluate.export import detections_to_global
-from dualdistill.evaluate.predict import predict
+from dualdistill.errors import UserError
+from dualdistill.evaluate.detect import detect_all
 from dualdistill.evaluate.records import Detections
+from dualdistill.evaluate.scoring import evaluate_submission
 from dualdistill.evaluate.submission import Source, write_submission
-from dualdistill.experiment.experiment import Experiment, Role
-from dualdistill.models.checkpoints import load_weights, read_facts
+from dualdistill.evaluate.to_global import detections_to_global
+from dualdistill.evaluate.warning_signs import warning_signs
+from dualdistill.experiment.experiment import Role
+from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.report.progress import progress
 from dualdistill.report.scores import ResultRow, results_table
-from dualdistill.train.assemble import (
-    Network,
-    build_detector,
-    evaluation_loader,
-    experiment_of,
-    open_dataset,
-    split_names,
-)
-from dualdistill.train.run_folder import RunFolder, write_atomically
-from dualdistill.train.trained_weights import TrainedWeights, evaluation_folder
+from dualdistill.train.assemble import evaluation_loader, split_names
+from dualdistill.train.data import default_workers
+from dualdistill.train.loaded_detector import LoadedDetector, naming, weights_of
+from dualdistill.train.run_folder import write_atomically
+from dualdistill.train.trained_weights import evaluation_folder
 
 EVALUATION_BATCH = 4
-_EXPECTED = ", ".join(f"{role}.safetensors" for role in get_args(Role))
 _SOURCES: dict[Role, Source] = {"teacher": "lidar", "student": "camera", "label_encoder": "external"}
-ORACLE = "A label encoder reads the annotations themselves: its score says how well the teacher's head reads them back."
-
+ORACLE = (
+    "A label encoder gets the annotations as its input: its score measures how well the teacher's head decodes them."
+)
 WITHOUT_SPCONV = "spconv is not installed: plain PyTorch convolves the voxels, with the same result."
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedDetector:
-    """A detector as its weights file describes it."""
-
-    path: Path
-    facts: dict[str, Any]
-    experiment: Experiment
-    detector: Network
-
-    @classmethod
-    def load(cls, path: Path) -> "LoadedDetector":
-        """Raises UserError for a file that is not ours or does not fit its own description, and for a label encoder
-        whose teacher is gone."""
-        facts = read_facts(path)
-        if facts["role"] not in get_args(Role):
-            raise UserError(f"{path} holds a {facts['role']}; expected one of {_EXPECTED}.")
-        experiment = _computable(experiment_of(facts))
-        through = TrainedWeights.recall(facts["teacher"]) if experiment.role == "label_encoder" else None
-        detector = build_detector(experiment, through)
-        load_weights(detector, path)
-        return cls(path=path, facts=facts, experiment=experiment, detector=detector.eval())
-
-    def index(self, data: Path | None, version: str | None) -> NuscenesIndex:
-        """The data root that was asked for, or else the one of the training."""
-        known = self.facts["data"]
-        if data is None and known is None:
-            raise UserError(f"{self.path} was converted and does not say which data it is for: give --data ROOT.")
-        return NuscenesIndex.open(data or Path(known["root"]), version or (None if data else known["version"]))
-
-    def dataset(self, index: NuscenesIndex, split: str | None) -> NuscenesDataset:
-        split = split or split_names(index.version)[1]
-        for_teacher = self.experiment.role != "student"
-        return open_dataset(
-            self.experiment, index, split=split, training=False, seed=self.facts["seed"], for_teacher=for_teacher
-        )
-
-
-def _computable(experiment: Experiment) -> Experiment:
-    """With voxels convolved by plain PyTorch where spconv is missing: whoever only looks gets the same answers."""
-    teacher = experiment.teacher
-    if teacher is None or teacher.voxel is None:
-        return experiment
-    try:
-        teacher.voxel.check_backend()
-    except UserError:
-        voxel = replace(teacher.voxel, backend="reference")
-        return replace(experiment, teacher=replace(teacher, voxel=voxel))
-    return experiment
-
-
-@contextmanager
-def naming(trained: LoadedDetector) -> Iterator[None]:
-    """Says whose weights diverged, and what to do, where a detector finds that they did."""
-    try:
-        yield
-    except DivergedError as error:
-        raise UserError(
-            f"The training of {trained.path} ({trained.facts['recipe']}, step {trained.facts['step']}) diverged. "
-            f"{error} Take an earlier checkpoint (--checkpoint step_…; metrics.jsonl of the run shows when its losses "
-            "went wrong), or train again with a lower training.optimiser.learning_rate or clip_norm."
-        ) from None
-
-
-def weights_of(path: Path, checkpoint: str) -> Path:
-    """The detector's weights in a run folder, or the file itself."""
-    if path.is_dir():
-        folder = RunFolder.open(path).checkpoint(checkpoint)
-        for role in get_args(Role):
-            if (folder / f"{role}.safetensors").is_file():
-                return folder / f"{role}.safetensors"
-        raise UserError(f"{folder} holds none of {_EXPECTED}.")
-    return path
 
 
 def evaluate_anything(
@@ -127,31 +48,40 @@ def evaluate_anything(
     workers: int | None = None,
     official: bool = False,
 ) -> dict[str, Any]:
-    """Score `what`, print the table, write metrics.json, evaluated.json (which data) and results_nusc.json; returns the
-    metrics."""
+    """Score a run folder, a weights file or a result file, and print the scores.
+
+    Writes metrics.json, evaluated.json (root, version and split) and, for a detector, results_nusc.json.
+
+    Args:
+        workers: Loader processes; None takes `default_workers`.
+        official: Whether nuscenes-devkit computes the metrics.
+
+    Returns:
+        The metrics, with the keys of the devkit's `metrics_summary.json`.
+
+    Raises:
+        UserError: for input that cannot be evaluated.
+    """
+    loaded = None
     if what.suffix == ".json":
         if data is None:
-            raise UserError("A result file does not say which data it is about: give --data ROOT.")
+            raise UserError("A result file does not name its data: give --data ROOT.")
         if not what.is_file():
             raise UserError(f"There is no result file {what}.")
         index = NuscenesIndex.open(data, version)
         results, name, folder = what, what.name, out or what.parent
-        caveat = None
-        split = split or split_names(index.version)[1]
     else:
         if not what.exists():
             raise UserError(f"There is no run folder, weights file or result file {what}.")
-        weights = weights_of(what, checkpoint)
-        trained = LoadedDetector.load(weights)
-        if trained.experiment != experiment_of(trained.facts):
+        loaded = LoadedDetector.load(weights_of(what, checkpoint))
+        if loaded.without_spconv:
             console.print(WITHOUT_SPCONV)
-        index = trained.index(data, version)
-        split = split or split_names(index.version)[1]
-        name = trained.facts["recipe"]
-        caveat = ORACLE if trained.experiment.role == "label_encoder" else None
-        folder = out or evaluation_folder(weights)
+        index = loaded.index(data, version)
+        name, folder = loaded.facts["recipe"], out or evaluation_folder(loaded.path)
         results = folder / "results_nusc.json"
-        write_detections(console, trained, trained.dataset(index, split), results, workers or 0)
+        workers = default_workers() if workers is None else workers
+        write_detections(console, loaded, loaded.dataset(index, split), results, workers)
+    split = split or split_names(index.version)[1]
     if official:
         from dualdistill.evaluate.official import official_metrics
 
@@ -160,26 +90,45 @@ def evaluate_anything(
         metrics = evaluate_submission(results, index, split, folder)
     evaluated = {"root": str(index.root.resolve()), "version": index.version, "split": split}
     write_atomically(folder / "evaluated.json", json.dumps(evaluated, indent=2) + "\n")
-    console.print(results_table([ResultRow.from_metrics(name, metrics)]).to_rich())
-    if caveat is not None:
-        console.print(caveat)
+    console.print(results_table([ResultRow.from_metrics(name, metrics)]).to_rich(console.width))
+    for line in (*_remarks(loaded, metrics, index, split), *warning_signs(metrics)):
+        console.print(escape(line))
     console.print(f"wrote {folder / 'metrics.json'}")
     return metrics
 
 
 def write_detections(
-    console: Console, trained: LoadedDetector, dataset: NuscenesDataset, path: Path, workers: int = 0
+    console: Console, loaded: LoadedDetector, dataset: NuscenesDataset, path: Path, workers: int = 0
 ) -> None:
-    """Let a detector look at every sample and write its result file.
+    """Run a detector on every sample of a data set and write its result file.
 
     Raises:
         UserError: if its weights diverged.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    trained.detector.to(device)
+    loaded.detector.to(device)
     loader = evaluation_loader(dataset, EVALUATION_BATCH, workers)
-    with progress(console, f"detecting with {trained.facts['recipe']}") as say, naming(trained):
-        answers = predict(trained.detector, loader, device=device, say=lambda done: say(done, len(dataset)))
-    parts = [detections_to_global(boxes, meta, sample=i) for i, (meta, boxes) in enumerate(answers)]
-    sources = [_SOURCES[trained.experiment.role]]
-    write_submission(path, Detections.concatenate(parts), [meta.token for meta, _ in answers], sources=sources)
+    with progress(console, f"detecting with {loaded.facts['recipe']}") as report, naming(loaded):
+        found = detect_all(loaded.detector, loader, device=device, report=lambda done: report(done, len(dataset)))
+    parts = [detections_to_global(boxes, meta, sample=i) for i, (meta, boxes) in enumerate(found)]
+    sources = [_SOURCES[loaded.experiment.role]]
+    write_submission(path, Detections.concatenate(parts), [meta.token for meta, _ in found], sources=sources)
+
+
+def _remarks(loaded: LoadedDetector | None, metrics: dict[str, Any], index: NuscenesIndex, split: str) -> Iterator[str]:
+    """The published result of the recipe beside the measured one, and the meaning of an unusual score."""
+    if loaded is None:
+        return
+    if loaded.experiment.role == "label_encoder":
+        yield ORACLE
+    recipe = RECIPES.get(loaded.facts["recipe"])
+    if recipe is None or recipe.published is None:
+        return
+    published = recipe.published
+    line = f"Published for {recipe.name}: mAP {published.mean_ap:g}, NDS {published.nds:g} ({published.source})."
+    if split == "val" and not (index.root / "synthetic.json").is_file():
+        gaps = (100 * metrics["mean_ap"] - published.mean_ap, 100 * metrics["nd_score"] - published.nds)
+        line += " Measured minus published: mAP {:+.1f}, NDS {:+.1f}.".format(*gaps).replace("-", "−")
+    else:
+        line += " That is nuScenes val: it does not compare with the split evaluated here."
+    yield line

@@ -1,142 +1,30 @@
-"""Which loss moves the student: the share of each in the gradient of its parameters, and whether it pulls along with
-detection or against it."""
+"""`gradients`: the share of each loss in the gradient of a student."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import torch
 from rich.console import Console
-from torch import Tensor
 
-from dualdistill.commands.evaluate import LoadedDetector, weights_of
-from dualdistill.data.collate import collate
-from dualdistill.errors import UserError
-from dualdistill.models.bevdepth import BevDepth
-from dualdistill.models.checkpoints import load_weights
 from dualdistill.report.progress import progress
 from dualdistill.report.table import Column, Table
-from dualdistill.structures import Losses, weighted_sum
-from dualdistill.train.assemble import assemble, open_dataset
-from dualdistill.train.data import training_loader
-from dualdistill.train.run_folder import RunFolder
-from dualdistill.train.trained_weights import TrainedWeights
+from dualdistill.train.gradient_shares import gradient_shares
 
-DETECTION = "detection"
-"""Group of the student's own losses, depth apart."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GradientShare:
-    """What one group of losses does to the student's parameters; means over the batches."""
-
-    losses: str
-    """As in the logs, without the last part of the name."""
-    loss: float
-    """Weighted."""
-    norm: float
-    """Of its gradient."""
-    share: float
-    """Of the sum of all groups' norms."""
-    along_detection: float
-    """Cosine of its gradient with that of the detection losses: 1 the same way, 0 across, -1 against it."""
+COLUMNS = (
+    Column(key="losses", title="Losses"),
+    Column(key="loss", title="Weighted", digits=2),
+    Column(key="norm", title="Gradient norm", digits=2),
+    Column(key="share", title="Share (%)", digits=0, scale=100.0),
+    Column(key="along_detection", title="Cosine with detection", digits=2, signed=True),
+)
 
 
-def gradient_shares(
-    console: Console, path: Path, *, data: Path | None = None, batches: int = 8, checkpoint: str = "last"
-) -> list[GradientShare]:
-    """Print and return what each group of a run's losses does at a checkpoint, on the first batches of its training
-    data, in training mode; nothing is trained.
-
-    Raises:
-        UserError: for a run that is no student's, or whose teacher is gone.
-    """
-    run = RunFolder.open(path)
-    trained = LoadedDetector.load(weights_of(path, checkpoint))
-    if not isinstance(trained.detector, BevDepth):
-        raise UserError(f"{path} trains no student: expected a run of one, alone or distilled.")
-    experiment, record = trained.experiment, run.experiment
-    dataset = open_dataset(
-        experiment, trained.index(data, None), split=record["data"]["split"], training=True, seed=record["seed"]
-    )
-    teacher, label_encoder = (
-        TrainedWeights.recall(record[name]) if record.get(name) else None for name in ("teacher", "label_encoder")
-    )
-    training = assemble(experiment, teacher=teacher, label_encoder=label_encoder).train()
-    load_weights(training.detector, trained.path)
-    if training.distiller is not None:
-        load_weights(training.distiller, run.checkpoint(checkpoint) / "distiller.safetensors")
-    student = training.detector
-    assert isinstance(student, BevDepth)
-    loader = training_loader(
-        dataset,
-        collate,
-        length=len(dataset),
-        batch_size=experiment.training.batch_size,
-        first=0,
-        last=batches,
-        seed=record["seed"],
-        workers=0,
-    )
-    taken: list[dict[str, tuple[float, float, float]]] = []
-    with progress(console, "gradients") as say:
-        for batch in loader:
-            taken.append(dict(_pulls_of(training(batch), training.weights, student)))
-            say(len(taken), batches)
-    pulls = _means(taken)
-    console.print(pull_table(pulls).to_rich(console.width))
-    return pulls
-
-
-def group_of(name: str, own: dict[str, float]) -> str:
-    """ "mfd/neck" for "mfd/neck/foreground"; the student's `own` losses are "detection" and "depth"."""
-    if name in own:
-        return "depth" if name == "depth" else DETECTION
-    return name.rpartition("/")[0] or name
-
-
-def _pulls_of(
-    losses: Losses, weights: dict[str, float], student: BevDepth
-) -> Iterator[tuple[str, tuple[float, float, float]]]:
-    """Weighted loss, norm of its gradient, and cosine with detection's, of each group."""
-    groups: dict[str, Losses] = {}
-    for name, loss in losses.items():
-        groups.setdefault(group_of(name, student.weights), {})[name] = loss
-    parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    detection: Tensor | None = None
-    for group, members in groups.items():
-        total = weighted_sum(members, weights)
-        if not total.requires_grad:
-            yield group, (float(total), 0.0, 0.0)
-            continue
-        each = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
-        gradient = torch.cat([part.flatten() for part in each])
-        detection = gradient if group == DETECTION else detection
-        norm = float(gradient.norm())
-        cosine = 0.0
-        if detection is not None and norm > 0:
-            cosine = float(gradient @ detection) / (norm * float(detection.norm()))
-        yield group, (float(total.detach()), norm, cosine)
-
-
-def _means(taken: list[dict[str, tuple[float, float, float]]]) -> list[GradientShare]:
-    mean = {
-        group: [sum(batch[group][k] for batch in taken) / len(taken) for k in range(3)]
-        for group in dict.fromkeys(group for batch in taken for group in batch)
-    }
-    every = sum(norm for _, norm, _ in mean.values())
-    return [
-        GradientShare(losses=group, loss=loss, norm=norm, share=norm / every, along_detection=cosine)
-        for group, (loss, norm, cosine) in mean.items()
-    ]
-
-
-def pull_table(pulls: list[GradientShare]) -> Table:
-    columns = (
-        Column(key="losses", title="Losses"),
-        Column(key="loss", title="Weighted", digits=2),
-        Column(key="norm", title="Gradient norm", digits=2),
-        Column(key="share", title="Share (%)", digits=0, scale=100.0),
-        Column(key="along_detection", title="Cosine with detection", digits=2, signed=True),
-    )
-    return Table(columns=columns, rows=tuple(asdict(pull) for pull in pulls))
+def show_gradient_shares(
+    console: Console, run: Path, *, data: Path | None, batches: int, checkpoint: str
+) -> list[dict[str, Any]]:
+    """Print the gradient shares of a student's run and return their rows; arguments as for `gradient_shares`."""
+    with progress(console, "gradients") as report:
+        shares = gradient_shares(run, data=data, batches=batches, checkpoint=checkpoint, report=report)
+    rows = [asdict(share) for share in shares]
+    console.print(Table(columns=COLUMNS, rows=tuple(rows)).to_rich(console.width))
+    return rows

@@ -12,10 +12,11 @@ from rich.table import Table
 from dualdistill.commands.scaling import PACKAGED, ScalingTable
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import Experiment, override
+from dualdistill.experiment.experiment import Experiment
+from dualdistill.experiment.overrides import override
 from dualdistill.recipes.catalogue import find
 from dualdistill.train.assemble import open_dataset, split_names
-from dualdistill.train.fill_cache import flips_drawn, maps_read, refuse_uncacheable
+from dualdistill.train.fill_cache import cached_maps, flips_drawn, refuse_uncacheable
 from dualdistill.train.step_cost import DummyStep, StepCost, step_cost
 from dualdistill.train.teacher_cache import TeacherCache, size_text
 
@@ -134,7 +135,7 @@ def _disk(experiment: Experiment, cost: StepCost, steps: int, samples: int | Non
     checkpoints = math.ceil(steps / experiment.training.save_every)
     disk: dict[str, Any] = {"checkpoints": checkpoints, "bytes of checkpoints": checkpoints * 12 * learnt}
     if cost.teacher_output is not None:
-        maps = maps_read(experiment, cost.teacher_output)
+        maps = cached_maps(experiment, cost.teacher_output)
         cache = TeacherCache.under(Path(), {}, cost.teacher_output, maps, experiment.training.cache_precision)
         flips = len(flips_drawn(experiment.data.bev_augmentation))
         disk["teacher cache per sample"] = cache.bytes_of_one(cost.teacher_output) * flips

@@ -1,4 +1,4 @@
-"""What can be run: list, show, diff."""
+"""`recipes`: list, show and compare recipes."""
 
 import json
 from pathlib import Path
@@ -6,52 +6,53 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from dualdistill.experiment.experiment import differences, override, to_plain
+from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import differences, to_plain
 from dualdistill.recipes.catalogue import RECIPES, find
+from dualdistill.report.table import Column, Table
 from dualdistill.train.run_folder import RunFolder
-
-_WIDE = 110
-"""Columns of a terminal that has room for sources."""
 
 
 def list_recipes(console: Console) -> list[dict[str, Any]]:
-    """Print and return every recipe with its published row; a narrow terminal is not told the sources."""
-    wide = console.width >= _WIDE
-    table = Table("recipe, what it is", "published\nmAP / NDS", box=None, header_style="bold", pad_edge=False)
-    if wide:
-        table.add_column("source", max_width=50)
-    rows = []
+    """Print and return every recipe; published results (mAP / NDS on nuScenes val) have numbered sources below."""
+    sources = list(dict.fromkeys(recipe.published.source for recipe in RECIPES.values() if recipe.published))
+    rows, width = [], max(map(len, RECIPES))
+    console.print(f"[bold]{'recipe':{width}}  published mAP / NDS[/]")
     for recipe in RECIPES.values():
         paper = recipe.published
-        cells = [f"{recipe.name}\n  [dim]{escape(recipe.summary)}[/]"]
-        cells.append(f"{paper.mean_ap:g} / {paper.nds:g}" if paper else "")
-        table.add_row(*cells, *([escape(paper.source) if paper else ""] if wide else []))
+        result = f"{paper.mean_ap:g} / {paper.nds:g} \\[{sources.index(paper.source) + 1}]" if paper else ""
+        console.print(f"{recipe.name:{width}}  {result}".rstrip())
+        console.print(f"  [dim]{escape(recipe.summary)}[/]")
         published = {"mAP": paper.mean_ap, "NDS": paper.nds, "source": paper.source} if paper else None
         rows.append({"name": recipe.name, "summary": recipe.summary, "published": published})
-    console.print(table)
+    console.print("\nPublished results are on nuScenes val. Sources:")
+    for number, source in enumerate(sources, start=1):
+        console.print(f"\\[{number}] {escape(source)}")
     return rows
 
 
 def show_recipe(console: Console, name: str, overrides: list[str]) -> dict[str, Any]:
-    """Print and return the resolved experiment of a recipe or run; what `--set` changed is listed first."""
+    """Print and return the resolved experiment of a recipe or run, after the settings that `--set` changed."""
     plain = _resolve(name, overrides)
-    base = differences(_resolve(name, []), plain)
-    for key, before, after in base:
+    for key, before, after in differences(_resolve(name, []), plain):
         console.print(f"[bold]changed[/] {key}: {json.dumps(before)} -> {json.dumps(after)}")
     console.print_json(json.dumps(plain))
     return plain
 
 
 def diff_recipes(console: Console, a: str, b: str) -> list[dict[str, Any]]:
-    """Print and return what differs between two recipes or runs."""
+    """Print and return the settings that differ between two recipes or runs."""
     rows = differences(_resolve(a, []), _resolve(b, []))
-    table = Table("setting", a, b, box=None, header_style="bold", pad_edge=False)
-    for key, left, right in rows:
-        table.add_row(key, json.dumps(left), json.dumps(right))
-    console.print(table if rows else "The two are the same.")
+    columns = (Column(key="setting", title="setting"), Column(key="a", title=a), Column(key="b", title=b))
+    lines = tuple({"setting": key, "a": _short(left), "b": _short(right)} for key, left, right in rows)
+    console.print(Table(columns=columns, rows=lines).to_rich(console.width) if rows else "The two are the same.")
     return [{"setting": key, a: left, b: right} for key, left, right in rows]
+
+
+def _short(value: Any) -> str:
+    """A setting as JSON; a whole section, which the other side lacks, as its number of settings."""
+    return f"{len(value)} settings (`recipes show`)" if isinstance(value, dict) else json.dumps(value)
 
 
 def _resolve(name: str, overrides: list[str]) -> dict[str, Any]:

@@ -1,24 +1,25 @@
-"""One sample for a verb: of a data root, by token or number, or of the user's own cameras."""
+"""One sample of a data root, by token or number."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from dualdistill.commands.evaluate import LoadedDetector
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
 from dualdistill.structures import Batch
 from dualdistill.train.assemble import split_names
+from dualdistill.train.loaded_detector import LoadedDetector
 
 
 def position_of(index: NuscenesIndex, sample: str, split: str | None) -> int:
-    """Where a sample stands in the index.
+    """Position of a sample in the index.
 
     Args:
-        sample: A token, or a number that counts in the split.
+        sample: A token, or a number within the split.
+        split: None takes the validation split.
 
     Raises:
         UserError: if there is no such sample.
@@ -30,13 +31,13 @@ def position_of(index: NuscenesIndex, sample: str, split: str | None) -> int:
     if not sample.isdigit() or int(sample) >= len(positions):
         raise UserError(
             f"--sample {sample} is neither the token of a sample of {index.root} nor a number from 0 to "
-            f"{len(positions) - 1}, which count the samples of split {split!r}."
+            f"{len(positions) - 1} within split {split!r}."
         )
     return int(positions[int(sample)])
 
 
 def read_sample(trained: LoadedDetector, index: NuscenesIndex, sample: str, split: str | None) -> Batch:
-    """The sample as the detector looks at it; sensors that it does not need are not read."""
+    """The sample with the sensors that the detector needs, as a batch of one."""
     needed = trained.experiment.data
     if trained.experiment.role == "student":
         needed = replace(needed, points=False, virtual_points=None, depth=False, depth_instance=False)
@@ -46,13 +47,13 @@ def read_sample(trained: LoadedDetector, index: NuscenesIndex, sample: str, spli
 
 
 def image_size_of(index: NuscenesIndex, token: str) -> tuple[int, int]:
-    """Height and width of a sample's stored images."""
+    """Height and width of a sample's stored images, pixels."""
     row = int(index.sample_cameras[list(index.sample_token).index(token), 0])
     height, width = index.data_size[row]
     return int(height), int(width)
 
 
 def require_data(data: Path | None, calibration: Path | None) -> None:
-    """Raises UserError unless exactly one source is given, or none (the root of the training)."""
+    """Raise UserError if both sources of a sample are given."""
     if data is not None and calibration is not None:
         raise UserError("--data and --calibration are two sources of one sample: give one of them.")

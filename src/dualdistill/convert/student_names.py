@@ -1,18 +1,14 @@
-"""Camera students from published checkpoints: which of their tensors is which of ours
-(docs/methods/bevdepth.md#checkpoints).
+"""Our names of the tensors of published camera students (docs/methods/bevdepth.md#checkpoints).
 
 Two families: the official BEVDepth code, and the BEVDet code base that DistillBEV and DualDistill share.
 """
 
 import re
 
-import torch
 from torch import Tensor
 
-from dualdistill.geometry.frustum import frustum
-from dualdistill.models.bevdepth import BevDepth
+from dualdistill.convert.names import by_patterns, head_patterns
 from dualdistill.models.bevdepth_config import BevDepthConfig, distill_bevdepth, official_bevdepth
-from dualdistill.models.center_head import load_official_state_dict
 
 _BEVDET = {
     r"img_backbone\.": "image.backbone.",
@@ -36,8 +32,7 @@ _BEVDET = {
     r"img_bev_encoder_neck\.up2\.2\.": "encoder.neck.refine.1.",
     r"img_bev_encoder_neck\.up2\.4\.": "encoder.neck.output.",
     r"img_bev_encoder_neck\.up2\.5\.": "encoder.neck.final.0.",
-    r"pts_bbox_head\.": "head.",
-}
+} | head_patterns(r"pts_bbox_head\.")
 _OFFICIAL = {
     r"backbone\.img_backbone\.": "image.backbone.",
     r"backbone\.img_neck\.": "image.neck.",
@@ -69,26 +64,17 @@ _OFFICIAL = {
     r"head\.trunk\.layer2\.": "encoder.stages.1.",
     r"head\.trunk\.layer3\.": "encoder.stages.2.",
     r"head\.neck\.": "encoder.neck.",
-    r"head\.(shared_conv|task_heads)\.": r"head.\1.",
-}
+} | head_patterns(r"head\.")
 _INSIDE_BLOCKS = {
     r"\.bn([12])\.": r".norm\1.",
     r"\.downsample\.": ".shortcut.",
     r"\.atrous_conv\.": ".0.",
     r"(branches\.\d)\.bn\.": r"\1.1.",
 }
-_LEFT_OUT = re.compile(r"(channel_wise|teacher|spatial_wise)_adaptations\.")
-"""Training-only parts of distillation checkpoints."""
-_GEOMETRY = {
-    "size": ("img_view_transformer.dx", "backbone.voxel_size"),
-    "first": ("img_view_transformer.bx", "backbone.voxel_coord"),
-    "count": ("img_view_transformer.nx", "backbone.voxel_num"),
-    "frustum": ("img_view_transformer.frustum", "backbone.frustum"),
-}
 
 
 def recognise(state: dict[str, Tensor]) -> BevDepthConfig:
-    """The student a published state is of, with the switches its weights were trained with.
+    """The config of a published student, with the switches its weights were trained with.
 
     Args:
         state: Without the prefix "model." of the official container.
@@ -115,97 +101,11 @@ def recognise(state: dict[str, Tensor]) -> BevDepthConfig:
     raise ValueError("neither the official BEVDepth nor one of the BEVDet code base of July 2022")
 
 
-def our_name(name: str) -> str | None:
-    """Our name of a published tensor (the head's keep theirs after "head."); None if it is not a weight."""
-    for table in (_BEVDET, _OFFICIAL):
-        for pattern, replacement in table.items():
-            if match := re.match(pattern, name):
-                ours = match.expand(replacement) + name[match.end() :]
-                if not ours.startswith(("image.", "head.")):
-                    for inside, renamed in _INSIDE_BLOCKS.items():
-                        ours = re.sub(inside, renamed, ours)
-                return ours
-    return None
-
-
-def load_official_student(model: BevDepth, state: dict[str, Tensor]) -> dict[str, str]:
-    """Fill `model` from a published state, every key accounted for.
-
-    Geometry is not loaded but compared with the model's own: a wrong size, range or cell shows there.
-
-    Args:
-        state: As for `recognise`.
-
-    Returns:
-        What became of each key of `state`, in words.
-
-    Raises:
-        ValueError: if a key is missing, unknown or of another shape, or the geometry differs.
-    """
-    geometry = {name: kind for kind, names in _GEOMETRY.items() for name in names}
-    account: dict[str, str] = {}
-    ours: dict[str, Tensor] = {}
-    unknown = []
-    for name, tensor in state.items():
-        if name in geometry:
-            _check_geometry(model, geometry[name], tensor)
-            account[name] = "compared: equal to the model's own"
-        elif _LEFT_OUT.match(name):
-            account[name] = "left out: part of a distiller"
-        elif (target := our_name(name)) is None:
-            unknown.append(name)
-        else:
-            if re.search(r"deblocks\.\d\.0\.weight$", target) and tensor.shape[2:] == (1, 1):
-                tensor = tensor.transpose(0, 1)  # transposed 1x1 convolutions, stored (in, out), are plain ones here
-            ours[target] = tensor
-            account[name] = f"loaded as {target}"
-    if unknown:
-        raise ValueError(f"keys of no known part of a camera student: {unknown}")
-    head = {name.removeprefix("head."): tensor for name, tensor in ours.items() if name.startswith("head.")}
-    rest = {name: tensor for name, tensor in ours.items() if not name.startswith("head.")}
-    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("head.")}
-    missing = {name for name in own.keys() - rest.keys() if not name.endswith("num_batches_tracked")}
-    wrong = {name for name in rest.keys() & own.keys() if rest[name].shape != own[name].shape}
-    left_over = rest.keys() - own.keys()
-    if missing or wrong or left_over:
-        raise ValueError(
-            f"not the state of this student: missing {sorted(missing)}, not part of it {sorted(left_over)}, "
-            f"of another shape {sorted(wrong)}"
-        )
-    official = "head.trunk.conv1.weight" in state
-    load_official_state_dict(model.head, head if official else from_legacy_codes(head))
-    with torch.no_grad():
-        for name, tensor in rest.items():
-            own[name].copy_(tensor)
-    return account
-
-
-def from_legacy_codes(head: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state of a head that predicts legacy boxes (width before length, theta = -yaw - pi/2), changed so
-    that it predicts ours."""
-    changed = dict(head)
-    for name, tensor in head.items():
-        if re.search(r"\.dim\.1\.(weight|bias)$", name):
-            changed[name] = tensor[[1, 0, 2]]
-        elif re.search(r"\.rot\.1\.(weight|bias)$", name):
-            changed[name] = -tensor[[1, 0]]  # sin yaw = -cos theta, cos yaw = -sin theta
-    return changed
-
-
-def _check_geometry(model: BevDepth, kind: str, found: Tensor) -> None:
-    """Compare a stored constant of the view transformer with the model's."""
-    grid, (low, high) = model.grid, model.config.lift.z_range
-    expected = {
-        "size": torch.tensor([grid.cell, grid.cell, high - low]),
-        "first": torch.tensor([grid.x_min + grid.cell / 2, grid.y_min + grid.cell / 2, (low + high) / 2]),
-        "count": torch.tensor([grid.width, grid.height, 1]),
-    }
-    if kind == "frustum":
-        rows, columns = found.shape[1:3]
-        stride = model.config.image.stride
-        own = frustum((rows * stride, columns * stride), (rows, columns), model.depths.cpu())
-        found = found[..., :3]  # the official one ends in a homogeneous 1
-    else:
-        own = expected[kind]
-    if own.shape != found.shape or not torch.allclose(own.float(), found.float(), atol=1e-3):
-        raise ValueError(f"the geometry of this state is another one ({kind}): expected {own}, found {found}")
+def our_name(key: str) -> str | None:
+    """Our name of a published tensor; None if it is not a weight."""
+    name = by_patterns(key, _BEVDET | _OFFICIAL)
+    if name is None or name.startswith(("image.", "head.")):
+        return name
+    for inside, renamed in _INSIDE_BLOCKS.items():
+        name = re.sub(inside, renamed, name)
+    return name

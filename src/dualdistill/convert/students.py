@@ -1,78 +1,133 @@
-"""Camera students: DistillBEV, DualDistill and BEVDet's BEVDepth of July 2022, and the official BEVDepth.
-
-The names are those of `models.official_names`; here they become an account.
-"""
+"""Camera students: DistillBEV, DualDistill and BEVDet's BEVDepth of July 2022, and the official BEVDepth."""
 
 import re
+from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
-from dualdistill.convert.account import BoxConvention, Conversion, KeyMapping
-from dualdistill.convert.student_names import load_official_student, recognise
+from dualdistill.convert.legacy_boxes import in_new_boxes
+from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, completed
+from dualdistill.convert.names import renamed
+from dualdistill.convert.student_names import our_name, recognise
 from dualdistill.errors import UserError
+from dualdistill.geometry.frustum import frustum
 from dualdistill.models.bevdepth import BevDepth
+from dualdistill.models.bevdepth_config import BevDepthConfig
 
-_LEGACY = re.compile(r"pts_bbox_head\.task_heads\.\d+\.(dim|rot)\.1\.")
-
-
-def is_official(state: dict[str, Tensor]) -> bool:
-    """Whether a student is the official BEVDepth's, not one of the BEVDet code base."""
-    return any(name.startswith("backbone.depth_net.") for name in state)
+_TRAINING_ONLY = re.compile(r"(channel_wise|teacher|spatial_wise)_adaptations\.")
+"""Parts of a distiller in a student's checkpoint."""
+_TRANSPOSED = re.compile(r"(image|encoder)\.neck\.deblocks\.\d\.0\.weight")
+"""Resizing convolutions of the necks, by our names; those of 1x1 are transposed convolutions in the official code."""
+_GEOMETRY = {
+    "img_view_transformer.dx": "size",
+    "backbone.voxel_size": "size",
+    "img_view_transformer.bx": "first",
+    "backbone.voxel_coord": "first",
+    "img_view_transformer.nx": "count",
+    "backbone.voxel_num": "count",
+    "img_view_transformer.frustum": "frustum",
+    "backbone.frustum": "frustum",
+}
+"""Stored constants of the view transformer."""
 
 
 def convert_student(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
-    """A student, in the family that its keys show.
+    """A student of the family that its keys show.
+
+    Geometry is not loaded but compared with that of our network: a wrong size, range or cell shows there.
 
     Args:
         state: Without the prefixes "module." and "model.".
-        boxes: The family tells; a contradiction is an error.
+        boxes: The family decides; a contradiction is an error.
 
     Raises:
-        UserError: for a key nobody knows, a gap or another shape, another geometry, or the wrong boxes.
+        UserError: for unknown or missing keys, another shape or geometry, or the wrong boxes.
     """
-    official = is_official(state)
-    found: BoxConvention = "new" if official else "legacy"
-    if boxes not in (None, found):
-        raise UserError(f"Students of this family have {found} boxes, but --boxes {boxes} was given: leave it out.")
+    official = any(name.startswith("backbone.depth_net.") for name in state)
+    own_boxes: BoxConvention = "new" if official else "legacy"
+    if boxes not in (None, own_boxes):
+        raise UserError(f"Students of this family have {own_boxes} boxes, but --boxes {boxes} was given: leave it out.")
     try:
         config = recognise(state)
-        model = BevDepth(config)
-        words = load_official_student(model, state)
+        aside = list(_not_weights(state, config))
     except (KeyError, ValueError) as error:
         raise UserError(f"This camera student cannot be converted: {error}.") from None
+    left = {entry.key for entry in aside}
+    ours, mapping = renamed({key: tensor for key, tensor in state.items() if key not in left}, our_name)
+    ours, mapping = _plain_convolutions(ours, mapping)
+    with torch.device("meta"):
+        model = BevDepth(config)
+    ours = completed(model, ours, mapping)
+    if not official:
+        ours, mapping = in_new_boxes(ours, mapping)
+    entries = {entry.key: entry for entry in (*aside, *mapping)}
     family = "official BEVDepth" if official else "BEVDepth of DistillBEV, DualDistill or BEVDet (July 2022)"
     frames = "two frames" if config.temporal.frames == 2 else "one frame"
     return Conversion(
         family=f"{family}, {config.image.backbone}, {frames}",
         config=config,
-        state=model.state_dict(),
-        account=tuple(_fate(key, tensor, words[key]) for key, tensor in state.items()),
-        boxes=found,
+        state=ours,
+        mapping=tuple(entries[key] for key in state),
+        boxes=own_boxes,
         notes=tuple(_notes(state, official)),
     )
 
 
-def _fate(key: str, tensor: Tensor, words: str) -> KeyMapping:
-    """An entry from the words of `load_official_student`."""
-    shape = tuple(tensor.shape)
-    if words.startswith("loaded as "):
-        name = words.removeprefix("loaded as ")
-        if _LEGACY.match(key):
-            return KeyMapping(key, shape, "changed", name, "legacy to new boxes")
-        if name.startswith(("image.neck.deblocks.", "encoder.neck.deblocks.")) and shape[2:] == (1, 1):
-            return KeyMapping(key, shape, "changed", name, "transposed 1x1 convolution, here a plain one")
-        return KeyMapping(key, shape, "renamed", name)
-    verb, _, why = words.partition(": ")
-    return KeyMapping(key, shape, "compared" if verb == "compared" else "dropped", None, why)
+def _not_weights(state: dict[str, Tensor], config: BevDepthConfig) -> Iterator[KeyMapping]:
+    """Mappings of the keys that are no weights of the student.
+
+    Raises:
+        ValueError: if a stored constant differs from the network's.
+    """
+    for key, tensor in state.items():
+        if key in _GEOMETRY:
+            check_geometry(config, _GEOMETRY[key], tensor)
+            yield KeyMapping(key, tuple(tensor.shape), "compared", None, "equal to the network's own")
+        elif _TRAINING_ONLY.match(key):
+            yield KeyMapping(key, tuple(tensor.shape), "dropped", None, "part of a distiller")
 
 
-def _notes(state: dict[str, Tensor], official: bool) -> list[str]:
-    constants = "backbone.frustum" if official else "img_view_transformer.frustum"
-    notes = []
-    if constants not in state:
-        notes.append(
-            "The file holds no frustum: image size and depth range could not be compared, published ones apply."
-        )
+def _plain_convolutions(
+    ours: dict[str, Tensor], mapping: list[KeyMapping]
+) -> tuple[dict[str, Tensor], list[KeyMapping]]:
+    """Transposed 1x1 convolutions, stored (in, out, 1, 1), as plain ones."""
+    names = {name for name, tensor in ours.items() if _TRANSPOSED.fullmatch(name) and tensor.shape[2:] == (1, 1)}
+    why = "transposed 1x1 convolution, here a plain one"
+    return (
+        ours | {name: ours[name].transpose(0, 1).contiguous() for name in names},
+        [KeyMapping(e.key, e.shape, "changed", e.into, why) if e.into in names else e for e in mapping],
+    )
+
+
+def check_geometry(config: BevDepthConfig, kind: str, found: Tensor) -> None:
+    """Compare a stored constant of the view transformer with the network's.
+
+    Args:
+        kind: A value of `_GEOMETRY`.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    grid, (low, high) = config.bev.grid, config.lift.z_range
+    expected = {
+        "size": torch.tensor([grid.cell, grid.cell, high - low]),
+        "first": torch.tensor([grid.x_min + grid.cell / 2, grid.y_min + grid.cell / 2, (low + high) / 2]),
+        "count": torch.tensor([grid.width, grid.height, 1]),
+    }
+    if kind == "frustum":
+        rows, columns = found.shape[1:3]
+        stride = config.image.stride
+        own = frustum((rows * stride, columns * stride), (rows, columns), config.lift.depths())
+        found = found[..., :3]  # the official one ends in a homogeneous 1
+    else:
+        own = expected[kind]
+    if own.shape != found.shape or not torch.allclose(own.float(), found.float(), atol=1e-3):
+        raise ValueError(f"the geometry of this state is another one ({kind}): expected {own}, found {found}")
+
+
+def _notes(state: dict[str, Tensor], official: bool) -> Iterator[str]:
+    if not any(_GEOMETRY.get(key) == "frustum" for key in state):
+        yield "The file holds no frustum: image size and depth range could not be compared, published ones apply."
     if official:
-        notes.append("Images are fed blue-green-red, as these weights were trained.")
-    return notes
+        yield "Images are fed blue-green-red, as these weights were trained."

@@ -5,9 +5,10 @@ import re
 
 from torch import Tensor
 
-from dualdistill.convert.account import BoxConvention, Conversion, KeyMapping
-from dualdistill.convert.pillars import FIRST, by_patterns, pillar_conversion, renamed
-from dualdistill.convert.voxels import INPUT, original_name, voxel_conversion, with_kernels_first
+from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping
+from dualdistill.convert.names import by_patterns, renamed
+from dualdistill.convert.pillar_teacher import FIRST, pillar_conversion
+from dualdistill.convert.voxel_teacher import INPUT, original_name, voxel_conversion, with_kernels_first
 from dualdistill.errors import UserError
 
 _NAMES = {
@@ -21,7 +22,7 @@ _BEFORE_NORM = {
     r"(head\.(?:shared|tasks\.\d+\.\w+\.0))\.0\.bias": r"\1.1.running_mean",
     r"(encoder\.sparse\.stages\..*)conv\.bias": r"\1norm.running_mean",
 }
-"""Biases, and the mean that the norm after them subtracts."""
+"""Biases, and the running mean of the norm after them."""
 
 
 def our_name(key: str) -> str | None:
@@ -34,18 +35,18 @@ def our_name(key: str) -> str | None:
 
 
 def convert_tianweiy_pillars(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
-    """Two point layers, hard pillars, convolutions with a bias before their norm.
+    """The original pillar CenterPoint: two point layers, hard pillars, convolutions with a bias before their norm.
 
     Args:
         state: Without the prefix "module.".
         boxes: Always legacy there; None or "legacy".
 
     Raises:
-        UserError: for a key nobody knows, a gap or another shape, new boxes, or virtual points in the layout of this
-            code base.
+        UserError: for unknown or missing keys, another shape, new boxes, or virtual points in the layout of this code
+            base.
     """
     _refuse_new(boxes)
-    ours, account = without_biases(*renamed(state, our_name))
+    ours, mapping = without_biases(*renamed(state, our_name))
     if FIRST in ours and ours[FIRST].shape[1] != 10:
         raise UserError(
             f"The first point layer of this CenterPoint reads {ours[FIRST].shape[1]} columns, expected 10. (21 are "
@@ -55,7 +56,7 @@ def convert_tianweiy_pillars(state: dict[str, Tensor], boxes: BoxConvention | No
     return pillar_conversion(
         family="original CenterPoint (tianweiy), hard pillars",
         ours=ours,
-        account=account,
+        mapping=mapping,
         point_channels=5,
         boxes="legacy",
         hard=True,
@@ -63,27 +64,27 @@ def convert_tianweiy_pillars(state: dict[str, Tensor], boxes: BoxConvention | No
 
 
 def convert_tianweiy_voxels(state: dict[str, Tensor], boxes: BoxConvention | None, voxel: float | None) -> Conversion:
-    """Voxels, convolutions with a bias before their norm.
+    """The original voxel CenterPoint: convolutions with a bias before their norm.
 
     Args:
         state: Without the prefix "module.".
         boxes: Always legacy there; None or "legacy".
-        voxel: Side of its voxels, metres, None if nobody said.
+        voxel: Side of its voxels, metres, None if unknown.
 
     Raises:
-        UserError: for a key nobody knows, a gap or another shape, new boxes, voxels nobody can tell, or virtual points
-            in the layout of this code base.
+        UserError: for unknown or missing keys, another shape, new boxes, an unknown voxel size, or virtual points in
+            the layout of this code base.
     """
     _refuse_new(boxes)
-    ours, account = without_biases(*renamed(state, our_name))
-    ours, account = with_kernels_first(ours, account)
+    ours, mapping = without_biases(*renamed(state, our_name))
+    ours, mapping = with_kernels_first(ours, mapping)
     if INPUT in ours and ours[INPUT].shape[-1] != 5:
         raise UserError(
             f"The voxels of this CenterPoint have {ours[INPUT].shape[-1]} channels, expected 5. (21 are virtual points "
             "in the layout of its own reader, which is not implemented here.)"
         )
     return voxel_conversion(
-        family="original CenterPoint (tianweiy), voxels", ours=ours, account=account, boxes="legacy", size=voxel
+        family="original CenterPoint (tianweiy), voxels", ours=ours, mapping=mapping, boxes="legacy", size=voxel
     )
 
 
@@ -92,12 +93,12 @@ def _refuse_new(boxes: BoxConvention | None) -> None:
         raise UserError("The original CenterPoint has legacy boxes only: leave out --boxes.")
 
 
-def without_biases(ours: dict[str, Tensor], account: list[KeyMapping]) -> tuple[dict[str, Tensor], list[KeyMapping]]:
-    """Biases before a norm folded into the mean it subtracts
-    (docs/methods/centerpoint.md#conversion-rules, rule 2). Exact in eval."""
+def without_biases(ours: dict[str, Tensor], mapping: list[KeyMapping]) -> tuple[dict[str, Tensor], list[KeyMapping]]:
+    """Biases before a norm folded into the mean that it subtracts; exact in evaluation
+    (docs/methods/centerpoint.md#conversion-rules, rule 2)."""
     folded = dict(ours)
     entries = []
-    for entry in account:
+    for entry in mapping:
         mean = entry.into and by_patterns(entry.into, _BEFORE_NORM)
         if not entry.into or not mean:
             entries.append(entry)

@@ -1,1 +1,1 @@
-
+"""Samples of a nuScenes root: tables, sensor files, augmentation, collation."""

@@ -1,6 +1,6 @@
 """Schema of the 13 tables of nuScenes v1.0, for reading and for writing.
 
-Source: https://www.nuscenes.org/nuscenes#data-format and nuscenes-devkit, docs/schema_nuscenes.md. Lengths are metres,
+Source: https://www.nuscenes.org/nuscenes#data-format and schema_nuscenes.md of nuscenes-devkit. Lengths are metres,
 times microseconds, rotations quaternions (w, x, y, z). Fields with a default may be absent from a table.
 """
 

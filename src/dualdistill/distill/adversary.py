@@ -1,4 +1,4 @@
-"""Two networks at odds in one loss: a discriminator tells two detectors' maps apart, reversed gradients make it hard.
+"""Adversarial training in one loss: a discriminator separates two detectors' maps, reversed gradients oppose it.
 
 Source: docs/methods/x3kd.md#adversarial-training. One optimiser steps both, with no alternation.
 """
@@ -26,8 +26,8 @@ def reverse_gradient(features: Float[Tensor, "*shape"], strength: float = 1.0) -
 
 
 class Discriminator(nn.Module):
-    """Logits of "this is the teacher's", one a patch of 8x8 cells. No batch norm: its statistics would tell which is
-    which."""
+    """Logits of "from the teacher", one a patch of 8x8 cells. No batch norm: its statistics would reveal the
+    source."""
 
     def __init__(self, in_channels: int, channels: tuple[int, int, int] = (256, 128, 64)):
         super().__init__()
@@ -42,15 +42,17 @@ class Discriminator(nn.Module):
 
 
 def adversarial_loss(
-    of_teacher: Float[Tensor, "batch 1 y x"], of_student: Float[Tensor, "batch 1 y x"]
+    teacher_logits: Float[Tensor, "batch 1 y x"], student_logits: Float[Tensor, "batch 1 y x"]
 ) -> Float[Tensor, ""]:
-    """Binary cross entropy of a discriminator's logits, half on each side; ln 2 for one that does not know."""
-    teacher = F.binary_cross_entropy_with_logits(of_teacher, torch.ones_like(of_teacher))
-    student = F.binary_cross_entropy_with_logits(of_student, torch.zeros_like(of_student))
+    """Binary cross entropy of a discriminator's logits, half on each side; ln 2 for one that cannot separate them."""
+    teacher = F.binary_cross_entropy_with_logits(teacher_logits, torch.ones_like(teacher_logits))
+    student = F.binary_cross_entropy_with_logits(student_logits, torch.zeros_like(student_logits))
     return (teacher + student) / 2
 
 
 @torch.no_grad()
-def accuracy(of_teacher: Float[Tensor, "batch 1 y x"], of_student: Float[Tensor, "batch 1 y x"]) -> Float[Tensor, ""]:
-    """Share of patches that the discriminator takes for what they are."""
-    return ((of_teacher > 0).float().mean() + (of_student <= 0).float().mean()) / 2
+def accuracy(
+    teacher_logits: Float[Tensor, "batch 1 y x"], student_logits: Float[Tensor, "batch 1 y x"]
+) -> Float[Tensor, ""]:
+    """Share of patches that the discriminator classifies correctly."""
+    return ((teacher_logits > 0).float().mean() + (student_logits <= 0).float().mean()) / 2

@@ -39,7 +39,7 @@ def upsample(features: Float[Tensor, "batch chan _ _"], size: Grid) -> Float[Ten
 
 
 class CrossAttentionAligner(nn.Module):
-    """Learned queries, one a cell, gather what they need from all cells of the student's map.
+    """Cross-attention of learned queries, one a cell, to all cells of the student's map.
 
     The queries never see the image: all content comes through keys and values
     (docs/methods/dualdistill.md#cross-attention).
@@ -59,8 +59,8 @@ class CrossAttentionAligner(nn.Module):
         residual: bool = False,
     ):
         """Args:
-            channels: Of the student's map, and of the result unless `out_channels` says otherwise.
-            grid: Of the student's map, and of the result unless `out_grid` says otherwise.
+            channels: Of the student's map, and of the result unless `out_channels` is given.
+            grid: Of the student's map, and of the result unless `out_grid` is given.
             residual: Add the keys' map to what was attended; result and map must have one shape.
 
         Raises:

@@ -1,61 +1,58 @@
-"""Cross-head response distillation (CRD): what would the teacher's own head say of the student's map?
+"""Cross-head response distillation (CRD): the teacher's head must find the teacher's boxes in the student's map.
 
-Source: docs/methods/dualdistill.md#response-distillation.
-The frozen teacher head reads the aligned student map and must find the boxes
-that the teacher found in its own; the student's head is not involved.
+Source: DualDistill, BMVC 2025; docs/methods/dualdistill.md#response-distillation. The frozen teacher head reads the
+aligned student map; the student's head is not involved.
 
 Differs from the released code in that pseudo boxes are decoded in float32 and ranked by untempered scores:
 there the sharpened scores saturate and tie, so that suppression among confident boxes is arbitrary
 (docs/methods/dualdistill.md#pseudo-boxes).
 """
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dualdistill.structures import BevOutput, Boxes, HeadOutput, Losses, Targets
+from dualdistill.distill.criterion import HeadCriterion, response_weights
+from dualdistill.distill.method import check_no_effect, check_weights
+from dualdistill.structures import BevOutput, Losses, Targets
 
 CrdLabels = Literal["teacher", "ground_truth"]
 """Boxes to be found: the teacher's confident detections, or (ablation) the annotations."""
 
-RESPONSES = ("heatmap", "box/xy", "box/z", "box/size", "box/yaw", "box/velocity")
-"""Names of the losses a judge returns."""
 
+@dataclass(frozen=True, kw_only=True)
+class CrdConfig:
+    """Settings of response distillation; the defaults are the released ones."""
 
-@runtime_checkable
-class HeadCriterion(Protocol):
-    """The teacher's side of detection, as plain functions under its own head settings; the teacher detector
-    provides it.
+    labels: CrdLabels = "teacher"
+    temperature: float = 0.1
+    """Sets the score threshold of the teacher's boxes: with its 0.1, boxes above a probability of 0.445 are labels."""
+    heatmap_weight: float = 1.0
+    box_weight: float = 0.25
+    velocity_weight: float = 0.2
+    """On top of `box_weight`, as the teacher was trained."""
 
-    Not a module, and holding none: a distiller that owned the teacher would train and save it.
-    """
+    def __post_init__(self) -> None:
+        check_weights(self)
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
+        if self.labels == "ground_truth":
+            check_no_effect(self, "the labels are the annotations", ("temperature",))
 
-    def pseudo_boxes(self, predictions: HeadOutput, temperature: float) -> tuple[Boxes, ...]:
-        """Detections of each sample after suppression, decoded in float32; velocities in m/s.
-
-        Args:
-            temperature: Divides the logits for the score threshold only; below 1, fewer and surer boxes pass.
-        """
-
-    def losses(self, predictions: HeadOutput, boxes: tuple[Boxes, ...]) -> Losses:
-        """The unweighted losses `RESPONSES` of predictions that should have been `boxes` (velocities in
-        m/s, NaN where unknown; no box at all is legal)."""
-
-    def losses_of_features(
-        self, head: Callable[[Tensor], HeadOutput], neck: Float[Tensor, "batch chan y x"], boxes: tuple[Boxes, ...]
-    ) -> Losses:
-        """`losses` of what the teacher's head says of another map; it need not say more than they look at."""
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of every loss of `cross_head_losses` by name."""
+        return response_weights(heatmap=self.heatmap_weight, box=self.box_weight, velocity=self.velocity_weight)
 
 
 def cross_head_losses(
     teacher: BevOutput,
     aligned_neck: Float[Tensor, "batch chan y x"],
     targets: Targets,
-    judge: HeadCriterion,
+    criterion: HeadCriterion,
     *,
     labels: CrdLabels = "teacher",
     temperature: float = 0.1,
@@ -68,13 +65,6 @@ def cross_head_losses(
         boxes = targets.boxes
     else:
         with torch.no_grad():
-            found = judge.pseudo_boxes(teacher.predictions, temperature)
+            found = criterion.pseudo_boxes(teacher.predictions, temperature)
         boxes = tuple(replace(each, score=None) for each in found)
-    return judge.losses_of_features(teacher.head, aligned_neck, boxes)
-
-
-def response_weights(*, heatmap: float, box: float, velocity: float) -> dict[str, float]:
-    """Weights of `RESPONSES`; `velocity` comes on top of `box`."""
-    return {"heatmap": heatmap} | {
-        name: box * velocity if name == "box/velocity" else box for name in RESPONSES if name != "heatmap"
-    }
+    return criterion.losses_of_features(teacher.head, aligned_neck, boxes)

@@ -1,4 +1,4 @@
-"""What the inside of an object looks like, in depth and in BEV features: pure functions, float32 in, float32 out.
+"""Geometry inside objects, in depth and in BEV features: pure functions, float32 in, float32 out.
 
 Source: docs/methods/tig_bev.md#inner-depth,
 docs/methods/tig_bev.md#keypoints and docs/methods/tig_bev.md#relation-losses.
@@ -21,7 +21,7 @@ from dualdistill.ops.processes import mean_count
 from dualdistill.structures import Boxes
 
 Sampling = Literal["exact", "released"]
-"""Where a map is read for a point: at the point, or as released."""
+"""Where a map is sampled for a point: at the point, or as released."""
 
 BOXES_AT_ONCE = 64
 """Boxes whose similarity matrices exist at one time: a box takes about 10 MB at 24 x 24 keypoints."""
@@ -37,7 +37,7 @@ def expected_depth(
 def inner_depth_loss(
     predicted: Float[Tensor, "batch cam h w"],
     depth: Float[Tensor, "batch cam h w"],
-    owner: Int[Tensor, "batch cam h w"],
+    instance: Int[Tensor, "batch cam h w"],
 ) -> Float[Tensor, ""]:
     """Squared error of depths relative to a reference cell of the same object in the same camera; mean over all
     cells on objects, 0 without any.
@@ -47,14 +47,14 @@ def inner_depth_loss(
 
     Args:
         depth: True, metres.
-        owner: Number of the object that cell shows, unique in its sample; -1 for none.
+        instance: Number of the object in that cell, unique in its sample; -1 for none.
     """
-    on_object = owner >= 0
+    on_object = instance >= 0
     image, _, _ = torch.where(on_object.flatten(0, 1))
-    number, ours, theirs = owner[on_object], predicted[on_object], depth[on_object]  # cells
+    number, ours, theirs = instance[on_object], predicted[on_object], depth[on_object]  # cells
     count = mean_count(torch.tensor(len(number), device=number.device), at_least=1)
     if not len(number):
-        return ours.sum()  # of nothing: zero, and part of the graph
+        return ours.sum()  # an empty sum: zero, and part of the graph
     _, group = torch.stack([image, number.long()]).unique(dim=1, return_inverse=True)
     reference = _best_of_groups((ours - theirs).detach().abs(), group)[group]
     relative, true = ours - ours.detach()[reference], theirs - theirs[reference]
@@ -65,7 +65,7 @@ def _best_of_groups(error: Float[Tensor, "cells"], group: Int[Tensor, "cells"]) 
     """The first cell with the smallest error in each group."""
     groups = int(group.max()) + 1
     smallest = error.new_full((groups,), torch.inf).scatter_reduce(0, group, error, "amin")
-    best = torch.where(~(error > smallest[group]))[0]  # so said, the group of a NaN has one too
+    best = torch.where(~(error > smallest[group]))[0]  # written this way, the group of a NaN has one too
     first = group.new_full((groups,), len(group))
     return first.scatter_reduce(0, group[best], best, "amin")
 
@@ -107,7 +107,7 @@ def sample_map(
 def relation_loss(
     ours: Float[Tensor, "boxes rows _"], theirs: Float[Tensor, "boxes rows _"], at_once: int = BOXES_AT_ONCE
 ) -> Float[Tensor, ""]:
-    """How differently the rows of two sets of features relate to each other: squared distance of the normalised rows
+    """Difference between the relations of the rows of two sets of features: squared distance of the normalised rows
     of their similarity matrices, summed over the row, mean over rows and boxes; 0 without boxes.
 
     Rows are keypoints (inter-keypoint) or channels (inter-channel); a row costs at most 4. The other axis may differ.
@@ -117,7 +117,7 @@ def relation_loss(
     """
     boxes = mean_count(torch.tensor(len(ours), device=ours.device), at_least=1)
     if not len(ours):
-        return ours.sum()  # of nothing: zero, and part of the graph
+        return ours.sum()  # an empty sum: zero, and part of the graph
     pairs = zip(ours.split(at_once), theirs.split(at_once), strict=True)
     costs = [checkpoint(_relation_cost, a, b, use_reentrant=False, preserve_rng_state=False) for a, b in pairs]
     return torch.stack(costs).sum() / (boxes * ours.shape[1])

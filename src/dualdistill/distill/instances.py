@@ -1,9 +1,9 @@
-"""Instance segmentation of image features: which object stands in a cell, and where the middle of that object is.
+"""Instance segmentation of image features: the class of each cell and the offset to its object's centre.
 
 For X3KD-style distillation across tasks (docs/methods/x3kd.md#instance-segmentation).
 Differs from the description, a two-stage network with
 proposals and masks, in that it is a single stage, as far as known without precedent in that method: class and offset
-to the object's centre tell instances apart without boxes.
+to the object's centre separate instances without boxes.
 """
 
 import torch
@@ -17,7 +17,7 @@ from dualdistill.structures import CLASSES, InstanceMap, Losses
 
 
 class InstanceHead(nn.Module):
-    """Reads image features; used in training only."""
+    """Segmentation head on image features; used in training only."""
 
     def __init__(self, in_channels: int, channels: int = 256):
         super().__init__()
@@ -62,7 +62,7 @@ def center_offsets(
     images, height, width = instance.shape
     down, right = torch.meshgrid(*(torch.arange(n, device=instance.device) for n in (height, width)), indexing="ij")
     cell = torch.stack([right, down], dim=-1).float().expand(images, -1, -1, -1)
-    number = torch.where(seen, instance, -1).long() + 1  # 0 is nobody
+    number = torch.where(seen, instance, -1).long() + 1  # 0 is background
     number = number + int(number.max() + 1) * torch.arange(images, device=instance.device)[:, None, None]
     total = cell.new_zeros(int(number.max()) + 1, 3)
     total = total.index_add(0, number.flatten(), F.pad(cell, (0, 1), value=1.0).flatten(0, 2))

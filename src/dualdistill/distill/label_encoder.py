@@ -1,8 +1,8 @@
-"""LabelDistill's label encoder: annotations to features that the teacher's frozen head reads as those objects.
+"""LabelDistill's label encoder: annotations to features from which the teacher's frozen head detects those objects.
 
 Source: docs/methods/labeldistill.md#label-encoder.
 It is trained alone, before any student: `LabelDetector` makes a detector of it, which
-reads the annotations and answers through the teacher's frozen neck and head.
+encodes the annotations and detects through the teacher's frozen neck and head.
 
 Differs from the released code in that the frozen teacher stays in evaluation mode (there its batch norms run on the
 statistics of the batch), in where labels are drawn (see `label_maps`), and in the loss weights of this stage, which
@@ -17,19 +17,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay
-from dualdistill.distill.blocks import ResidualBlock
 from dualdistill.distill.label_maps import BOX_VALUES, LabelMaps, label_maps
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.ops.frozen import FrozenModule
+from dualdistill.ops.residual import ResidualBlock
 from dualdistill.structures import CLASSES, Batch, BevOutput, Boxes, HeadOutput, Losses, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelEncoderConfig:
-    """Knobs of `LabelEncoder`."""
+    """Settings of `LabelEncoder`."""
 
     hidden_channels: int = 256
-    """Of a cell, before the convolutions that end in the teacher's channels."""
+    """Channels of a cell, before the convolutions that end in the teacher's."""
     paint_out_of_range: bool = False
     """Let boxes centred outside the map paint its border, as the released code does."""
 
@@ -38,7 +38,8 @@ class LabelEncoderConfig:
             raise ValueError(f"hidden_channels must be at least 1, got {self.hidden_channels}")
 
     def build(self, *, teacher: BevShapes) -> "LabelEncoder":
-        """
+        """The encoder for a teacher with maps of these shapes.
+
         Raises:
             ValueError: if the teacher's finest stage is not a whole multiple of its others.
         """
@@ -59,7 +60,7 @@ class LabelEncoder(nn.Module):
         self.of_klass = _per_cell(len(CLASSES), hidden)
         self.of_both = _per_cell(hidden, hidden)
         self.norm = nn.LayerNorm(hidden)
-        self.mix = ResidualBlock(hidden)
+        self.mix = ResidualBlock(hidden, hidden)
         for shape in teacher.stages:
             if height % shape[1] or height // shape[1] * shape[2] != width:
                 raise ValueError(f"stages of {height}x{width} and {shape[1]}x{shape[2]} cells have no whole stride")
@@ -74,7 +75,7 @@ class LabelEncoder(nn.Module):
         return self.encode(self.draw(boxes))
 
     def draw(self, boxes: tuple[Boxes, ...]) -> LabelMaps:
-        """What the encoder sees of the boxes."""
+        """The boxes as maps, the input of the encoder."""
         return label_maps(boxes, self.grid, paint_out_of_range=self.config.paint_out_of_range)
 
     def encode(self, maps: LabelMaps) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
@@ -83,7 +84,7 @@ class LabelEncoder(nn.Module):
         return tuple(stage(mixed) for stage in self.stages)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that weight decay must spare."""
+        """Names of the parameters to exempt from weight decay."""
         return no_weight_decay(self)
 
 
@@ -100,8 +101,8 @@ def _stage(hidden: int, shape: Shape, stride: int) -> nn.Sequential:
 
 
 @runtime_checkable
-class Readable(Protocol):
-    """A detector whose neck and head can read encoder stages that are not its own."""
+class OpenDetector(Protocol):
+    """A detector whose neck and head can be applied to encoder stages that are not its own."""
 
     @property
     def weights(self) -> dict[str, float]: ...
@@ -113,13 +114,13 @@ class Readable(Protocol):
 
 
 class LabelDetector(nn.Module):
-    """The label encoder before the frozen teacher's neck and head: a detector that reads the answers.
+    """The label encoder before the frozen teacher's neck and head: a detector whose input is the annotations.
 
-    What it detects says how well the encoder speaks the teacher's language; its losses train the encoder alone. Its
-    state dict holds the encoder and nothing of the teacher.
+    Its detections measure how well the encoder's features suit the teacher's head; its losses train the encoder alone.
+    Its state dict holds the encoder and nothing of the teacher.
     """
 
-    def __init__(self, encoder: LabelEncoder, teacher: Readable):
+    def __init__(self, encoder: LabelEncoder, teacher: OpenDetector):
         super().__init__()
         if not isinstance(teacher, nn.Module):
             raise ValueError(f"the teacher must be a module, got {type(teacher).__name__}")
@@ -127,18 +128,18 @@ class LabelDetector(nn.Module):
         self._teacher = FrozenModule(teacher)
 
     @property
-    def teacher(self) -> Readable:
+    def teacher(self) -> OpenDetector:
         held = self._teacher.module
-        assert isinstance(held, Readable)
+        assert isinstance(held, OpenDetector)
         return held
 
     @property
     def weights(self) -> dict[str, float]:
-        """Of the losses: the teacher's."""
+        """Loss weights: the teacher's."""
         return self.teacher.weights
 
     def forward(self, batch: Batch) -> BevOutput:
-        """Of the batch only the annotations are read."""
+        """Output for the annotations of a batch; its other fields are not used."""
         maps = self.encoder.draw(batch.boxes)
         stages = self.encoder.encode(maps)
         neck = self.teacher.neck(stages)
@@ -163,5 +164,5 @@ class LabelDetector(nn.Module):
         return self.teacher.detect(output, batch)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that weight decay must spare."""
+        """Names of the parameters to exempt from weight decay."""
         return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}

@@ -1,4 +1,4 @@
-"""Annotations drawn as maps: what LabelDistill's label encoder reads. See docs/methods/labeldistill.md#label-maps.
+"""Annotations drawn as maps, the input of LabelDistill's label encoder. See docs/methods/labeldistill.md#label-maps.
 
 Differs from the released code in that boxes centred outside the map are left out; there they paint its border
 cells. `paint_out_of_range` is the released behaviour; tests/parity holds it. Boxes past the 500th of a task, which
@@ -24,7 +24,7 @@ PAINTED = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class LabelMaps:
-    """Each painted cell tells of one box, the others are zero."""
+    """Box values and class of each painted cell; the others are zero."""
 
     box: Float[Tensor, "batch y x 9"]
     klass: Float[Tensor, "batch y x klass"]
@@ -40,7 +40,7 @@ class LabelMaps:
 def label_maps(boxes: tuple[Boxes, ...], grid: BevGrid, *, paint_out_of_range: bool = False) -> LabelMaps:
     """The boxes of each sample, drawn at half their length and width; unknown velocities become 0.
 
-    Of several boxes over one cell the last is seen: by class, then in the order of the annotations. The part of a
+    Of several boxes over one cell the last is drawn: by class, then in the order of the annotations. The part of a
     box that sticks out of the map paints the border cells next to it.
 
     Args:
@@ -60,16 +60,16 @@ def _draw(
     yaw, velocity = boxes.yaw[:, None], boxes.velocity.nan_to_num(0.0)
     values = torch.cat([boxes.center, boxes.size, yaw, velocity], dim=1).float()
     klass = F.one_hot(boxes.label.long(), len(CLASSES)).float()
-    owner = _last_owner(boxes, grid)  # -1, nobody, reads the zeros at the end
-    return F.pad(values, (0, 0, 0, 1))[owner], F.pad(klass, (0, 0, 0, 1))[owner]
+    index = _last_box(boxes, grid)  # -1, no box, selects the zeros at the end
+    return F.pad(values, (0, 0, 0, 1))[index], F.pad(klass, (0, 0, 0, 1))[index]
 
 
-def _last_owner(boxes: Boxes, grid: BevGrid) -> Int[Tensor, "y x"]:
+def _last_box(boxes: Boxes, grid: BevGrid) -> Int[Tensor, "y x"]:
     """Index of the last box painted over each cell, -1 where there is none."""
     device = boxes.center.device
-    owner = torch.full((grid.height * grid.width,), -1, device=device)
+    last = torch.full((grid.height * grid.width,), -1, device=device)
     if not len(boxes):
-        return owner.view(grid.shape)
+        return last.view(grid.shape)
     painted = replace(boxes, size=boxes.size * PAINTED)
     corners = grid.coordinates(bev_corners(painted)).trunc().long()  # boxes 4 2: column, row
     low, high = corners.amin(dim=1), corners.amax(dim=1)
@@ -79,7 +79,7 @@ def _last_owner(boxes: Boxes, grid: BevGrid) -> Int[Tensor, "y x"]:
     index = torch.arange(len(boxes), device=device)[:, None]
     index = torch.where(_in_polygons(cells, corners), index, -1)
     column, row = cells[..., 0].clamp(0, grid.width - 1), cells[..., 1].clamp(0, grid.height - 1)
-    return owner.scatter_reduce(0, (row * grid.width + column).flatten(), index.flatten(), "amax").view(grid.shape)
+    return last.scatter_reduce(0, (row * grid.width + column).flatten(), index.flatten(), "amax").view(grid.shape)
 
 
 def _in_polygons(

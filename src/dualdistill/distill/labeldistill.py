@@ -1,14 +1,13 @@
-"""LabelDistill: the student learns from the LiDAR teacher and from features of the labels themselves, each in a third
-of its channels.
+"""LabelDistill: features of the LiDAR teacher and of the labels, each distilled into a third of the student's channels.
 
 Source: LabelDistill, ECCV 2024; docs/methods/labeldistill.md. Its label encoder is trained before (`label_encoder`).
 
-Where the released code does what the paper hardly meant, a switch has its behaviour under the name "released", which
-is the default where published numbers rest on it: `partition`, `response_target`. Boxes out of range are a switch of
-the label encoder. Not offered: frozen networks whose batch norms run on the statistics of the batch.
+Where the released code does what the paper hardly intended, an option has its behaviour under the name "released",
+which is the default where published numbers rest on it: `partition`, `response.target`. Boxes out of range are an
+option of the label encoder. Frozen networks whose batch norms run on the statistics of the batch are not offered.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -16,134 +15,110 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay, upsample
-from dualdistill.distill.blocks import ResidualBlock
-from dualdistill.distill.crd import RESPONSES, HeadCriterion, response_weights
+from dualdistill.distill.criterion import RESPONSES, HeadCriterion, response_weights
 from dualdistill.distill.label_encoder import LabelEncoder
-from dualdistill.distill.responses import TASK_OF_CLASS, gaussian_focal, in_students_units, probability, sum_by_task
+from dualdistill.distill.method import Requires, check_extents, check_weights
+from dualdistill.distill.responses import in_students_units, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.ops.focal import gaussian_focal, probability
 from dualdistill.ops.frozen import FrozenModule
 from dualdistill.ops.processes import mean_count
-from dualdistill.structures import TASKS, BevOutput, Boxes, HeadOutput, Losses, Targets
+from dualdistill.ops.residual import ResidualBlock
+from dualdistill.structures import TASK_OF_CLASS, TASKS, BevOutput, Boxes, HeadOutput, Losses, Targets
 
 Partition = Literal["released", "key_frame", "none"]
 """Thirds of all channels of the canvas, the past frame's included, which no gradient reaches; or of the key frame's; or
 all channels to both, an ablation."""
 ResponseTarget = Literal["released", "soft"]
-"""Of the heat map: a focal loss whose positives never occur, so that it only suppresses; or a quality focal loss."""
+"""Loss of the heat map: a focal loss whose positives never occur, so that it only suppresses; or a quality focal
+loss."""
 
 CANVAS = "canvas"
 """Name of the student's level before its encoder; stage<n> are the encoder's, 0 the finest."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelDistillConfig:
-    """Knobs of `LabelDistill`; the defaults are the released settings. One without effect is an error."""
+class ResponseConfig:
+    """Settings of response distillation from the LiDAR teacher's head; the defaults are the released ones."""
 
-    label: bool = True
-    """Features of the label encoder as a teacher."""
-    lidar: bool = True
-    """Features of the LiDAR teacher."""
-    response: bool = True
-    """What the LiDAR teacher's head answers."""
-
-    student_levels: tuple[str, ...] = ("canvas", "stage0")
-    """Maps of the student that learn ("canvas", "stage0", ...), each from the teacher's stage at the same place of …"""
-    teacher_stages: tuple[int, ...] = (1, 2)
-    """… these, of the same size in cells."""
-    partition: Partition = "released"
-    """Of the canvas; stages are in thirds of all channels, or whole for "none"."""
-    frames: int = 2
-    """Frames stacked in the canvas, the current one first; for partition "key_frame"."""
-    label_weight: float = 0.3
-    lidar_weight: float = 0.3
-
-    response_target: ResponseTarget = "released"
-    response_heatmap_weight: float = 1.0
-    response_box_weight: float = 0.25
-    response_velocity_weight: float = 1.0
-    """On top of `response_box_weight`."""
+    target: ResponseTarget = "released"
+    heatmap_weight: float = 1.0
+    box_weight: float = 0.25
+    velocity_weight: float = 1.0
+    """On top of `box_weight`."""
 
     def __post_init__(self) -> None:
-        if not (self.label or self.lidar or self.response):
-            raise ValueError("label, lidar and response are all off: nothing to distil; leave the distiller out")
+        check_weights(self)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of every loss of `response_losses` by name."""
+        return response_weights(heatmap=self.heatmap_weight, box=self.box_weight, velocity=self.velocity_weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelDistillConfig:
+    """Settings of `LabelDistill`; the defaults are the released ones."""
+
+    label_weight: float | None = 0.3
+    """Weight of the label encoder's features; None leaves them out."""
+    lidar_weight: float | None = 0.3
+    """Weight of the LiDAR teacher's features; None leaves them out."""
+    student_levels: tuple[str, ...] = ("canvas", "stage0")
+    """Maps of the student that are distilled: "canvas", "stage0", ..."""
+    teacher_stages: tuple[int, ...] = (1, 2)
+    """Stage of the teacher that each of `student_levels` imitates, of the same size in cells."""
+    partition: Partition = "released"
+    """Division of the canvas; stages are in thirds of all channels, or whole for "none"."""
+    response: ResponseConfig | None = field(default_factory=ResponseConfig)
+    """Responses of the LiDAR teacher's head; None leaves them out."""
+
+    def __post_init__(self) -> None:
+        check_weights(self)
+        if not self.weights:
+            raise ValueError("label_weight, lidar_weight and response are all none: leave the distiller out")
         if not self.student_levels or len(self.student_levels) != len(self.teacher_stages):
             raise ValueError(
                 f"student_levels and teacher_stages must pair up, got {self.student_levels} and {self.teacher_stages}"
             )
         if len({*self.student_levels}) != len(self.student_levels):
-            raise ValueError(f"each student level can learn once, got {self.student_levels}")
+            raise ValueError(f"each student level can be distilled once, got {self.student_levels}")
         for level in self.student_levels:
             if level != CANVAS and not level.removeprefix("stage").isdecimal():
                 raise ValueError(f'a student level is "canvas" or "stage0", "stage1", ..., got {level!r}')
-        if self.frames < 1:
-            raise ValueError(f"frames must be at least 1, got {self.frames}")
-        for each in fields(self):
-            if each.name.endswith("_weight") and getattr(self, each.name) < 0:
-                raise ValueError(f"{each.name} must not be negative, got {getattr(self, each.name)}")
-        self._reject_options_without_effect()
-
-    def _reject_options_without_effect(self) -> None:
-        idle: dict[str, set[str]] = {}
-        if not self.label:
-            idle["label is off"] = {"label_weight"}
-        if not self.lidar:
-            idle["lidar is off"] = {"lidar_weight"}
-        if not (self.label or self.lidar):
-            idle["no features are distilled"] = {"student_levels", "teacher_stages", "partition", "frames"}
-        if CANVAS not in self.student_levels and self.partition != "none":
-            idle["the canvas is not distilled"] = {"partition", "frames"}
-        if self.partition != "key_frame":
-            idle[f'partition "{self.partition}" looks at all channels alike'] = {"frames"}
-        if not self.response:
-            idle["response is off"] = {each.name for each in fields(self) if each.name.startswith("response_")}
-        default = {each.name: each.default for each in fields(self)}
-        for reason, names in idle.items():
-            for name in sorted(names):
-                if getattr(self, name) != default[name]:
-                    raise ValueError(f"{name} has no effect, since {reason}: leave it out")
+        if CANVAS not in self.student_levels and self.partition == "key_frame":
+            raise ValueError('partition "key_frame" has no effect, since the canvas is not distilled')
 
     @property
     def guides(self) -> dict[str, float]:
-        """Who teaches features, and the weight of that."""
-        who = {"label": (self.label, self.label_weight), "lidar": (self.lidar, self.lidar_weight)}
-        return {name: weight for name, (on, weight) in who.items() if on}
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Maps of the teacher that are compared; a teacher cache may leave out the others."""
-        return tuple(f"stage{stage}" for stage in self.teacher_stages if self.lidar)
+        """Sources of features and their weights."""
+        weights = {"label": self.label_weight, "lidar": self.lidar_weight}
+        return {name: weight for name, weight in weights.items() if weight is not None}
 
     @property
     def weights(self) -> dict[str, float]:
-        """Of every loss by name."""
+        """Weight of every loss by name."""
         weights = {f"{guide}/{level}": w for guide, w in self.guides.items() for level in self.student_levels}
-        if self.response:
-            response = response_weights(
-                heatmap=self.response_heatmap_weight,
-                box=self.response_box_weight,
-                velocity=self.response_velocity_weight,
-            )
-            weights |= {f"response/{name}": weight for name, weight in response.items()}
-        return weights
+        responses = self.response.weights if self.response is not None else {}
+        return weights | {f"response/{name}": weight for name, weight in responses.items()}
+
+    @property
+    def requires(self) -> Requires:
+        stages = self.teacher_stages if self.lidar_weight is not None else ()
+        return Requires(
+            teacher_maps=tuple(f"stage{stage}" for stage in stages), label_encoder=self.label_weight is not None
+        )
 
     def build(
         self,
         *,
         teacher: BevShapes,
         student: BevShapes,
-        judge: HeadCriterion | None = None,
+        criterion: HeadCriterion | None = None,
         label_encoder: LabelEncoder | None = None,
     ) -> "LabelDistill":
-        """
-        Args:
-            judge: Not needed: heads are compared cell by cell.
-            label_encoder: Trained for this teacher; needed if `label` is on. It is frozen here.
-
-        Raises:
-            ValueError: if the shapes do not fit each other or this config, or the label encoder is missing or is
-            another teacher's.
-        """
+        """See `DistillerConfig.build`; the label encoder is frozen here, no criterion is used."""
         return LabelDistill(self, teacher, student, label_encoder)
 
 
@@ -156,7 +131,7 @@ class Adaptor(nn.Module):
             nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="replicate"),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(),
-            ResidualBlock(out_channels),
+            ResidualBlock(out_channels, out_channels),
         )
 
     def forward(self, features: Float[Tensor, "batch _ y x"]) -> Float[Tensor, "batch chan y x"]:
@@ -171,33 +146,28 @@ class LabelDistill(nn.Module):
         self, config: LabelDistillConfig, teacher: BevShapes, student: BevShapes, label_encoder: LabelEncoder | None
     ):
         super().__init__()
-        if teacher.extent != student.extent:
-            raise ValueError(f"teacher and student must see one rectangle, got {teacher.extent} and {student.extent} m")
-        if config.response and teacher.neck[1:] != student.neck[1:]:
+        check_extents(teacher, student)
+        if config.response is not None and teacher.neck[1:] != student.neck[1:]:
             raise ValueError(f"response: the heads must share one grid, got {teacher.neck[1:]} and {student.neck[1:]}")
-        if config.label and label_encoder is None:
-            raise ValueError("label needs a trained label encoder: pass it to build, or switch label off")
-        if not config.label and label_encoder is not None:
-            raise ValueError("a label encoder has no effect while label is off: leave it out")
+        if (config.label_weight is not None) != (label_encoder is not None):
+            raise ValueError("label_weight and a trained label encoder go together: pass both to build, or neither")
         self.config = config
         self.grid = teacher.grid(teacher.neck)
         self.label_encoder: FrozenModule | None = None
         if label_encoder is not None:
             if (label_encoder.shapes.stages, label_encoder.shapes.extent) != (teacher.stages, teacher.extent):
                 raise ValueError(
-                    f"the label encoder speaks for stages {label_encoder.shapes.stages} over "
+                    f"the label encoder was made for stages {label_encoder.shapes.stages} over "
                     f"{label_encoder.shapes.extent} m, the teacher has {teacher.stages} over {teacher.extent} m"
                 )
             self.label_encoder = FrozenModule(label_encoder)
         pairs = _paired_shapes(config, teacher, student) if config.guides else {}
-        self.adaptors = nn.ModuleDict(
-            {
-                guide: nn.ModuleDict(
-                    {level: Adaptor(_width(config, level, here[0]), there[0]) for level, (there, here) in pairs.items()}
-                )
-                for guide in config.guides
-            }
-        )
+
+        def adaptors() -> nn.ModuleDict:
+            widths = {level: _width(config, level, here[0], student.frames) for level, (_, here) in pairs.items()}
+            return nn.ModuleDict({level: Adaptor(widths[level], there[0]) for level, (there, _) in pairs.items()})
+
+        self.adaptors = nn.ModuleDict({guide: adaptors() for guide in config.guides})
 
     def forward(self, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses:
         """All in float32, whatever precision the detectors ran in."""
@@ -205,15 +175,15 @@ class LabelDistill(nn.Module):
             losses: Losses = {}
             for guide, adaptors in self.adaptors.items():
                 assert isinstance(adaptors, nn.ModuleDict)
-                taught = self._stages(guide, teacher, targets)
+                stages = self._stages(guide, teacher, targets)
                 for level, stage in zip(self.config.student_levels, self.config.teacher_stages, strict=True):
                     part = partition(level, student, self.config)[guide]
                     mask = object_mask(targets.heatmap, part.shape[-2:])
                     mask = (mask > 0).float() if guide == "label" else mask
-                    losses[f"{guide}/{level}"] = masked_squares(adaptors[level](part.float()) - taught[stage], mask)
-            if self.config.response:
+                    losses[f"{guide}/{level}"] = masked_squares(adaptors[level](part.float()) - stages[stage], mask)
+            if self.config.response is not None:
                 theirs = in_students_units(teacher.predictions, targets)
-                response = response_losses(theirs, student.predictions, targets, self.grid, self.config.response_target)
+                response = response_losses(theirs, student.predictions, targets, self.grid, self.config.response.target)
                 losses |= {f"response/{name}": loss for name, loss in response.items()}
         return losses
 
@@ -226,7 +196,7 @@ class LabelDistill(nn.Module):
         return self.label_encoder.module(targets.boxes)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that weight decay must spare."""
+        """Names of the parameters to exempt from weight decay."""
         return no_weight_decay(self)
 
 
@@ -234,7 +204,7 @@ def partition(level: str, student: BevOutput, config: LabelDistillConfig) -> dic
     """The parts of a map of the student: "label", "lidar" and "free", which is left alone
     (docs/methods/labeldistill.md#partition)."""
     features = student.canvas if level == CANVAS else student.stages[int(level.removeprefix("stage"))]
-    width = _width(config, level, features.shape[1])
+    width = _width(config, level, features.shape[1], student.frames)
     first = 0 if config.partition == "none" else width  # of the LiDAR's channels
     return {
         "label": features[:, :width],
@@ -243,12 +213,12 @@ def partition(level: str, student: BevOutput, config: LabelDistillConfig) -> dic
     }
 
 
-def _width(config: LabelDistillConfig, level: str, channels: int) -> int:
-    """Of the label's and of the LiDAR's part of a level, channels."""
+def _width(config: LabelDistillConfig, level: str, channels: int, frames: int) -> int:
+    """Channels of the label's and of the LiDAR's part of a level."""
     if config.partition == "none":
         return channels
     if level == CANVAS and config.partition == "key_frame":
-        channels //= config.frames
+        channels //= frames
     return channels // 3
 
 
@@ -266,7 +236,7 @@ def masked_squares(error: Float[Tensor, "batch chan y x"], mask: Float[Tensor, "
 def response_losses(
     teacher: HeadOutput, student: HeadOutput, targets: Targets, grid: BevGrid, target: ResponseTarget = "released"
 ) -> Losses:
-    """Losses `RESPONSES` of the student's answers against the teacher's, each the sum over tasks
+    """Losses `RESPONSES` of the student's predictions against the teacher's, each the sum over tasks
     (docs/methods/labeldistill.md#response-losses).
 
     "heatmap": of every cell, against the teacher's probability times the annotated heat map; divided by the
@@ -319,7 +289,7 @@ def _paired_shapes(
     for level, stage in zip(config.student_levels, config.teacher_stages, strict=True):
         if level not in ours or not 0 <= stage < len(teacher.stages):
             raise ValueError(
-                f"{level} of the student should learn from stage {stage} of the teacher: there are {', '.join(ours)} "
+                f"{level} of the student is paired with stage {stage} of the teacher: there are {', '.join(ours)} "
                 f"and stages 0 to {len(teacher.stages) - 1}"
             )
         here, there = ours[level], teacher.stages[stage]
@@ -328,7 +298,7 @@ def _paired_shapes(
                 f"{level} has {here[1]}x{here[2]} cells, the teacher's stage {stage} {there[1]}x{there[2]}: "
                 "pair maps of one size"
             )
-        if not _width(config, level, here[0]):
+        if not _width(config, level, here[0], student.frames):
             raise ValueError(f"{level} has {here[0]} channels, too few to part in three")
         pairs[level] = (there, here)
     return pairs

@@ -31,7 +31,8 @@ def cayley(raw: Float[Tensor, "long short"]) -> Float[Tensor, "long short"]:
     short = raw.shape[1]
     r, v = raw[:short], raw[short:]
     identity = torch.eye(short, dtype=raw.dtype, device=raw.device)
-    inverse = torch.linalg.inv(identity + (r - r.mT) / 2 + v.mT @ v / 4)
+    # inv_ex: the checked inverse would wait for the device
+    inverse = torch.linalg.inv_ex(identity + (r - r.mT) / 2 + v.mT @ v / 4).inverse
     return torch.cat([2 * inverse - identity, -v @ inverse])
 
 

@@ -1,4 +1,4 @@
-"""Which cells a feature loss looks at, and how hard: objects, the teacher's false positives, the rest.
+"""Regions of a feature loss and their weights: objects, the teacher's false positives, the rest.
 
 Source: docs/methods/dualdistill.md#foreground-mask
 and docs/methods/dualdistill.md#false-positives. Nothing here has a gradient.
@@ -19,12 +19,11 @@ from torch.nn import functional as F
 
 from dualdistill.geometry.boxes import footprints
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.ops.constants import constant
+from dualdistill.ops.focal import probability
 from dualdistill.structures import Boxes
 
 TestPoint = Literal["center", "corner"]
-
-PROBABILITY_FLOOR = 1e-4
-"""Probabilities of a heat map are clamped to [this, 1 - this]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,44 +39,44 @@ class Foreground:
 
 @torch.no_grad()
 def foreground(boxes: tuple[Boxes, ...], grid: BevGrid, test_point: TestPoint = "center") -> Foreground:
-    """Cells of the boxes of each sample; of several boxes over one cell, the first in the list owns it."""
-    owner = owners_of_batch(boxes, grid, test_point)[:, None]
+    """Cells of the boxes of each sample; of several boxes over one cell, the first in the list counts."""
+    index = box_indices_of_batch(boxes, grid, test_point)[:, None]
     size = torch.cat([sample.size for sample in boxes])
-    scale_of_box = F.pad(grid.cell / (size[:, 0] * size[:, 1]).float().sqrt(), (0, 1))  # -1, nobody, reads the 0
-    return Foreground(mask=owner >= 0, scale=scale_of_box[owner])
+    scale_of_box = F.pad(grid.cell / (size[:, 0] * size[:, 1]).float().sqrt(), (0, 1))  # -1, no box, selects the 0
+    return Foreground(mask=index >= 0, scale=scale_of_box[index])
 
 
-def owners_of_batch(
+def box_indices_of_batch(
     boxes: tuple[Boxes, ...], grid: BevGrid, test_point: TestPoint = "center"
 ) -> Int[Tensor, "batch y x"]:
-    """`box_index_map` of all samples at once, as an index into their boxes one after the other; -1 for nobody.
+    """`box_index_map` of all samples at once, as an index into their boxes one after the other; -1 for none.
 
-    Only the cells about each box are looked at, by the same arithmetic.
+    Only the cells about each box are tested, by the same arithmetic.
     """
     rectangles = torch.cat([footprints(sample) for sample in boxes]).double()
-    device, nobody, (height, width) = rectangles.device, len(rectangles), grid.shape
-    owner = torch.full((len(boxes) * height * width + 1,), nobody, device=device)
-    if nobody:
-        counts = torch.tensor([len(sample) for sample in boxes], device=device)
-        sample = torch.repeat_interleave(torch.arange(len(boxes), device=device), counts, output_size=nobody)
+    device, count, (height, width) = rectangles.device, len(rectangles), grid.shape
+    index = torch.full((len(boxes) * height * width + 1,), count, device=device)
+    if count:
+        counts = constant([len(sample) for sample in boxes], device)
+        sample = torch.repeat_interleave(torch.arange(len(boxes), device=device), counts, output_size=count)
         center, size, yaw = rectangles[:, None, :2], rectangles[:, 2:4, None, None], rectangles[:, 4, None, None]
         # One more for the cell that the centre is rounded down to.
         reach = int((rectangles[:, 2:4].norm(dim=1).max() / 2 / grid.cell).ceil()) + 1
         offset = torch.arange(-reach, reach + 1, device=device)[:, None]
-        low = rectangles.new_tensor([grid.x_min, grid.y_min])
+        low = constant([grid.x_min, grid.y_min], device, torch.double)
         cell = ((center - low) / grid.cell).floor().long() + offset  # boxes window 2, column and row
-        on_map = (cell >= 0) & (cell < cell.new_tensor([width, height]))
+        on_map = (cell >= 0) & (cell < constant([width, height], device))
         dx, dy = (low + (cell + (0.5 if test_point == "center" else 0.0)) * grid.cell - center).unbind(dim=2)
         dx, dy = dx[:, None, :], dy[:, :, None]
         inside = on_map[:, None, :, 0] & on_map[:, :, None, 1]  # boxes row column
         inside &= (dx * yaw.cos() + dy * yaw.sin()).abs() <= size[:, 0] / 2
         inside &= (dy * yaw.cos() - dx * yaw.sin()).abs() <= size[:, 1] / 2
         place = (sample[:, None, None] * height + cell[:, :, None, 1]) * width + cell[:, None, :, 0]
-        place = torch.where(inside, place, len(owner) - 1)
-        claim = torch.arange(nobody, device=device)[:, None, None].expand_as(place)
-        owner = owner.scatter_reduce(0, place.flatten(), claim.flatten(), "amin")  # the first box wins
-    owner = owner[:-1].view(len(boxes), height, width)
-    return torch.where(owner == nobody, -1, owner)
+        place = torch.where(inside, place, len(index) - 1)
+        claim = torch.arange(count, device=device)[:, None, None].expand_as(place)
+        index = index.scatter_reduce(0, place.flatten(), claim.flatten(), "amin")  # the first box wins
+    index = index[:-1].view(len(boxes), height, width)
+    return torch.where(index == count, -1, index)
 
 
 @torch.no_grad()
@@ -89,13 +88,13 @@ def false_positives(
     truth_threshold: float = 0.1,
     teacher_threshold: float = 0.1,
 ) -> Bool[Tensor, "batch 1 y x"]:
-    """Cells where the teacher sees an object, whatever class, and the annotations have none.
+    """Cells where the teacher predicts an object, whatever class, and the annotations have none.
 
     Args:
         heatmap: Training targets, in [0, 1].
     """
-    probability = teacher_logits.sigmoid().clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    truth, seen = (_strongest(m, foreground.shape[-2:]) for m in (heatmap, probability))
+    maps = heatmap, probability(teacher_logits)
+    truth, seen = (_strongest(m, foreground.shape[-2:]) for m in maps)
     return (truth < truth_threshold) & (seen > teacher_threshold) & ~foreground
 
 
@@ -139,6 +138,6 @@ def split_regions(foreground: Foreground, false_positive: Bool[Tensor, "batch 1 
 
 
 def _one_over_count(mask: Bool[Tensor, "batch 1 y x"]) -> Float[Tensor, "batch 1 1 1"]:
-    """What each cell of the mask counts for when all together count for 1; 0 for an empty mask."""
+    """Weight of each cell of a mask whose cells weigh 1 together; 0 for an empty mask."""
     count = mask.sum(dim=(2, 3), keepdim=True)
     return torch.where(count > 0, 1 / count.clamp(min=1), 0.0)

@@ -1,4 +1,4 @@
-"""What a distiller must know of two detectors before it can be built: the shapes of their maps."""
+"""Shapes of a detector's maps, from which a distiller is built."""
 
 from dataclasses import dataclass
 
@@ -16,24 +16,27 @@ class BevShapes:
     """Shapes of the maps in a `BevOutput`, without their batch axis."""
 
     canvas: Shape
-    """Of the input of the BEV encoder."""
+    """Input of the BEV encoder."""
     stages: tuple[Shape, ...]
-    """Of the encoder stages, fine to coarse."""
+    """Encoder stages, fine to coarse."""
     neck: Shape
-    """Of the input of the detection head."""
+    """Input of the detection head."""
     extent: tuple[float, float, float, float]
     """x_min, y_min, x_max, y_max of all maps, metres."""
+    frames: int = 1
+    """Frames stacked in the canvas."""
     image: Shape | None = None
-    """Of the image features of one camera; None for a detector without cameras."""
+    """Image features of one camera; None for a detector without cameras."""
 
     @classmethod
     def of(cls, output: BevOutput) -> "BevShapes":
-        """The shapes of an output, say of one forward pass on a dummy batch."""
+        """The shapes of an output, such as that of one forward pass on a random batch."""
         return cls(
             canvas=_shape(output.canvas),
             stages=tuple(map(_shape, output.stages)),
             neck=_shape(output.neck),
             extent=output.extent,
+            frames=output.frames,
             image=None if output.camera is None else _shape(output.camera.features[:, 0]),
         )
 

@@ -5,7 +5,7 @@ abstract. Results are "X3KD-style"; not one weight or threshold below is known t
 how surely, is listed in docs/methods/x3kd.md#what-was-assumed.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -15,13 +15,16 @@ from torch.nn import functional as F
 
 from dualdistill.distill.adversary import Discriminator, accuracy, adversarial_loss, reverse_gradient
 from dualdistill.distill.align import no_weight_decay
-from dualdistill.distill.blocks import ResidualBlock
-from dualdistill.distill.crd import HeadCriterion
+from dualdistill.distill.criterion import HeadCriterion
 from dualdistill.distill.instances import InstanceHead, instance_losses
-from dualdistill.distill.responses import gaussian_focal, in_students_units, probability, sum_by_task
+from dualdistill.distill.label_encoder import LabelEncoder
+from dualdistill.distill.method import Requires, check_extents, check_no_effect, check_weights
+from dualdistill.distill.responses import in_students_units, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.distill.terms import balanced_mean
+from dualdistill.ops.focal import gaussian_focal, probability
 from dualdistill.ops.processes import mean_count
+from dualdistill.ops.residual import ResidualBlock
 from dualdistill.structures import BevOutput, HeadOutput, Losses, Targets
 
 FeatureLevel = Literal["canvas", "stage0", "neck"]
@@ -37,105 +40,117 @@ PATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class X3kdConfig:
-    """Knobs of `X3kd`; all defaults are unverified (docs/methods/x3kd.md#what-was-assumed).
-    An option without effect is an error."""
+class XfdConfig:
+    """Feature distillation: the student's map resembles the teacher's."""
 
-    feature: bool = True
-    """X-FD: the student's map resembles the teacher's."""
-    adversarial: bool = True
-    """X-AT: a discriminator cannot tell them apart."""
-    output: bool = True
-    """X-OD: the student's head answers as the teacher's."""
-    instances: bool = False
-    """X-IS: image features know the objects in the image; needs `Targets.instances`."""
+    reduce: FeatureReduce = "mean"
+    weight: float = 10.0
 
-    feature_level: FeatureLevel = "stage0"
-    feature_reduce: FeatureReduce = "mean"
-    refine_channels: int = 256
-    """Width of what stands between the student's canvas and the comparison."""
-    feature_weight: float = 10.0
+    def __post_init__(self) -> None:
+        check_weights(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class XatConfig:
+    """Adversarial training: a discriminator should not be able to separate the student's map from the teacher's."""
 
     reversal: float = 1.0
     """Strength of the reversed gradient; the discriminator's own is not touched by it."""
-    adversarial_weight: float = 10.0
-
-    positive_threshold: float = 0.6
-    """Cells of which the teacher is surer than this should be certain."""
-    positives: Positives = "all"
-    box_threshold: float = 0.1
-    """Cells where the teacher is less sure than this of all classes of a task have no box to imitate."""
-    output_heatmap_weight: float = 1.0
-    output_box_weight: float = 0.25
-
-    instances_weight: float = 1.0
+    weight: float = 10.0
 
     def __post_init__(self) -> None:
-        if not (self.feature or self.adversarial or self.output or self.instances):
-            raise ValueError("feature, adversarial, output and instances are all off: nothing to distil")
+        check_weights(self)
+        if self.reversal <= 0:
+            raise ValueError(f"reversal must be positive, got {self.reversal}; without it set xat to none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class XodConfig:
+    """Output distillation: the student's head predicts what the teacher's does."""
+
+    positive_threshold: float = 0.6
+    """Probability of the teacher from which on a cell is a positive."""
+    positives: Positives = "all"
+    box_threshold: float = 0.1
+    """Cells where the teacher's probability of every class of a task is below this have no box to imitate."""
+    heatmap_weight: float = 1.0
+    box_weight: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_weights(self)
         for name in ("positive_threshold", "box_threshold"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in (0, 1], got {getattr(self, name)}")
-        for each in fields(self):
-            if each.name.endswith("_weight") and getattr(self, each.name) < 0:
-                raise ValueError(f"{each.name} must not be negative, got {getattr(self, each.name)}")
-        if self.reversal <= 0:
-            raise ValueError(f"reversal must be positive, got {self.reversal}; without it switch adversarial off")
+
+
+@dataclass(frozen=True, kw_only=True)
+class XisConfig:
+    """Instance segmentation: image features predict the objects that an instance segmenter finds."""
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_weights(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class X3kdConfig:
+    """Settings of `X3kd`; all defaults are unverified (docs/methods/x3kd.md#what-was-assumed). A part that is None is
+    left out."""
+
+    xfd: XfdConfig | None = field(default_factory=XfdConfig)
+    xat: XatConfig | None = field(default_factory=XatConfig)
+    xod: XodConfig | None = field(default_factory=XodConfig)
+    xis: XisConfig | None = None
+
+    level: FeatureLevel = "stage0"
+    """Maps that xfd and xat compare."""
+    refine_channels: int = 256
+    """Width of the layers between the student's canvas and the comparison; level "neck" has none."""
+
+    def __post_init__(self) -> None:
+        if not (self.xfd or self.xat or self.xod or self.xis):
+            raise ValueError("xfd, xat, xod and xis are all none: nothing to distil; leave the distiller out")
         if self.refine_channels < 1:
             raise ValueError(f"refine_channels must be at least 1, got {self.refine_channels}")
-        if self.feature_reduce == "balanced" and self.feature_level != "canvas":
-            raise ValueError('feature_reduce "balanced" needs feature_level "canvas": no other map has empty cells')
-        self._reject_options_without_effect()
-
-    def _reject_options_without_effect(self) -> None:
-        idle: dict[str, set[str]] = {}
-        if not self.feature:
-            idle["feature is off"] = {"feature_weight", "feature_reduce"}
-        if not self.adversarial:
-            idle["adversarial is off"] = {"adversarial_weight", "reversal"}
+        if self.xfd is not None and self.xfd.reduce == "balanced" and self.level != "canvas":
+            raise ValueError('xfd.reduce "balanced" needs level "canvas": no other map has empty cells')
         if not self.compares_features:
-            idle["neither feature nor adversarial looks at features"] = {"feature_level", "refine_channels"}
-        if self.feature_level == "neck":
-            idle['feature_level "neck" is not refined'] = {"refine_channels"}
-        if not self.output:
-            idle["output is off"] = {
-                *("positive_threshold", "positives", "box_threshold"),
-                *("output_heatmap_weight", "output_box_weight"),
-            }
-        if not self.instances:
-            idle["instances is off"] = {"instances_weight"}
-        default = {each.name: each.default for each in fields(self)}
-        for reason, names in idle.items():
-            for name in sorted(names):
-                if getattr(self, name) != default[name]:
-                    raise ValueError(f"{name} has no effect, since {reason}: leave it out")
+            check_no_effect(self, "neither xfd nor xat compares features", ("level", "refine_channels"))
 
     @property
     def compares_features(self) -> bool:
-        return self.feature or self.adversarial
+        return self.xfd is not None or self.xat is not None
+
+    @property
+    def requires(self) -> Requires:
+        return Requires(
+            teacher_maps=(self.level,) if self.compares_features else (), instance_masks=self.xis is not None
+        )
 
     @property
     def weights(self) -> dict[str, float]:
-        """Of every loss by name."""
+        """Weight of every loss by name."""
         weights = {}
-        if self.feature:
-            weights["xfd"] = self.feature_weight
-        if self.adversarial:
-            weights["xat"] = self.adversarial_weight
-        if self.output:
-            weights |= {"xod/heatmap": self.output_heatmap_weight, "xod/box": self.output_box_weight}
-        if self.instances:
-            weights |= {"xis/class": self.instances_weight, "xis/center": self.instances_weight}
+        if self.xfd is not None:
+            weights["xfd"] = self.xfd.weight
+        if self.xat is not None:
+            weights["xat"] = self.xat.weight
+        if self.xod is not None:
+            weights |= {"xod/heatmap": self.xod.heatmap_weight, "xod/box": self.xod.box_weight}
+        if self.xis is not None:
+            weights |= {"xis/class": self.xis.weight, "xis/center": self.xis.weight}
         return weights
 
-    def build(self, *, teacher: BevShapes, student: BevShapes, judge: HeadCriterion | None = None) -> "X3kd":
-        """
-        Args:
-            judge: Not needed: heads are compared cell by cell.
-
-        Raises:
-            ValueError: if the shapes do not fit each other or this config.
-        """
+    def build(
+        self,
+        *,
+        teacher: BevShapes,
+        student: BevShapes,
+        criterion: HeadCriterion | None = None,
+        label_encoder: LabelEncoder | None = None,
+    ) -> "X3kd":
+        """See `DistillerConfig.build`; neither criterion nor label encoder is used."""
         return X3kd(self, teacher, student)
 
 
@@ -148,7 +163,7 @@ class Refinement(nn.Module):
             nn.Conv2d(in_channels, hidden, 3, padding=1, bias=False),
             nn.BatchNorm2d(hidden),
             nn.ReLU(),
-            ResidualBlock(hidden),
+            ResidualBlock(hidden, hidden),
             nn.Conv2d(hidden, out_channels, 1),
             nn.ReLU(),
         )
@@ -158,66 +173,65 @@ class Refinement(nn.Module):
 
 
 class X3kd(nn.Module):
-    """Losses "xfd", "xat", "xod/heatmap", "xod/box", "xis/class", "xis/center", as far as they are switched on.
+    """Losses "xfd", "xat", "xod/heatmap", "xod/box", "xis/class", "xis/center", as far as they are configured.
 
-    Owns the refinement, the discriminator and the instance head, and nothing of teacher or student.
+    Owns the refinement, the discriminator and the instance head, neither teacher nor student.
     """
 
     def __init__(self, config: X3kdConfig, teacher: BevShapes, student: BevShapes):
         super().__init__()
-        if teacher.extent != student.extent:
-            raise ValueError(f"teacher and student must see one rectangle, got {teacher.extent} and {student.extent} m")
-        if (config.output or config.feature_level == "neck") and teacher.neck[1:] != student.neck[1:]:
+        check_extents(teacher, student)
+        if (config.xod is not None or config.level == "neck") and teacher.neck[1:] != student.neck[1:]:
             raise ValueError(f"the heads must share one grid, got {teacher.neck[1:]} and {student.neck[1:]} cells")
         self.config = config
         self.refine: nn.Module | None = None
         self.discriminator: Discriminator | None = None
         self.instances: InstanceHead | None = None
         if config.compares_features:
-            there, here = _feature_shapes(config.feature_level, teacher, student)
+            there, here = _feature_shapes(config.level, teacher, student)
             self.refine = (
                 nn.Conv2d(here[0], there[0], 1)
-                if config.feature_level == "neck"
+                if config.level == "neck"
                 else Refinement(here[0], config.refine_channels, there[0])
             )
-            if config.adversarial:
+            if config.xat is not None:
                 if min(here[1:]) < PATCH:
                     raise ValueError(f"the discriminator needs at least {PATCH}x{PATCH} cells, got {here[1:]}")
                 self.discriminator = Discriminator(there[0])
-        if config.instances:
+        if config.xis is not None:
             if student.image is None:
-                raise ValueError("instances are found in image features: this student has none")
+                raise ValueError("xis needs image features: this student has none")
             self.instances = InstanceHead(student.image[0])
-        self._watched: dict[str, Tensor] = {}
+        self._figures: dict[str, Tensor] = {}
 
     def forward(self, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses:
         """All in float32, whatever precision the detectors ran in.
 
         Raises:
-            ValueError: if instances are to be learnt and the targets have none.
+            ValueError: if xis is configured and the targets have no instances.
         """
-        config = self.config
+        xfd, xat, xod = self.config.xfd, self.config.xat, self.config.xod
         losses: Losses = {}
         with torch.autocast(student.neck.device.type, enabled=False):
             if self.refine is not None:
-                taught, learnt = self._features(teacher, student)
-                if config.feature:
-                    losses["xfd"] = feature_loss(learnt, taught, config.feature_reduce)
-                    self._watched["xfd/of_nothing"] = taught.abs().mean()
-                if self.discriminator is not None:
-                    logits = self.discriminator(taught), self.discriminator(reverse_gradient(learnt, config.reversal))
+                theirs, ours = self._features(teacher, student)
+                if xfd is not None:
+                    losses["xfd"] = feature_loss(ours, theirs, xfd.reduce)
+                    self._figures["xfd/of_nothing"] = theirs.abs().mean()
+                if xat is not None and self.discriminator is not None:
+                    logits = self.discriminator(theirs), self.discriminator(reverse_gradient(ours, xat.reversal))
                     losses["xat"] = adversarial_loss(*logits)
-                    self._watched["xat/accuracy"] = accuracy(*logits)
-            if config.output:
-                theirs = in_students_units(teacher.predictions, targets)
+                    self._figures["xat/accuracy"] = accuracy(*logits)
+            if xod is not None:
+                responses = in_students_units(teacher.predictions, targets)
                 losses["xod/heatmap"] = heatmap_loss(
                     probability(student.predictions.heatmap),
-                    pseudo_heatmap(probability(theirs.heatmap), config.positive_threshold, config.positives),
+                    pseudo_heatmap(probability(responses.heatmap), xod.positive_threshold, xod.positives),
                 )
-                losses["xod/box"] = box_loss(theirs, student.predictions, config.box_threshold)
+                losses["xod/box"] = box_loss(responses, student.predictions, xod.box_threshold)
             if self.instances is not None:
                 if student.camera is None or targets.instances is None:
-                    raise ValueError("instances are to be learnt, but there are no image features or no instance maps")
+                    raise ValueError("xis needs image features of the student and targets.instances, one is None")
                 klass, offset = self.instances(student.camera.features.float())
                 found = instance_losses(klass, offset, targets.instances)
                 losses |= {f"xis/{name}": loss for name, loss in found.items()}
@@ -227,29 +241,29 @@ class X3kd(nn.Module):
         """Maps of teacher (without gradient) and student to compare; the teacher's is averaged to the student's
         size."""
         assert self.refine is not None
-        if self.config.feature_level == "neck":
+        if self.config.level == "neck":
             return teacher.neck.detach().float(), self.refine(student.neck.float())
-        theirs = teacher.canvas if self.config.feature_level == "canvas" else teacher.stages[0]
-        learnt = self.refine(student.canvas.float())
-        return F.adaptive_avg_pool2d(theirs.detach().float(), (learnt.shape[-2], learnt.shape[-1])), learnt
+        theirs = teacher.canvas if self.config.level == "canvas" else teacher.stages[0]
+        ours = self.refine(student.canvas.float())
+        return F.adaptive_avg_pool2d(theirs.detach().float(), (ours.shape[-2], ours.shape[-1])), ours
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that weight decay must spare."""
+        """Names of the parameters to exempt from weight decay."""
         return no_weight_decay(self)
 
     def diagnostics(self) -> dict[str, float]:
-        """Of the last batch: "xat/accuracy" of the discriminator (near 1 for long, it teaches nothing; 0.5 from the
-        start, it does not learn) and "xfd/of_nothing", the feature loss of a map of zeros, to be stayed below."""
-        return {name: float(value) for name, value in self._watched.items()}
+        """Figures of the last batch: "xat/accuracy" of the discriminator (near 1 for long: it gives no useful gradient;
+        0.5 from the start: it does not learn) and "xfd/of_nothing", the feature loss of a map of zeros."""
+        return {name: float(value) for name, value in self._figures.items()}
 
 
 def feature_loss(
-    learnt: Float[Tensor, "batch chan y x"], taught: Float[Tensor, "batch chan y x"], reduce: FeatureReduce = "mean"
+    student: Float[Tensor, "batch chan y x"], teacher: Float[Tensor, "batch chan y x"], reduce: FeatureReduce = "mean"
 ) -> Float[Tensor, ""]:
     """Mean absolute difference, over all cells or half over the teacher's empty ones
     (docs/methods/x3kd.md#feature-distillation)."""
-    error = (learnt - taught).abs()
-    return error.mean() if reduce == "mean" else balanced_mean(error, (taught != 0).any(dim=1, keepdim=True))
+    error = (student - teacher).abs()
+    return error.mean() if reduce == "mean" else balanced_mean(error, (teacher != 0).any(dim=1, keepdim=True))
 
 
 @torch.no_grad()

@@ -1,1 +1,1 @@
-
+"""The nuScenes detection metrics and result files."""

@@ -1,7 +1,7 @@
-"""How far mAP and NDS could have come out otherwise, had other scenes been driven.
+"""Uncertainty of mAP and NDS over the choice of scenes, by bootstrap.
 
-Samples of a scene show the same objects again and again, so scenes are what is drawn with replacement.
-Matching happens within samples and is done once; each replicate only counts anew.
+The samples of a scene show the same objects again and again, so scenes are drawn with replacement. Matching works
+within samples and is done once; each replicate only averages with other weights.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,11 @@ from dualdistill.evaluate.records import Detections, GroundTruth
 
 @dataclass(frozen=True, kw_only=True)
 class Replicates:
-    """Metrics of resampled sets of scenes. Two detectors resampled with the same seed saw the same sets: the
-    differences of their replicates are the replicates of their difference."""
+    """Metrics of resampled sets of scenes.
+
+    Two detectors resampled with the same seed have the same sets, so the differences of their replicates are the
+    replicates of their difference.
+    """
 
     mean_ap: Float64[np.ndarray, "replicates"]
     nd_score: Float64[np.ndarray, "replicates"]

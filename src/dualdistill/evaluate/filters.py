@@ -1,4 +1,4 @@
-"""Which boxes the benchmark looks at: near enough, hit by at least one point, and no bike in a rack."""
+"""The boxes that the benchmark evaluates: within range, with at least one point, and not a bike in a rack."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from dualdistill.structures import CLASSES
 def is_evaluated(
     boxes: GlobalBoxes, ground_truth: GroundTruth, config: DetectionConfig = DETECTION_CVPR_2019
 ) -> Bool[np.ndarray, "boxes"]:
-    """Which of `boxes`, annotations or detections of the samples of `ground_truth`, count."""
+    """Mask of the evaluated `boxes`, annotations or detections of the samples of `ground_truth`."""
     offset = boxes.center[:, :2] - ground_truth.ego_position[boxes.sample, :2]
     near = np.sqrt((offset**2).sum(axis=1)) < np.array(config.reach)[boxes.label]
     keep = near & (boxes.num_points != 0)

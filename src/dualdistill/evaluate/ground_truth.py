@@ -1,4 +1,4 @@
-"""What is annotated in the samples of a split, from the index of a nuScenes root."""
+"""The annotations of a split, from the index of a nuScenes root."""
 
 import numpy as np
 from jaxtyping import Int
@@ -11,7 +11,7 @@ from dualdistill.evaluate.records import GlobalBoxes, GroundTruth, Racks
 
 
 def ground_truth_of_split(index: NuscenesIndex, split: str) -> GroundTruth:
-    """Everything annotated in the samples of `split`.
+    """All annotations of the samples of `split`.
 
     Raises:
         UserError: for an unknown split, and for one without annotations (such as the official test split).
@@ -26,7 +26,7 @@ def ground_truth_of_split(index: NuscenesIndex, split: str) -> GroundTruth:
 
 
 def ground_truth_of_samples(index: NuscenesIndex, samples: Int[np.ndarray, "samples"]) -> GroundTruth:
-    """Everything annotated in the samples at these positions of the index."""
+    """All annotations of the samples at these positions of the index."""
     first = index.annotation_offset[samples]
     count = index.annotation_offset[samples + 1] - first
     sample = np.repeat(np.arange(len(samples)), count)
@@ -66,12 +66,12 @@ def _benchmark_attributes(index: NuscenesIndex) -> np.ndarray:
     """Id in `protocol.ATTRIBUTES` of each attribute of the root; the last entry (-1) is for "none".
 
     Raises:
-        UserError: for an attribute the benchmark does not know.
+        UserError: for an attribute that is not one of the benchmark's.
     """
     unknown = set(index.attributes) - set(ATTRIBUTES)
     if unknown:
         raise UserError(
-            f"{index.root / index.version / 'attribute.json'} has the attribute {min(unknown)!r}, which the "
-            f"benchmark does not know: it knows {', '.join(ATTRIBUTES)}"
+            f"{index.root / index.version / 'attribute.json'} has the attribute {min(unknown)!r}, which is not one of "
+            f"the benchmark's: {', '.join(ATTRIBUTES)}"
         )
     return np.array([*(ATTRIBUTES.index(name) for name in index.attributes), -1])

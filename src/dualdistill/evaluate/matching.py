@@ -1,15 +1,15 @@
-"""Which detection finds which object: the greedy matching of the nuScenes benchmark, all thresholds at once.
+"""The greedy matching of detections and objects of the nuScenes benchmark, for all thresholds at once.
 
-The rule: the detections of a class go in order of their score; each looks at the objects of its class in its
-sample that are still free, takes the nearest (the first of equally near ones) if it is nearer than the
-threshold, and is a false positive otherwise.
+The rule: the detections of a class are processed by falling score. Each is matched to the nearest object of its class
+and sample that is still free (the first of equally near ones), if that is nearer than the threshold; otherwise it is a
+false positive.
 
-Three observations make it array operations of modest size. Samples and classes do not interact, so a class is taken
-in pieces of a few thousand detections, which fit the processor's cache. An object farther away than the largest
-threshold changes nothing, so short lists of candidates say everything. And to choose in turn is a stable matching:
-every detection asks the nearest object on its list, an object keeps the best that asked, and whoever is turned away
-asks the next, in whichever order this happens (Gale and Shapley 1962; objects that all prefer the better score leave
-only one stable matching, the greedy one). A few rounds end that, where turns would need one for each detection.
+Three observations turn this into array operations of modest size. Samples and classes do not interact, so a class is
+processed in pieces of a few thousand detections, which fit the processor's cache. Objects beyond the largest threshold
+are irrelevant, so short lists of candidates suffice. And the greedy result is the only stable matching, because all
+objects prefer the higher score: it can be found by deferred acceptance in any order (Gale and Shapley 1962). Every
+detection proposes to the nearest object of its list, an object keeps its best proposal, and rejected detections
+propose to the next one. A few rounds suffice, where the sequential rule needs one step per detection.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from dualdistill.evaluate.sorting import sorted_rows
 from dualdistill.structures import CLASSES
 
 PIECE = 8192
-"""Detections taken at once, but for those of one sample that are more."""
+"""Detections processed at once; all detections of one sample stay together, even if they are more."""
 
 _FREE = np.iinfo(np.int64).max
 
@@ -37,7 +37,7 @@ class Hits:
     turn: Int64[np.ndarray, "hits"]
     """Position of the detection among the turns."""
     obj: Int64[np.ndarray, "hits"]
-    """Row of the object it takes."""
+    """Row of the matched object."""
 
 
 def match(
@@ -46,10 +46,10 @@ def match(
     turns: Int64[np.ndarray, "detections"],
     distances: tuple[float, ...],
 ) -> Hits:
-    """The detections that take an object at each threshold; all others are false positives.
+    """The true positives at each threshold; all other detections are false positives.
 
     Args:
-        turns: Rows of `detections`, class after class, those of one class in the order in which they choose.
+        turns: Rows of `detections`, class after class, those of one class in the order of the matching.
         distances: The thresholds, metres in the ground plane.
     """
     samples = 1 + max(int(objects.sample.max(initial=-1)), int(detections.sample.max(initial=-1)))
@@ -81,7 +81,7 @@ def _match_class(
     first = np.cumsum(count) - count
     x_object, y_object = objects.center[object_rows, 0], objects.center[object_rows, 1]
 
-    # Turns by sample; those with nothing to choose from are left out. Small integers are sorted in linear time.
+    # Turns by sample; those without candidates are left out. Small integers are sorted in linear time.
     sample = detections.sample[turns]
     turn = np.argsort(sample.astype(np.min_scalar_type(samples)), kind="stable")
     turn = turn[count[sample[turn]] > 0]
@@ -145,10 +145,10 @@ def _choose(
     num_objects: int,
     distances: Float64[np.ndarray, "threshold"],
 ) -> tuple[Int64[np.ndarray, "hits"], Int64[np.ndarray, "hits"]]:
-    """Threshold and pair of each hit: every detection asks down its list, every object keeps its best.
+    """Threshold and pair of each hit, by deferred acceptance.
 
     Args:
-        detection: Ascending; of two that ask one object, the lower is the better.
+        detection: Ascending; an object prefers the lower one.
         distance: Ascending within one detection.
     """
     begins = np.diff(detection, prepend=-1) != 0
@@ -157,7 +157,7 @@ def _choose(
     asking = [lists[distance[lists] < limit] for limit in distances]
     pair = np.concatenate(asking)
     threshold = np.repeat(np.arange(len(distances)), [len(pairs) for pairs in asking])
-    held = np.full(len(distances) * num_objects, _FREE)  # the pair each object is held by, at each threshold
+    held = np.full(len(distances) * num_objects, _FREE)  # the accepted pair of each object, at each threshold
     while len(pair):
         place = threshold * num_objects + obj[pair]
         before = held[place]

@@ -1,8 +1,8 @@
 """The nuScenes detection metrics on arrays: AP, true-positive errors, NDS.
 
 Equal to nuscenes-devkit 1.2.0 (`tests/parity/test_nuscenes_eval.py`), ties and empty classes included. The
-work is done in two steps: `match_evaluated` decides once which detection found which object, and
-`average_matches` counts, with every sample taken once or, for a bootstrap, any number of times.
+work is done in two steps: `match_evaluated` matches detections and objects once, and `average_matches` averages,
+with every sample taken once or, for a bootstrap, any number of times.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from dualdistill.evaluate.sorting import sorted_rows
 from dualdistill.structures import CLASSES
 
 RECALLS = np.linspace(0, 1, 101)
-"""Where curves are sampled: the `recall` axis."""
+"""Recalls at which curves are sampled: the `recall` axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """What a detector does as its score threshold falls, sampled at `RECALLS`."""
+    """Precision, confidence and errors over recall, sampled at `RECALLS`."""
 
     precision: Float64[np.ndarray, "klass threshold recall"]
     """Zero past the highest recall."""
@@ -36,7 +36,7 @@ class Curves:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionMetrics:
-    """The benchmark's verdict; classes in the order of `structures.CLASSES`."""
+    """Results of the benchmark; classes in the order of `structures.CLASSES`."""
 
     config: DetectionConfig
     ap: Float64[np.ndarray, "klass threshold"]
@@ -71,7 +71,7 @@ class DetectionMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Matches:
-    """Which detection found which object, and how well: all that the metrics depend on."""
+    """Matched detections and objects with their errors, on which all metrics depend."""
 
     objects: GlobalBoxes
     detections: Detections
@@ -80,7 +80,7 @@ class Matches:
     hits: Hits
     """The true positives at each of the distance thresholds."""
     error: Float64[np.ndarray, "hits error"]
-    """Of each hit, in the order of `TP_ERRORS`; NaN where the annotation does not say."""
+    """Errors of each hit, in the order of `TP_ERRORS`; NaN where the annotation lacks the value."""
 
 
 def detection_metrics(
@@ -93,7 +93,7 @@ def detection_metrics(
 def match_evaluated(
     ground_truth: GroundTruth, detections: Detections, config: DetectionConfig = DETECTION_CVPR_2019
 ) -> Matches:
-    """Matches between the boxes that the benchmark looks at."""
+    """Matches between the boxes that the benchmark evaluates."""
     return match_all(
         ground_truth.boxes.select(is_evaluated(ground_truth.boxes, ground_truth, config)),
         detections.select(is_evaluated(detections.boxes, ground_truth, config)),
@@ -102,7 +102,7 @@ def match_evaluated(
 
 
 def match_all(objects: GlobalBoxes, detections: Detections, config: DetectionConfig = DETECTION_CVPR_2019) -> Matches:
-    """Matches between the boxes as they are, without any filter."""
+    """Matches between all boxes, without any filter."""
     turns = best_first(detections)
     hits = match(objects, detections.boxes, turns, config.distances)
     # Most pairs are hits at several thresholds: their errors are computed once.
@@ -125,7 +125,7 @@ def average_matches(
     """Metrics of `matches`.
 
     Args:
-        times: How often each sample counts; None is once. Twice is as good as two equal samples.
+        times: Weight of each sample, a count; None is once. Twice equals two copies of the sample.
     """
     label, rows, hits, error = matches.detections.boxes.label, matches.turns, matches.hits, matches.error
     object_times = detection_times = None
@@ -214,7 +214,7 @@ def _mean_errors(
     count = known.cumsum(axis=0)
     mean = np.nancumsum(error, axis=0) / np.maximum(count, 1)  # zero before the first known one, as in the devkit
     mean[:, ~known.any(axis=0)] = 1.0
-    # np.interp wants ascending positions.
+    # np.interp needs ascending positions.
     curves = [np.interp(confidence[::-1], score[::-1], column[::-1])[::-1] for column in mean.T]
     return np.stack(curves, axis=1)
 
@@ -249,7 +249,7 @@ def metrics_summary(
 
     Args:
         eval_time: Seconds the evaluation took.
-        meta: Of the evaluated submission.
+        meta: The meta entry of the evaluated submission.
     """
     config = metrics.config
     at = {name: CLASSES.index(name) for name in config.class_names}

@@ -1,4 +1,4 @@
-"""The official devkit's own verdict, where it is installed (it wants numpy < 2, so seldom beside this)."""
+"""Metrics computed by the official devkit, where it is installed (it requires numpy < 2)."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,10 @@ from dualdistill.errors import UserError
 
 
 def official_metrics(path: Path, root: Path, version: str, split: str, out_dir: Path) -> dict[str, Any]:
-    """Evaluate a result file with nuscenes-devkit: its files, and `metrics.json`, go to `out_dir`.
+    """Evaluate a result file with nuscenes-devkit: writes its files and `metrics.json` to `out_dir`.
 
     Raises:
-        UserError: if the devkit is not installed, or refuses the file.
+        UserError: if the devkit is not installed, or rejects the file.
     """
     try:
         from nuscenes import NuScenes  # type: ignore[import-not-found]
@@ -34,7 +34,7 @@ def official_metrics(path: Path, root: Path, version: str, split: str, out_dir: 
             verbose=False,
         )
     except (AssertionError, KeyError, ValueError) as error:
-        raise UserError(f"nuscenes-devkit refuses {path}: {error}") from error
+        raise UserError(f"nuscenes-devkit rejects {path}: {error}") from error
     summary = evaluation.main(render_curves=False)
     (out_dir / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary

@@ -26,16 +26,16 @@ UNDEFINED_ERRORS = {
     "traffic_cone": ("orient_err", "vel_err", "attr_err"),
     "barrier": ("vel_err", "attr_err"),
 }
-"""Errors that mean nothing for a class: a cone looks the same from everywhere, a barrier does not move."""
+"""Errors that are undefined for a class: a cone has no orientation, a barrier does not move."""
 
 RACK_CATEGORY = "static_object.bicycle_rack"
 RACKED_CLASSES = ("bicycle", "motorcycle")
-"""Boxes of these classes are not evaluated inside a bicycle rack: bikes there are not annotated singly."""
+"""Classes that are not evaluated inside a bicycle rack, where bikes are not annotated one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionConfig:
-    """Numbers of the benchmark; the defaults are `detection_cvpr_2019`."""
+    """Constants of the benchmark; the defaults are `detection_cvpr_2019`."""
 
     class_range: tuple[tuple[str, int], ...] = (
         ("car", 50),
@@ -49,17 +49,17 @@ class DetectionConfig:
         ("traffic_cone", 30),
         ("barrier", 30),
     )
-    """Each class in the order of reports, and how far from the ego vehicle it is evaluated, metres."""
+    """Each class in the order of reports, and its evaluated range around the ego vehicle, metres."""
     distances: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    """The `threshold` axis: a match is nearer than this, metres between centres in the ground plane."""
+    """The `threshold` axis: largest distance of a match, metres between centres in the ground plane."""
     tp_distance: float = 2.0
     """The one of `distances` at which the true-positive errors are taken."""
     min_recall: float = 0.1
-    """Recalls up to here count for nothing: they are noise."""
+    """Recalls up to this one do not count, because they are noisy."""
     min_precision: float = 0.1
-    """Precisions up to here count as zero."""
+    """Precisions up to this one count as zero."""
     max_boxes: int = 500
-    """Most boxes a submission may hold for one sample."""
+    """Largest number of boxes per sample in a submission."""
     mean_ap_weight: int = 5
     """Weight of mAP in NDS, beside one for each true-positive score."""
 
@@ -83,4 +83,4 @@ class DetectionConfig:
 
 
 DETECTION_CVPR_2019 = DetectionConfig()
-"""What everybody's tables are made with."""
+"""The configuration of all published nuScenes results."""

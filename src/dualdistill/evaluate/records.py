@@ -1,4 +1,4 @@
-"""What is evaluated: boxes of many samples as columns of numbers, in the global frame."""
+"""Annotations and detections of many samples as columns of numbers, in the global frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float64, Int64
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalBoxes:
-    """Boxes of any number of samples, one row each; the order of rows is what settles ties."""
+    """Boxes of any number of samples, one row each; the order of the rows decides ties."""
 
     sample: Int64[np.ndarray, "boxes"]
     """Position in the list of evaluated samples."""
@@ -18,7 +18,7 @@ class GlobalBoxes:
     center: Float64[np.ndarray, "boxes 3"]
     """Gravity centre, metres."""
     size: Float64[np.ndarray, "boxes 3"]
-    """Length, width, height, metres (files of the benchmark say width, length, height)."""
+    """Length, width, height, metres (result files have width, length, height)."""
     rotation: Float64[np.ndarray, "boxes 4"]
     """Quaternion w, x, y, z; any length."""
     velocity: Float64[np.ndarray, "boxes 2"]
@@ -26,7 +26,7 @@ class GlobalBoxes:
     attribute: Int64[np.ndarray, "boxes"]
     """Index into `protocol.ATTRIBUTES`; -1 where there is none."""
     num_points: Int64[np.ndarray, "boxes"]
-    """LiDAR and radar points inside; -1 where nobody counted. Boxes with 0 are not evaluated."""
+    """LiDAR and radar points inside; -1 where unknown. Boxes with 0 are not evaluated."""
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -65,7 +65,7 @@ class GlobalBoxes:
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """What a detector answered."""
+    """Scored boxes of a detector."""
 
     boxes: GlobalBoxes
     score: Float64[np.ndarray, "boxes"]
@@ -108,13 +108,13 @@ class Racks:
 
 @dataclass(frozen=True, kw_only=True)
 class GroundTruth:
-    """The evaluated samples and everything annotated in them, before any filter."""
+    """The evaluated samples and all of their annotations, before any filter."""
 
     sample_tokens: tuple[str, ...]
     ego_position: Float64[np.ndarray, "samples 3"]
     """Global position of the ego vehicle when LIDAR_TOP of each sample was taken, metres."""
     scene: Int64[np.ndarray, "samples"]
-    """Which scene each sample is from: samples of a scene are no independent draws."""
+    """Scene of each sample; samples of one scene are not independent."""
     boxes: GlobalBoxes
     racks: Racks
 

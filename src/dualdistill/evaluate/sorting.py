@@ -1,13 +1,13 @@
-"""Orders of many rows: integers are sorted ten times as fast as positions are, so rows travel in their own keys."""
+"""Fast stable sorting of many rows: integer keys are sorted ten times as fast as indices, so keys contain the rows."""
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 _MOST_BITS = 48
-"""Of a value in a key: with fewer than a double holds, rounding cannot carry into the group."""
+"""Most bits of a value in a key: fewer than those of a double, so that rounding cannot reach the group."""
 
 _FEWEST_BITS = 16
-"""With fewer, too many values would share a key."""
+"""Fewest bits of a value in a key; with fewer, too many values would share one."""
 
 
 def sorted_rows(
@@ -15,8 +15,8 @@ def sorted_rows(
 ) -> Int64[np.ndarray, "rows"]:
     """Rows by group, then value, then row: `np.lexsort((value, group))`, in a fraction of its time.
 
-    A key holds the group, the value in whole steps between the least and the largest, and the row. Values that share
-    a step are put right afterwards, where they came out wrong.
+    A key consists of the group, the value quantised between the least and the largest, and the row. Values that share
+    a quantisation step are sorted again afterwards, where needed.
 
     Args:
         group: From 0 up to `groups`, excluded.

@@ -17,17 +17,17 @@ from dualdistill.structures import CLASSES
 
 Source = Literal["camera", "lidar", "radar", "map", "external"]
 SOURCES: tuple[Source, ...] = ("camera", "lidar", "radar", "map", "external")
-"""What a method may have used at inference; `external` is training data beyond nuScenes."""
+"""Modalities of a method at inference; `external` is training data beyond nuScenes."""
 
 _LENGTH_WIDTH_HEIGHT = [1, 0, 2]
-"""The file says width, length, height; the same list leads back."""
+"""Permutation between the file's width, length, height and length, width, height; it is its own inverse."""
 
 _ATTRIBUTE_IDS = {"": -1} | {name: i for i, name in enumerate(ATTRIBUTES)}
 _LABELS = {name: i for i, name in enumerate(CLASSES)}
 
 
 class _Box(msgspec.Struct, gc=False):
-    """One box as the file has it."""
+    """One box with the fields of the file."""
 
     sample_token: str
     translation: tuple[float, float, float]
@@ -41,14 +41,14 @@ class _Box(msgspec.Struct, gc=False):
 
 
 class _Boxes(msgspec.Struct, gc=False):
-    """A file whose boxes are still text: decoded one sample at a time, they never fill the memory."""
+    """A file whose boxes are still undecoded; they are decoded one sample at a time, to save memory."""
 
     results: dict[str, msgspec.Raw]
     meta: dict[str, Any]
 
 
 class _LooseBoxes(msgspec.Struct):
-    """The same, decoded by the standard library, which knows NaN."""
+    """The same as decoded by the standard library, which accepts NaN."""
 
     results: dict[str, Any]
     meta: dict[str, Any]
@@ -56,23 +56,23 @@ class _LooseBoxes(msgspec.Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """A result file that could be read."""
+    """A valid result file."""
 
     path: Path
     sample_tokens: tuple[str, ...]
-    """In the order of the file."""
+    """Tokens in the order of the file."""
     detections: Detections
-    """In the order of the file; `sample` counts in `sample_tokens`."""
+    """Detections in the order of the file; `sample` counts in `sample_tokens`."""
     meta: dict[str, Any]
 
     def for_samples(self, sample_tokens: Sequence[str], *, others: Literal["refuse", "ignore"]) -> Detections:
         """The detections with `sample` counting in `sample_tokens`.
 
         Args:
-            others: What to do with samples of the file that are not among them.
+            others: Whether other samples of the file are an error or are ignored.
 
         Raises:
-            UserError: if one of them is missing in the file, or for others that are refused.
+            UserError: for samples without an entry in the file, and for refused others.
         """
         position = {token: i for i, token in enumerate(sample_tokens)}
         missing = position.keys() - set(self.sample_tokens)
@@ -104,10 +104,10 @@ def write_submission(
 
     Args:
         detections: `sample` counts in `sample_tokens`.
-        sources: What the method uses at inference (a distilled camera student: the camera alone).
+        sources: Modalities at inference (only the camera for a distilled camera student).
 
     Raises:
-        ValueError: for numbers that are not finite, and for more boxes of a sample than the benchmark takes.
+        ValueError: for numbers that are not finite, and for more boxes per sample than the benchmark allows.
     """
     _require_finite(detections)
     sample = detections.boxes.sample
@@ -161,11 +161,11 @@ def _as_written(token: str, detections: Detections) -> list[_Box]:
 def read_submission(path: Path) -> Submission:
     """Read a result file.
 
-    Velocities may be NaN (the benchmark then leaves them out of the velocity error), nothing else.
+    Only velocities may be NaN (the benchmark leaves them out of the velocity error).
 
     Raises:
-        UserError: for whatever the devkit would refuse too, and for boxes without volume or of another sample
-            than the one they are filed under; says which sample, and what to do.
+        UserError: for everything that the devkit rejects, and for boxes without volume or in the entry of another
+            sample; the message names the sample and the remedy.
     """
     results, meta, decode = _entries(path)
     parts = [_sample(path, i, token, entry, decode) for i, (token, entry) in enumerate(results.items())]
@@ -173,7 +173,7 @@ def read_submission(path: Path) -> Submission:
 
 
 def _entries(path: Path) -> tuple[dict[str, Any], dict[str, Any], Callable[[Any], list[_Box]]]:
-    """The undecoded boxes by sample, the meta entry, and what decodes the boxes of one sample."""
+    """The undecoded boxes by sample, the meta entry, and a decoder for the boxes of one sample."""
     form = 'a result file is {"meta": {...}, "results": {sample token: [boxes]}}'
     try:
         text = path.read_bytes()
@@ -185,7 +185,7 @@ def _entries(path: Path) -> tuple[dict[str, Any], dict[str, Any], Callable[[Any]
             return strict.results, strict.meta, msgspec.json.Decoder(list[_Box]).decode
         except msgspec.ValidationError:
             raise
-        except msgspec.DecodeError:  # perhaps only for a NaN, which is no JSON but what many libraries write
+        except msgspec.DecodeError:  # perhaps because of a NaN, which is not JSON but is written by many libraries
             loose = msgspec.convert(json.loads(text), _LooseBoxes)
             return loose.results, loose.meta, lambda entry: msgspec.convert(entry, list[_Box])
     except msgspec.ValidationError as error:
@@ -233,11 +233,11 @@ def _sample(path: Path, i: int, token: str, entry: Any, decode: Callable[[Any], 
 
 
 def _problem_with_names(token: str, boxes: list[_Box]) -> str | None:
-    """Why these boxes of one sample cannot be evaluated, and what to do; None if all they name is known."""
+    """The first problem with the number, sample, class or attribute of one sample's boxes, and its remedy."""
     if len(boxes) > DETECTION_CVPR_2019.max_boxes:
         return f"{len(boxes)} boxes: keep the best {DETECTION_CVPR_2019.max_boxes}, the benchmark's limit"
     if foreign := {box.sample_token for box in boxes} - {token}:
-        return f"has a box of sample {min(foreign)!r}: file it under its own sample"
+        return f"has a box of sample {min(foreign)!r}: move it to the entry of that sample"
     if unknown := {box.detection_name for box in boxes} - _LABELS.keys():
         return f"unknown class {min(unknown)!r}: use one of {', '.join(CLASSES)}"
     if unknown := {box.attribute_name for box in boxes} - _ATTRIBUTE_IDS.keys():
@@ -246,12 +246,12 @@ def _problem_with_names(token: str, boxes: list[_Box]) -> str | None:
 
 
 def _problem_with_numbers(detections: Detections) -> str | None:
-    """The same, for the numbers."""
+    """The first problem with the numbers of one sample's boxes, and its remedy."""
     boxes = detections.boxes
     numbers = np.concatenate([boxes.center, boxes.size, boxes.rotation, detections.score[:, None]], axis=1)
     if not np.isfinite(numbers).all():
         at = np.argwhere(~np.isfinite(numbers))[0, 0]
-        return f"box {at} has a number that is not finite: leave such boxes out, they cannot be right"
+        return f"box {at} has a number that is not finite: leave such boxes out"
     if not (boxes.size > 0).all():
         at = np.argwhere(boxes.size <= 0)[0, 0]
         return f"box {at} has no volume: width, length and height must be positive"

@@ -13,7 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from dualdistill.distill.crd import HeadCriterion
+from dualdistill.distill.criterion import HeadCriterion
+from dualdistill.distill.label_encoder import LabelEncoder
+from dualdistill.distill.method import Requires
 from dualdistill.distill.shapes import BevShapes
 from dualdistill.errors import UserError
 
@@ -74,15 +76,27 @@ def _of_package(name: str) -> ModuleType:
 
 @dataclass(frozen=True, kw_only=True)
 class UnloadedMethod:
-    """A method outside this package as a record names it. Nobody can distil with it before `load`."""
+    """A method outside this package as a record names it; `plain.with_method` loads its code."""
 
     reference: str
     settings: str
-    """Of its configuration, JSON."""
+    """Its configuration as JSON."""
 
     @property
     def weights(self) -> dict[str, float]:
         return {}
 
-    def build(self, *, teacher: BevShapes, student: BevShapes, judge: HeadCriterion | None) -> nn.Module:
-        raise ValueError(f"{self.reference} was not loaded: see recipes.experiment.with_method")
+    @property
+    def requires(self) -> Requires:
+        """Unknown: see `Experiment.requires`."""
+        return Requires()
+
+    def build(
+        self,
+        *,
+        teacher: BevShapes,
+        student: BevShapes,
+        criterion: HeadCriterion | None = None,
+        label_encoder: LabelEncoder | None = None,
+    ) -> nn.Module:
+        raise ValueError(f"{self.reference} was not loaded: see dualdistill.experiment.plain.with_method")

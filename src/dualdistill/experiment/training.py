@@ -50,37 +50,55 @@ class TrainingConfig:
     accumulate: int = 1
     """Batches whose gradients make one step."""
     epochs: float | None = 24
-    """Length of training in passes over the (class-balanced) training split; None where `steps` says it."""
+    """Length of training in passes over the (class-balanced) training split; None where `steps` is given."""
     steps: int | None = None
-    """Length of training in optimiser steps; None where `epochs` says it."""
+    """Length of training in optimiser steps; None where `epochs` is given."""
     precision: Literal["32", "bf16"] = "32"
     distiller_warmup_steps: int = 0
     """Steps at the beginning in which the distiller learns alone. Its adapters start from random weights: beside a
     student that is trained already, their first gradients would undo it."""
     distill_fraction: float = 1.0
-    """Of the steps, from the first on: those in which there is a teacher. Afterwards the student learns alone, as one
-    may that its teacher would in the end hold back (Cho and Hariharan, ICCV 2019). 0: in no step, so that the student
-    takes the teacher's head, if anything, and nothing else of it."""
+    """Fraction of the steps, from the first on, that distil. Afterwards the student is trained alone: a teacher can
+    limit a student towards the end (Cho and Hariharan, ICCV 2019). 0: in no step."""
     distill_weight: float = 1.0
     """Factor on all weights of the distiller."""
     gradient_share: float | None = None
     """Largest gradient of distillation on the student's BEV map, in units of the head's; None: not bounded. See
     `gradient_bound`."""
     teacher_precision: TeacherPrecision = "fp32"
-    """Of the frozen teacher's forward pass in distillation."""
+    """Precision of the frozen teacher's forward pass."""
     cache_precision: Literal["fp32", "fp16", "bf16"] = "bf16"
-    """Of the teacher's features in a `--teacher-cache`; its heat maps and boxes are always float32."""
+    """Precision of the teacher's features in a `--teacher-cache`; its heat maps and boxes are always float32."""
     ema_decay: float = 0.0
     """Exponential moving average of the weights, evaluated and saved instead of them; 0 = none."""
     save_every: int = 1000
     """Steps between checkpoints."""
+    keep_last: int | None = None
+    """Checkpoints that are kept beside the best one, the newest; None: all."""
     log_every: int = 10
+    validate_steps: int | None = None
+    """Steps between validations on the validation split; None: no validation, unless `validate_epochs` is given. The
+    checkpoint with the highest NDS is `best`."""
+    validate_epochs: float | None = None
+    """The same in passes over the training split."""
+    validate_samples: int | None = None
+    """Samples of a validation, spread evenly over the split; None: all."""
+    sync_batch_norm: bool = False
+    """Batch norm statistics of the samples of all GPUs, not of each GPU alone."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give the length of training either in epochs or in steps (set the other to none)")
         if min(self.batch_size, self.accumulate, self.save_every, self.log_every) < 1:
             raise ValueError("batch_size, accumulate, save_every and log_every must be at least 1")
+        if self.validate_steps is not None and self.validate_epochs is not None:
+            raise ValueError("give the interval of validations either in validate_steps or in validate_epochs")
+        if self.validate_samples is not None and self.validate_steps is None and self.validate_epochs is None:
+            raise ValueError("validate_samples has no effect without validate_steps or validate_epochs: set it to none")
+        for name in ("keep_last", "validate_steps", "validate_epochs", "validate_samples"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive or none, got {value}")
         if self.distiller_warmup_steps < 0:
             raise ValueError(f"distiller_warmup_steps must not be negative, got {self.distiller_warmup_steps}")
         if not 0 <= self.distill_fraction <= 1:
@@ -101,6 +119,14 @@ class TrainingConfig:
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
 
+    def check_alone(self) -> None:
+        """Raises ValueError for a setting that has no effect without distillation."""
+        distillation = ("distiller_warmup_steps", "distill_fraction", "distill_weight", "gradient_share")
+        default = TrainingConfig(epochs=self.epochs, steps=self.steps)
+        for name in (*distillation, "teacher_precision"):
+            if (value := getattr(default, name)) != getattr(self, name):
+                raise ValueError(f"training.{name} has no effect without a distiller: set it to {str(value).lower()}")
+
     def batch_of_one(self, processes: int) -> int:
         """Samples of one process and step.
 
@@ -119,4 +145,11 @@ class TrainingConfig:
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(1, round(self.epochs * samples / (self.batch_size * self.accumulate)))
+        return self._steps_of(self.epochs, samples)
+
+    def validation_interval(self, samples: int) -> int | None:
+        """Steps between validations, with a training split of `samples`; None: no validation."""
+        return self.validate_steps if self.validate_epochs is None else self._steps_of(self.validate_epochs, samples)
+
+    def _steps_of(self, epochs: float, samples: int) -> int:
+        return max(1, round(epochs * samples / (self.batch_size * self.accumulate)))

@@ -1,1 +1,1 @@
-
+"""Rigid transforms, cameras, boxes and the BEV grid, as functions of tensors."""

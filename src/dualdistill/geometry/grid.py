@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -63,15 +63,17 @@ class BevGrid:
 
     def coordinates(self, xy: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
         """Continuous cell coordinates (column, row): integers at the lower corners of cells."""
-        return (xy - xy.new_tensor([self.x_min, self.y_min])) / self.cell
+        x, y = xy.unbind(dim=-1)
+        return torch.stack([x - self.x_min, y - self.y_min], dim=-1) / self.cell
 
     def cells(self, xy: Float[Tensor, "*batch 2"]) -> Int[Tensor, "*batch 2"]:
         """Column and row of the cell that holds each point, by floor; may lie outside the grid."""
         return self.coordinates(xy).floor().long()
 
-    def inside(self, cells: Int[Tensor, "*batch 2"]) -> Tensor:
-        """Whether (column, row) is a cell of this grid."""
-        return ((cells >= 0) & (cells < cells.new_tensor([self.width, self.height]))).all(dim=-1)
+    def inside(self, cells: Int[Tensor, "*batch 2"]) -> Bool[Tensor, "*batch"]:
+        """True where (column, row) is a cell of this grid."""
+        x, y = cells.unbind(dim=-1)
+        return (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)
 
     def centers(self, device: torch.device | str = "cpu") -> Float[Tensor, "y x 2"]:
         """Metric centre (x, y) of every cell."""

@@ -1,5 +1,7 @@
 """Rigid and affine transforms, named `target_from_source`, as 4x4 matrices on column vectors."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -8,7 +10,7 @@ from torch import Tensor
 def transform(
     b_from_a: Float[Tensor, "*batch 4 4"], points_a: Float[Tensor, "*batch points 3"]
 ) -> Float[Tensor, "*batch points 3"]:
-    """The same points, in metres, seen from frame `b`."""
+    """Points (metres) of frame `a` in frame `b`."""
     return points_a @ b_from_a[..., :3, :3].mT + b_from_a[..., None, :3, 3]
 
 
@@ -22,7 +24,7 @@ def rigid(rotation: Float[Tensor, "*batch 3 3"], translation: Float[Tensor, "*ba
 
 
 def invert_rigid(b_from_a: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
-    """Inverse of a rotation plus translation (no scale, no flip): exact transposition instead of elimination."""
+    """Inverse of a rotation plus translation (no scale, no flip), by transposition."""
     rotation = b_from_a[..., :3, :3].mT
     return rigid(rotation, -(rotation @ b_from_a[..., :3, 3:]).squeeze(-1))
 
@@ -36,6 +38,21 @@ def rotation_from_quaternion(quaternion: Float[Tensor, "*batch 4"]) -> Float[Ten
         (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
     )
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
+def quaternion_from_rotation(rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "4"]:
+    """Unit quaternion (w, x, y, z), w >= 0, of a rotation matrix; exact to rounding at every angle."""
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation.tolist()
+    # Four times the outer product of the quaternion with itself: its largest row loses no digits.
+    rows = (
+        (1 + xx + yy + zz, zy - yz, xz - zx, yx - xy),
+        (zy - yz, 1 + xx - yy - zz, yx + xy, xz + zx),
+        (xz - zx, yx + xy, 1 - xx + yy - zz, zy + yz),
+        (yx - xy, xz + zx, zy + yz, 1 - xx - yy + zz),
+    )
+    row = max(enumerate(rows), key=lambda item: item[1][item[0]])[1]
+    length = math.copysign(math.hypot(*row), row[0])
+    return rotation.new_tensor([value / length for value in row])
 
 
 def rotation_about_z(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 3 3"]:

@@ -1,12 +1,10 @@
-"""BEVDepth: the camera student. Images, lifted by a supervised depth distribution, fused in BEV, encoded,
-read by a CenterPoint head.
+"""BEVDepth, the camera student: images lifted by a supervised depth distribution, fused and encoded in BEV.
 
 Source: BEVDepth (Li et al., AAAI 2023), BEVDet4D; docs/methods/bevdepth.md. One model;
 `bevdepth_config` says which.
 
 Differs from the released code in that the earlier frame runs without autograd instead of being cut off
-afterwards (the same gradients, less memory), and in that velocities nobody knows are masked instead of learnt
-as zero.
+afterwards (the same gradients, less memory), and in that unknown velocities are masked instead of trained to zero.
 """
 
 from collections.abc import Callable
@@ -58,14 +56,12 @@ class BevDepth(nn.Module):
         )
         self.encoder = _encoder(config, config.temporal.frames * context)
         self.head = config.head.build(in_channels=config.bev.neck_channels)
-        low, _ = config.lift.depth_range
-        depths = low + config.lift.depth_step * torch.arange(config.lift.bins)
-        self.register_buffer("depths", depths, persistent=False)
+        self.register_buffer("depths", config.lift.depths(), persistent=False)
         self.plans = PlanCache()
 
     @property
     def weights(self) -> dict[str, float]:
-        """Of the losses that `losses` names."""
+        """Weights of the losses of `losses`, by name."""
         return self.config.weights
 
     def load_pretrained(self) -> None:
@@ -107,7 +103,12 @@ class BevDepth(nn.Module):
             neck=neck,
             predictions=self.head(neck),
             head=self.head,
-            camera=CameraOutput(features=features.unflatten(0, images), depth_logits=logits.unflatten(0, images)),
+            frames=len(maps),
+            camera=CameraOutput(
+                features=features.unflatten(0, images),
+                depth_logits=logits.unflatten(0, images),
+                depths=self.depths,
+            ),
         )
 
     def camera_map(
@@ -138,7 +139,7 @@ class BevDepth(nn.Module):
 
     @torch.no_grad()
     def pool_plan(self, cameras: Cameras, frame: int) -> PoolPlan:
-        """Which frustum points of a frame (0: the current one, 1: the earlier) fall into which BEV cell.
+        """Assignment of the frustum points of a frame (0: the current one, 1: the earlier) to BEV cells.
 
         An earlier frame that will be warped is lifted with the poses of the current one.
         """
@@ -199,7 +200,8 @@ class BevDepth(nn.Module):
         """
         if targets.center is None:
             raise ValueError("the head's losses need targets.center, got None: take the targets of this detector")
-        return center_losses(output.predictions, targets.center) | {"depth": self._depth_loss(output, targets)}
+        head = center_losses(output.predictions, targets.center, self.config.head.task_of_class)
+        return head | {"depth": self._depth_loss(output, targets)}
 
     def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]:
         """Detections of each sample in the augmented BEV frame, metres a second."""
@@ -221,7 +223,7 @@ class BevDepth(nn.Module):
         return self.camera_map(cameras.images[:, frame].flatten(0, 1), camera, pool)
 
     def _velocity_scale(self, batch: Batch) -> Float[Tensor, "batch"] | None:
-        """Seconds times which the head learns velocities; None for metres a second."""
+        """Factor of the head's target velocities, seconds; None for metres a second."""
         return self._cameras(batch).frame_gap if self.config.temporal.warps else None
 
     def _depth_loss(self, output: BevOutput, targets: Targets) -> Float[Tensor, ""]:

@@ -1,5 +1,7 @@
-"""From the maps of a CenterPoint head to boxes. Source: docs/methods/centerpoint.md#decoding and
-docs/methods/dualdistill.md#pseudo-boxes."""
+"""Decoding of the maps of a CenterPoint head to boxes.
+
+Source: docs/methods/centerpoint.md#decoding and docs/methods/dualdistill.md#pseudo-boxes.
+"""
 
 import math
 from itertools import accumulate, pairwise
@@ -16,8 +18,6 @@ from dualdistill.ops.constants import constant
 from dualdistill.ops.nms import circle_nms, rotated_nms, scale_nms
 from dualdistill.structures import TASKS, Boxes, HeadOutput
 
-_LABELS = tuple(slice(*bounds) for bounds in pairwise(accumulate(map(len, TASKS), initial=0)))
-"""Labels of each task."""
 _BARRIERS = TASKS.index(("barrier",))
 
 
@@ -25,24 +25,23 @@ _BARRIERS = TASKS.index(("barrier",))
 def decode(
     output: HeadOutput, grid: BevGrid, config: CenterHeadConfig, *, temperature: float = 1.0
 ) -> tuple[Boxes, ...]:
-    """Detections of each sample: task after task, by falling score within a task; velocities in the head's
-    unit.
+    """Detections of each sample: task after task, by falling score within a task; velocities in the head's unit.
 
     Each class offers its best `max_candidates` cells, a task takes as many of these; they must score above
     the threshold, be centred in range, and survive suppression among the boxes of their task. (No
-    local-maximum filter.)
+    local-maximum filter.) All samples and tasks are decoded together: on a GPU the host waits some ten to twenty times.
 
     Args:
-        grid: Of the maps.
-        temperature: Divides the logits, but only for the threshold: below 1, fewer and surer boxes pass.
+        grid: Grid of the maps.
+        temperature: Divides the logits, but only for the threshold: below 1, fewer and more confident boxes pass.
             Rank, suppression and the scores returned are those at temperature 1. The released code sharpens
             first, and its saturated scores tie; apart from the order of ties the boxes are the same.
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     threshold = temperature * math.log(config.score_threshold / (1 - config.score_threshold))
-    samples, tasks = len(output.heatmap), len(TASKS)
-    logit, boxes = _candidates(output, grid, config.max_candidates)
+    samples, tasks = len(output.heatmap), len(config.task_classes)
+    logit, boxes = _candidates(output, grid, config)
     kept = ((logit > threshold) & _in_range(boxes, config)).nonzero().squeeze(1)
     boxes, group = boxes.select(kept), kept // config.max_candidates
     survivors = _survivors(boxes, group, config)
@@ -52,17 +51,17 @@ def decode(
     return tuple(boxes.select(slice(*bounds)) for bounds in pairwise(ends))
 
 
-def _candidates(output: HeadOutput, grid: BevGrid, count: int) -> tuple[Float[Tensor, "boxes"], Boxes]:
+def _candidates(output: HeadOutput, grid: BevGrid, config: CenterHeadConfig) -> tuple[Float[Tensor, "boxes"], Boxes]:
     """Logits and boxes of the best cells: sample after sample, in it task after task, by falling score.
 
-    Every task offers `count` cells; where the map has fewer, the others have a logit of minus infinity.
+    Every task offers `config.max_candidates` cells; where the map has fewer, the others have a logit of minus infinity.
     """
     offers = []
-    for task, labels in enumerate(_LABELS):
-        logit, klass, cell = _best_cells(output.heatmap[:, labels].detach().float(), count)
+    for task, (first, last) in enumerate(pairwise(accumulate(config.task_classes, initial=0))):
+        logit, klass, cell = _best_cells(output.heatmap[:, first:last].detach().float(), config.max_candidates)
         codes = output.regression[:, task].detach().flatten(2)  # batch code cells
         codes = codes.gather(2, cell[:, None].expand(-1, codes.shape[1], -1)).float()  # batch code count
-        offers.append((logit, labels.start + klass, cell, *codes.unbind(dim=1)))
+        offers.append((logit, first + klass, cell, *codes.unbind(dim=1)))
     columns = [torch.stack(parts, dim=1).flatten() for parts in zip(*offers, strict=True)]
     logit, label, cell = columns[:3]
     return logit, _as_boxes(columns[3:], cell, label, logit.sigmoid(), grid)
@@ -101,7 +100,7 @@ def _as_boxes(
 
 
 def _in_range(boxes: Boxes, config: CenterHeadConfig) -> Bool[Tensor, "boxes"]:
-    """Whether each centre lies in the config's range, borders included."""
+    """True where the centre lies in the config's range, borders included."""
     bounds = zip(boxes.center.unbind(dim=1), config.center_range[:3], config.center_range[3:], strict=True)
     x, y, z = ((value >= low) & (value <= high) for value, low, high in bounds)
     return x & y & z
@@ -115,7 +114,7 @@ def _survivors(boxes: Boxes, group: Int[Tensor, "boxes"], config: CenterHeadConf
         group: Sample times the number of tasks, plus task.
     """
     assert boxes.score is not None
-    rectangles, score, task = footprints(boxes), boxes.score, group % len(TASKS)
+    rectangles, score, task = footprints(boxes), boxes.score, group % len(config.task_classes)
     limits = (config.nms_candidates, config.nms_survivors)
     if config.nms == "rotated":
         return rotated_nms(rectangles, score, config.iou_threshold, *limits, group)

@@ -5,16 +5,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dualdistill.models.center_targets import TASK_OF_CLASS, CenterTargets
+from dualdistill.ops.constants import constant
+from dualdistill.ops.focal import gaussian_focal, probability
 from dualdistill.ops.processes import mean_count
-from dualdistill.structures import HeadOutput, Losses
+from dualdistill.structures import TASK_OF_CLASS, CenterTargets, HeadOutput, Losses
 
 GROUPS = {"box/xy": 2, "box/z": 1, "box/size": 3, "box/yaw": 2, "box/velocity": 2}
 """Losses of the regressed codes and how many codes each covers; in code order."""
 
 
-def center_losses(output: HeadOutput, targets: CenterTargets) -> Losses:
-    """Unweighted losses, each the sum over the six tasks, in float32.
+def center_losses(output: HeadOutput, targets: CenterTargets, task_of_class: tuple[int, ...] = TASK_OF_CLASS) -> Losses:
+    """Unweighted losses, each the sum over the tasks, in float32.
 
     "heatmap": Gaussian focal loss of a task over all its cells, divided by its number of peaks in the batch
     (at least 1). "box/...": absolute errors of a group of codes, summed and divided by the task's number of
@@ -24,18 +25,21 @@ def center_losses(output: HeadOutput, targets: CenterTargets) -> Losses:
     batch, tasks, codes, *_ = output.regression.shape
     index = targets.index[:, :, None, :].expand(batch, tasks, codes, -1)
     predicted = output.regression.flatten(3).gather(3, index).mT  # batch task slot code
-    return losses_in_cells(output.heatmap, predicted, targets)
+    return losses_in_cells(output.heatmap, predicted, targets, task_of_class)
 
 
 def losses_in_cells(
-    heatmap: Float[Tensor, "batch klass y x"], predicted: Float[Tensor, "batch task slot code"], targets: CenterTargets
+    heatmap: Float[Tensor, "batch klass y x"],
+    predicted: Float[Tensor, "batch task slot code"],
+    targets: CenterTargets,
+    task_of_class: tuple[int, ...] = TASK_OF_CLASS,
 ) -> Losses:
     """`center_losses` of heat map logits, and of codes read in the cells of the targets' slots."""
     tasks = predicted.shape[1]
-    task_of_class = torch.tensor(TASK_OF_CLASS, device=heatmap.device)
-    focal = gaussian_focal(heatmap.float(), targets.heatmap).sum(dim=(0, 2, 3))  # klass
+    task = constant(task_of_class, heatmap.device)
+    focal = gaussian_focal(probability(heatmap), targets.heatmap).sum(dim=(0, 2, 3))  # klass
     peaks = (targets.heatmap == 1).sum(dim=(0, 2, 3)).float()
-    per_task = focal.new_zeros(2, tasks).index_add(1, task_of_class, torch.stack([focal, peaks]))
+    per_task = focal.new_zeros(2, tasks).index_add(1, task, torch.stack([focal, peaks]))
     losses = {"heatmap": (per_task[0] / mean_count(per_task[1], at_least=1)).sum()}
 
     known = targets.mask[..., None] & ~targets.vector.isnan()
@@ -44,16 +48,3 @@ def losses_in_cells(
     error = error / mean_count(targets.mask.sum(dim=(0, 2)), plus=1e-4)[:, None]  # task code
     groups = error.sum(dim=0).split(tuple(GROUPS.values()))
     return losses | {name: group.sum() for name, group in zip(GROUPS, groups, strict=True)}
-
-
-def gaussian_focal(
-    logits: Float[Tensor, "batch klass y x"], target: Float[Tensor, "batch klass y x"]
-) -> Float[Tensor, "batch klass y x"]:
-    """CornerNet's focal loss of each cell: peaks are positives, the flanks of a peak lesser negatives.
-
-    Probabilities are kept 1e-4 off 0 and 1, so no gradient comes from a cell as sure as that.
-    """
-    probability = logits.sigmoid().clamp(1e-4, 1 - 1e-4)
-    positive = -probability.log() * (1 - probability) ** 2
-    negative = -(1 - probability).log() * probability**2 * (1 - target) ** 4
-    return torch.where(target == 1, positive, negative)

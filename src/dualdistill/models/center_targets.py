@@ -1,5 +1,4 @@
-"""What a CenterPoint head should have answered: Gaussian heat maps, and ten numbers for the cell of each
-centre.
+"""Targets of a CenterPoint head: Gaussian heat maps, and ten numbers for the cell of each centre.
 
 Source: docs/methods/centerpoint.md#targets. Differs from the released code in one place: the cell of a centre
 is found by `floor`. There it is truncated toward zero, so that a box whose centre lies up to one cell below
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.structures import CLASSES, TASKS, Boxes, CenterTargets
+from dualdistill.ops.constants import constant
+from dualdistill.structures import Boxes, CenterTargets
 
 
 @torch.no_grad()
@@ -29,15 +29,16 @@ def center_targets(
     the map, without extent, or past `max_objects` leave no trace.
 
     Args:
-        boxes: Of each sample, in the frame of the maps.
+        boxes: Of each sample, in the frame of the maps; labels below the number of the head's classes.
         grid: Of the head's maps.
-        velocity_scale: Times this, per sample, velocities are learnt (the frame gap, for displacements).
+        velocity_scale: Factor of the target velocities, per sample (the frame gap, for displacements).
     """
+    tasks, classes = len(config.task_classes), sum(config.task_classes)
     device = boxes[0].center.device if boxes else torch.device("cpu")
-    counts = torch.tensor([len(each) for each in boxes], device=device)
+    counts = constant([len(each) for each in boxes], device, torch.long)
     sample = torch.repeat_interleave(torch.arange(len(boxes), device=device), counts, output_size=sum(map(len, boxes)))
     label = _joined([each.label for each in boxes], device).long()
-    order = torch.argsort(sample * len(CLASSES) + label, stable=True)
+    order = torch.argsort(sample * classes + label, stable=True)
     sample, label = sample[order], label[order]
     center = _joined([each.center for each in boxes], device, 3)[order].float()
     size = _joined([each.size for each in boxes], device, 3)[order].float()
@@ -48,7 +49,7 @@ def center_targets(
 
     # Sorted by sample and class, so also by sample and task: a box's slot is its distance from its group's
     # first box.
-    group = sample * len(TASKS) + torch.tensor(TASK_OF_CLASS, device=device)[label]
+    group = sample * tasks + constant(config.task_of_class, device)[label]
     slot = torch.arange(len(group), device=device) - torch.searchsorted(group, group)
     coordinates = grid.coordinates(center[:, :2])
     cell = grid.cells(center[:, :2])
@@ -59,19 +60,19 @@ def center_targets(
         dim=1,
     )
     slots = min(config.max_objects, max(map(len, boxes), default=0))
-    shape = (len(boxes), len(TASKS), slots)
+    shape = (len(boxes), tasks, slots)
     # Boxes not used go to one slot past the end, which is cut off: no boolean indexing, no wait for the
     # device.
-    place = torch.where(used, group * slots + slot, len(boxes) * len(TASKS) * slots)
+    place = torch.where(used, group * slots + slot, len(boxes) * tasks * slots)
 
     def packed(values: Tensor) -> Tensor:
-        room = values.new_zeros(len(boxes) * len(TASKS) * slots + 1, *values.shape[1:])
+        room = values.new_zeros(len(boxes) * tasks * slots + 1, *values.shape[1:])
         return room.index_copy(0, place, values)[:-1].unflatten(0, shape)
 
     radius = gaussian_radius(size[:, 0] / grid.cell, size[:, 1] / grid.cell, config.gaussian_overlap)
     radius = radius.nan_to_num().int().clamp(min=config.min_radius)
-    maps = torch.zeros(len(boxes), len(CLASSES), *grid.shape, device=device)
-    heatmap = draw_gaussians(maps.flatten(0, 1), sample * len(CLASSES) + label, cell, torch.where(used, radius, -1))
+    maps = torch.zeros(len(boxes), classes, *grid.shape, device=device)
+    heatmap = draw_gaussians(maps.flatten(0, 1), sample * classes + label, cell, torch.where(used, radius, -1))
     return CenterTargets(
         heatmap=heatmap.view_as(maps),
         index=packed(cell[:, 1] * grid.width + cell[:, 0]),
@@ -101,15 +102,14 @@ def draw_gaussians(
     cell: Int[Tensor, "boxes 2"],
     radius: Int[Tensor, "boxes"],
 ) -> Float[Tensor, "maps y x"]:
-    """`maps` raised to a Gaussian patch of each box: (2 radius + 1)² cells, sigma a sixth of that side, peak
-    1.
+    """Maximum of `maps` and a Gaussian patch of each box: (2 radius + 1)² cells, sigma a sixth of that side, peak 1.
 
     Args:
         cell: (column, row) of each peak.
         radius: Negative for a box that is not drawn.
     """
     count, height, width = maps.shape
-    # No further than the map: a teacher that has learnt nothing yet may claim boxes of any size.
+    # No further than the map: an untrained teacher may predict boxes of any size.
     reach = min(int(radius.max()), max(height, width)) if len(radius) else -1
     if reach < 0:
         return maps.clone()
@@ -126,10 +126,6 @@ def draw_gaussians(
     index = torch.where(row[:, :, None] & column[:, None, :], index, 0)  # the patch is zero there: no trace
     flat = maps.flatten().scatter_reduce(0, index.flatten(), patch.flatten(), "amax")
     return flat.view(count, height, width)
-
-
-TASK_OF_CLASS = tuple(task for task, names in enumerate(TASKS) for _ in names)
-"""Index into `TASKS` of each of `CLASSES`."""
 
 
 def _joined(parts: list[Tensor], device: torch.device, *shape: int) -> Tensor:

@@ -41,7 +41,9 @@ def softmax_depth_loss(
     (official; in distributed training over those of the whole batch)."""
     with torch.autocast(probability.device.type, enabled=False):
         target, known = _one_hot(bins, probability.shape[1])
-        loss = F.binary_cross_entropy(probability.float(), target, reduction="none")
+        probability = probability.float()
+        finite = probability.isfinite()  # elsewhere the loss is NaN; PyTorch's function would end the process
+        loss = F.binary_cross_entropy(probability.where(finite, 0.5), target, reduction="none").where(finite, torch.nan)
         return (loss * known).sum() / mean_count(known.sum(), at_least=1.0)
 
 

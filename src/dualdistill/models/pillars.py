@@ -1,4 +1,4 @@
-"""Pillar features: LiDAR points, sorted into tall cells, become a BEV map.
+"""Pillar features: from LiDAR points, sorted into tall cells, to a BEV map.
 
 Source: PointPillars (Lang et al., CVPR 2019) with dynamic voxelisation; docs/methods/centerpoint.md#pillar-features
 (dynamic; hard where `max_points` is given). No cap on pillars. Differs from the released code in that
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.layers.pillar_pool import pool_split
 from dualdistill.models.layers.point_norm import normed
+from dualdistill.ops.integers import group_sizes
 from dualdistill.ops.voxelize import Pillars, dynamic_voxelize, scatter_max, scatter_mean
 from dualdistill.structures import Points
 
@@ -71,7 +72,7 @@ class PillarEncoder(nn.Module):
         # Raw coordinates enter the first layer: bfloat16 would round 50 m to a quarter of a metre.
         with torch.autocast(points.features.device.type, enabled=False):
             raw = points.features.float()
-            pillars = dynamic_voxelize(raw[:, :3], points.sample, self.grid, self.z_range)
+            pillars = dynamic_voxelize(raw[:, :3], points.sample, self.grid, self.z_range, batch_size)
             if self.max_points is not None:
                 pillars = capped(pillars, self.max_points)
             if self._splits(raw, pillars):
@@ -87,18 +88,18 @@ class PillarEncoder(nn.Module):
         return canvas.view(batch_size, height, width, -1).permute(0, 3, 1, 2)  # channels last in memory
 
     def _splits(self, raw: Tensor, pillars: Pillars) -> bool:
-        """Whether `pool_split` says the same as `pool`, faster and more exactly."""
+        """True where `pool_split` computes the same as `pool`, faster and more exactly."""
         return (
             len(self.layers) == 1
             and self.max_points is None
             and not self.height_column
             and len(pillars.kept) > 1
             and not raw.requires_grad
-            and type(self.layers[0].norm) is nn.BatchNorm1d  # not one that asks other processes
+            and type(self.layers[0].norm) is nn.BatchNorm1d  # not one synchronised over processes
         )
 
     def describe(self, raw: Float[Tensor, "points _"], pillars: Pillars) -> Float[Tensor, "points chan"]:
-        """`decorate`, and the height column where it is asked for."""
+        """Columns of each point: those of `decorate`, and the height column if the config has it."""
         described = decorate(raw, pillars, self.grid)
         if not self.height_column:
             return described
@@ -117,32 +118,31 @@ class PillarEncoder(nn.Module):
         return pooled
 
     def _empty_rows(self, pillars: Pillars) -> Int[Tensor, "rows"]:
-        """The pillar of each row that fills one up."""
+        """Pillar of each empty row that fills one up."""
         if self.max_points is None:
             return pillars.pillar[:0]
-        missing = self.max_points - torch.bincount(pillars.pillar, minlength=len(pillars))
-        if not self.training:  # all empty rows of a pillar answer the same: one serves where nothing is counted
-            missing = missing.clamp(max=1)
-        return torch.arange(len(pillars), device=missing.device).repeat_interleave(missing)
+        missing = self.max_points - group_sizes(pillars.pillar, len(pillars))
+        total: int | None = self.max_points * len(pillars) - len(pillars.pillar)
+        if not self.training:  # all empty rows of a pillar have the same features: one serves where none is counted
+            missing, total = missing.clamp(max=1), None
+        return torch.arange(len(pillars), device=missing.device).repeat_interleave(missing, output_size=total)
 
 
 def capped(pillars: Pillars, max_points: int) -> Pillars:
-    """Only the first `max_points` points of each pillar, in the order of the points."""
+    """Pillars with only the first `max_points` points of each, in the order of the points."""
     by_pillar = torch.argsort(pillars.pillar, stable=True)
-    count = torch.bincount(pillars.pillar, minlength=len(pillars))
-    start = (count.cumsum(0) - count).repeat_interleave(count)
+    count = group_sizes(pillars.pillar, len(pillars))
+    start = (count.cumsum(0) - count).index_select(0, pillars.pillar.index_select(0, by_pillar))
     rank = torch.empty_like(by_pillar)
     rank[by_pillar] = torch.arange(len(by_pillar), device=rank.device) - start
-    early = rank < max_points
-    return replace(pillars, kept=pillars.kept[early], pillar=pillars.pillar[early])
+    early = (rank < max_points).nonzero().squeeze(1)
+    return replace(pillars, kept=pillars.kept.index_select(0, early), pillar=pillars.pillar.index_select(0, early))
 
 
 def decorate(raw: Float[Tensor, "points _"], pillars: Pillars, grid: BevGrid) -> Float[Tensor, "points chan"]:
-    """Each kept point's own channels, its offset from the mean of its pillar's points (x, y, z), and its
-    offset from the middle of its pillar (x, y); metres."""
+    """Columns of each kept point: its own channels, its offset from the mean of its pillar's points (x, y, z), and from
+    the middle of its pillar (x, y); metres."""
     xyz = raw[:, :3]
     mean = scatter_mean(xyz, pillars.pillar, len(pillars))
-    y, x = pillars.cells[:, 1], pillars.cells[:, 2]
-    middle = (torch.stack([x, y], dim=1) + 0.5) * grid.cell + raw.new_tensor([grid.x_min, grid.y_min])
-    reference = torch.cat([mean, middle], dim=1).index_select(0, pillars.pillar)
+    reference = torch.cat([mean, pillars.centers(grid)], dim=1).index_select(0, pillars.pillar)
     return torch.cat([raw, torch.cat([xyz, xyz[:, :2]], dim=1) - reference], dim=1)

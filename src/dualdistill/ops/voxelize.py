@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.ops.integers import group_sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pillars:
-    """Which points share a cell. Points outside the range are in no pillar."""
+    """Assignment of points to pillars. Points outside the range are in none."""
 
     kept: Int[Tensor, "kept"]
     """Indices of the points inside the range, ascending."""
@@ -26,24 +27,34 @@ class Pillars:
     def __len__(self) -> int:
         return len(self.cells)
 
+    def centers(self, grid: BevGrid) -> Float[Tensor, "pillars 2"]:
+        """Centre (x, y) of each pillar, metres."""
+        _, y, x = self.cells.unbind(dim=1)
+        return torch.stack([(x + 0.5) * grid.cell + grid.x_min, (y + 0.5) * grid.cell + grid.y_min], dim=1)
+
 
 def dynamic_voxelize(
-    xyz: Float[Tensor, "points 3"], sample: Int[Tensor, "points"], grid: BevGrid, z_range: tuple[float, float]
+    xyz: Float[Tensor, "points 3"],
+    sample: Int[Tensor, "points"],
+    grid: BevGrid,
+    z_range: tuple[float, float],
+    batch_size: int,
 ) -> Pillars:
     """Group points by BEV cell, no caps: floor, and half-open ranges along all three axes.
 
     Args:
         xyz: Metres, BEV frame.
-        sample: Which sample of the batch each point belongs to, from 0.
+        sample: Sample of each point in the batch, from 0.
         z_range: Lowest and highest z, metres, the latter excluded.
+        batch_size: Number of samples.
     """
     x, y = grid.cells(xyz[:, :2]).unbind(dim=1)
     inside = (x >= 0) & (x < grid.width) & (y >= 0) & (y < grid.height)
     inside &= (xyz[:, 2] >= z_range[0]) & (xyz[:, 2] < z_range[1])
     kept = inside.nonzero().squeeze(1)
     flat = ((sample * grid.height + y) * grid.width + x).index_select(0, kept)
-    # A map of where points are tells who shares a cell, in a tenth of the time that sorting them (`unique`) takes.
-    filled = torch.bincount(flat) > 0
+    # Counting points in every cell of the map takes a tenth of the time that sorting them (`unique`) does.
+    filled = group_sizes(flat, batch_size * grid.height * grid.width) > 0
     occupied = filled.nonzero().squeeze(1)
     pillar = (filled.cumsum(0) - 1).index_select(0, flat)
     row = occupied // grid.width
@@ -58,7 +69,7 @@ def scatter_mean(
     values: Float[Tensor, "points chan"], group: Int[Tensor, "points"], groups: int
 ) -> Float[Tensor, "groups chan"]:
     """Mean of the values in each group; zero for a group without any."""
-    count = torch.bincount(group, minlength=groups).clamp(min=1)
+    count = group_sizes(group, groups).clamp(min=1)
     return values.new_zeros(groups, values.shape[1]).index_add(0, group, values) / count[:, None]
 
 
@@ -76,7 +87,7 @@ class _GroupMax(torch.autograd.Function):
     """`scatter_reduce` with "amax" and a gradient of its own.
 
     PyTorch's takes several times as long on a CPU, and wherever the maximum is zero it shares the gradient
-    with the start, although the start is told not to count (`include_self=False`).
+    with the initial value, although that is excluded (`include_self=False`).
     """
 
     @staticmethod

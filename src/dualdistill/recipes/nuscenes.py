@@ -6,7 +6,6 @@ all devices together, as published: 2 x 16 (students), 8 x 4 (teachers), 8 x 8 (
 too small for its share takes `--set training.batch_size=B training.accumulate=A` with the same product.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -19,26 +18,30 @@ from dualdistill.data.config import (
     VirtualPointsConfig,
 )
 from dualdistill.distill.label_encoder import LabelEncoderConfig
-from dualdistill.experiment.experiment import DistillerConfig, Experiment
+from dualdistill.distill.method import DistillerConfig
+from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.training import OptimiserConfig, TrainingConfig
-from dualdistill.models.bevdepth_config import BevDepthConfig, distill_bevdepth, official_bevdepth
+from dualdistill.models.bevdepth_config import distill_bevdepth, official_bevdepth
 from dualdistill.models.centerpoint import CenterPointConfig, voxel_centerpoint
-from dualdistill.recipes.variants import (
-    KEY_FRAME_PARTITION,
-    Teacher,
-    learns_from_labels,
-    sees_instances,
-    sees_owners,
-    taught_by,
-)
+from dualdistill.recipes.family import TEACHERS, Builders, Family
+from dualdistill.recipes.variants import KEY_FRAME_PARTITION, Teacher, distillers
 
 IMAGE_SIZES = {"resnet50": (256, 704), "resnet101": (512, 1408)}
-TEACHERS: dict[Teacher, VirtualPointsConfig | None] = {
-    "centerpoint": None,
-    "centerpoint-voxel": None,
-    "mvp": VirtualPointsConfig(masks="maskrcnn"),
-}
-"""What each teacher sees beyond the LiDAR's points."""
+
+
+def _network(kind: Teacher) -> CenterPointConfig:
+    if kind == "centerpoint-voxel":
+        return voxel_centerpoint()
+    return CenterPointConfig(point_channels=17 if kind == "mvp" else 5)
+
+
+FAMILY = Family(
+    name="nuscenes",
+    network=_network,
+    virtual_points=VirtualPointsConfig(masks="maskrcnn"),
+    instances=InstancesConfig(masks="maskrcnn"),
+    label_encoder=LabelEncoderConfig(),
+)
 
 
 def teacher(kind: Teacher) -> Experiment:
@@ -59,7 +62,7 @@ def teacher(kind: Teacher) -> Experiment:
             num_frames=1,
             class_balanced=True,
             object_sampling=ObjectSampling(),
-            virtual_points=TEACHERS[kind],
+            virtual_points=FAMILY.points(kind),
         ),
         training=TrainingConfig(optimiser=cycle, batch_size=32, epochs=20),
         teacher=_network(kind),
@@ -68,8 +71,7 @@ def teacher(kind: Teacher) -> Experiment:
 
 def teacher_of_small_voxels() -> Experiment:
     """The teacher of 0.075 m voxels, under its stronger augmentation (docs/methods/centerpoint.md#augmentation).
-    It sees ±54 m, so that no
-    student of ±51.2 m can learn from its maps."""
+    Its maps cover ±54 m, so that no student of ±51.2 m can be distilled from it."""
     base, network = teacher("centerpoint-voxel"), voxel_centerpoint(0.075)
     reach = network.reach
     data = replace(
@@ -87,12 +89,10 @@ def label_encoder(kind: Teacher) -> Experiment:
     steps = OptimiserConfig(
         learning_rate=1e-3, weight_decay=1e-7, drops=(10 / 12, 11 / 12), warmup_steps=0, clip_norm=5.0
     )
-    return Experiment(
-        data=DataConfig(cameras=False, depth=False, points=False, num_frames=1),
-        training=TrainingConfig(optimiser=steps, batch_size=16, epochs=12, precision="bf16", ema_decay=0.999),
-        teacher=_network(kind),
-        teacher_recipe=f"nuscenes/teacher-{kind}",
-        label_encoder=LabelEncoderConfig(),
+    return FAMILY.through_teacher(
+        kind,
+        DataConfig(cameras=False, depth=False, points=False, num_frames=1),
+        TrainingConfig(optimiser=steps, batch_size=16, epochs=12, precision="bf16", ema_decay=0.999),
     )
 
 
@@ -102,7 +102,7 @@ def student(backbone: str = "resnet50") -> Experiment:
     return Experiment(
         data=DataConfig(points=False, image_size=size, class_balanced=True),
         training=TrainingConfig(optimiser=OptimiserConfig(), batch_size=32, epochs=24, precision="bf16"),
-        student=_bevdepth(backbone),
+        student=distill_bevdepth(backbone=backbone, pretrained="hub"),
     )
 
 
@@ -124,38 +124,12 @@ def student_official() -> Experiment:
 
 
 def distilled(distiller: DistillerConfig, kind: Teacher, backbone: str = "resnet50") -> Experiment:
-    """The student of `student`, taught; the teacher sees the same scene under the same augmentation."""
-    alone = student(backbone)
-    return replace(
-        alone,
-        data=replace(
-            alone.data,
-            points=True,
-            depth_instance=sees_owners(distiller),
-            instances=InstancesConfig(masks="maskrcnn") if sees_instances(distiller) else None,
-            virtual_points=TEACHERS[kind],
-        ),
-        training=replace(alone.training, teacher_precision="bf16"),
-        teacher=_network(kind),
-        teacher_recipe=f"nuscenes/teacher-{kind}",
-        distiller=distiller,
-        label_encoder=LabelEncoderConfig() if learns_from_labels(distiller) else None,
-        label_encoder_recipe=f"nuscenes/label-encoder-{kind}" if learns_from_labels(distiller) else None,
-        init_head_from_teacher=True,
-    )
+    """The student of `student` with a teacher, whose forward pass is in bf16."""
+    experiment = FAMILY.distilled(student(backbone), distiller, kind)
+    return replace(experiment, training=replace(experiment.training, teacher_precision="bf16"))
 
 
-def _network(kind: Teacher) -> CenterPointConfig:
-    if kind == "centerpoint-voxel":
-        return voxel_centerpoint()
-    return CenterPointConfig(point_channels=5 if TEACHERS[kind] is None else 17)
-
-
-def _bevdepth(backbone: str) -> BevDepthConfig:
-    return distill_bevdepth(backbone=backbone, pretrained="hub")
-
-
-BUILDERS: dict[str, tuple[str, Callable[[], Experiment]]] = {
+BUILDERS: Builders = {
     "teacher-centerpoint": ("LiDAR teacher: CenterPoint, 0.2 m pillars", partial(teacher, "centerpoint")),
     "teacher-centerpoint-voxel": (
         "LiDAR teacher: CenterPoint, 0.1 m voxels (spconv)",
@@ -169,17 +143,13 @@ BUILDERS: dict[str, tuple[str, Callable[[], Experiment]]] = {
     "student": ("camera student alone: BEVDepth-R50, 256x704, two frames", student),
     "student-r101": ("camera student alone: BEVDepth-R101, 512x1408, two frames", partial(student, "resnet101")),
     "student-official": ("official BEVDepth-R50, two key frames, ego frame", student_official),
+    **FAMILY.builders(label_encoder, student, distilled),
 }
 """By name without the family: what it is, and how to build it."""
 
 for _kind in TEACHERS:
-    BUILDERS[f"label-encoder-{_kind}"] = ("label encoder of LabelDistill", partial(label_encoder, _kind))
-    for _name, (_summary, _distiller) in taught_by(_kind).items():
-        BUILDERS[_name] = (f"R50: {_summary}", partial(distilled, _distiller, _kind))
+    for _name, (_summary, _distiller) in distillers(_kind).items():
         BUILDERS[f"{_name}-r101"] = (f"R101: {_summary}", partial(distilled, _distiller, _kind, "resnet101"))
-    if _kind == "centerpoint-voxel":
-        continue  # no ablations
-    BUILDERS[f"labeldistill-{_kind}-key-frame"] = (
-        f"R50: {KEY_FRAME_PARTITION[0]}",
-        partial(distilled, KEY_FRAME_PARTITION[1], _kind),
-    )
+_summary, _distiller = KEY_FRAME_PARTITION
+for _kind in ("centerpoint", "mvp"):
+    BUILDERS[f"labeldistill-{_kind}-key-frame"] = (_summary, partial(distilled, _distiller, _kind))

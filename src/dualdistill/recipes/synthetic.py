@@ -1,10 +1,9 @@
 """The rows of the paper at a size that trains on two cores, for the synthetic world (or any small nuScenes cut).
 
 Everything is the full-size recipe in small: maps of half the side over the same ground, narrower layers, smaller
-images, fewer steps. The ratios that distillation sees (strides between the levels, teacher wider than student) stay.
+images, fewer steps. The ratios that matter to distillation (strides between levels, teacher wider than student) stay.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,28 +17,20 @@ from dualdistill.data.config import (
     VirtualPointsConfig,
 )
 from dualdistill.distill.label_encoder import LabelEncoderConfig
-from dualdistill.distill.tig_bev import TigBevConfig
-from dualdistill.experiment.experiment import DistillerConfig, Experiment
+from dualdistill.distill.method import DistillerConfig
+from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.training import OptimiserConfig, TrainingConfig
 from dualdistill.models.bevdepth_config import BevConfig, BevDepthConfig, LiftConfig, TemporalConfig
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.centerpoint import CenterPointConfig
 from dualdistill.models.image_backbone import ImageConfig
 from dualdistill.models.voxels import VoxelConfig
-from dualdistill.recipes.variants import Teacher, learns_from_labels, sees_instances, sees_owners, taught_by
-
-TEACHERS: dict[Teacher, VirtualPointsConfig | None] = {
-    "centerpoint": None,
-    "centerpoint-voxel": None,
-    "mvp": VirtualPointsConfig(masks="synthetic"),
-}
-"""What each teacher sees beyond the LiDAR's points. The synthetic masks are perfect: an oracle, to be named as one."""
-
-LABEL_ENCODER = LabelEncoderConfig(hidden_channels=48)
+from dualdistill.recipes.family import Builders, Family
+from dualdistill.recipes.variants import Teacher
 
 TEACHER_STEPS = 500
 STUDENT_STEPS = 400
-"""Of every student, alone or distilled: they are compared at equal budget."""
+"""Steps of every student, alone or distilled: they are compared at equal budget."""
 
 REACH = 38.4
 """Half the side of every map, metres: 48 x 48 cells of 1.6 m before the head."""
@@ -81,7 +72,7 @@ def _network(kind: Teacher) -> CenterPointConfig:
             head=HEAD,
         )
     return CenterPointConfig(
-        point_channels=5 if TEACHERS[kind] is None else 17,
+        point_channels=17 if kind == "mvp" else 5,
         reach=REACH,
         pillar=0.4,
         pillar_channels=(16,),
@@ -93,11 +84,25 @@ def _network(kind: Teacher) -> CenterPointConfig:
     )
 
 
+FAMILY = Family(
+    name="synthetic",
+    network=_network,
+    virtual_points=VirtualPointsConfig(masks="synthetic"),  # perfect masks: an oracle, to be named as one
+    instances=InstancesConfig(masks="synthetic"),
+    label_encoder=LabelEncoderConfig(hidden_channels=48),
+    keypoints=8,  # at 1.6 m a cell, the relations of 24² keypoints would add nothing
+)
+
+
 def teacher(kind: Teacher) -> Experiment:
     """The LiDAR teacher: 0.4 m pillars or 0.2 m voxels, five sweeps; MVP: with virtual points."""
     return Experiment(
         data=_data(
-            cameras=False, depth=False, num_frames=1, object_sampling=ObjectSampling(), virtual_points=TEACHERS[kind]
+            cameras=False,
+            depth=False,
+            num_frames=1,
+            object_sampling=ObjectSampling(),
+            virtual_points=FAMILY.points(kind),
         ),
         training=_training(TEACHER_STEPS),
         teacher=_network(kind),
@@ -106,19 +111,14 @@ def teacher(kind: Teacher) -> Experiment:
 
 def label_encoder(kind: Teacher) -> Experiment:
     """LabelDistill's label encoder: annotations, read out by the frozen head of the teacher."""
-    return Experiment(
-        data=_data(cameras=False, depth=False, points=False, num_frames=1),
-        training=_training(TEACHER_STEPS),
-        teacher=_network(kind),
-        teacher_recipe=f"synthetic/teacher-{kind}",
-        label_encoder=LABEL_ENCODER,
-    )
+    data = _data(cameras=False, depth=False, points=False, num_frames=1)
+    return FAMILY.through_teacher(kind, data, _training(TEACHER_STEPS))
 
 
 def student() -> Experiment:
     """The camera student: small images, features lifted at stride 8, one frame (an earlier one costs a third more).
 
-    Its BEV encoder is the official one, whose neck sees the map itself: the other's finest level would be 3.2 m a cell
+    Its BEV encoder is the official one, whose neck takes the map itself: the other's finest level would be 3.2 m a cell
     here, too coarse for most objects.
     """
     return Experiment(
@@ -145,29 +145,11 @@ def student() -> Experiment:
 
 
 def distilled(distiller: DistillerConfig, kind: Teacher) -> Experiment:
-    """The same student at the same budget, taught."""
-    if isinstance(distiller, TigBevConfig):  # at 1.6 m a cell, the relations of 24² keypoints would tell nothing more
-        distiller = replace(distiller, keypoints=8)
-    alone = student()
-    return replace(
-        alone,
-        data=replace(
-            alone.data,
-            points=True,
-            depth_instance=sees_owners(distiller),
-            instances=InstancesConfig(masks="synthetic") if sees_instances(distiller) else None,
-            virtual_points=TEACHERS[kind],
-        ),
-        teacher=_network(kind),
-        teacher_recipe=f"synthetic/teacher-{kind}",
-        distiller=distiller,
-        label_encoder=LABEL_ENCODER if learns_from_labels(distiller) else None,
-        label_encoder_recipe=f"synthetic/label-encoder-{kind}" if learns_from_labels(distiller) else None,
-        init_head_from_teacher=True,
-    )
+    """The same student at the same budget, with a teacher."""
+    return FAMILY.distilled(student(), distiller, kind)
 
 
-BUILDERS: dict[str, tuple[str, Callable[[], Experiment]]] = {
+BUILDERS: Builders = {
     "teacher-centerpoint": ("LiDAR teacher: CenterPoint, 0.4 m pillars", partial(teacher, "centerpoint")),
     "teacher-centerpoint-voxel": (
         "LiDAR teacher: CenterPoint, 0.2 m voxels, convolved by plain PyTorch",
@@ -175,10 +157,6 @@ BUILDERS: dict[str, tuple[str, Callable[[], Experiment]]] = {
     ),
     "teacher-mvp": ("LiDAR and camera teacher: CenterPoint on virtual points (MVP)", partial(teacher, "mvp")),
     "student": ("camera student alone", student),
+    **FAMILY.builders(label_encoder, student, distilled),
 }
 """By name without the family: what it is, and how to build it."""
-
-for _kind in TEACHERS:
-    BUILDERS[f"label-encoder-{_kind}"] = ("label encoder of LabelDistill", partial(label_encoder, _kind))
-    for _name, (_summary, _distiller) in taught_by(_kind).items():
-        BUILDERS[_name] = (_summary, partial(distilled, _distiller, _kind))

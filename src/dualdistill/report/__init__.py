@@ -1,1 +1,1 @@
-
+"""Tables, curves and HTML pages of results."""

@@ -38,7 +38,7 @@ class ReportPage:
     Methods return the page, so calls can be chained.
     """
 
-    def __init__(self, title: str, lead: str = "", *, byline: str = "", footer: str = ""):
+    def __init__(self, title: str, lead: str = "", *, byline: str = ""):
         """
         Args:
             lead: The main message.
@@ -47,7 +47,6 @@ class ReportPage:
         self.title = title
         self.lead = lead
         self.byline = byline
-        self.footer = footer
         self.highlights: list[tuple[str, str]] = []
         self.sections: list[Section] = []
         self._figures = 0

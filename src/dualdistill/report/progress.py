@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, plain lines in a log."""
+"""Progress of long work: a bar on a terminal, plain lines in a log."""
 
 import time
 from collections.abc import Iterator
@@ -10,50 +10,49 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 
 @runtime_checkable
-class Say(Protocol):
-    """Told how much is done, of how much, and a word about it."""
+class Report(Protocol):
+    """Callback with the amount done, the total amount, and a remark."""
 
     def __call__(self, done: int, total: int, line: str = "") -> None: ...
 
 
 @contextmanager
-def progress(console: Console, title: str, *, before: int = 0, every_seconds: float = 15.0) -> Iterator[Say]:
+def progress(console: Console, title: str, *, before: int = 0, every_seconds: float = 15.0) -> Iterator[Report]:
     """Show the progress of one long piece of work while the block runs.
 
     Args:
-        before: How much had been done when it began: time is spent on the rest alone.
+        before: Amount done before the block, which the estimate of the remaining time leaves out.
+        every_seconds: Shortest time between two lines of a log.
     """
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        )
-        times = (
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[line]}"),
         )
-        with Progress(*columns, *times, console=console) as bar:
+        with Progress(*columns, console=console) as bar:
             task = bar.add_task(title, total=max(before, 1), completed=before, line="")
 
-            def show(done: int, total: int, line: str = "") -> None:
+            def update(done: int, total: int, line: str = "") -> None:
                 bar.update(task, completed=done, total=total, line=line)
 
-            yield show
+            yield update
         return
-    began = told = time.monotonic()
+    began = printed = time.monotonic()
 
-    def tell(done: int, total: int, line: str = "") -> None:
-        nonlocal told
+    def log(done: int, total: int, line: str = "") -> None:
+        nonlocal printed
         now = time.monotonic()
-        if done < total and now - told < every_seconds:
+        if done < total and now - printed < every_seconds:
             return
-        told = now
+        printed = now
         left = (now - began) / max(done - before, 1) * (total - done)
         console.print(
             f"{title}: {done}/{total}, {now - began:.0f} s, about {left:.0f} s left" + (f", {line}" if line else "")
         )
 
-    yield tell
+    yield log

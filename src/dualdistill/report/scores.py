@@ -53,13 +53,10 @@ class ResultRow:
     """Result in the literature, in [0, 1]."""
     published_nd_score: float | None = None
     steps: int | None = None
-    parameters: int | None = None
-    """Number of parameters of the deployed model; written in millions."""
     seeds: int | None = None
     """Number of runs that were averaged."""
     spread: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation over the runs, by field."""
-    note: str = ""
 
     @classmethod
     def from_metrics(cls, name: str, metrics: Mapping[str, Any], **known: Any) -> "ResultRow":
@@ -103,8 +100,7 @@ class ResultRow:
     def values(self) -> dict[str, float | int | str | None]:
         """Column values by name."""
         hidden = {"spread", "is_teacher"}
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
-        return values | {"note": self.note or None}
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
 
 
 def results_table(rows: Sequence[ResultRow], title: str = "") -> Table:
@@ -126,9 +122,7 @@ def results_table(rows: Sequence[ResultRow], title: str = "") -> Table:
         Column(key="published_mean_ap", title="mAP publ.", **PERCENT, side=True),
         Column(key="published_nd_score", title="NDS publ.", **PERCENT, side=True),
         Column(key="steps", title="Steps", side=True),
-        Column(key="parameters", title="Params (M)", digits=1, scale=1e-6, side=True),
         Column(key="seeds", title="Seeds", side=True),
-        Column(key="note", title="Note", side=True),
     ]
     values = [row.values() for row in rows]
     return Table(

@@ -116,12 +116,15 @@ class Table:
         return [[Cell(self.cell(i, c), i in best, number) for c, best, number in facts] for i in range(len(self.rows))]
 
     def to_rich(self, width: int | None = None) -> Group:
-        """The table for a terminal of `width` characters. Where its columns do not fit side by side, it is split into
-        several tables below each other, each with the first column; no column is left out and no number is cut."""
+        """The table for a terminal of `width` characters, with every column and no number cut.
+
+        Text is folded. Where the columns do not fit side by side, several tables below each other have the first
+        column in common.
+        """
         grid = [[Cell(column.title, False, False) for column in self.columns], *self.cells()]
         widths = [max(cell_len(line[at].text) for line in grid) + _GAP for at in range(len(self.columns))]
         first, *others = range(len(self.columns))
-        if width is None or sum(widths) <= width:
+        if width is None or sum(widths) <= width or not any(map(self.numeric, self.columns)):
             return Group(self._rich([first, *others], None))
         head = min(widths[first], max(width * 2 // 5, width - sum(widths[at] for at in others)))
         blocks: list[list[int]] = [[]]
@@ -130,7 +133,7 @@ class Table:
                 blocks.append([])
             blocks[-1].append(at)
         tables = [self._rich([first, *block], head - _GAP) for block in blocks]
-        return Group(*(part for table in tables for part in (table, Text()))) if len(tables) > 1 else Group(*tables)
+        return Group(*(part for table in tables for part in (table, Text())))
 
     def _rich(self, places: Sequence[int], first_width: int | None) -> RichTable:
         table = RichTable(

@@ -38,7 +38,7 @@ def expose(
 
 
 def _sky(rays: Planes, day: Daylight) -> Planes:
-    """From the horizon's colour to the zenith's, with a glow around the sun and streaks of cloud."""
+    """Colour gradient from the horizon to the zenith, with a glow around the sun and streaks of cloud."""
     x, y, z = rays
     up = np.sqrt(np.clip(z, 0, 1))
     glow = np.clip(_column(day.sun).T @ rays, 0, 1)[0]

@@ -1,4 +1,4 @@
-"""The kinds of objects that get annotated: nuScenes category, spread of sizes, looks."""
+"""The annotated kinds of objects: nuScenes category, distribution of sizes, and shapes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ class Kind:
     """One sort of object."""
 
     category: str
-    """Of nuScenes."""
+    """Category of nuScenes."""
     size: Vector
     """Mean length, width, height, metres, near those of nuScenes' annotations."""
     spread: Vector
     """Standard deviation of each."""
     shape: Callable[[np.random.Generator, Vector, bool], Mesh]
-    """Draws one look for a size and for whether it moves (or is ridden)."""
+    """Draw a shape for a size, moving (or ridden) or not."""
 
     def draw(self, rng: np.random.Generator, moves: bool) -> tuple[Vector, Mesh]:
         """A size and a mesh that fills it, centred on the origin.
 
         Half of the spread is common to the three sides: an object is large or small as a whole, so that its
-        apparent size says little about its distance.
+        apparent size hardly determines its distance.
         """
         common = rng.normal()
         steps = np.clip(0.7 * common + 0.7 * rng.normal(size=3), -2.2, 2.2)

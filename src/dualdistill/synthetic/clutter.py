@@ -1,4 +1,4 @@
-"""What stands along a street and is never annotated; much of it looks like something that is."""
+"""Objects along a street that are never annotated; many resemble annotated ones."""
 
 import numpy as np
 
@@ -76,7 +76,7 @@ def bush(rng: np.random.Generator) -> Mesh:
 
 
 def lamp_post(rng: np.random.Generator) -> Mesh:
-    """With its arm along +y."""
+    """A lamp post with its arm along +y."""
     height, reach = rng.uniform(5, 9), rng.uniform(0.8, 2.5)
     return Mesh.join(
         [

@@ -1,4 +1,4 @@
-"""What a synthetic world is made of, in numbers; three sizes of it."""
+"""Configuration of a synthetic world, in three sizes."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ class SyntheticConfig:
     """Everything the bytes of a synthetic world depend on; two equal configs give equal bytes."""
 
     name: str = "custom"
-    """For people; also part of the log names inside the data set."""
+    """Name of the size; also part of the log names in the data set."""
     seed: int = 0
     train_scenes: int = 40
     """Scenes named after official `train` scenes."""
     val_scenes: int = 12
     """Scenes named after official `val` scenes."""
     key_frames: int = 6
-    """Of each scene, at 2 Hz."""
+    """Key frames of each scene, at 2 Hz."""
     image_width: int = 256
     image_height: int = 144
     """Pixels; 16:9 keeps the field of view of nuScenes, and its cropping recipes."""
@@ -68,7 +68,7 @@ TINY = SyntheticConfig(
     lidar_azimuths=120,
     lidar_rate=10.0,
 )
-"""For tests: seconds, not minutes."""
+"""A world for tests, made in seconds."""
 
 DEMO = SyntheticConfig(name="demo", train_scenes=80, val_scenes=20, key_frames=3, lidar_rate=10.0, lead_in_sweeps=5)
 """A minute or two on two cores: 240 key frames to train on, 60 to validate. Many short scenes teach more than few long

@@ -60,7 +60,7 @@ def _reflectivity(
     origin: Float[np.ndarray, "3"],
     directions: Float[np.ndarray, "rays 3"],
 ) -> Float[np.ndarray, "hits"]:
-    """Of the hits in `rows`: by material, brighter for light paint, by ground code on the ground."""
+    """Intensities of the hits in `rows`: by material, higher for light paint; by ground code on the ground."""
     face = hits.face[rows]
     material = moment.stage.material[face]
     result = REFLECTIVITY[material] * (0.5 + moment.stage.color[face].mean(axis=1))

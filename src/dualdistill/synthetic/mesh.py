@@ -13,7 +13,7 @@ Vector = tuple[float, float, float]
 
 
 class Material(IntEnum):
-    """What a face is made of: decides LiDAR reflectivity and how it is textured."""
+    """Material of a face, which determines LiDAR reflectivity and texture."""
 
     GROUND = 0
     PAINT = 1

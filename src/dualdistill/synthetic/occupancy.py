@@ -1,4 +1,4 @@
-"""Who is where: keeps things from standing in each other, now and while they move."""
+"""Occupied places of a scene, so that objects never intersect, even while they move."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ class Occupancy:
         self._placed = np.zeros((0, len(self.times), 5))
 
     def take(self, track: Track, length: float, width: float, gap: float = 0.3) -> bool:
-        """Occupies the place if nothing comes closer than `gap` metres to it, else says False."""
+        """Occupy the place if nothing comes closer than `gap` metres to it; returns whether it was free."""
         wanted = footprints(track, length + 2 * gap, width + 2 * gap, self.times)
         if _overlap(wanted, self._placed).any():
             return False

@@ -1,4 +1,4 @@
-"""Colours of things, as linear albedo."""
+"""Colours of objects, as linear albedo."""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
 """Meshes of people and of the two-wheelers they ride.
 
 Frame of a shape: x forward, y left, z up, ground at z = 0. Proportions only: it is stretched to the exact
-size of its box afterwards (`Mesh.fitted`). Every function draws one look for an object of (length, width,
+size of its box afterwards (`Mesh.fitted`). Every function draws one shape for an object of (length, width,
 height), which moves (or is ridden) or does not.
 """
 

@@ -22,7 +22,7 @@ class Track:
     length: float
     """Arc length at time 0, metres."""
     offset: float
-    """To the left of the curve at time 0, metres."""
+    """Distance to the left of the curve at time 0, metres."""
     speed: float = 0.0
     """Along the curve, m/s; negative against its direction."""
     drift: float = 0.0
@@ -36,7 +36,7 @@ class Track:
         return x, y, yaw
 
     def poses(self, times: Float[np.ndarray, "*times"]) -> Float[np.ndarray, "*times 3"]:
-        """The same at several times."""
+        """x, y (metres) and yaw (radians) at several times, in the street frame."""
         x, y, heading = self.curve.at(self.length + self.speed * times, self.offset + self.drift * times)
         return np.stack([x, y, heading + self.turn], axis=-1)
 
@@ -52,7 +52,7 @@ class Actor:
     """Centred in its box."""
     track: Track
     parked: bool
-    """Left standing, nobody in or on it."""
+    """Parked or left without a driver or rider."""
 
     @property
     def speed(self) -> float:
@@ -78,7 +78,7 @@ class Daylight:
     """Unit vector towards the sun."""
     sun_color: Float[np.ndarray, "3"]
     sky_color: Float[np.ndarray, "3"]
-    """At the zenith; also the light that comes from everywhere."""
+    """Colour at the zenith; also that of the ambient light."""
     horizon_color: Float[np.ndarray, "3"]
     haze: float
     """Metres after which haze has taken 63 % of the contrast."""
@@ -112,7 +112,7 @@ class ScenePlan:
     ego: Track
     sway: Sway
     origin: tuple[float, float]
-    """Of the street frame in the global frame, metres."""
+    """Origin of the street frame in the global frame, metres."""
     description: str
 
     def street_from_ego(self, time: float) -> Matrix:

@@ -1,4 +1,4 @@
-"""Where rays meet the scene: embree on one mesh of all that stands, and one for each thing that moves."""
+"""Ray casting with embree, on one mesh of all static objects and one for each moving object."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ EmbreeScene = Any
 
 @dataclass(frozen=True, kw_only=True)
 class Hits:
-    """What each ray met first, street frame; where it met nothing, only `distance` and `face` say so."""
+    """First hit of each ray, in the street frame; rays without one have it marked in `distance` and `face` only."""
 
     distance: Float[np.ndarray, "rays"]
     """Metres; infinity for nothing."""
@@ -47,7 +47,7 @@ class _Mover:
     scene: EmbreeScene
     first_face: int
     radius: float
-    """Of the ball around the box's centre that holds the mesh, metres."""
+    """Radius of the ball around the box's centre that contains the mesh, metres."""
 
 
 class Stage:
@@ -65,17 +65,17 @@ class Stage:
         counts = [len(mesh) for mesh, _, _ in pieces]
         self.color, self.material = joined.color.astype(np.float32), joined.material
         self.owner = np.repeat([owner for _, _, owner in pieces], counts)
-        """Of each face."""
+        """Actor of each face; NOBODY for the ground and props."""
         shade = np.repeat([(number * 0.618) % 1.0 for number in range(len(pieces))], counts)
         self.shade = shade.astype(np.float32)
         """A number in [0, 1) for each piece, to texture equal things differently."""
         self.local = joined.triangles.astype(np.float32)
-        """Corners of each face in the frame of its piece: where textures live."""
+        """Corners of each face in the frame of its piece, in which textures are defined."""
         first = np.concatenate([[0], np.cumsum(counts)])[-1 - len(moving) :]
         placed = [_placed(mesh.triangles, matrix) for mesh, matrix, _ in pieces[: len(pieces) - len(moving)]]
         turned = [mesh.normals @ matrix[:3, :3].T for mesh, matrix, _ in pieces]
         self.normal = np.concatenate(turned).astype(np.float32)
-        """Of each face; of moving actors in their box frame."""
+        """Normal of each face; those of moving actors are in their box frame."""
         self.standing = _embree(np.concatenate(placed))
         self._movers = [
             _Mover(
@@ -136,7 +136,7 @@ class Moment:
         return met
 
     def _towards(self, origin: Float[np.ndarray, "3"], directions: Rays) -> Bool[np.ndarray, "movers rays"]:
-        """Which rays can meet the ball around each mover."""
+        """Mask of the rays that can hit the ball around each mover."""
         offset = self._centers - origin
         reach = np.maximum(np.linalg.norm(offset, axis=1), 1e-6)
         opening = np.sqrt(np.clip(1 - (self._radii / reach) ** 2, 0, 1))
@@ -161,7 +161,7 @@ def _repeat(vector: Float[np.ndarray, "3"], count: int) -> Rays:
 
 
 def _occluded(scene: EmbreeScene, origins: Rays, direction: Float[np.ndarray, "3"]) -> Bool[np.ndarray, "rays"]:
-    """Which of parallel rays meet anything."""
+    """Mask of the parallel rays that hit anything."""
     return scene.run(origins.astype(np.float32), _repeat(direction, len(origins)), query="OCCLUDED") == 0
 
 

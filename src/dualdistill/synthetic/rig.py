@@ -1,4 +1,4 @@
-"""The car's sensors: where they sit, when they fire, what they look at.
+"""The car's sensors: poses, firing times and fields of view.
 
 A rig like nuScenes': six cameras around the roof, one spinning LiDAR on it. Poses are float64 4x4 matrices in
 NumPy, named `target_from_source`.
@@ -27,7 +27,7 @@ _CAMERA_MOUNTS = {
 width, seconds between the camera's exposure and the LiDAR revolution it belongs to."""
 _LIDAR_MOUNT = (0.94, 0.0, 1.84)
 _EGO_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
-"""Axes of a camera that looks straight ahead: z forward, x right, y down."""
+"""Axes of a camera that points straight ahead: z forward, x right, y down."""
 
 
 def pose(translation: tuple[float, float, float], *, yaw: float, pitch: float = 0.0, roll: float = 0.0) -> Matrix:
@@ -47,22 +47,6 @@ def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> Float[np.ndar
             [-sp, cp * sr, cp * cr],
         ]
     )
-
-
-def quaternion(matrix: Float[np.ndarray, "3 3"]) -> list[float]:
-    """(w, x, y, z) of a rotation, w >= 0."""
-    # Eigenvector of the largest eigenvalue of this symmetric matrix: no cases, no loss near 180°.
-    m = matrix
-    k = np.array(
-        [
-            [m[0, 0] + m[1, 1] + m[2, 2], m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]],
-            [0.0, m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[2, 0] + m[0, 2]],
-            [0.0, 0.0, m[1, 1] - m[0, 0] - m[2, 2], m[2, 1] + m[1, 2]],
-            [0.0, 0.0, 0.0, m[2, 2] - m[0, 0] - m[1, 1]],
-        ]
-    )
-    q = np.linalg.eigh(np.triu(k).T + np.triu(k, 1))[1][:, -1]
-    return [float(value) for value in (q if q[0] >= 0 else -q)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +81,7 @@ class Lidar:
 @dataclass(frozen=True, kw_only=True)
 class Rig:
     cameras: tuple[Camera, ...]
-    """In the order of `CAMERAS`."""
+    """The cameras in the order of `CAMERAS`."""
     lidar: Lidar
 
 

@@ -1,7 +1,7 @@
 """Meshes of barriers, cones and what lies about.
 
 Frame of a shape: x forward, y left, z up, ground at z = 0. Proportions only: it is stretched to the exact
-size of its box afterwards (`Mesh.fitted`). Every function draws one look for an object of (length, width,
+size of its box afterwards (`Mesh.fitted`). Every function draws one shape for an object of (length, width,
 height), which moves (or is ridden) or does not.
 """
 
@@ -90,7 +90,7 @@ def traffic_cone(rng: np.random.Generator, size: Vector, moves: bool) -> Mesh:
 
 
 def debris(rng: np.random.Generator, size: Vector, moves: bool) -> Mesh:
-    """A rubbish bag or a box somebody lost."""
+    """A rubbish bag or a lost box."""
     length, width, height = size
     if rng.random() < 0.5:
         return blob(

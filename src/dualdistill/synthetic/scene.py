@@ -1,4 +1,4 @@
-"""Plays a planned scene: every sensor fires, files are written, and what the tables must say is kept."""
+"""Recording of a planned scene: the sensor files, and the facts for the tables."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ ANNOTATED_RANGE = 55.0
 """Metres from the ego car to the centre of an annotated box."""
 FIRST_TIMESTAMP_US = 1_600_000_000_000_000
 SCENE_SPACING_US = 600_000_000
-"""From the start of one scene to that of the next."""
+"""Time between the starts of two consecutive scenes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +46,9 @@ class Mask:
     """File name of the image, relative to the root."""
     filename: str
     actors: tuple[int, ...]
-    """Pixel value k is `actors[k - 1]`; 0 is nobody."""
+    """Actors of the pixel values: k is `actors[k - 1]`; 0 is background."""
     pixels: tuple[int, ...]
-    """How many each of them has."""
+    """Number of pixels of each actor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneRecord:
-    """What the tables need to know of a scene."""
+    """The facts of a scene for the tables."""
 
     name: str
     log: str
@@ -73,12 +73,12 @@ class SceneRecord:
     rig: Rig
     actors: tuple[Actor, ...]
     timestamps_us: tuple[int, ...]
-    """Of the key frames."""
+    """Timestamps of the key frames, microseconds."""
     recordings: tuple[Recording, ...]
-    """By channel, in time order."""
+    """Recordings by channel, in time order."""
     masks: tuple[Mask, ...]
     observations: tuple[Observation, ...]
-    """By actor, in time order."""
+    """Observations by actor, in time order."""
 
 
 def play_scene(config: SyntheticConfig, split: str, index: int, name: str, root: Path) -> SceneRecord:
@@ -171,19 +171,19 @@ class _Player:
 
     def _mask(self, recording: Recording, owners: np.ndarray) -> None:
         actors, positions, counts = np.unique(owners, return_inverse=True, return_counts=True)
-        nobody = int(actors[0] < 0)
-        if len(actors) - nobody > 255:
-            raise ValueError(f"a mask holds 255 instances, {recording.filename} has {len(actors) - nobody}")
-        codes = (positions.reshape(owners.shape) + 1 - nobody).astype(np.uint8)
+        background = int(actors[0] < 0)
+        if len(actors) - background > 255:
+            raise ValueError(f"a mask holds 255 instances, {recording.filename} has {len(actors) - background}")
+        codes = (positions.reshape(owners.shape) + 1 - background).astype(np.uint8)
         filename = f"masks/{recording.channel}/{Path(recording.filename).stem}.png"
         Image.fromarray(codes).save(self._root / filename)
-        self._seen[recording.key_frame, actors[nobody:]] = True
+        self._seen[recording.key_frame, actors[background:]] = True
         self._masks.append(
             Mask(
                 image=recording.filename,
                 filename=filename,
-                actors=tuple(actors[nobody:].tolist()),
-                pixels=tuple(counts[nobody:].tolist()),
+                actors=tuple(actors[background:].tolist()),
+                pixels=tuple(counts[background:].tolist()),
             )
         )
 
@@ -212,7 +212,7 @@ class _Player:
         return observations
 
     def _eye(self, time: float) -> Float[np.ndarray, "3"]:
-        """Between the cameras: where visibility is judged from."""
+        """Point between the cameras, from which visibility is determined."""
         middle = np.mean([camera.ego_from_camera[:, 3] for camera in self._rig.cameras], axis=0)
         return (self._plan.street_from_ego(time) @ middle)[:3]
 
@@ -220,7 +220,7 @@ class _Player:
 def count_inside(
     points: Float[np.ndarray, "points 3"], frame_from_box: Matrix, size: tuple[float, float, float]
 ) -> int:
-    """How many points lie in a box (border included), points in the frame that `frame_from_box` leads to."""
+    """Number of points in a box (with its border); the points are in the target frame of `frame_from_box`."""
     offsets = points - frame_from_box[:3, 3]
     # Most points are far away: only those near the centre are worth turning into the box frame.
     near = np.abs(offsets[:, 0]) <= np.linalg.norm(size) / 2

@@ -13,7 +13,7 @@ PIXELS_PER_METRE = 8
 TERRAIN, ASPHALT, PATCH, WHITE, YELLOW, PAVEMENT, KERB, PLAZA = range(8)
 """Codes of the ground picture."""
 GROUND_REFLECTIVITY = np.array([0.3, 0.13, 0.1, 0.6, 0.5, 0.25, 0.3, 0.25])
-"""For the LiDAR, by code."""
+"""Reflectivity for the LiDAR, by ground code."""
 
 
 class Curve:
@@ -68,7 +68,7 @@ class Street:
 
     main: Curve
     lanes: int
-    """In each direction."""
+    """Number of lanes in each direction."""
     lane_width: float
     parking: float
     """Width of the parking strip on either side, 0 where there is none."""
@@ -81,7 +81,7 @@ class Street:
 
     @property
     def half(self) -> float:
-        """From the middle line to the kerb."""
+        """Distance from the middle line to the kerb, metres."""
         return self.lanes * self.lane_width + self.parking
 
     @property

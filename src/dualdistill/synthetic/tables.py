@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dualdistill.data.tables import (
     Attribute,
     CalibratedSensor,
@@ -22,9 +24,10 @@ from dualdistill.data.tables import (
     Visibility,
 )
 from dualdistill.data.write_tables import TableWriter, links
+from dualdistill.geometry.transforms import quaternion_from_rotation
 from dualdistill.structures import CAMERAS
 from dualdistill.synthetic.catalogue import attribute
-from dualdistill.synthetic.rig import Matrix, quaternion
+from dualdistill.synthetic.rig import Matrix
 from dualdistill.synthetic.scene import Observation, Recording, SceneRecord
 
 VERSION = "v1.0-trainval"
@@ -241,4 +244,5 @@ class _Tables:
 
 
 def _pose(matrix: Matrix) -> Row:
-    return {"translation": matrix[:3, 3].tolist(), "rotation": quaternion(matrix[:3, :3])}
+    rotation = quaternion_from_rotation(torch.from_numpy(matrix[:3, :3]))
+    return {"translation": matrix[:3, 3].tolist(), "rotation": rotation.tolist()}

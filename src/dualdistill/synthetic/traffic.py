@@ -1,4 +1,4 @@
-"""Who drives, parks, walks and works in a street: draws the annotated objects of a scene."""
+"""The annotated objects of a scene: traffic, parked vehicles, pedestrians and road works."""
 
 import numpy as np
 

@@ -40,7 +40,7 @@ def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, pro
     [{value, instance_token, category, pixels}]}. Value 0 is no instance; the token is empty for one never
     annotated.
 
-    `synthetic.json`, written last, says what the root was made from; a root that already holds `config` is
+    `synthetic.json`, written last, describes the origin of the root; a root that already holds `config` is
     left as it is, an unfinished one is redone. Equal configs give equal bytes, however many `workers`
     (processes). A world of more scenes than nuScenes has names its splits in a `splits.json` of its own.
 

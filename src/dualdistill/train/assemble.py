@@ -13,9 +13,9 @@ from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.distill.label_encoder import LabelDetector, LabelEncoder
-from dualdistill.distill.labeldistill import LabelDistillConfig
 from dualdistill.distill.shapes import BevShapes
-from dualdistill.experiment.experiment import Experiment, from_plain
+from dualdistill.experiment.experiment import Experiment
+from dualdistill.experiment.plain import from_plain
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.center_head import init_task_heads
 from dualdistill.models.centerpoint import CenterPoint
@@ -93,28 +93,28 @@ def assemble(
     assert isinstance(student, BevDepth)
     if pretrained:
         student.load_pretrained()
-    config = experiment.distiller
-    if config is None:
+    if experiment.teacher is None:
         return Training(student)
     frozen = load_teacher(experiment, teacher)
-    encoder = load_label_encoder(experiment, label_encoder, frozen) if experiment.label_encoder else None
     if experiment.init_head_from_teacher:
         init_task_heads(student.head, frozen.head)
-    parts: dict[str, Any] = {
-        "teacher": shapes_of(frozen),
-        "student": shapes_of(student, experiment.data),
-        "judge": frozen.judge(),
-    }
-    if isinstance(config, LabelDistillConfig):
-        parts["label_encoder"] = encoder
-    distiller = config.build(**parts)
-    training = experiment.training
+    distiller, config = experiment.distiller, experiment.training
+    if distiller is None:
+        return Training(student)
+    requires = distiller.requires
+    encoder = load_label_encoder(experiment, label_encoder, frozen) if requires.label_encoder else None
+    built = distiller.build(
+        teacher=shapes_of(frozen),
+        student=shapes_of(student, experiment.data),
+        criterion=frozen.criterion() if requires.criterion else None,
+        label_encoder=encoder,
+    )
     return Training(
         student,
-        teacher=source(frozen) if source is not None else LiveTeacher(frozen, training.teacher_precision),
-        distiller=distiller,
-        distiller_weights={name: training.distill_weight * weight for name, weight in config.weights.items()},
-        gradient_share=training.gradient_share,
+        teacher=source(frozen) if source is not None else LiveTeacher(frozen, config.teacher_precision),
+        distiller=built,
+        distiller_weights={name: config.distill_weight * weight for name, weight in distiller.weights.items()},
+        gradient_share=config.gradient_share,
     )
 
 

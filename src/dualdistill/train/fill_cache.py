@@ -16,7 +16,8 @@ from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import Experiment, to_plain
+from dualdistill.experiment.experiment import Experiment
+from dualdistill.experiment.plain import to_plain
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.report.progress import progress
 from dualdistill.structures import BevOutput
@@ -24,11 +25,11 @@ from dualdistill.train.teacher_cache import Flip, TeacherCache, size_text
 from dualdistill.train.teacher_source import CachedTeacher, LiveTeacher
 
 _BATCH = 4
-"""Samples the teacher sees at once while a cache is filled."""
+"""Samples of a forward pass while a cache is filled."""
 
 
 def refuse_uncacheable(experiment: Experiment) -> None:
-    """Raises UserError, with the settings to change, where the teacher's answer to a sample is not one of a few."""
+    """Raises UserError, with the settings to change, where the teacher's output for a sample is not one of a few."""
     data, ranges = experiment.data, experiment.data.bev_augmentation
     if experiment.distiller is None:
         raise UserError("--teacher-cache has no effect: this recipe does not distil.")
@@ -43,10 +44,10 @@ def refuse_uncacheable(experiment: Experiment) -> None:
         sets.append("data.random_sweeps=false")
     if sets:
         raise UserError(
-            "This recipe shows its teacher another scene each epoch (rotated, scaled, moved, or of other sweeps): "
+            "This recipe's teacher gets another scene each epoch (rotated, scaled, moved, or of other sweeps): "
             "there is nothing to cache. Train without --teacher-cache, or change the recipe (and its result) with\n  "
             + " ".join(f"--set {each}" for each in sets)
-            + "\nFlips may stay: each has its own answer in the cache."
+            + "\nFlips may stay: each has its own file in the cache."
         )
 
 
@@ -79,7 +80,7 @@ def open_cache(
     tokens = [index.sample_token[int(position)] for position in positions]
     flips = flips_drawn(experiment.data.bev_augmentation)
     datasets = {
-        flip: NuscenesDataset(index, _teachers_view(experiment.data, flip), positions, training=True, seed=0)
+        flip: NuscenesDataset(index, _teacher_data(experiment.data, flip), positions, training=True, seed=0)
         for flip in flips
     }
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -89,7 +90,7 @@ def open_cache(
         root,
         _identity(experiment, index, teacher_sha256),
         example,
-        maps_read(experiment, example),
+        cached_maps(experiment, example),
         experiment.training.cache_precision,
     )
     each = cache.bytes_of_one(example)
@@ -119,8 +120,8 @@ def open_cache(
 def still_missing(
     cache: TeacherCache, tokens: list[str], flip: Flip, items: list[int]
 ) -> Iterator[list[tuple[int, int]]]:
-    """Batches of `items` that nobody has made when their turn comes: trainings that start side by side share the work,
-    each beginning elsewhere."""
+    """Batches of `items` that are still missing when their turn comes: trainings that start side by side share the
+    work, each beginning elsewhere."""
     first = random.SystemRandom().randrange(len(items))
     items = items[first:] + items[:first]
     for start in range(0, len(items), _BATCH):
@@ -128,15 +129,15 @@ def still_missing(
             yield batch
 
 
-def _teachers_view(data: DataConfig, flip: Flip) -> DataConfig:
-    """Samples as the teacher sees them under one flip."""
+def _teacher_data(data: DataConfig, flip: Flip) -> DataConfig:
+    """Data of the teacher's input under one flip."""
     fixed = BevAugmentation(rotation=(0.0, 0.0), scale=(1.0, 1.0), flip_x=float(flip[0]), flip_y=float(flip[1]))
     blind = replace(data, cameras=False, depth=False, depth_instance=False, instances=None)
     return replace(blind, class_balanced=False, bev_augmentation=fixed)
 
 
 def _identity(experiment: Experiment, index: NuscenesIndex, teacher_sha256: str) -> dict[str, Any]:
-    """Everything the teacher's answers depend on."""
+    """Everything the teacher's output depends on."""
     data = to_plain(experiment)["data"]
     return {
         "teacher": teacher_sha256,
@@ -146,12 +147,13 @@ def _identity(experiment: Experiment, index: NuscenesIndex, teacher_sha256: str)
     }
 
 
-def maps_read(experiment: Experiment, answer: BevOutput) -> tuple[str, ...]:
+def cached_maps(experiment: Experiment, output: BevOutput) -> tuple[str, ...]:
     """The maps of the teacher that a cache keeps.
 
     The coarse stages and the neck always, so that most distillers share one cache; the canvas and the finest stage,
-    most of the bytes, only where the distiller reads them.
+    most of the bytes, only where the distiller requires them.
     """
-    every = ("canvas", *(f"stage{number}" for number in range(len(answer.stages))), "neck")
-    read = getattr(experiment.distiller, "reads", every)
-    return tuple(name for name in every if name in (*every[2:], *read))
+    every = ("canvas", *(f"stage{number}" for number in range(len(output.stages))), "neck")
+    assert experiment.distiller is not None
+    required = experiment.distiller.requires.teacher_maps
+    return every if required is None else tuple(name for name in every if name in (*every[2:], *required))

@@ -13,7 +13,7 @@ from dualdistill.ops.processes import mean_count
 EVERY = 5
 """Batches from one measurement to the next: each costs two backward passes through the BEV encoder."""
 DECAY = 0.95
-"""Of the running means, a batch."""
+"""Decay of the running means over a batch."""
 
 
 class GradientBound(nn.Module):

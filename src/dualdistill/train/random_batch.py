@@ -1,4 +1,4 @@
-"""A batch of the shapes an experiment's networks take, of random content: for costs, which content hardly changes."""
+"""Random batches in the shapes an experiment's networks take: for costs, which content hardly changes, and tests."""
 
 import math
 
@@ -9,7 +9,7 @@ from dualdistill.data.config import DataConfig
 from dualdistill.structures import CLASSES, Batch, Boxes, Cameras, InstanceMap, Points, SampleMeta
 
 POINTS = 25_000
-"""In range, of one sweep of a 32-beam LiDAR."""
+"""Points in range of one sweep of a 32-beam LiDAR."""
 
 
 def random_batch(
@@ -18,7 +18,7 @@ def random_batch(
     """`samples` samples with `boxes` objects each.
 
     Args:
-        points: Of a sample; as many as the sweeps of this configuration hold, if not given.
+        points: LiDAR points of a sample; as many as the sweeps of this configuration hold, if not given.
         cameras: Evenly about the car.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -44,22 +44,22 @@ def random_batch(
     return Batch(
         boxes=tuple(scene() for _ in range(samples)),
         augmented_from_bev=torch.eye(4).expand(samples, 4, 4),
-        meta=tuple(_nobody(number) for number in range(samples)),
+        meta=tuple(_meta(number) for number in range(samples)),
         cameras=_rig(data, samples, cameras, generator) if data.cameras else None,
         points=_cloud(data, samples, points, generator) if data.points else None,
         depth=depth if data.cameras and data.depth else None,
         depth_instance=torch.full(depth.shape, -1) if data.depth_instance else None,
-        instances=_seen(depth.shape, generator) if data.instances is not None else None,
+        instances=_instances(depth.shape, generator) if data.instances is not None else None,
     )
 
 
-def _seen(shape: torch.Size, generator: torch.Generator) -> InstanceMap:
+def _instances(shape: torch.Size, generator: torch.Generator) -> InstanceMap:
     """Every cell an object, all numbered alike."""
     klass = torch.randint(0, len(CLASSES), shape, generator=generator)
     return InstanceMap(klass=klass, instance=torch.zeros_like(klass))
 
 
-def _nobody(number: int) -> SampleMeta:
+def _meta(number: int) -> SampleMeta:
     nowhere = torch.eye(4, dtype=torch.float64)
     return SampleMeta(token=f"{number:032x}", timestamp_us=0, global_from_bev=nowhere, ego_from_bev=nowhere)
 

@@ -1,9 +1,13 @@
-"""A run on disk: what it was, how it went, what came out (design: docs/runs.md)."""
+"""A run on disk: what it was, how it went, what came out (layout: docs/runs.md)."""
 
+import fcntl
 import json
+import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -26,11 +30,15 @@ class RunFolder:
     def create(cls, out: Path, recipe: str, seed: int) -> "RunFolder":
         """A new folder `out/<recipe>/<date-time>-seed<k>`; a second one in the same second gets a suffix."""
         base = out / recipe / f"{datetime.now():%Y-%m-%d_%H-%M-%S}-seed{seed}"
+        base.parent.mkdir(parents=True, exist_ok=True)
         path, count = base, 2
-        while path.exists():
-            path, count = base.with_name(f"{base.name}-{count}"), count + 1
-        path.mkdir(parents=True)
-        return cls(path)
+        while True:
+            try:
+                path.mkdir()  # fails where another process was faster
+            except FileExistsError:
+                path, count = base.with_name(f"{base.name}-{count}"), count + 1
+            else:
+                return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -64,11 +72,52 @@ class RunFolder:
         Raises:
             UserError: if the run has no such checkpoint.
         """
-        folder = self.checkpoints / name
+        folder = self.pointed(name) or self.checkpoints / name
         if not folder.is_dir():
-            known = sorted(p.name for p in self.checkpoints.glob("*")) if self.checkpoints.is_dir() else []
+            known = [path.name for path in reversed(self.all_checkpoints())]
+            known += [pointer for pointer in ("last", "best") if self.pointed(pointer)]
             raise UserError(f"{self.path} has no checkpoint {name!r}; it has: {', '.join(known) or 'none yet'}.")
         return folder.resolve()
+
+    def all_checkpoints(self) -> list[Path]:
+        """Folders of all checkpoints, the newest first."""
+        return sorted(self.checkpoints.glob("step_*"), key=step_of, reverse=True)
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint; None where there is none yet."""
+        return next(iter(self.all_checkpoints()), None)
+
+    def point(self, name: str, checkpoint: str) -> None:
+        """Let "last" or "best" name a checkpoint: a text file, replaced at once."""
+        write_atomically(self.checkpoints / name, checkpoint + "\n")
+
+    def pointed(self, name: str) -> Path | None:
+        """The checkpoint that "last" or "best" names; None where the file or the checkpoint is missing."""
+        file = self.checkpoints / name
+        folder = self.checkpoints / Path(file.read_text().strip()).name if file.is_file() else None
+        return folder if folder is not None and folder.is_dir() else None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Context in which no other process trains this run.
+
+        Raises:
+            UserError: if one does.
+        """
+        with (self.path / ".lock").open("a+") as file:
+            try:
+                # A lock of this process alone: loader processes that outlive a killed one do not hold it.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise UserError(
+                    f"{self.path} is being trained by another process ({holder}): wait or stop it."
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            yield
 
     def evaluation(self, checkpoint: str) -> Path:
         return self.path / "evaluation" / checkpoint
@@ -80,25 +129,31 @@ class RunFolder:
         with (self.path / "log.txt").open("a") as file:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}\n")
 
-    def link(self, name: str, target: str) -> None:
-        """Point `checkpoints/<name>` at a sibling, replacing the link at once."""
-        temporary = self.checkpoints / f".{name}.new"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(target)
-        temporary.replace(self.checkpoints / name)
+
+def step_name(step: int) -> str:
+    """Name of the checkpoint folder of a step."""
+    return f"step_{step:06d}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """Number of steps done at a checkpoint folder such as `step_000400`."""
+    return int(checkpoint.resolve().name.removeprefix("step_"))
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old one or the new one, never a half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text)
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 
 def environment() -> dict[str, Any]:
     """Versions and machine, so that a number can be traced to what made it."""
-    packages = ("torch", "torchvision", "timm", "pytorch-lightning", "numpy", "safetensors")
+    packages = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "safetensors")
     return {
         "dualdistill": dualdistill.__version__,
         "commit": _commit(),

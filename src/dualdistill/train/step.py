@@ -22,13 +22,6 @@ class Detector(Protocol):
     def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]: ...
 
 
-@runtime_checkable
-class Distiller(Protocol):
-    """Teacher output, student output and targets in; named, unweighted losses out."""
-
-    def __call__(self, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses: ...
-
-
 class Training(nn.Module):
     """A detector that learns, alone or from a teacher: one module, so that distributed training wraps one thing.
 

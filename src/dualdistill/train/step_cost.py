@@ -1,4 +1,4 @@
-"""What one training step of an experiment takes, counted without spending it.
+"""Arithmetic and memory of one training step, counted without taking it.
 
 The step really runs, forward and backward, on a random batch of one sample, but convolutions and matrix products
 return zeros of the right shape at once: their arithmetic is counted, what autograd keeps of them is weighed, and
@@ -29,17 +29,17 @@ _ADAM = 4 * 4
 
 @dataclass(frozen=True, kw_only=True)
 class StepCost:
-    """Of one sample in one training step, optimiser apart."""
+    """Cost of one sample in one training step, without the optimiser."""
 
     flops_forward: int
-    """Of convolutions and matrix products, a multiplication and an addition being two; teacher included."""
+    """Operations of convolutions and matrix products, a multiplication and an addition being two; teacher included."""
     flops_backward: int
     activation_bytes: int
-    """What autograd keeps from forward to backward."""
+    """Memory that autograd keeps from forward to backward."""
     parameters: dict[str, int]
-    """Of the learner, the distiller, and the frozen teacher and label encoder, as far as there are any."""
+    """Number by role: the trained network, "distiller", and the frozen "teacher" and "label_encoder"."""
     parameter_bytes: int
-    """Of all of them, with gradients and AdamW's state."""
+    """Memory of all of them, with gradients and AdamW's state."""
     teacher_output: BevOutput | None
     """Zeros in the shapes of the teacher's output for a sample; None without a teacher."""
 
@@ -52,9 +52,9 @@ class DummyStep:
     """An experiment's training, freshly initialised, and a random batch for it.
 
     Args:
-        samples: Of the batch.
-        cameras: Of a sample.
-        points: Of a sample; as many as the sweeps of the experiment hold, if not given.
+        samples: Size of the batch.
+        cameras: Cameras of a sample.
+        points: LiDAR points of a sample; as many as the sweeps of the experiment hold, if not given.
     """
 
     def __init__(self, experiment: Experiment, samples: int = 1, *, cameras: int = 6, points: int | None = None):
@@ -143,7 +143,7 @@ class _Weightless(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.flops = 0
-        """Of deformable convolutions, which PyTorch's counter does not know."""
+        """Operations of deformable convolutions, which PyTorch's counter leaves out."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

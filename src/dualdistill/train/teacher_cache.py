@@ -1,9 +1,9 @@
-"""What a frozen teacher says of every training sample, on disk: taught steps then cost little more than untaught ones.
+"""Outputs of a frozen teacher on disk: a distilled step then costs little more than one of the student alone.
 
-One safetensors file per sample and flip of the BEV frame. Features are kept in the precision the recipe says, heat
-maps and box codes in float32, so that pseudo boxes are those of the live teacher. Nothing is re-augmented: a
-convolutional teacher does not turn its answer as its question is turned, so each flip has an answer of its own, and
-what varies continuously or is drawn anew each epoch (rotation, scale, translation, sweeps) cannot be cached at all.
+One safetensors file per sample and flip of the BEV frame. Features are kept in the precision of the recipe, heat maps
+and box codes in float32, so that pseudo boxes are those of the live teacher. Convolutional features are not
+rotation-equivariant, so cached features cannot be re-augmented: each flip has a file of its own, and what varies
+continuously or is drawn anew each epoch (rotation, scale, translation, sweeps) cannot be cached at all.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from dualdistill.errors import UserError
 from dualdistill.structures import Batch, BevOutput, HeadOutput
 
 LAYOUT = 1
-"""Of the files; a change makes every cache be filled anew."""
+"""Version of the files; a change makes every cache be filled anew."""
 
 CachePrecision = Literal["fp32", "fp16", "bf16"]
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -41,31 +41,30 @@ _SPARE = 1.02
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherCache:
-    """A folder of answers of one teacher to one data configuration. `read` stands in for its forward pass."""
+    """A folder with the outputs of one teacher for one data configuration. `read` stands in for its forward pass."""
 
     folder: Path
     extent: tuple[float, float, float, float]
     maps: tuple[str, ...]
-    """What is kept of `BevOutput`: "canvas", "stage0" and so on, "neck". The others are NaN when read back, so that
-    nobody mistakes them for an answer."""
+    """Maps of `BevOutput` that are kept: "canvas", "stage0", ..., "neck". The others are NaN when read back."""
     precision: CachePrecision = "bf16"
 
     @classmethod
     def under(
-        cls, root: Path, identity: dict[str, Any], answer: BevOutput, maps: tuple[str, ...], precision: CachePrecision
+        cls, root: Path, identity: dict[str, Any], output: BevOutput, maps: tuple[str, ...], precision: CachePrecision
     ) -> "TeacherCache":
         """The cache of `identity` (plain JSON: teacher's weights, data) below `root`; caches of others may lie there.
 
         Args:
-            answer: Of the live teacher, to any sample.
+            output: The live teacher's, for any sample.
         """
         facts = {"layout": LAYOUT, "maps": sorted(maps), "precision": precision, **identity}
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
-        return cls(folder=root / key, extent=answer.extent, maps=maps, precision=precision)
+        return cls(folder=root / key, extent=output.extent, maps=maps, precision=precision)
 
-    def bytes_of_one(self, answer: BevOutput) -> int:
+    def bytes_of_one(self, output: BevOutput) -> int:
         """Disk space of one sample and flip."""
-        kept = [tensor[0] for tensor in self._parts(answer).values()]
+        kept = [tensor[0] for tensor in self._parts(output).values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
     def require_room(self, count: int, each: int) -> None:
@@ -85,9 +84,9 @@ class TeacherCache:
     def holds(self, token: str, flip: Flip) -> bool:
         return self.path(token, flip).is_file()
 
-    def write(self, batch: Batch, answer: BevOutput) -> None:
-        """Keep the answers to the samples of a batch; a file is there completely or not at all."""
-        parts = self._parts(answer)
+    def write(self, batch: Batch, output: BevOutput) -> None:
+        """Keep the outputs for the samples of a batch; files are written whole and renamed."""
+        parts = self._parts(output)
         for number, (meta, flip) in enumerate(zip(batch.meta, flips_of(batch), strict=True)):
             path = self.path(meta.token, flip)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +97,7 @@ class TeacherCache:
             draft.replace(path)
 
     def read(self, batch: Batch, head: Callable[[Tensor], HeadOutput]) -> BevOutput:
-        """The answers to a batch; kept maps are in channels-last layout and in the cache's precision.
+        """The outputs for a batch; kept maps are in channels-last layout and in the cache's precision.
 
         Args:
             head: The teacher's own, for distillers that apply it to other maps.
@@ -128,15 +127,15 @@ class TeacherCache:
             head=head,
         )
 
-    def _parts(self, answer: BevOutput) -> dict[str, Tensor]:
-        """What is written of an answer, each with its batch axis first; maps with channels last."""
-        every = {"canvas": answer.canvas, "neck": answer.neck}
-        every |= {f"stage{number}": stage for number, stage in enumerate(answer.stages)}
+    def _parts(self, output: BevOutput) -> dict[str, Tensor]:
+        """The tensors of an output that are written, each with its batch axis first; maps with channels last."""
+        every = {"canvas": output.canvas, "neck": output.neck}
+        every |= {f"stage{number}": stage for number, stage in enumerate(output.stages)}
         parts = {name: every[name].permute(0, 2, 3, 1).to(_DTYPES[self.precision]) for name in self.maps}
         for name in every.keys() - {*self.maps}:
-            parts[f"{_SHAPE}{name}"] = torch.tensor(every[name].shape[1:]).expand(len(answer.neck), 3)
-        parts["heatmap"] = answer.predictions.heatmap.float()
-        parts["regression"] = answer.predictions.regression.float()
+            parts[f"{_SHAPE}{name}"] = torch.tensor(every[name].shape[1:]).expand(len(output.neck), 3)
+        parts["heatmap"] = output.predictions.heatmap.float()
+        parts["regression"] = output.predictions.regression.float()
         return parts
 
     def _read(self, path: Path) -> dict[str, Tensor]:
@@ -151,7 +150,7 @@ class TeacherCache:
 
 
 def flips_of(batch: Batch) -> list[Flip]:
-    """How the BEV frame of each sample is mirrored.
+    """Flips of the BEV frame of each sample.
 
     Raises:
         ValueError: for a BEV augmentation that is more than flips.

@@ -1,4 +1,4 @@
-"""Trained weights that others learn from, teachers and label encoders: found, told apart, found again."""
+"""Trained teachers and label encoders on disk: found by recipe or path, checked, found again."""
 
 import json
 from dataclasses import dataclass, fields
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import Experiment, Role, differences, from_plain, to_plain
+from dualdistill.experiment.experiment import Experiment, Role
+from dualdistill.experiment.plain import differences, from_plain, to_plain
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.checkpoints import fingerprint, read_facts
 from dualdistill.train.run_folder import RunFolder
@@ -82,18 +83,18 @@ def find_label_encoder(
     """
     recipe = experiment.label_encoder_recipe
     assert recipe is not None
-    language = fingerprint(teacher.path)
+    head = fingerprint(teacher.path)
     if given is not None:
         weights = _named(given, "label_encoder", "--label-encoder")
-        if weights.facts["teacher"]["sha256"] != language:
+        if weights.facts["teacher"]["sha256"] != head:
             raise UserError(
-                f"{weights.path} speaks to the head of {weights.facts['teacher']['path']}, the teacher here is "
+                f"{weights.path} was trained for the head of {weights.facts['teacher']['path']}, the teacher here is "
                 f"{teacher.path}: give that one with --teacher, or train a label encoder for this one with "
                 f"`dualdistill train {recipe} --data … --teacher {teacher.path}`."
             )
         return weights
     found = _finished(recipe, "label_encoder", out)
-    fitting = [weights for weights in found if weights.facts["teacher"]["sha256"] == language]
+    fitting = [weights for weights in found if weights.facts["teacher"]["sha256"] == head]
     if not fitting:
         others = " for this teacher (there are some for others)" if found else ""
         raise UserError(_train_one(recipe, out, "--label-encoder", f" --teacher {teacher.path}", others))
@@ -101,8 +102,8 @@ def find_label_encoder(
 
 
 def _refuse_another_network(experiment: Experiment, weights: TrainedWeights) -> None:
-    """What the weights were trained as must be what the recipe builds. Shapes do not tell all of it: neither the size
-    of pillars nor their empty rows."""
+    """Raises UserError where the weights are of another network than the recipe builds. Shapes do not show all of it:
+    neither the size of pillars nor their empty rows."""
     theirs, ours = (to_plain(e)["teacher"] for e in (from_plain(weights.facts["experiment"]), experiment))
     if (theirs["voxel"] is None) != (ours["voxel"] is None):
         kind, wanted = ("pillars", "voxels") if theirs["voxel"] is None else ("voxels", "pillars")
@@ -143,10 +144,11 @@ def _named(given: Path, role: Role, option: str) -> TrainedWeights:
 
 
 def _finished(recipe: str, role: Role, out: Path) -> list[TrainedWeights]:
-    """Of all finished runs of a recipe, the newest last."""
-    files = sorted(out.glob(f"{recipe}/*/checkpoints/last/{role}.safetensors"), key=lambda p: p.stat().st_mtime)
-    finished = [file.resolve() for file in files if (file.parents[2] / "finished.json").is_file()]
-    return [TrainedWeights(file, read_facts(file)) for file in finished]
+    """Weights of all finished runs of a recipe, the newest last."""
+    runs = [RunFolder(path.parent) for path in out.glob(f"{recipe}/*/finished.json")]
+    files = [folder / f"{role}.safetensors" for run in runs if (folder := run.pointed("last"))]
+    found = sorted((file for file in files if file.is_file()), key=lambda file: file.stat().st_mtime)
+    return [TrainedWeights(file.resolve(), read_facts(file)) for file in found]
 
 
 def _train_one(recipe: str, out: Path, option: str, more: str = "", which: str = "") -> str:

@@ -1,1 +1,1 @@
-
+"""Drawings of scenes, boxes and feature maps."""

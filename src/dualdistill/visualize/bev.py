@@ -1,7 +1,7 @@
-"""Drawings from above: LiDAR points, range rings, and boxes with their headings."""
+"""Bird's-eye-view drawings: LiDAR points, range rings, and boxes with their headings."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,13 +21,13 @@ from dualdistill.visualize.layers import BoxLayer
 from dualdistill.visualize.palette import LIGHT, Theme
 
 Forward = Literal["y", "x"]
-"""Axis of the BEV frame that points ahead, up in the picture: y in a LiDAR frame, x in an ego frame."""
+"""Axis of the BEV frame that points forwards, up in the picture: y in a LiDAR frame, x in an ego frame."""
 
 Extent = tuple[float, float, float, float]
 """x_min, y_min, x_max, y_max, metres."""
 
 EGO_LENGTH, EGO_WIDTH = 4.084, 1.73
-"""The car that carried the sensors (a Renault Zoe), metres."""
+"""Size of the nuScenes ego car (a Renault Zoe), metres."""
 
 
 def draw_bev(
@@ -39,12 +39,12 @@ def draw_bev(
     theme: Theme = LIGHT,
     forward: Forward = "y",
 ) -> Figure:
-    """One view from above with all layers on top of each other.
+    """One bird's-eye view with all layers on top of each other.
 
     Args:
-        points: x, y, z (metres) and whatever else, in the frame of the boxes; None draws none.
+        points: x, y, z (metres) and any further columns, in the frame of the boxes; None draws no points.
         layers: First at the bottom.
-        extent: What is shown.
+        extent: The drawn area.
     """
     return draw_bev_panels(points, {title: layers}, extent=extent, theme=theme, forward=forward, panel_inches=7.0)
 
@@ -58,7 +58,7 @@ def draw_bev_panels(
     forward: Forward = "y",
     panel_inches: float = 4.4,
 ) -> Figure:
-    """Views of one scene from above, side by side under their titles, for example one panel a detector."""
+    """Bird's-eye views of one scene side by side under their titles, for example one panel per detector."""
     if not panels:
         raise ValueError("a BEV drawing needs at least one panel")
     left, bottom, right, top = _picture_extent(extent, forward)
@@ -85,7 +85,7 @@ def draw_bev_panels(
 def draw_layer(
     axes: Axes, layer: BoxLayer, *, theme: Theme, forward: Forward = "y", width: float = 1.2, order: float = 3
 ) -> None:
-    """The outlines of a layer, with a tick from each centre through the front face."""
+    """Draw the outlines of a layer, with a tick from each centre through the front face."""
     boxes = layer.shown
     if not len(boxes):
         return
@@ -96,8 +96,7 @@ def draw_layer(
         width *= 0.6
         tints = rgba * [1, 1, 1, 0.3]
         axes.add_collection(PolyCollection(list(outlines), facecolors=tints, edgecolors="none", zorder=order))
-    dashes: Any = (0, (3, 1.6)) if layer.dashed else "solid"
-    axes.add_collection(LineCollection(list(closed), colors=rgba, linewidths=width, linestyles=dashes, zorder=order))
+    axes.add_collection(LineCollection(list(closed), colors=rgba, linewidths=width, zorder=order))
     axes.add_collection(LineCollection(list(ticks), colors=rgba, linewidths=width, zorder=order))
 
 
@@ -110,7 +109,7 @@ def heading_ticks(boxes: Boxes, forward: Forward = "y") -> Float[np.ndarray, "bo
 
 
 def _on_picture(xy: Float[Tensor, "*batch 2"], forward: Forward) -> Float[np.ndarray, "*batch 2"]:
-    """BEV coordinates turned so that ahead is up."""
+    """BEV coordinates rotated so that forwards is up."""
     xy = xy.detach().cpu()
     if forward == "x":
         xy = torch.stack([-xy[..., 1], xy[..., 0]], dim=-1)
@@ -147,7 +146,7 @@ def _prepare(axes: Axes, extent: Extent, forward: Forward, theme: Theme, title: 
 
 
 def _draw_points(axes: Axes, points: Tensor, extent: Extent, forward: Forward, theme: Theme, dot: float) -> None:
-    """Dots from `point_low` at the ground to `point_high` two metres above it."""
+    """Draw points, coloured from `point_low` on the ground to `point_high` two metres above it."""
     x_min, y_min, x_max, y_max = extent
     x, y = points[:, 0], points[:, 1]
     inside = points[(x >= x_min) & (x < x_max) & (y >= y_min) & (y < y_max), :3].detach().cpu()
@@ -162,23 +161,22 @@ def _draw_points(axes: Axes, points: Tensor, extent: Extent, forward: Forward, t
 
 
 def _draw_ego(axes: Axes, forward: Forward, theme: Theme) -> None:
-    """The ego car as an arrow head; the sensor is 0.94 m ahead of the rear axle, so about its middle."""
+    """Draw the ego car as an arrow head around its middle, where the LiDAR is (0.94 m in front of the rear axle)."""
     length, width = EGO_LENGTH / 2, EGO_WIDTH / 2
     shape = [(0, length), (width, -length), (0, -0.6 * length), (-width, -length)]
     axes.add_patch(Polygon(shape, closed=True, facecolor=theme.muted, edgecolor="none", zorder=2))
 
 
 _LEGEND_INCHES = 1.6
-"""Room for the longest name of a class."""
+"""Space for the longest class name."""
 
 
 def _draw_legend(figure: Figure, layers: Sequence[BoxLayer], entries: dict[str, str], theme: Theme) -> None:
-    dashed = {layer.name for layer in layers if layer.dashed}
     filled = {layer.name for layer in layers if layer.filled}
     handles = [
         Patch(facecolor=to_rgba(colour, 0.3), edgecolor=colour, label=name)
         if name in filled
-        else Line2D([], [], color=colour, linewidth=1.8, linestyle="--" if name in dashed else "-", label=name)
+        else Line2D([], [], color=colour, linewidth=1.8, label=name)
         for name, colour in entries.items()
     ]
     figure.legend(

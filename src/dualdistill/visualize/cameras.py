@@ -1,4 +1,4 @@
-"""Camera images with boxes in them: projection with edges cut at the near plane, and the six-image figure."""
+"""Camera images with boxes: projection with edges clipped at the near plane, and the figure of six images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,36 +19,36 @@ from dualdistill.visualize.layers import BoxLayer
 from dualdistill.visualize.palette import DARK
 
 NEAR = 0.2
-"""Depth of the near plane, metres: what lies closer to the camera, or behind it, is cut off."""
+"""Depth of the near plane, metres; everything closer to the camera or behind it is clipped."""
 
 EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
 """Pairs of corners, in the order of `geometry.boxes.corners`."""
 
 FRONT_FACE = (0, 1, 5, 4)
-"""Corners around the face the box heads to."""
+"""Corners around the front face of a box."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:
-    """How one camera sees the BEV frame of a drawing."""
+    """Projection from the BEV frame of a drawing to one camera image."""
 
     intrinsics: Float[Tensor, "3 3"]
-    """Of the original image, pixels."""
+    """Intrinsics of the original image, pixels."""
     augmented_from_image: Float[Tensor, "4 4"]
-    """(u, v, depth, 1) of the original image to the image that is drawn on."""
+    """Transform of (u, v, depth, 1) from the original image to the drawn one."""
     camera_from_bev: Float[Tensor, "4 4"]
 
     def project(self, points_camera: Float[Tensor, "points 3"]) -> Float[Tensor, "points 2"]:
-        """Pixels of points in front of the camera, in the image that is drawn on."""
+        """Pixels, in the drawn image, of points in front of the camera."""
         return transform(self.augmented_from_image, project(points_camera, self.intrinsics))[:, :2]
 
 
 def visible_edges(
     boxes: Boxes, view: View, near: float = NEAR
 ) -> tuple[Float[Tensor, "boxes 12 2 2"], Bool[Tensor, "boxes 12"]]:
-    """Both ends of every box edge, in pixels, and which edges have a part beyond the near plane.
+    """Both ends of every box edge, in pixels, and a mask of the edges with a part beyond the near plane.
 
-    An edge that crosses the near plane ends on it. Ends of edges that are not visible mean nothing.
+    An edge that crosses the near plane ends on it. The ends of invisible edges are undefined.
     """
     corners_camera = _corners_camera(boxes, view)
     ends = corners_camera[:, torch.tensor(EDGES)]  # boxes edge end 3
@@ -95,11 +95,11 @@ def draw_cameras(
 ) -> Figure:
     """The images of one sample, front row above back row, with the boxes of all layers, front faces tinted.
 
-    The tensors are one sample and frame of `structures.Cameras`; boxes are where `bev_from_camera` leads.
+    The tensors are one sample and frame of `structures.Cameras`; boxes are in the BEV frame of `bev_from_camera`.
 
     Args:
         layers: First at the bottom.
-        image_width: Of each image in the figure, pixels at 100 dpi; None is their own, within 420 to 640.
+        image_width: Width of each image in the figure, pixels at 100 dpi; None keeps their own, within 420 to 640.
     """
     count, _, height, width = images.shape
     if count != len(CAMERAS):
@@ -135,20 +135,18 @@ def draw_cameras(
 
 
 def draw_layer(axes: Axes, layer: BoxLayer, view: View, *, line_width: float = 0.8) -> None:
-    """The boxes of one layer on an image; lines are in points."""
+    """Draw the boxes of one layer on an image; `line_width` is in points."""
     boxes = layer.shown.to("cpu")
     if not len(boxes):
         return
     segments, visible = visible_edges(boxes, view)
     rgba = [to_rgba(c, a) for c, a in zip(layer.colours(DARK), layer.opacities(), strict=True)]
     owner = visible.nonzero()[:, 0].tolist()
-    style = (0, (3, 1.6)) if layer.dashed else "solid"
     axes.add_collection(
         LineCollection(
             list(segments[visible].numpy()),
             colors=[rgba[box] for box in owner],
             linewidths=line_width,
-            linestyles=style,
             capstyle="round",
         ),
         autolim=False,
@@ -179,7 +177,7 @@ def _label(axes: Axes, text: str) -> None:
 
 
 def _draw_legend(figure: Figure, layers: Sequence[BoxLayer]) -> None:
-    """Names in their colours along the lower edge."""
+    """Draw the names in their colours along the lower edge."""
     entries = dict(entry for layer in layers for entry in layer.legend(DARK))
     x = 12 / figure.bbox.width
     for name, colour in entries.items():

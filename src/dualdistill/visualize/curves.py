@@ -1,4 +1,4 @@
-"""Loss curves: how runs went, one small plot a quantity, all runs on top of each other."""
+"""Loss curves: one small plot per quantity, with all runs on top of each other."""
 
 import json
 import math
@@ -18,13 +18,13 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 from dualdistill.visualize.palette import LIGHT, Theme
 
 Record = Mapping[str, Any]
-"""One line of metrics.jsonl: "step" and what was measured there."""
+"""One line of metrics.jsonl: "step" and the quantities logged there."""
 
 Series = Float[np.ndarray, "points"]
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a metrics.jsonl, in order; a last line cut short by a crash is left out."""
+    """The records of a metrics.jsonl, in order; an incomplete last line (after a crash) is left out."""
     records = []
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
@@ -37,16 +37,16 @@ def read_records(path: Path) -> list[Record]:
 
 
 def series(records: Sequence[Record], name: str) -> tuple[Series, Series]:
-    """Steps and values of one quantity; a step told twice (after a resume) counts as told last."""
+    """Steps and values of one quantity; of a step logged twice (after a resume) the last value counts."""
     values = {record["step"]: record[name] for record in records if record.get(name) is not None}
     steps = sorted(values)
     return np.array(steps, dtype=float), np.array([values[step] for step in steps], dtype=float)
 
 
 def smoothed(steps: Series, values: Series, half_life: float) -> Series:
-    """Exponential moving average that forgets half in `half_life` steps, without bias towards the start.
+    """Exponential moving average with the given half-life in steps, without bias towards the start.
 
-    Uneven steps are weighed by their distance; values that are not finite are passed over.
+    Uneven steps are weighted by their distance; values that are not finite are skipped.
     """
     result = np.full_like(values, math.nan)
     total = weight = 0.0
@@ -63,7 +63,7 @@ def smoothed(steps: Series, values: Series, half_life: float) -> Series:
 
 
 def loss_names(runs: Mapping[str, Sequence[Record]]) -> list[str]:
-    """The total and every single loss any of the runs has recorded, in order of appearance."""
+    """Names of the total and of every loss that at least one run has logged, in order of appearance."""
     keys = dict.fromkeys(key for records in runs.values() for record in records for key in record)
     return [key for key in keys if key == "loss"] + [key for key in keys if key.startswith("loss/")]
 
@@ -74,20 +74,18 @@ def draw_curves(
     *,
     smoothing: float = 0.02,
     theme: Theme = LIGHT,
-    colours: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Small multiples: a plot for each quantity, a line for each run that has it, raw values faint behind.
+    """Small multiples: a plot for each quantity, a line for each run with it, raw values faint in the background.
 
     Args:
-        runs: Records by the name said in the legend.
+        runs: Records of each run, by its name in the legend.
         names: Quantities; None takes `loss_names`.
-        smoothing: Half-life of the moving average, as a share of the longest run.
-        colours: Of some runs, by name; the others take the theme's series in order.
+        smoothing: Half-life of the moving average, as a fraction of the longest run.
     """
     names = loss_names(runs) if names is None else list(names)
     if not names:
         raise ValueError("no losses to draw: the runs have recorded none")
-    chosen = dict(zip(runs, cycle(theme.series), strict=False)) | dict(colours or {})
+    chosen = dict(zip(runs, cycle(theme.series), strict=False))
     columns = min(len(names), 4 if len(names) in (4, 7, 8) or len(names) > 9 else 3)
     rows = math.ceil(len(names) / columns)
     figure = Figure(
@@ -134,9 +132,9 @@ def _draw_run(axes: Axes, steps: Series, values: Series, half_life: float, colou
 
 
 def _scale(axes: Axes) -> None:
-    """Logarithmic where the smoothed lines span a factor of twenty; else from zero where that costs little.
+    """Set a logarithmic axis where the smoothed lines span a factor of twenty, else one from zero if that fits.
 
-    Raw outliers may leave the picture.
+    Outliers of the raw values may be outside.
     """
     smooth = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines[1::2]]
     known = np.concatenate([line[np.isfinite(line)] for line in smooth]) if smooth else np.array([])

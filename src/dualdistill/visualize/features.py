@@ -1,4 +1,4 @@
-"""BEV feature maps side by side: where a network is active, and whether a student is where its teacher is."""
+"""BEV feature maps side by side, to compare the activations of networks."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ from dualdistill.visualize.palette import LIGHT, Theme
 
 
 def activity(features: Float[Tensor, "chan y x"]) -> Float[Tensor, "y x"]:
-    """Mean magnitude over the channels."""
+    """Mean absolute value over the channels."""
     return features.detach().float().abs().mean(dim=0)
 
 
@@ -29,27 +29,23 @@ def draw_features(
     boxes: Boxes | None = None,
     *,
     extent: Extent,
-    shared_scale: bool = False,
     theme: Theme = LIGHT,
     forward: Forward = "y",
     panel_inches: float = 3.6,
 ) -> Figure:
-    """`activity` of each map under its name, on one perceptual colour scale each, or one for all.
+    """`activity` of each map under its name, each on its own perceptual colour scale.
 
-    Scales end at the 99.5th percentile, so that single hot cells do not blacken the rest.
+    Scales end at the 99.5th percentile, so that single large values do not darken the rest.
 
     Args:
-        maps: May differ in channels and resolution, not in what they cover.
+        maps: Maps of the same area; channels and resolution may differ.
         boxes: Outlined on every map.
         extent: x_min, y_min, x_max, y_max of every map, metres.
-        shared_scale: One scale shows who is stronger, scales of their own show the shapes.
     """
     if not maps:
         raise ValueError("a feature drawing needs at least one map")
     active = {name: activity(features).cpu() for name, features in maps.items()}
     ceilings = {name: float(torch.quantile(map_.flatten(), 0.995)) or 1e-12 for name, map_ in active.items()}
-    if shared_scale:
-        ceilings = dict.fromkeys(ceilings, max(ceilings.values()))
     x_min, y_min, x_max, y_max = extent
     ratio = (y_max - y_min) / (x_max - x_min)
     height = panel_inches * (ratio if forward == "y" else 1 / ratio)

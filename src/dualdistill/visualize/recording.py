@@ -1,4 +1,4 @@
-"""Samples in three dimensions, to walk about in: recordings for the viewer of rerun (https://rerun.io, extra `viz`)."""
+"""Recordings of samples in three dimensions, for the viewer of rerun (https://rerun.io, extra `viz`)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +17,11 @@ from dualdistill.visualize.layers import BoxLayer
 from dualdistill.visualize.palette import DARK
 
 TIMELINE = "sample"
-"""What the viewer's slider moves along."""
+"""Name of the viewer's time axis."""
 
 
 def require_rerun() -> Any:
-    """The module.
+    """The module `rerun`.
 
     Raises:
         UserError: where it is not installed.
@@ -36,7 +36,7 @@ def require_rerun() -> Any:
 
 
 class Recording:
-    """Writes a recording, sample after sample; to be used in a `with` statement. No display is needed.
+    """A recording, written sample by sample in a `with` statement. No display is needed.
 
     Raises:
         UserError: where rerun is not installed.
@@ -65,11 +65,11 @@ class Recording:
         cameras: Cameras | None,
         layers: Sequence[BoxLayer],
     ) -> None:
-        """One sample: points and boxes in its BEV frame, and the images of its current frame where they were taken.
+        """Add one sample: points and boxes in its BEV frame, and the images of its current frame at the camera poses.
 
         Args:
-            points: x, y, z, metres, and whatever else.
-            cameras: Of this sample alone.
+            points: x, y, z (metres) and any further columns.
+            cameras: Cameras of this one sample.
         """
         rerun = self._rerun
         self._stream.set_time(TIMELINE, sequence=self._count)

@@ -1,4 +1,4 @@
-"""Where the painted and virtual points of each sweep lie: our own files, see `files`, or the official code's."""
+"""Files with the painted and virtual points of each sweep, in our own format or that of the official code."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ class VirtualPointsCache:
 
     @classmethod
     def of(cls, index: NuscenesIndex, source: MaskSource, noise: float = 0.0) -> "VirtualPointsCache":
-        """The place for a root's virtual points; nothing need be there yet."""
+        """The cache of a root's virtual points, which may still be empty."""
         own = source == "official"
         return cls(folder=index.root if own else folder_of("virtual_points", index, source, noise), source=source)
 
     @property
     def files(self) -> ArrayFiles:
-        """Our own; the official ones are read in another way."""
+        """Files in our own format; those of the official code have another reader."""
         return ArrayFiles(folder=self.folder, what="virtual points", verb="virtual-points")
 
     def path(self, filename: str) -> Path:
@@ -40,11 +40,12 @@ class VirtualPointsCache:
         return self.folder / lidar.parent.parent / f"{lidar.parent.name}_VIRTUAL" / f"{lidar.name}.pkl.npy"
 
     def missing(self, filenames: Iterable[str]) -> list[str]:
-        """Those without a file."""
+        """The `filenames` without a file in the cache."""
         return missing_files(self.path, filenames)
 
     def read(self, filename: str) -> CompletedSweep:
-        """
+        """Painted and virtual points of one sweep.
+
         Raises:
             UserError: for a file that is missing or broken.
         """
@@ -61,7 +62,7 @@ class VirtualPointsCache:
             raise self.files.broken(filename, error) from error
 
     def write(self, filename: str, sweep: CompletedSweep) -> None:
-        """Store a sweep: its file is there completely or not at all."""
+        """Write the points of a sweep in one step: the file is complete or absent."""
         arrays = {
             "virtual_points": sweep.virtual.numpy(),
             "real_points": sweep.painted.numpy(),
@@ -71,13 +72,13 @@ class VirtualPointsCache:
 
     @property
     def made_from(self) -> dict[str, Any] | None:
-        """What the files were made from; None where nothing was made."""
+        """Origin of the files; None if there are none."""
         return self.files.made_from
 
     def begin(self, made_from: dict[str, Any]) -> None:
-        """Say what the files to come are made from.
+        """Record the origin of the files to be written.
 
         Raises:
-            UserError: if there are files made from something else, or the folder cannot be written.
+            UserError: for existing files of another origin, and for a folder that cannot be written.
         """
         self.files.begin(made_from)

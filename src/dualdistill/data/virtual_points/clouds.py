@@ -21,7 +21,7 @@ from dualdistill.geometry.transforms import transform
 
 
 class VirtualClouds:
-    """What `sweeps.accumulate` is for plain points, with painted and virtual points in every sweep."""
+    """Accumulated sweeps with painted and virtual points; the counterpart of `sweeps.accumulate`."""
 
     def __init__(
         self,
@@ -32,18 +32,18 @@ class VirtualClouds:
     ):
         """
         Args:
-            positions: Samples whose clouds will be asked for.
-            num_sweeps: Sweeps accumulated, the key frame's included.
+            positions: Samples whose clouds may be read.
+            num_sweeps: Number of accumulated sweeps, with the key frame's.
 
         Raises:
-            UserError: if a sweep that may be asked for has no cached points.
+            UserError: if a sweep that may be read has no cached points.
         """
         self.index, self.config = index, config
         self.cache = VirtualPointsCache.of(index, config.masks, config.noise)
         rows = lidar_records(index, positions, num_sweeps if config.sweeps else 1)
         missing = self.cache.missing(index.data_filename[row] for row in rows)
         if missing and config.missing == "error":
-            raise UserError(_complaint(index, config, self.cache, missing, len(rows)))
+            raise UserError(_missing_points(index, config, self.cache, missing, len(rows)))
         self._lacking = frozenset(missing)
 
     def accumulate(
@@ -51,8 +51,7 @@ class VirtualClouds:
     ) -> Float[Tensor, "all_points chan"]:
         """Points of a key sweep and of earlier ones in the key frame's sensor frame, laid out as configured.
 
-        Of the earlier sweeps the points on the car itself are left out, virtual ones too; of the key frame
-        none.
+        Points on the car itself are left out of earlier sweeps (virtual points too), and kept in the key frame.
 
         Raises:
             UserError: for a file that is missing, broken, or of another sweep.
@@ -71,17 +70,21 @@ class VirtualClouds:
         return torch.cat(clouds)
 
     def densified(self, row: int, points: Float[Tensor, "points 5"]) -> Float[Tensor, "more_points 5"]:
-        """Raw points of a record and after them its virtual ones, intensity and ring -1: what depth labels see."""
+        """Raw points of a record followed by its virtual ones with intensity and ring -1, for depth labels."""
         virtual = self.completed(row, points).virtual[:, :3]
         return torch.cat([points, F.pad(virtual, (0, 2), value=NO_INTENSITY)])
 
     @property
     def identity(self) -> str:
-        """What decides the clouds beside the root: configuration, and what the cache was made from."""
+        """Description that, with the root, determines the clouds: configuration and origin of the cache."""
         return f"{self.config} {self.cache.made_from}"
 
     def completed(self, row: int, points: Float[Tensor, "points 5"]) -> CompletedSweep:
-        """Painted and virtual points of a record, whose raw points show that they belong to it."""
+        """Painted and virtual points of a record, checked against its raw points.
+
+        Raises:
+            UserError: for a file that is missing, broken, or made from another sweep.
+        """
         filename = self.index.data_filename[row]
         if filename in self._lacking:
             return CompletedSweep.none()
@@ -91,12 +94,12 @@ class VirtualClouds:
         if not fits or not torch.equal(points[rows, :4], completed.painted[:, :4]):
             raise UserError(
                 f"virtual points {self.cache.path(filename)} were not made from {self.index.path(row)}: their painted "
-                "points are others than its points. Delete the former and run `dualdistill data virtual-points`."
+                "points differ from its points. Delete the former and run `dualdistill data virtual-points`."
             )
         return completed
 
 
-def _complaint(
+def _missing_points(
     index: NuscenesIndex, config: VirtualPointsConfig, cache: VirtualPointsCache, missing: list[str], count: int
 ) -> str:
     where = f"{len(missing)} of {count} LiDAR sweeps have no virtual points, such as {cache.path(missing[0])}"

@@ -1,8 +1,7 @@
 """Painted and virtual points of one LiDAR sweep (MVP, Yin et al., NeurIPS 2021; docs/methods/mvp.md#painting).
 
-Each instance mask colours the LiDAR points seen in it, and lifts pixels drawn from it to the depth of the
-nearest such point. Nothing is said about occlusion: a background point seen past an object, in its mask, lends
-its depth too.
+Each instance mask paints the LiDAR points that project into it, and lifts pixels drawn from it to the depth of the
+nearest such point. Occlusion is ignored: a background point that projects into the mask contributes its depth too.
 """
 
 import hashlib
@@ -26,12 +25,12 @@ PAINTED_CHANNELS = 4 + LABEL_CHANNELS
 
 @dataclass(frozen=True, kw_only=True)
 class CompletedSweep:
-    """What masks add to a sweep, in its own sensor frame: the content of one file of MVP's cache."""
+    """Painted and virtual points of a sweep in its sensor frame: the content of one file of MVP's cache."""
 
     virtual: Float[Tensor, "virtual 14"]
     """x, y, z (metres), ten classes in the order of `PAINT_CLASSES`, score."""
     painted: Float[Tensor, "painted 15"]
-    """x, y, z (metres), intensity, ten classes (several, where two cameras disagree), the larger score."""
+    """x, y, z (metres), intensity, ten classes (several where two cameras disagree), the larger score."""
     painted_rows: Int[Tensor, "painted"]
     """Row of each painted point in the LiDAR file."""
 
@@ -45,7 +44,7 @@ class CompletedSweep:
 
 
 def generator_of(seed: int, filename: str) -> np.random.Generator:
-    """Draws that depend on a seed and on the LiDAR file (as the tables name it) alone."""
+    """A generator determined by a seed and the name of a sensor file in the tables."""
     digest = hashlib.sha256(filename.encode()).digest()
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
 
@@ -61,10 +60,11 @@ def complete_sweep(
     """Painted and virtual points of a sweep.
 
     Args:
-        points: x, y, z, intensity first.
+        points: x, y, z (metres), intensity, and any further columns.
         instances: One record per camera.
-        camera_from_lidar: Through the world, ego motion between the exposures included.
-        intrinsics: Of the stored images.
+        camera_from_lidar: Through the global frame, so that ego motion between the exposures is included.
+        intrinsics: Intrinsics of the stored images, pixels.
+        generator: Draws the pixels that become virtual points.
     """
     xyz = points[:, :3].double().expand(len(camera_from_lidar), -1, -1)
     pixels = project(transform(camera_from_lidar.double(), xyz), intrinsics.double())  # cam points 3
@@ -90,7 +90,7 @@ def complete_sweep(
 def first_owners(
     pixels: Float[Tensor, "points 3"], found: ImageInstances
 ) -> tuple[Int[Tensor, "seen"], Int[Tensor, "seen"]]:
-    """Points (u, v, depth) that fall in a mask, and the first mask each falls in.
+    """Rows of the points (u, v, depth) inside a mask, and the first mask that contains each.
 
     Coordinates are floored; column 0 and row 0 of the image count as outside, as in the original.
     """
@@ -112,10 +112,10 @@ def lifted_pixels(
     generator: np.random.Generator,
     count: int,
 ) -> tuple[Float[Tensor, "virtual 2"], Float[Tensor, "virtual"], Int[Tensor, "virtual"]]:
-    """Pixels drawn from each mask that owns a point, the depth of the nearest point it owns, and which mask.
+    """Pixels drawn from each mask that contains a point, the depth of its nearest point, and the mask of each.
 
     Pixels are drawn without replacement; of a mask with fewer than `count` all are taken, and the first is
-    repeated. Distance is in whole pixels of the image, without a limit: one point is enough for a mask.
+    repeated. Distances are between whole pixels and unlimited: one point is enough for a mask.
     """
     drawn, depth = [pixels.new_zeros(0, 2)], [pixels.new_zeros(0)]
     owning = owner.unique()

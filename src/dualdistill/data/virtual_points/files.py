@@ -1,7 +1,7 @@
 """Folders of arrays made from a root's sensor files: one `.npz` without pickles for each of them.
 
-They lie below the cache folder (`$DUALDISTILL_CACHE`, else `~/.cache/dualdistill`): the root itself is only read.
-`made_from.json` beside them says what they were made from.
+They are in the cache folder (`$DUALDISTILL_CACHE`, else `~/.cache/dualdistill`), because the root itself is only read.
+`made_from.json` beside them describes their origin.
 """
 
 import hashlib
@@ -25,21 +25,21 @@ MADE_FROM = "made_from.json"
 
 
 def folder_of(kind: str, index: NuscenesIndex, source: MaskSource, noise: float) -> Path:
-    """Where what is made of a root from masks of one kind lies."""
+    """Folder of the arrays made from a root and masks of one source."""
     where = hashlib.sha256(str(index.root).encode()).hexdigest()[:16]
     masks = f"{source}-noise-{noise:g}" if noise else source
     return cache_root() / kind / f"{index.root.name}-{where}" / masks
 
 
 def mask_options(config: VirtualPointsConfig | InstancesConfig) -> str:
-    """The options of the verb that makes what a configuration reads."""
+    """Options of `dualdistill data` that make the files a configuration needs."""
     noise = f" --noise {config.noise:g}" if config.noise else ""
     weights = " --weights FILE" if config.masks == "maskrcnn" else ""
     return f"--masks {config.masks}{noise}{weights}"
 
 
 def missing_files(path_of: Callable[[str], Path], filenames: Iterable[str]) -> list[str]:
-    """Those without a file; each folder is listed once, however many files it holds."""
+    """The `filenames` without a file; each folder is listed only once."""
     there: dict[Path, set[str]] = {}
     lacking = []
     for filename in filenames:
@@ -57,15 +57,17 @@ class ArrayFiles:
 
     folder: Path
     what: str
-    """They hold, for people."""
+    """Description of the content, for messages."""
     verb: str
-    """That makes them."""
+    """Verb of `dualdistill data` that makes the files."""
 
     def path(self, filename: str) -> Path:
+        """File with the arrays of one sensor file."""
         return self.folder / f"{filename}.npz"
 
     def read(self, filename: str) -> dict[str, np.ndarray]:
-        """
+        """The arrays of one sensor file, by name.
+
         Raises:
             UserError: for a file that is missing or broken.
         """
@@ -77,13 +79,14 @@ class ArrayFiles:
             raise self.broken(filename, error) from error
 
     def broken(self, filename: str, why: Exception) -> UserError:
+        """The error for a file that cannot be read."""
         return UserError(
             f"cannot read {self.what} {self.path(filename)} ({why}); delete the file, then run `dualdistill data "
             f"{self.verb}`"
         )
 
     def write(self, filename: str, arrays: dict[str, np.ndarray], *, compressed: bool = False) -> None:
-        """Store arrays: their file is there completely or not at all."""
+        """Write the arrays of one sensor file in one step: the file is complete or absent."""
         path = self.path(filename)
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -95,21 +98,21 @@ class ArrayFiles:
 
     @property
     def made_from(self) -> dict[str, Any] | None:
-        """What the files were made from; None where nothing was made."""
+        """Origin of the files; None if there are none."""
         path = self.folder / MADE_FROM
         return json.loads(path.read_text()) if path.is_file() else None
 
     def begin(self, made_from: dict[str, Any]) -> None:
-        """Say what the files to come are made from.
+        """Record the origin of the files to be written.
 
         Raises:
-            UserError: if there are files made from something else, or the folder cannot be written.
+            UserError: for existing files of another origin, and for a folder that cannot be written.
         """
         before = self.made_from
         if before is not None and before != made_from:
             raise UserError(
                 f"{self.folder} holds {self.what} made from {before}, not from {made_from}. "
-                "Delete the folder to make them anew."
+                "Delete the folder to make them again."
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

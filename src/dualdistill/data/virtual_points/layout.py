@@ -1,4 +1,4 @@
-"""How raw, painted and virtual points share a row of numbers (docs/methods/mvp.md#columns).
+"""Columns of raw, painted and virtual points in one array (docs/methods/mvp.md#columns).
 
     distillbev:  x y z | intensity, -1 for virtual | ten classes | score | flag | time lag
     centerpoint: x y z | ten classes (raw: intensity, nine ones) | score | flag | time lag
@@ -18,7 +18,7 @@ from dualdistill.data.virtual_points.masks import LABEL_CHANNELS
 PointLayout = Literal["distillbev", "centerpoint"]
 
 NO_INTENSITY = -1.0
-"""Of virtual points."""
+"""Intensity of virtual points."""
 
 
 def laid_out(
@@ -31,13 +31,13 @@ def laid_out(
 ) -> Float[Tensor, "all_points chan"]:
     """Raw, painted and virtual points of one sweep, in this order, still in the sweep's own frame.
 
-    A painted point is a copy: the raw one stays.
+    Painted points are copies: the raw points stay.
 
     Args:
-        points: As `read_points` gives them.
+        points: x, y, z (metres), intensity, ring, from `read_points`.
         lag: Seconds before the key frame.
         ring_leak: Keep the ring index in the first class column of raw points, as the sweeps of the released
-            DistillBEV do by accident (never its key frames).
+            DistillBEV do by accident (not its key frames).
     """
     ones = points.new_ones(len(points), LABEL_CHANNELS)
     if ring_leak:

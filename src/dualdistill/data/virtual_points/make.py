@@ -1,4 +1,4 @@
-"""Completes every sweep of a root once, before training."""
+"""Painted and virtual points of every sweep of a root, made once before training."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -19,12 +19,12 @@ from dualdistill.data.virtual_points.masks import PAINT_CLASSES, InstanceMasks
 from dualdistill.structures import CAMERAS
 
 LARGEST_GAP_US = 50_000
-"""Farther apart than this, an image does not show what a sweep measured. A 12 Hz camera is never farther than 42 ms
-from any sweep; the original has no limit."""
+"""Largest time between a sweep and an image that is used for it, microseconds. A 12 Hz camera is never farther than
+42 ms from any sweep; the original has no limit."""
 
 
 def lidar_records(index: NuscenesIndex, positions: Int[np.ndarray, "samples"], num_sweeps: int) -> list[int]:
-    """Rows of every LiDAR record that samples accumulating `num_sweeps` may read, ascending."""
+    """Rows of every LiDAR record that samples with `num_sweeps` accumulated sweeps may need, ascending."""
     rows: set[int] = set()
     for key in index.sample_lidar[positions].tolist():
         if key >= 0:
@@ -33,10 +33,10 @@ def lidar_records(index: NuscenesIndex, positions: Int[np.ndarray, "samples"], n
 
 
 class ImagesOfSweeps:
-    """Which camera images go with a LiDAR record (docs/methods/mvp.md#projection).
+    """The camera images for a LiDAR record (docs/methods/mvp.md#projection).
 
-    The key frame's own for a key frame; otherwise each camera's nearest in time within the scene, up to
-    `LARGEST_GAP_US`. The original looks at the six frames before the key frame's, which comes to the same.
+    A key frame has its own images; other sweeps have each camera's nearest in time within the scene, up to
+    `LARGEST_GAP_US`. The original searches the six frames before the key frame's, with the same result.
     """
 
     def __init__(self, index: NuscenesIndex):
@@ -75,17 +75,16 @@ def make_virtual_points(
     points_per_instance: int = POINTS_PER_INSTANCE,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> int:
-    """Write the painted and virtual points of LiDAR records that have none yet; returns how many that were.
+    """Write the painted and virtual points of the LiDAR records without them; returns their number.
 
-    May be interrupted and called again. Each file depends on the seed, the LiDAR file's name and its masks
-    alone.
+    May be interrupted and called again. Each file depends only on the seed, the name of the LiDAR file and its masks.
 
     Args:
-        rows: Records of LIDAR_TOP, see `lidar_records`.
-        progress: Wraps the loop over records, to show how far it is.
+        rows: Rows of LIDAR_TOP records, from `lidar_records`.
+        progress: Wraps the loop over records, to show its progress.
 
     Raises:
-        UserError: for sensor files that cannot be read, or a cache made from something else.
+        UserError: for sensor files that cannot be read, and for a cache made from something else.
     """
     cache.begin(
         {

@@ -1,7 +1,7 @@
-"""Instance masks of key frame images, made once before training, for distillers that learn from them.
+"""Instance masks of key frame images, made once before training, for distillers that need them.
 
-Where two masks overlap the first counts, as everywhere: of an image is kept whose each pixel is, and the class and
-score of everybody.
+A file holds the instance of each pixel, and the class and score of each instance. Where two masks overlap, the first
+one counts.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,10 +21,10 @@ from dualdistill.structures import CLASSES
 
 @dataclass(frozen=True, kw_only=True)
 class SeenObjects:
-    """Whose each pixel of a stored image is."""
+    """The instance of each pixel of a stored image."""
 
     owner: UInt16[np.ndarray, "h w"]
-    """Number of the instance, counted from 1; 0 = nobody's."""
+    """Number of the instance, counted from 1; 0 is background."""
     klass: Int[Tensor, "instances"]
     """Index into `structures.CLASSES`."""
     score: Float[Tensor, "instances"]
@@ -50,16 +50,17 @@ class MaskCache:
 
     @classmethod
     def of(cls, index: NuscenesIndex, source: MaskSource, noise: float = 0.0) -> "MaskCache":
-        """The place for a root's masks; nothing need be there yet."""
+        """The cache of a root's masks, which may still be empty."""
         folder = folder_of("instance_masks", index, source, noise)
         return cls(files=ArrayFiles(folder=folder, what="instance masks", verb="instances"))
 
     def missing(self, filenames: Iterable[str]) -> list[str]:
-        """Those without a file."""
+        """The `filenames` without a file in the cache."""
         return missing_files(self.files.path, filenames)
 
     def read(self, filename: str) -> SeenObjects:
-        """
+        """The objects of one image.
+
         Raises:
             UserError: for a file that is missing or broken.
         """
@@ -92,14 +93,14 @@ def make_masks(
     *,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> int:
-    """Write the masks of images that have none yet; returns how many that were. May be interrupted and called again.
+    """Write the masks of the images without masks; returns their number. May be interrupted and called again.
 
     Args:
-        rows: See `key_images`.
-        progress: Wraps the loop over images, to show how far it is.
+        rows: Rows of camera records, from `key_images`.
+        progress: Wraps the loop over images, to show its progress.
 
     Raises:
-        UserError: for images that cannot be read, or a cache made from something else.
+        UserError: for images that cannot be read, and for a cache made from something else.
     """
     cache.files.begin({"masks": masks.identity, "class_names": list(CLASSES)})
     wanted = set(cache.missing(index.data_filename[row] for row in rows))

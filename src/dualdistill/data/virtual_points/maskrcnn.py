@@ -1,7 +1,7 @@
 """Masks of real images from torchvision's Mask R-CNN, trained on COCO (docs/methods/mvp.md#mask-sources).
 
-COCO knows six of the ten classes: trailers, construction vehicles, cones and barriers get neither colour nor
-virtual points.
+COCO has six of the ten classes: trailers, construction vehicles, cones and barriers get neither paint nor virtual
+points.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ NAME_OF_COCO = {1: "pedestrian", 2: "bicycle", 3: "car", 4: "motorcycle", 6: "bu
 """Category ids of COCO as torchvision numbers them; all others are ignored."""
 
 CATEGORIES = 91
-"""Ids the model tells apart, the background's included."""
+"""Number of categories of the model, with the background."""
 
 WANTED = (
     "the COCO weights of torchvision's maskrcnn_resnet50_fpn_v2 "
@@ -33,7 +33,7 @@ WANTED = (
 
 
 class MaskRcnn:
-    """Instance masks of camera images, from weights in a local file. Nothing is ever downloaded."""
+    """Instance masks of camera images, from weights in a local file. Nothing is downloaded."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class MaskRcnn:
         """
         Args:
             weights: A `.pth` state dict of torchvision, or the same as `.safetensors`.
-            min_score: Instances the model is less sure of are left out.
-            short_side: Pixels to which the image's shorter side is brought; torchvision's default.
+            min_score: Lowest score of the instances.
+            short_side: Length in pixels to which the image's shorter side is resized; torchvision's default.
 
         Raises:
-            UserError: if the file is missing, or holds something else.
+            UserError: for a missing file, and for one of another model.
         """
         self.index, self.device = index, device
         state = _read_state(weights)
@@ -78,7 +78,7 @@ class MaskRcnn:
         with torch.inference_mode():
             (found,) = self.model([image.to(self.device).float() / 255])
         names = [NAME_OF_COCO.get(label, "") for label in found["labels"].tolist()]
-        # Best first, as the model gives them: where two masks overlap, the surer one counts.
+        # Best first, as the model returns them: where two masks overlap, the one with the higher score counts.
         return ImageInstances.of(found["masks"].cpu()[:, 0] >= 0.5, names, found["scores"].cpu())
 
 

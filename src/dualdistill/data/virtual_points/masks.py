@@ -1,4 +1,4 @@
-"""Instance masks of one image, and who may give them (docs/methods/mvp.md#mask-sources)."""
+"""Instance masks of one image, and the interface of their sources (docs/methods/mvp.md#mask-sources)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ LABEL_CHANNELS = len(PAINT_CLASSES) + 1
 
 @dataclass(frozen=True, kw_only=True)
 class ImageInstances:
-    """Objects a 2D model found in one image; of two overlapping masks the first counts."""
+    """Objects found by a 2D model in one image; where masks overlap, the first one counts."""
 
     masks: Bool[Tensor, "instances h w"]
-    """Of the stored image."""
+    """One mask per instance, at the size of the stored image."""
     klass: Int[Tensor, "instances"]
     """Index into `PAINT_CLASSES`."""
     score: Float[Tensor, "instances"]
-    """In (0, 1]."""
+    """Scores in (0, 1]."""
 
     def __len__(self) -> int:
         return len(self.klass)
@@ -48,7 +48,7 @@ class ImageInstances:
 
     @classmethod
     def none(cls, size: tuple[int, int]) -> "ImageInstances":
-        """An image (height, width) in which nothing was found."""
+        """No instances, for an image of size (height, width)."""
         return cls(
             masks=torch.zeros(0, *size, dtype=torch.bool), klass=torch.zeros(0, dtype=torch.long), score=torch.zeros(0)
         )
@@ -68,9 +68,9 @@ class InstanceMasks(Protocol):
 
     @property
     def identity(self) -> str:
-        """What decides its masks, such as the fingerprint of weights; kept with what is made from them."""
+        """Description that determines the masks, such as the hash of weights; stored with the files made from them."""
         ...
 
     def __call__(self, row: int) -> ImageInstances:
-        """Instances in the image of one sensor record; none where the source has not looked at it."""
+        """Instances in the image of one sensor record; none for images that the source does not cover."""
         ...

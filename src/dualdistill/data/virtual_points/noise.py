@@ -1,8 +1,7 @@
-"""What a real segmenter gets wrong, put into perfect masks (docs/methods/mvp.md#imperfect-masks):
-objects missed and mistaken,
-outlines off, scores below 1, and things seen that are not there.
+"""Perfect masks with the errors of a real segmenter (docs/methods/mvp.md#imperfect-masks).
 
-A mask is bent by a smooth field. Visibility of an annotation is not known, so only small objects are missed more often.
+The errors are missed and misclassified objects, inaccurate outlines, scores below 1, and false positives. A mask is
+warped by a smooth field. The visibility of an annotation is unknown, so only small objects are missed more often.
 """
 
 import math
@@ -18,31 +17,31 @@ from dualdistill.data.virtual_points.complete import generator_of
 from dualdistill.data.virtual_points.masks import PAINT_CLASSES, ImageInstances, InstanceMasks
 
 FULL_WIDTH = 1600
-"""Pixels of the images that lengths below are meant for; in smaller ones they are shorter."""
+"""Image width, in pixels, to which the lengths below refer; they are scaled for other widths."""
 SMALL_HEIGHT = 20.0
 MISSED, MISSED_SMALL = 0.2, 0.4
-"""Probability of missing an object, and one less than `SMALL_HEIGHT` high."""
+"""Probability of missing an object, and of missing one lower than `SMALL_HEIGHT`."""
 OUTLINE_SD = 3.0
-"""Pixels by which an outline is off."""
+"""Standard deviation of an outline, pixels."""
 SCALE_RANGE = 0.1
-"""A mask grows or shrinks by at most this."""
+"""Largest relative change of the size of a mask."""
 CONFUSED = 0.05
-"""Probability of taking an object for another of its group."""
+"""Probability of confusing an object with another class of its group."""
 GROUPS = (("car", "truck", "bus", "trailer", "construction_vehicle"), ("bicycle", "motorcycle"))
 SCORE_BETA = (5.0, 2.0)
-"""Of objects that are there."""
+"""Beta distribution of the scores of real objects."""
 FALSE_COUNT = (1, 3)
-"""Things an image shows that are not there: fewest, most."""
+"""Smallest and largest number of false positives per image."""
 FALSE_SCORES = (0.1, 0.4)
 FALSE_HEIGHTS = (20.0, 200.0)
 NODES = 5
-"""A side of the mesh that bends a mask."""
+"""Nodes along a side of the mesh that warps a mask."""
 
 
 class NoisyMasks:
-    """Masks of a synthetic world, with errors that depend on amount, seed and name of the image alone.
+    """Masks of a synthetic world, with errors that depend only on amount, seed and name of the image.
 
-    All draws are made whatever the amount is: more of it makes the same errors, larger, and some new ones.
+    The draws do not depend on the amount: a larger one gives the same errors, only stronger, and some new ones.
     """
 
     def __init__(self, masks: InstanceMasks, index: NuscenesIndex, amount: float, seed: int = 0):
@@ -57,7 +56,7 @@ class NoisyMasks:
 
     def __call__(self, row: int) -> ImageInstances:
         found = self.masks(row)
-        if not self.index.data_is_key[row]:  # nobody has looked at it
+        if not self.index.data_is_key[row]:  # has no masks
             return found
         return noisy(found, self.amount, generator_of(self.seed, self.index.data_filename[row]))
 
@@ -75,8 +74,8 @@ def noisy(found: ImageInstances, amount: float, generator: np.random.Generator) 
         if missed < amount * (MISSED_SMALL if small else MISSED):
             continue
         name = PAINT_CLASSES[klass]
-        masks.append(bent(mask, 1 + amount * SCALE_RANGE * (2 * grown - 1), amount * OUTLINE_SD * unit * field))
-        names.append(taken_for(name, which) if confused < amount * CONFUSED else name)
+        masks.append(warped(mask, 1 + amount * SCALE_RANGE * (2 * grown - 1), amount * OUTLINE_SD * unit * field))
+        names.append(confused_with(name, which) if confused < amount * CONFUSED else name)
         scores.append(1 - amount * (1 - sure))
     for _ in range(generator.integers(FALSE_COUNT[0], FALSE_COUNT[1] + 1)):
         there, which = generator.random(2)
@@ -95,8 +94,8 @@ def noisy(found: ImageInstances, amount: float, generator: np.random.Generator) 
     )
 
 
-def taken_for(name: str, which: float) -> str:
-    """Another class of the same group, drawn by a number in [0, 1); the class itself if it has no group."""
+def confused_with(name: str, which: float) -> str:
+    """Another class of the same group, chosen by a number in [0, 1); the class itself if it has no group."""
     for group in GROUPS:
         if name in group:
             others = [other for other in group if other != name]
@@ -104,11 +103,11 @@ def taken_for(name: str, which: float) -> str:
     return name
 
 
-def bent(mask: Bool[Tensor, "h w"], scale: float, field: Float[Tensor, "2 nodes nodes"]) -> Bool[Tensor, "h w"]:
-    """A mask made larger about the middle of its box, its pixels then moved by a smooth field.
+def warped(mask: Bool[Tensor, "h w"], scale: float, field: Float[Tensor, "2 nodes nodes"]) -> Bool[Tensor, "h w"]:
+    """A mask scaled about the middle of its box and warped by a smooth field.
 
     Args:
-        field: Pixels down and right at the nodes of a mesh over the mask and its margin.
+        field: Displacement down and right, in pixels, at the nodes of a mesh over the mask and its margin.
     """
     height, width = mask.shape
     rows, columns = mask.any(dim=1).nonzero().squeeze(1), mask.any(dim=0).nonzero().squeeze(1)

@@ -1,8 +1,7 @@
 """The cache files of the official MVP code, read without unpickling (docs/methods/mvp.md#cache-files).
 
-A file is a NumPy array of no dimensions whose only object is a dict of arrays: a pickle. Unpickling runs
-whatever the file says; here its instructions are walked through instead, and only those that describe plain
-numeric arrays are understood.
+A file is a zero-dimensional NumPy array whose only object is a dict of arrays: a pickle. Unpickling can run any code in
+the file; here the instructions are interpreted instead, and only those that describe numeric arrays are accepted.
 """
 
 import io
@@ -24,7 +23,7 @@ def read_official(path: Path) -> CompletedSweep:
     """Painted and virtual points of one `.pkl.npy` file.
 
     Raises:
-        UserError: if the file is missing, or something else than the official code writes.
+        UserError: for a missing file, and for one that the official code did not write.
     """
     try:
         content = path.read_bytes()
@@ -40,7 +39,7 @@ def read_official(path: Path) -> CompletedSweep:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError) as error:
         raise UserError(
             f"{path} is not a file of the official virtual points ({error}): expected a dict of the arrays "
-            "virtual_points (n, 14), real_points (m, 15), real_points_indice (m). Restore it, or write it anew "
+            "virtual_points (n, 14), real_points (m, 15), real_points_indice (m). Restore it, or make it again "
             "with `dualdistill data virtual-points`."
         ) from error
 
@@ -57,7 +56,7 @@ def pickled_arrays(content: bytes) -> dict[str, np.ndarray]:
     shape, _, dtype = read_header(file)
     if shape != () or dtype != np.dtype(object):
         raise ValueError(f"an array of one object was expected, got {dtype} of shape {shape}")
-    described = _Walk().through(content[file.tell() :])
+    described = _Walk().run(content[file.tell() :])
     (found,) = described.data if isinstance(described, _Array) else (described,)
     if not isinstance(found, dict):
         raise ValueError(f"a dict was expected, got {type(found).__name__}")
@@ -66,7 +65,7 @@ def pickled_arrays(content: bytes) -> dict[str, np.ndarray]:
 
 @dataclass
 class _Dtype:
-    """What a pickle says of a dtype; the byte order comes later."""
+    """A dtype described in a pickle; the byte order follows later."""
 
     kind: str
     order: str = "|"
@@ -74,7 +73,7 @@ class _Dtype:
 
 @dataclass
 class _Array:
-    """What a pickle says of an array; its content comes later."""
+    """An array described in a pickle; its content follows later."""
 
     shape: tuple[int, ...] = ()
     dtype: _Dtype | None = None
@@ -91,7 +90,7 @@ class _Array:
 
 @dataclass(frozen=True)
 class _Name:
-    """A function or class a pickle refers to: only ever compared, never imported."""
+    """A function or class named in a pickle, which is compared but never imported."""
 
     module: str
     name: str
@@ -120,8 +119,8 @@ class _Walk:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
-    def through(self, pickled: bytes) -> Any:
-        """What the instructions describe."""
+    def run(self, pickled: bytes) -> Any:
+        """The object that the instructions describe."""
         for opcode, argument, _ in pickletools.genops(pickled):
             if opcode.name == "STOP":
                 break
@@ -161,7 +160,7 @@ class _Walk:
             (state,) = self._popped(1)
             _fill(stack[-1], state)
         else:
-            raise ValueError(f"the instruction {name} has no place in it")
+            raise ValueError(f"the instruction {name} is not allowed")
 
     def _popped(self, count: int) -> list[Any]:
         items = self.stack[-count:]
@@ -179,17 +178,17 @@ _RECONSTRUCT = {_Name(f"numpy.{core}.multiarray", "_reconstruct") for core in ("
 
 
 def _made(function: _Name, arguments: tuple[Any, ...]) -> Any:
-    """What a call in the pickle would give, for the three that arrays need."""
+    """The result of a call in the pickle, for the few calls that arrays need."""
     if function in _RECONSTRUCT:
         return _Array()
     if function == _Name("numpy", "dtype"):
         return _Dtype(arguments[0])
-    # The second protocol has no bytes, and goes round this way.
+    # The second protocol has no bytes and encodes them this way.
     if function == _Name("_codecs", "encode") and arguments[1] == "latin1":
         return arguments[0].encode("latin1")
     if function == _Name("__builtin__", "bytes") and not arguments:
         return b""
-    raise ValueError(f"it asks for {function.module}.{function.name}")
+    raise ValueError(f"the call of {function.module}.{function.name} is not allowed")
 
 
 def _fill(target: Any, state: tuple[Any, ...]) -> None:

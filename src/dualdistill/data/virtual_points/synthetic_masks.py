@@ -1,6 +1,6 @@
-"""The masks a synthetic world carries: every object that a pixel shows, drawn by ray casting.
+"""The instance masks of a synthetic world, drawn by ray casting.
 
-They are an oracle: no object is missed, no class is mistaken, every score is 1. They exist for key frames only.
+They are perfect: no object is missed, no class is wrong, every score is 1. They exist for key frames only.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ class SyntheticMasks:
             with Image.open(self.index.root / filename) as opened:
                 values = torch.from_numpy(np.array(opened))
         except OSError as error:
-            raise UserError(f"cannot read mask {self.index.root / filename} ({error}); make the world anew") from error
+            raise UserError(f"cannot read mask {self.index.root / filename} ({error}); make the world again") from error
         wanted = torch.tensor([each["value"] for each in objects], dtype=values.dtype)
         names = [CLASS_OF_CATEGORY.get(each["category"], "") for each in objects]
         return ImageInstances.of(values == wanted[:, None, None], names, torch.ones(len(objects)))

@@ -1,1 +1,1 @@
-
+"""Network layers shared by the detectors."""

@@ -2,12 +2,13 @@
 
 from typing import Literal
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
+
+from dualdistill.ops.residual import ResidualBlock
 
 Shortcut = Literal["convolution", "projection"]
-"""How a stage's first block goes around itself: a 3x3 convolution with bias and no norm, always (BEVDet code
-base); or a 1x1 convolution with norm, only where the shape changes (ResNet)."""
+"""Shortcut of a stage's first block: "convolution", 3x3 with bias and no norm, always (BEVDet code base); or
+"projection", 1x1 with norm, only where the shape changes (ResNet)."""
 
 
 def conv_norm_relu(
@@ -26,23 +27,6 @@ def conv_norm_relu(
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with norm, added to the shortcut, then ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, shortcut: nn.Module | None = None):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.shortcut = nn.Identity() if shortcut is None else shortcut
-
-    def forward(self, x: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch _ _ _"]:
-        out = self.relu(self.norm1(self.conv1(x)))
-        return self.relu(self.norm2(self.conv2(out)) + self.shortcut(x))
 
 
 def residual_stage(

@@ -1,0 +1,140 @@
+"""Reading foreign checkpoint files: tensors and plain values only, no code of the file is executed."""
+
+import pickle
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dualdistill.convert.mapping import BoxConvention
+from dualdistill.errors import UserError
+from dualdistill.structures import CLASSES
+
+_PREFIXES = ("module.", "model.")
+"""Prefixes of data-parallel wrappers and of the official BEVDepth's training module, stripped where every key has
+one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Foreign:
+    """A foreign checkpoint: its tensors and its metadata."""
+
+    state: dict[str, Tensor]
+    prefix: str
+    """Prefix removed from every key of `state`."""
+    meta: dict[str, Any]
+    """The container's `meta`; empty without one."""
+    left_out: tuple[str, ...]
+    """Parts of the container beside the weights, such as the optimiser."""
+    step: int | None
+    """Iterations it was trained for, if recorded."""
+
+    @property
+    def boxes(self) -> BoxConvention | None:
+        """The box convention that the recorded version of mmdetection3d had; None where none is recorded."""
+        version = self.meta.get("mmdet3d_version")
+        if isinstance(version, str) and version[:1].isdigit():
+            return "legacy" if version.startswith("0.") else "new"
+        return "new" if "mmengine_version" in self.meta else None
+
+    @property
+    def voxel(self) -> float | None:
+        """Side of the voxels, metres, by the configuration that mmdetection3d records; None where none is."""
+        text = str(self.meta.get("config", "")) + str(self.meta.get("cfg", ""))
+        sizes = {float(size) for size in re.findall(r"voxel_size\s*=\s*[\[(]\s*([\d.]+)", text)}
+        return sizes.pop() if len(sizes) == 1 else None
+
+
+def read_foreign(path: Path) -> Foreign:
+    """Read a .pth, .pt, .ckpt or .safetensors file.
+
+    Raises:
+        UserError: if it is missing, damaged, holds anything but tensors and plain values, or other classes than
+            nuScenes' ten in the order of the detection task.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint {path}.")
+    content = _load(path)
+    wrapped = "state_dict" in content
+    state = content["state_dict"] if wrapped else content
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        kinds = sorted({type(value).__name__ for value in content.values()})
+        raise UserError(
+            f"{path} holds no state dict: expected tensors by name, or a dictionary with 'state_dict'; its "
+            f"{len(content)} entries ({', '.join(map(str, list(content)[:8]))}) are of type {', '.join(kinds)}."
+        )
+    meta = content.get("meta", {}) if wrapped else {}
+    meta = meta if isinstance(meta, dict) else {}
+    _check_classes(path, meta)
+    step = content.get("global_step", meta.get("iter")) if wrapped else None
+    state, prefix = _without_prefix({str(name): tensor.detach() for name, tensor in state.items()})
+    return Foreign(
+        state=state,
+        prefix=prefix,
+        meta=meta,
+        left_out=tuple(str(key) for key in content if key not in ("state_dict", "meta")) if wrapped else (),
+        step=step if isinstance(step, int) else None,
+    )
+
+
+def _load(path: Path) -> dict[Any, Any]:
+    if path.suffix == ".safetensors":
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is not a readable safetensors file ({error}). Was it copied completely?") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old pickles: they are read, or refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" not in str(error).lower() and "unsupported" not in str(error).lower():
+            raise UserError(f"{path} is not a readable PyTorch file ({error}). Was it copied completely?") from None
+        raise UserError(_refusal(path)) from None
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UserError(f"{path} is not a readable PyTorch file ({error}). Was it copied completely?") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, expected a dictionary of weights.")
+    return content
+
+
+def _refusal(path: Path) -> str:
+    """Message for a file with Python objects: the reason, and how to extract the weights."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (RuntimeError, ValueError, pickle.UnpicklingError):
+        names = []
+    what = f" ({', '.join(sorted(names)[:6])})" if names else ""
+    return (
+        f"{path} holds Python objects beside its weights{what}. Loading them could run any code: nothing was loaded. "
+        "If you trust the file, keep its weights only, in a Python that may load it:\n"
+        "  import torch\n"
+        f"  weights = torch.load({str(path)!r}, map_location='cpu', weights_only=False)['state_dict']\n"
+        "  torch.save({'state_dict': weights}, 'weights.pth')\n"
+        "and convert weights.pth (the recorded box convention is lost then: give --boxes)."
+    )
+
+
+def _check_classes(path: Path, meta: dict[str, Any]) -> None:
+    told = meta.get("dataset_meta")
+    classes = meta.get("CLASSES") or (told.get("classes") if isinstance(told, dict) else None)
+    if isinstance(classes, list | tuple) and tuple(classes) != CLASSES:
+        raise UserError(
+            f"{path} detects other classes, or in another order: expected {', '.join(CLASSES)}; came "
+            f"{', '.join(map(str, classes))}."
+        )
+
+
+def _without_prefix(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    taken = ""
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+            taken += prefix
+    return state, taken

@@ -1,0 +1,163 @@
+"""Calibration of a user's own cameras: a small JSON file, read for a student and written beside an export.
+
+    {"image_size": [900, 1600],
+     "cameras": [{"name": "CAM_FRONT", "intrinsics": [[fx, 0, cx], [0, fy, cy], [0, 0, 1]],
+                  "lidar_from_camera": [[...], [...], [...], [0, 0, 0, 1]]}, ...],
+     "ego_from_lidar": [[...], ...]}
+
+Sizes in pixels (height, width) of the stored images, in which the intrinsics are given; poses in metres, camera axes x
+right, y down, z forward. Each camera has `lidar_from_camera` or `ego_from_camera`; `ego_from_lidar` is needed where the
+student works in the other of the two frames.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from dualdistill.data.augment import draw_view
+from dualdistill.data.config import DataConfig
+from dualdistill.data.frames import STAND_IN_GAP
+from dualdistill.data.images import load_image
+from dualdistill.errors import UserError
+from dualdistill.structures import CAMERAS, Batch, Boxes, Cameras, SampleMeta
+
+Frame = Literal["lidar", "ego"]
+Matrix = list[list[float]]
+
+
+class _Camera(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    name: str
+    intrinsics: Matrix
+    lidar_from_camera: Matrix | None = None
+    ego_from_camera: Matrix | None = None
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    image_size: tuple[int, int]
+    cameras: list[_Camera]
+    ego_from_lidar: Matrix | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rig:
+    """Cameras around a car, in the BEV frame of a student."""
+
+    names: tuple[str, ...]
+    image_size: tuple[int, int]
+    """Height and width of the stored images, pixels."""
+    frame: Frame
+    intrinsics: Float[Tensor, "cam 3 3"]
+    bev_from_camera: Float[Tensor, "cam 4 4"]
+
+    @classmethod
+    def read(cls, path: Path, frame: Frame) -> "Rig":
+        """The rig of a JSON file, its poses transformed to `frame`.
+
+        Raises:
+            UserError: for a file that is missing, not of that form, or that does not lead to the frame.
+        """
+        try:
+            file = msgspec.json.decode(path.read_bytes(), type=_File)
+        except OSError as error:
+            raise UserError(f"cannot read the calibration file {path}: {error.strerror}") from error
+        except msgspec.DecodeError as error:
+            raise UserError(f"{path} is not a calibration file ({error}); docs/export.md shows the form") from error
+        if not file.cameras:
+            raise UserError(f"{path} describes no camera")
+        ego_from_lidar = None
+        if file.ego_from_lidar is not None:
+            ego_from_lidar = _matrix(file.ego_from_lidar, 4, f"{path}: ego_from_lidar")
+        return cls(
+            names=tuple(camera.name for camera in file.cameras),
+            image_size=file.image_size,
+            frame=frame,
+            intrinsics=torch.stack([_matrix(c.intrinsics, 3, f"{path}: intrinsics of {c.name}") for c in file.cameras]),
+            bev_from_camera=torch.stack([_pose(c, frame, ego_from_lidar, path) for c in file.cameras]),
+        )
+
+    @classmethod
+    def of(cls, batch: Batch, image_size: tuple[int, int], frame: Frame) -> "Rig":
+        """The rig of one sample: poses of the key frame, the car's motion between exposures included."""
+        assert batch.cameras is not None
+        return cls(
+            names=CAMERAS,
+            image_size=image_size,
+            frame=frame,
+            intrinsics=batch.cameras.intrinsics[0, 0],
+            bev_from_camera=batch.cameras.bev_from_camera[0, 0],
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the rig as a file for `read`."""
+        cameras = [
+            _Camera(name=name, intrinsics=k.tolist(), **{f"{self.frame}_from_camera": pose.tolist()})
+            for name, k, pose in zip(self.names, self.intrinsics.double(), self.bev_from_camera.double(), strict=True)
+        ]
+        plain = msgspec.to_builtins(_File(image_size=self.image_size, cameras=cameras))
+        path.write_text(json.dumps(plain, indent=2) + "\n")
+
+    def load(self, images: list[Path], config: DataConfig) -> UInt8[Tensor, "cam 3 h w"]:
+        """Image files, one a camera in the rig's order, as inputs of the network.
+
+        Raises:
+            UserError: for another number of files than cameras, and for files that are not such images.
+        """
+        if len(images) != len(self.names):
+            raise UserError(
+                f"the calibration describes {len(self.names)} cameras ({', '.join(self.names)}): "
+                f"expected one image each, in that order, got {len(images)}"
+            )
+        view = draw_view(config.image_augmentation, config.image_size, self.image_size, None)
+        return torch.stack([load_image(path, view, self.image_size, draft=config.draft_decoding) for path in images])
+
+    def batch(self, images: UInt8[Tensor, "frame cam 3 h w"], config: DataConfig) -> Batch:
+        """One sample of a car at rest, without annotations."""
+        frames, count = images.shape[:2]
+        view = draw_view(config.image_augmentation, config.image_size, self.image_size, None)
+        cameras = Cameras(
+            images=images[None],
+            intrinsics=self.intrinsics.float().expand(1, frames, count, 3, 3),
+            augmented_from_image=view.matrix().expand(1, frames, count, 4, 4),
+            bev_from_camera=self.bev_from_camera.float().expand(1, frames, count, 4, 4),
+            previous_from_current=torch.eye(4)[None],
+            frame_gap=torch.tensor([STAND_IN_GAP]),
+        )
+        nowhere = torch.eye(4, dtype=torch.float64)
+        meta = SampleMeta(token="", timestamp_us=0, global_from_bev=nowhere, ego_from_bev=nowhere)
+        return Batch(boxes=(Boxes.empty(),), augmented_from_bev=torch.eye(4)[None], meta=(meta,), cameras=cameras)
+
+
+def _matrix(rows: Matrix, size: int, what: str) -> Float[Tensor, "size size"]:
+    if len(rows) != size or any(len(row) != size for row in rows):
+        raise UserError(f"{what} must be {size} rows of {size} numbers")
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _pose(camera: _Camera, frame: Frame, ego_from_lidar: Tensor | None, path: Path) -> Float[Tensor, "4 4"]:
+    """`frame`_from_camera, a rotation and a translation."""
+    given = {"lidar": camera.lidar_from_camera, "ego": camera.ego_from_camera}
+    other: Frame = "ego" if frame == "lidar" else "lidar"
+    if given[frame] is not None:
+        pose = _matrix(given[frame] or [], 4, f"{path}: {frame}_from_camera of {camera.name}")
+    elif given[other] is None:
+        raise UserError(f"{path}: {camera.name} has neither lidar_from_camera nor ego_from_camera")
+    elif ego_from_lidar is None:
+        raise UserError(
+            f"{path} gives {other}_from_camera of {camera.name}, but this student works in the {frame} frame: "
+            f"give {frame}_from_camera, or ego_from_lidar beside it"
+        )
+    else:
+        frame_from_other = ego_from_lidar if frame == "ego" else torch.linalg.inv(ego_from_lidar)
+        pose = frame_from_other @ _matrix(given[other] or [], 4, f"{path}: {other}_from_camera of {camera.name}")
+    rotation = pose[:3, :3]
+    if (rotation @ rotation.mT - torch.eye(3, dtype=pose.dtype)).abs().max() > 1e-3 or torch.linalg.det(rotation) < 0:
+        raise UserError(
+            f"{path}: the pose of {camera.name} is not a rotation with a translation; give right-handed axes"
+        )
+    return pose

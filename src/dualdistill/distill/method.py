@@ -1,0 +1,82 @@
+"""What a distillation method declares about itself: its loss weights, what it requires, how it is built."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, runtime_checkable
+
+from torch import nn
+
+from dualdistill.distill.criterion import HeadCriterion
+from dualdistill.distill.label_encoder import LabelEncoder
+from dualdistill.distill.shapes import BevShapes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Requires:
+    """What a method needs beside the outputs of two detectors, the annotated boxes and their heat maps.
+
+    Recipes, data, teacher cache and assembly provide what is declared here; they never ask for the method's type.
+    """
+
+    teacher_maps: tuple[str, ...] | None = None
+    """Maps of the teacher's `BevOutput` that the losses use: "canvas", "stage0", ..., "neck". A teacher cache keeps
+    no others; None keeps all."""
+    criterion: bool = False
+    """The teacher's `HeadCriterion`, passed to `build`."""
+    label_encoder: bool = False
+    """A trained `LabelEncoder` for this teacher, passed to `build`."""
+    depth_instances: bool = False
+    """`Targets.depth_instance`: the object that each depth label lies on."""
+    instance_masks: bool = False
+    """`Targets.instances`: the objects that an instance segmenter finds in the images."""
+
+
+@runtime_checkable
+class DistillerConfig(Protocol):
+    """Configuration of a method: a frozen dataclass of plain values."""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of every loss by name."""
+
+    @property
+    def requires(self) -> Requires: ...
+
+    def build(
+        self,
+        *,
+        teacher: BevShapes,
+        student: BevShapes,
+        criterion: HeadCriterion | None = None,
+        label_encoder: LabelEncoder | None = None,
+    ) -> nn.Module:
+        """The distiller for two detectors with maps of these shapes.
+
+        Args:
+            criterion: The teacher's, if `requires.criterion`.
+            label_encoder: Trained for this teacher, if `requires.label_encoder`.
+
+        Raises:
+            ValueError: if the shapes do not fit each other or this configuration, or something required is missing.
+        """
+
+
+def check_weights(config: Any) -> None:
+    """Raises ValueError for a negative loss weight: a field called `weight` or `..._weight`."""
+    for each in fields(config):
+        value = getattr(config, each.name)
+        if each.name.endswith("weight") and value is not None and value < 0:
+            raise ValueError(f"{each.name} must not be negative, got {value}")
+
+
+def check_extents(teacher: BevShapes, student: BevShapes) -> None:
+    """Raises ValueError where two detectors cover different ground."""
+    if teacher.extent != student.extent:
+        raise ValueError(f"teacher and student must see one rectangle, got {teacher.extent} and {student.extent} m")
+
+
+def check_no_effect(config: Any, reason: str, names: tuple[str, ...]) -> None:
+    """Raises ValueError where one of these fields is not at its default although `reason` leaves it without effect."""
+    default = {each.name: each.default for each in fields(config)}
+    for name in names:
+        if getattr(config, name) != default[name]:
+            raise ValueError(f"{name} has no effect, since {reason}: leave it out")

@@ -1,0 +1,58 @@
+"""Metrics of detections or of a result file, written to `metrics.json`."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.splits import official_splits
+from dualdistill.evaluate.ground_truth import ground_truth_of_split
+from dualdistill.evaluate.metrics import detection_metrics, metrics_summary
+from dualdistill.evaluate.protocol import DETECTION_CVPR_2019, DetectionConfig
+from dualdistill.evaluate.records import Detections, GroundTruth
+from dualdistill.evaluate.submission import read_submission
+
+
+def evaluate_submission(
+    path: Path,
+    index: NuscenesIndex,
+    split: str,
+    out_dir: Path,
+    config: DetectionConfig = DETECTION_CVPR_2019,
+) -> dict[str, Any]:
+    """Evaluate a result file; write `out_dir/metrics.json`, keys as in the devkit's `metrics_summary.json`.
+
+    As in the devkit, a file for an official split must hold exactly its samples; for other splits it may hold more.
+
+    Raises:
+        UserError: for a file, or a split, that cannot be evaluated.
+    """
+    ground_truth = ground_truth_of_split(index, split)
+    submission = read_submission(path)
+    exactly = split in official_splits()
+    detections = submission.for_samples(ground_truth.sample_tokens, others="refuse" if exactly else "ignore")
+    return evaluate_detections(detections, ground_truth, out_dir, meta=submission.meta, config=config)
+
+
+def evaluate_detections(
+    detections: Detections,
+    ground_truth: GroundTruth,
+    out_dir: Path,
+    *,
+    meta: dict[str, Any] | None = None,
+    config: DetectionConfig = DETECTION_CVPR_2019,
+) -> dict[str, Any]:
+    """Evaluate detections and write `out_dir/metrics.json`.
+
+    Args:
+        detections: `sample` counts in `ground_truth.sample_tokens`.
+        meta: The meta entry of the file: the modalities of the detector (`use_camera` and so on).
+    """
+    start = time.perf_counter()
+    metrics = detection_metrics(ground_truth, detections, config)
+    summary = metrics_summary(metrics, eval_time=time.perf_counter() - start, meta=meta)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    # Undefined errors are written as NaN: this is not JSON, but the devkit writes and reads it.
+    (out_dir / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary

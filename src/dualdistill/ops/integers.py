@@ -1,0 +1,29 @@
+"""Sorting and counting small integers."""
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+def stable_order(keys: Int[Tensor, "keys"], bound: int) -> Int[Tensor, "keys"]:
+    """`keys.argsort(stable=True)` of keys that are at least 0 and less than `bound` (at most 2³²).
+
+    On a CPU, PyTorch sorts 64-bit pairs by comparison; NumPy counts 16-bit digits, in a twentieth of the time.
+    """
+    if keys.device.type != "cpu":
+        return keys.argsort(stable=True)
+    numbers = keys.numpy()
+    order = np.argsort(numbers.astype(np.uint16), kind="stable")  # the conversion keeps the low digit
+    if bound > 1 << 16:
+        order = order[np.argsort((numbers >> 16).astype(np.uint16)[order], kind="stable")]
+    return torch.from_numpy(order)
+
+
+def group_sizes(group: Int[Tensor, "members"], groups: int) -> Int[Tensor, "groups"]:
+    """Number of members of each group, int64: `bincount`, which would synchronise with a GPU, without doing so."""
+    if group.device.type == "cpu":
+        return torch.bincount(group, minlength=groups)
+    return torch.zeros(groups, dtype=torch.long, device=group.device).index_add_(
+        0, group, torch.ones_like(group, dtype=torch.long)
+    )

@@ -1,0 +1,81 @@
+"""Processes of a training: as many as asked for, started by Fabric or by whoever launched this one."""
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    LSFEnvironment,
+    MPIEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from lightning_fabric.strategies import DDPStrategy
+
+from dualdistill.errors import UserError
+
+Result = TypeVar("Result")
+
+TIMEOUT = timedelta(hours=2)
+"""How long processes wait for each other: one checks files or scores a validation while the others wait."""
+
+
+def launch(devices: int, nodes: int = 1, *, unused_parameters: bool = False) -> Fabric:
+    """The processes of a training, connected: `devices` on each of `nodes` machines.
+
+    Started by torchrun, SLURM, LSF or MPI, this process joins the others; alone, it starts those of its machine, which
+    repeat its command line (on several machines MASTER_ADDR, MASTER_PORT and NODE_RANK connect them).
+
+    Args:
+        unused_parameters: Whether some steps have no gradient for some parameters.
+
+    Raises:
+        UserError: if the launcher's processes are not `devices` x `nodes`, or the machine has too few devices.
+    """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    if min(devices, nodes) < 1:
+        raise UserError(f"--devices and --nodes must be at least 1, got {devices} and {nodes}.")
+    if 0 < torch.cuda.device_count() < devices:
+        raise UserError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs.")
+    environment = _environment()
+    if not isinstance(environment, LightningEnvironment) and environment.world_size() != devices * nodes:
+        raise UserError(
+            f"{type(environment).__name__.removesuffix('Environment')} started {environment.world_size()} processes, "
+            f"but --devices {devices} --nodes {nodes} are {devices * nodes}. Give the devices of one machine and the "
+            "number of machines that it was told."
+        )
+    several = devices * nodes > 1
+    strategy = DDPStrategy(find_unused_parameters=unused_parameters, timeout=TIMEOUT) if several else "auto"
+    try:
+        fabric = Fabric(devices=devices, num_nodes=nodes, strategy=strategy, plugins=[environment])
+        fabric.launch()
+    except ValueError as error:  # the same number of processes, spread otherwise over the machines
+        raise UserError(f"--devices {devices} --nodes {nodes} does not fit the launcher: {error}") from None
+    return fabric
+
+
+def on_leader(fabric: Fabric, function: Callable[[], Result]) -> Result:
+    """Result of a function that the leading process alone calls; its UserError ends all of them."""
+    outcome: Any = None
+    if fabric.is_global_zero:
+        try:
+            outcome = function()
+        except UserError as error:
+            outcome = error
+    outcome = fabric.broadcast(outcome)
+    if isinstance(outcome, UserError):
+        if fabric.is_global_zero:
+            raise outcome
+        raise SystemExit(0)  # the leader reports it; other exit codes would make the launcher kill the leader
+    return outcome
+
+
+def _environment() -> ClusterEnvironment:
+    """The launcher of this process, found as Fabric does."""
+    kinds = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment)
+    return next((kind() for kind in kinds if kind.detect()), LightningEnvironment())

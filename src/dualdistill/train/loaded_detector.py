@@ -1,0 +1,117 @@
+"""Detectors restored from their weights files."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from dualdistill.data.dataset import NuscenesDataset
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.errors import DivergedError, UserError
+from dualdistill.experiment.experiment import Experiment, Role
+from dualdistill.models.checkpoints import load_weights, read_facts
+from dualdistill.train.assemble import (
+    Network,
+    build_detector,
+    experiment_of,
+    open_dataset,
+    split_names,
+)
+from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.trained_weights import TrainedWeights
+
+_FILES = ", ".join(f"{role}.safetensors" for role in get_args(Role))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedDetector:
+    """A trained detector, built from the experiment in the metadata of its weights file, in evaluation mode."""
+
+    path: Path
+    facts: dict[str, Any]
+    """Metadata of the file: role, recipe, seed, step, data, experiment."""
+    experiment: Experiment
+    detector: Network
+
+    @classmethod
+    def load(cls, path: Path) -> "LoadedDetector":
+        """Build the detector and load its weights.
+
+        Raises:
+            UserError: for a file of another origin, weights that do not fit their own metadata, and a label encoder
+                whose teacher is missing.
+        """
+        facts = read_facts(path)
+        if facts["role"] not in get_args(Role):
+            raise UserError(f"{path} holds a {facts['role']}; expected one of {_FILES}.")
+        experiment = _with_available_backend(experiment_of(facts))
+        teacher = TrainedWeights.recall(facts["teacher"]) if experiment.role == "label_encoder" else None
+        detector = build_detector(experiment, teacher)
+        load_weights(detector, path)
+        return cls(path=path, facts=facts, experiment=experiment, detector=detector.eval())
+
+    @property
+    def without_spconv(self) -> bool:
+        """Whether plain PyTorch replaces spconv, which is not installed; the results are the same."""
+        return self.experiment != experiment_of(self.facts)
+
+    def index(self, data: Path | None, version: str | None) -> NuscenesIndex:
+        """The given data root, or else the one of the training.
+
+        Raises:
+            UserError: where neither is known, or the root cannot be opened.
+        """
+        known = self.facts["data"]
+        if data is None and known is None:
+            raise UserError(f"{self.path} was converted, so the root of its data is unknown: give --data ROOT.")
+        return NuscenesIndex.open(data or Path(known["root"]), version or (None if data else known["version"]))
+
+    def dataset(self, index: NuscenesIndex, split: str | None) -> NuscenesDataset:
+        """The samples of a split (default: validation) with the sensors that the detector reads."""
+        split = split or split_names(index.version)[1]
+        for_teacher = self.experiment.role != "student"
+        return open_dataset(
+            self.experiment, index, split=split, training=False, seed=self.facts["seed"], for_teacher=for_teacher
+        )
+
+
+def weights_of(path: Path, checkpoint: str) -> Path:
+    """The detector's weights in a run folder, or the file itself.
+
+    Raises:
+        UserError: if a folder is no run, or has no such checkpoint.
+    """
+    if not path.is_dir():
+        return path
+    folder = RunFolder.open(path).checkpoint(checkpoint)
+    for role in get_args(Role):
+        if (folder / f"{role}.safetensors").is_file():
+            return folder / f"{role}.safetensors"
+    raise UserError(f"{folder} holds none of {_FILES}.")
+
+
+@contextmanager
+def naming(loaded: LoadedDetector) -> Iterator[None]:
+    """Context in which a DivergedError of the detector becomes a UserError with the file, the step and a remedy."""
+    try:
+        yield
+    except DivergedError as error:
+        raise UserError(
+            f"The training of {loaded.path} ({loaded.facts['recipe']}, step {loaded.facts['step']}) diverged. "
+            f"{error} Take an earlier checkpoint (--checkpoint step_…; metrics.jsonl of the run shows when its losses "
+            "went wrong), or train again with a lower training.optimiser.learning_rate or clip_norm."
+        ) from None
+
+
+def _with_available_backend(experiment: Experiment) -> Experiment:
+    """The experiment with voxels convolved by plain PyTorch where spconv is missing, which gives the same results."""
+    teacher = experiment.teacher
+    if teacher is None or teacher.voxel is None:
+        return experiment
+    try:
+        teacher.voxel.check_backend()
+    except UserError:
+        voxel = replace(teacher.voxel, backend="reference")
+        return replace(experiment, teacher=replace(teacher, voxel=voxel))
+    return experiment

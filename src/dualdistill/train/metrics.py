@@ -1,0 +1,176 @@
+"""The record of a training: metrics.jsonl always, other sinks (extras) where `--log` names them."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any, Literal, Protocol, runtime_checkable
+
+from dualdistill.errors import UserError
+from dualdistill.train.run_folder import RunFolder, write_atomically
+
+SinkName = Literal["tensorboard", "wandb", "mlflow"]
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where records go."""
+
+    def start(self, run: RunFolder, facts: Mapping[str, Any], step: int) -> None:
+        """Open it.
+
+        Args:
+            facts: Recipe, seed and experiment, plain JSON.
+            step: Steps done before; what is recorded of later ones is dropped where the sink can.
+        """
+
+    def log(self, step: int, record: Mapping[str, float]) -> None: ...
+    def close(self) -> None: ...
+
+
+class MetricsLogger:
+    """Passes each record to all sinks and to the progress line; without effect in processes that do not lead."""
+
+    def __init__(self, sinks: Sequence[Sink], progress: Callable[[int, int, str], None] = lambda *_: None):
+        self.sinks = sinks
+        self.progress = progress
+        self._began = time.monotonic()
+
+    def start(self, run: RunFolder, facts: Mapping[str, Any], step: int) -> None:
+        for sink in self.sinks:
+            sink.start(run, facts, step)
+
+    def log(self, step: int, total: int, record: Mapping[str, float]) -> None:
+        record = {"seconds": round(time.monotonic() - self._began, 2), **record}
+        for sink in self.sinks:
+            sink.log(step, record)
+        line = f"loss {record['loss']:.3f}, waiting for data {record['data_share']:.0%}"
+        if "validation/NDS" in record:
+            line += f", mAP {record['validation/mAP']:.4f}, NDS {record['validation/NDS']:.4f}"
+        self.progress(step, total, line)
+
+    def close(self) -> None:
+        for sink in self.sinks:
+            sink.close()
+
+
+class JsonLines:
+    """metrics.jsonl: one JSON object a record."""
+
+    def start(self, run: RunFolder, facts: Mapping[str, Any], step: int) -> None:
+        if run.metrics.exists():
+            kept = [record for record in read_metrics(run.metrics) if record["step"] <= step]
+            write_atomically(run.metrics, "".join(json.dumps(record) + "\n" for record in kept))
+        self._file: IO[str] = run.metrics.open("a")
+
+    def log(self, step: int, record: Mapping[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, **record}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+class TensorBoard:
+    """Event files in the run folder's `tensorboard`."""
+
+    def __init__(self) -> None:
+        _require("tensorboard", "tensorboard")
+        self._library = import_module("torch.utils.tensorboard")
+
+    def start(self, run: RunFolder, facts: Mapping[str, Any], step: int) -> None:
+        self._writer = self._library.SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1)
+
+    def log(self, step: int, record: Mapping[str, float]) -> None:
+        for name, value in record.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run of Weights & Biases in project "dualdistill" (WANDB_* variables as usual); resumed under the same id."""
+
+    def __init__(self) -> None:
+        self._library = _require("wandb", "wandb")
+
+    def start(self, run: RunFolder, facts: Mapping[str, Any], step: int) -> None:
+        name = f"{run.path.parent.name}-{run.path.name}"
+        self._run = self._library.init(
+            project=os.environ.get("WANDB_PROJECT", "dualdistill"),
+            name=name,
+            id=name,
+            resume="allow",
+            dir=str(run.path),
+            config=dict(facts),
+        )
+
+    def log(self, step: int, record: Mapping[str, float]) -> None:
+        self._run.log(dict(record), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class MlFlow:
+    """A run of MLflow (MLFLOW_TRACKING_URI as usual) in the experiment of the recipe's name; resumed under its id."""
+
+    def __init__(self) -> None:
+        self._library = _require("mlflow", "mlflow")
+
+    def start(self, run: RunFolder, facts: Mapping[str, Any], step: int) -> None:
+        kept = run.path / "mlflow_run_id"
+        self._library.set_experiment(str(facts["recipe"]))
+        known = kept.read_text().strip() if kept.is_file() else None
+        started = self._library.start_run(run_id=known, run_name=run.path.name)
+        write_atomically(kept, started.info.run_id + "\n")
+        self._library.log_dict(dict(facts), "experiment.json")
+
+    def log(self, step: int, record: Mapping[str, float]) -> None:
+        self._library.log_metrics(dict(record), step=step)
+
+    def close(self) -> None:
+        self._library.end_run()
+
+
+_SINKS: dict[str, Callable[[], Sink]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "mlflow": MlFlow}
+
+
+def make_sinks(names: Sequence[str]) -> list[Sink]:
+    """metrics.jsonl and the named sinks, none of them started.
+
+    Raises:
+        UserError: for an unknown name, or a library that is not installed.
+    """
+    unknown = [name for name in names if name not in _SINKS]
+    if unknown:
+        raise UserError(f"--log {unknown[0]}: expected one of {', '.join(_SINKS)}; metrics.jsonl is always written.")
+    return [JsonLines(), *(_SINKS[name]() for name in dict.fromkeys(names))]
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The records of metrics.jsonl; a half line at its end, of a run that was killed, is left out."""
+    records = []
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if not isinstance(record, dict) or "step" not in record:
+            break
+        records.append(record)
+    return records
+
+
+def _require(library: str, extra: str) -> Any:
+    try:
+        return import_module(library)
+    except ImportError:
+        raise UserError(
+            f"--log {extra} needs {library}, which is not installed: pip install 'dualdistill[{extra}]', "
+            "or leave the option out (metrics.jsonl is always written)."
+        ) from None

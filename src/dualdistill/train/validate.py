@@ -1,0 +1,78 @@
+"""Scores of a detector during its training, shared by all processes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from torch import nn
+from torch.utils.data import DataLoader
+
+from dualdistill.data.collate import collate
+from dualdistill.data.dataset import NuscenesDataset
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.splits import samples_of_split
+from dualdistill.errors import UserError
+from dualdistill.evaluate.detect import detect_all
+from dualdistill.evaluate.ground_truth import ground_truth_of_samples
+from dualdistill.evaluate.metrics import detection_metrics
+from dualdistill.evaluate.records import Detections
+from dualdistill.evaluate.to_global import detections_to_global
+from dualdistill.experiment.experiment import Experiment
+from dualdistill.ops.processes import number_of_processes
+
+BATCH = 4
+"""Samples a process detects in at once."""
+
+
+def validator(
+    fabric: Fabric, experiment: Experiment, index: NuscenesIndex, split: str, *, seed: int, workers: int
+) -> Callable[[nn.Module], dict[str, float]]:
+    """A function from a detector to its mAP and NDS on a split, or on as many of its samples as the experiment says.
+
+    All processes must call it together: each detects in its share of the samples. The detector's mode (training or
+    evaluation) is left as it was.
+
+    Raises:
+        UserError: for a split without samples or annotations.
+    """
+    positions = samples_of_split(index, split)
+    count = experiment.training.validate_samples
+    if count is not None and count < len(positions):  # spread evenly: neighbours show the same scene
+        positions = positions[np.linspace(0, len(positions) - 1, count).round().astype(int)]
+    ground_truth = ground_truth_of_samples(index, positions)
+    if len(ground_truth.boxes) == 0:
+        raise UserError(
+            f"Split {split!r} of {index.root} has no annotations to validate against: set training.validate_steps and "
+            "training.validate_epochs to none."
+        )
+    data = experiment.data
+    if experiment.role == "student":
+        data = replace(data, points=False, virtual_points=None, depth=False, depth_instance=False)
+    mine = range(fabric.global_rank, len(positions), fabric.world_size)
+    loader = DataLoader(
+        NuscenesDataset(index, data, positions, training=False, seed=seed),
+        batch_sampler=[[(0, item) for item in mine[start : start + BATCH]] for start in range(0, len(mine), BATCH)],
+        collate_fn=collate,
+        num_workers=workers,
+    )
+
+    def validate(detector: nn.Module) -> dict[str, float]:
+        modes = [(module, module.training) for module in detector.modules()]
+        found = detect_all(detector, loader, device=fabric.device)  # type: ignore[arg-type]
+        for module, training in modes:
+            module.training = training
+        parts = [
+            (item, detections_to_global(boxes, meta, sample=item))
+            for item, (meta, boxes) in zip(mine, found, strict=True)
+        ]
+        gathered: list[Any] = [parts] * number_of_processes()
+        if number_of_processes() > 1:
+            dist.all_gather_object(gathered, parts)
+        ordered = sorted((pair for share in gathered for pair in share), key=lambda pair: pair[0])
+        metrics = detection_metrics(ground_truth, Detections.concatenate([part for _, part in ordered]))
+        return {"mAP": float(metrics.mean_ap), "NDS": float(metrics.nd_score)}
+
+    return validate

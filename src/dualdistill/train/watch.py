@@ -1,0 +1,138 @@
+"""What ends a training early, agreed on by all processes: a stop signal, or numbers that are not finite."""
+
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from dualdistill.errors import DivergedError
+from dualdistill.ops.processes import number_of_processes
+from dualdistill.structures import Batch
+from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.state import TrainingState
+
+
+class Watch:
+    """Joint decision after each step: go on, stop, or fail.
+
+    Every process contributes its signal and whether one of its numbers is not finite; the maximum over processes
+    counts, so that all of them stop after the same step. On a GPU the decision is read one step later, when the next
+    step is queued (at once where the host waits for the GPU anyway), so that no step waits for it.
+    """
+
+    def __init__(self, fabric: Fabric, loader: DataLoader[Batch], run: RunFolder, *, accumulate: int, first: int):
+        """Args:
+        accumulate: Batches of one step.
+        first: Steps done before the first batch of `loader`.
+        """
+        self.fabric, self.loader, self.run = fabric, loader, run
+        self.accumulate, self.first = accumulate, first
+        self._lag = 1 if fabric.device.type == "cuda" else 0
+        self._pending: deque[tuple[int, Mapping[str, Tensor], Tensor, Any]] = deque()
+
+    def after_step(self, step: int, values: Mapping[str, Tensor], signal: int, *, at_once: bool) -> int:
+        """Signal that ends the training (0: none).
+
+        Args:
+            step: Steps that are done, this one included.
+            values: Scalar losses and gradient norm of this process.
+            signal: Number of the stop signal this process has received, 0 if none.
+            at_once: Read all decisions up to this step.
+
+        Raises:
+            DivergedError: if a number of some process was not finite; the batches are saved in the run folder.
+        """
+        numbers = torch.stack([*values.values()])
+        flags = torch.stack([(~numbers.isfinite()).any().float(), numbers.new_full((), float(signal))])
+        if number_of_processes() > 1:
+            dist.all_reduce(flags, dist.ReduceOp.MAX)
+        event = torch.cuda.Event() if flags.is_cuda else None
+        host = flags.to("cpu", non_blocking=True)
+        if event is not None:
+            event.record()
+        self._pending.append((step, values, host, event))
+        stop, keep = 0, 0 if at_once else self._lag
+        while len(self._pending) > keep:
+            number, then, flags, event = self._pending.popleft()
+            if event is not None:
+                event.synchronize()
+            diverged, received = map(int, flags.tolist())
+            if diverged:
+                self._fail(number, [name for name, value in then.items() if not value.isfinite()])
+            if received:  # a checkpoint follows: its step is checked, too
+                stop, keep = received, 0
+        return stop
+
+    @contextmanager
+    def naming(self, state: TrainingState, batch: Batch) -> Iterator[None]:
+        """Context of a forward and backward pass: an error from weights that are not finite becomes a DivergedError."""
+        try:
+            yield
+        except (DivergedError, RuntimeError) as error:
+            weights = state.training.named_parameters()
+            bad = next((name for name, weight in weights if not weight.isfinite().all()), None)
+            if bad is None and not isinstance(error, DivergedError):
+                raise
+            cause = f"{bad} is not finite" if bad is not None else str(error)
+            raise DivergedError(
+                _message(state.step + 1, cause, [meta.token for meta in batch.meta], self.run)
+            ) from None
+
+    def _fail(self, step: int, names: list[str]) -> None:
+        folder = self.run.path / "diverged" / f"step_{step:06d}"
+        tokens = self._save_batches(folder, step, names)
+        reports: list[Any] = [(names, tokens)]
+        if (processes := number_of_processes()) > 1:
+            reports *= processes
+            dist.all_gather_object(reports, (names, tokens))
+        found = sorted({name for names, _ in reports for name in names})
+        tokens = [token for names, tokens in reports for token in tokens if names]
+        cause = f"{', '.join(found)} is not finite"
+        raise DivergedError(_message(step, cause, tokens, self.run) + f" The batch is in {folder}.")
+
+    def _save_batches(self, folder: Path, step: int, names: list[str]) -> list[str]:
+        """Read this process's batches of a step again (samples depend on seed and step alone) and write them; returns
+        the tokens of their samples."""
+        tokens: list[str] = []
+        sampler: Any = self.loader.batch_sampler
+        for micro in range(self.accumulate):
+            pairs = sampler.batch((step - 1) * self.accumulate + micro)
+            batch = self.loader.collate_fn([self.loader.dataset[pair] for pair in pairs])
+            here = [meta.token for meta in batch.meta]
+            facts = {"step": step, "not_finite": names, "samples": here, "epoch_and_index": pairs}
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"process{self.fabric.global_rank}_batch{micro}.safetensors"
+            save_file(dict(_tensors(batch)), path, metadata={"facts": json.dumps(facts)})
+            tokens += here
+        return tokens
+
+
+def _message(step: int, cause: str, tokens: list[str], run: RunFolder) -> str:
+    kept = run.newest()
+    last = f"The last checkpoint is {kept}." if kept else "There is no checkpoint yet."
+    return (
+        f"The training diverged in step {step}: {cause}. Samples: {', '.join(tokens)}. {last} Train again with a lower "
+        "training.optimiser.learning_rate or clip_norm, or look for a fault in these samples."
+    )
+
+
+def _tensors(record: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of nested records and tuples, by dotted names."""
+    if isinstance(record, Tensor):
+        yield prefix, record.clone(memory_format=torch.contiguous_format)
+    elif is_dataclass(record):
+        for field in fields(record):
+            yield from _tensors(getattr(record, field.name), f"{prefix}.{field.name}".lstrip("."))
+    elif isinstance(record, tuple):
+        for number, item in enumerate(record):
+            yield from _tensors(item, f"{prefix}.{number}")
