@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from dualdistill.experiment.experiment import override
+from dualdistill.experiment.overrides import override
 from dualdistill.recipes.catalogue import find
 from studies import results
 from studies.design import STUDIES
