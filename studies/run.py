@@ -148,7 +148,7 @@ def train_network(place: Workplace, name: str, network: Network) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     given = ["--teacher", str(place.network(f"teacher-{network.teacher}"))] if network.teacher else []
     seconds = _call(folder, _train(place, folder, network.recipe, network.sets, 0, given))
-    (weights,) = _run_of(folder).glob("checkpoints/last/*.safetensors")
+    weights = sorted(_run_of(folder).glob("checkpoints/step_*/*.safetensors"))[-1]
     half = folder / f"{name}.safetensors"
     facts = read_facts(weights)
     tensors = {key: t.half() if t.is_floating_point() else t for key, t in load_file(weights).items()}
