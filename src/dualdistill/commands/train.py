@@ -19,6 +19,7 @@ from dualdistill.train.fill_cache import refuse_uncacheable
 from dualdistill.train.launch import launch, on_leader
 from dualdistill.train.metrics import make_sinks
 from dualdistill.train.run_folder import RunFolder, environment
+from dualdistill.train.session import Job, Session
 from dualdistill.train.trained_weights import find_label_encoder, find_teacher
 
 
