@@ -29,6 +29,7 @@ format: $(VENV)/.installed-test
 
 # The documentation site, in build/docs; a warning is an error. External links need the network and are checked apart.
 docs: $(VENV)/.installed-docs
+	rm -rf docs/api  # generated; pages of removed modules would stay
 	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 	@echo "open build/docs/index.html"
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from benchmarks.measure import Row, Variant, measure
 from benchmarks.pooling import Size, rig
 from benchmarks.references.pooling import cumsum_pool
-from dualdistill.deploy.export import Deployable, Precision, deployable, write_onnx
 from dualdistill.deploy.freeze import Format, FrozenStudent
+from dualdistill.deploy.graph import Deployable, Precision, deployable, write_onnx
 from dualdistill.deploy.rig_geometry import rig_geometry
-from dualdistill.deploy.run import OnnxRun, frame_inputs
+from dualdistill.deploy.runtime import OnnxRun, frame_inputs
 from dualdistill.geometry.frustum import frustum, lift
 from dualdistill.models.bevdepth import BevDepth, BevDepthConfig, official_bevdepth
 from dualdistill.models.layers.camera_vector import calibration_vector, pose_vector

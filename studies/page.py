@@ -56,7 +56,7 @@ def write_readme(study: Study, results: Mapping[str, Any], readme: Path) -> None
             lines.append("| " + " | ".join([row.name, str(len(found)), _mean(found), *gains, _published(row)]) + " |")
     caption = (
         f"{budget:,} training samples, mAP in percent on held-out synthetic scenes; paired differences with 95 % "
-        "intervals over seeds where there are several; publ.: gain on nuScenes val in the literature, not measured here."
+        "intervals over seeds where there are several; publ.: gain on nuScenes val in the papers, not measured here."
     )
     text = readme.read_text()
     before, after = text[: text.index(begin) + len(begin)], text[text.index(end) :]

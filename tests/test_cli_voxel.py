@@ -82,7 +82,7 @@ def test_convert_reads_the_size_of_the_voxels_where_the_file_records_it(run, for
     [
         ("voxels", ("--boxes", "legacy"), "Give --voxel 0.1 (range ±51.2 m) or --voxel 0.075"),
         ("voxels", ("--boxes", "legacy", "--voxel", "0.2"), "--voxel is 0.1 or 0.075 (metres), got 0.2"),
-        ("recorded", ("--voxel", "0.1"), "--voxel 0.1 contradicts the file: its configuration says 0.075 m"),
+        ("recorded", ("--voxel", "0.1"), "--voxel 0.1 contradicts the file: its configuration has 0.075 m"),
         ("pillars", ("--boxes", "legacy", "--voxel", "0.1"), "has no voxels: leave out --voxel"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The shared words: records in which the rooms of this project meet.
+"""Records that detectors, distillers, data and evaluation share.
 
 Frames. A *BEV frame* is the right-handed metric frame a detector works in: the key frame's LIDAR_TOP (x right,
 y forward, z up) for everything that distils, the key frame's ego frame for the official BEVDepth preset. With BEV
@@ -65,7 +65,7 @@ class _Movable:
 
 @dataclass(frozen=True, kw_only=True)
 class Boxes(_Movable):
-    """Upright 3D boxes of one sample, in one frame (which one, the owner says)."""
+    """Upright 3D boxes of one sample, in one frame (named where they are used)."""
 
     center: Float[Tensor, "boxes 3"]
     """Gravity centre, metres."""
@@ -112,12 +112,12 @@ class Points(_Movable):
 
 @dataclass(frozen=True, kw_only=True)
 class Cameras(_Movable):
-    """What the cameras saw. Axis `frame`: 0 is the current key frame, 1 the adjacent earlier one (if there is one)."""
+    """Camera images and geometry. Axis `frame`: 0 is the current key frame, 1 the adjacent earlier one (if any)."""
 
     images: UInt8[Tensor, "batch frame cam 3 h w"]
     """RGB, after image augmentation, not normalised."""
     intrinsics: Float[Tensor, "batch frame cam 3 3"]
-    """Of the original image, pixels."""
+    """Intrinsics of the original image, pixels."""
     augmented_from_image: Float[Tensor, "batch frame cam 4 4"]
     """Image augmentation: maps (u, v, depth, 1) of the original image to the network image; depth is untouched."""
     bev_from_camera: Float[Tensor, "batch frame cam 4 4"]
@@ -125,12 +125,12 @@ class Cameras(_Movable):
     previous_from_current: Float[Tensor, "batch 4 4"]
     """Augmented BEV frame now to augmented BEV frame then (ego motion); identity with one frame or no earlier one."""
     frame_gap: Float[Tensor, "batch"]
-    """Seconds between the two frames; 1/12 where the current frame had to stand in for an earlier one."""
+    """Seconds between the two frames; 1/12 where the current frame replaces a missing earlier one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleMeta:
-    """Who a sample is, and how its BEV frame (before augmentation) lies in the world."""
+    """Identity of a sample, and the pose of its BEV frame (before augmentation) in the world."""
 
     token: str
     timestamp_us: int
@@ -142,17 +142,17 @@ class SampleMeta:
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceMap(_Movable):
-    """Objects seen in each image, told apart cell by cell of its features, after image augmentation."""
+    """Class and instance of the object in each cell of the image features, after image augmentation."""
 
     klass: Int[Tensor, "batch cam h w"]
     """Index into `CLASSES` of the object in front; -1 where there is none."""
     instance: Int[Tensor, "batch cam h w"]
-    """Number (from 0) of that object in its image; of no meaning where there is none."""
+    """Number (from 0) of that object in its image; undefined where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch(_Movable):
-    """Samples as the networks take them. What a recipe does not need is None."""
+    """Samples as the networks take them. Fields that a recipe does not need are None."""
 
     boxes: tuple[Boxes, ...]
     """Annotations of each sample in the augmented BEV frame, velocities in m/s; empty tuple entries are legal."""
@@ -163,10 +163,10 @@ class Batch(_Movable):
     depth: Float[Tensor, "batch cam h w"] | None = None
     """Nearest LiDAR depth (metres along the optical axis) in each image feature cell of the current frame; 0 = none."""
     depth_instance: Int[Tensor, "batch cam h w"] | None = None
-    """Number of the annotated object that the point of each `depth` lies in, -1 = none. It tells the objects of a
-    sample apart and is no index into `boxes`: objects beyond their reach have numbers too."""
+    """Number of the annotated object that the point of each `depth` lies in, -1 = none. It distinguishes
+    the objects of a sample and is no index into `boxes`: objects beyond their reach have numbers too."""
     instances: InstanceMap | None = None
-    """What an instance segmenter says of the current frame's images."""
+    """Output of an instance segmenter for the current frame's images."""
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -185,7 +185,7 @@ class HeadOutput(_Movable):
 
 @dataclass(frozen=True, kw_only=True)
 class CameraOutput(_Movable):
-    """What a camera detector made on the way to BEV, current frame."""
+    """Intermediate output of a camera detector, current frame."""
 
     features: Float[Tensor, "batch cam chan h w"]
     """Image neck output."""
@@ -196,9 +196,9 @@ class CameraOutput(_Movable):
 
 @dataclass(frozen=True, kw_only=True)
 class BevOutput:
-    """What every BEV detector, teacher or student, has to show for one batch.
+    """Output of a BEV detector, teacher or student, for one batch.
 
-    `head` lets a distiller ask what the teacher would say of another map, and own none of it.
+    `head` lets a distiller apply the teacher's head to another map without owning it.
     """
 
     extent: tuple[float, float, float, float]
@@ -255,6 +255,6 @@ def weighted_sum(losses: Losses, weights: dict[str, float]) -> Float[Tensor, ""]
     """Sum of `losses` times `weights`.
 
     Raises:
-        KeyError: for a loss nobody weighed.
+        KeyError: for a loss without a weight.
     """
     return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()

@@ -9,8 +9,8 @@ import pytest
 
 from dualdistill.commands.export import export_student
 from dualdistill.commands.samples import position_of
-from dualdistill.deploy import export as room
-from dualdistill.deploy.rig import Rig
+from dualdistill.deploy import graph as room
+from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 
@@ -89,9 +89,9 @@ def test_a_file_that_answers_differently_is_an_error(runs, tmp_path, console, mo
         head = run_truly(run, student, batch, any_rig=any_rig)
         return replace(head, heatmap=head.heatmap + 1)
 
-    run_truly = export.answer
-    monkeypatch.setattr(export, "answer", wrong)
-    with pytest.raises(UserError, match="does not answer as the live model does"):
+    run_truly = export.predictions_of
+    monkeypatch.setattr(export, "predictions_of", wrong)
+    with pytest.raises(UserError, match="differ from those of the live model"):
         exported(runs, tmp_path, console)
 
 

@@ -74,7 +74,7 @@ def test_masks_are_made_once_and_each_noise_apart(given, world, console):
     assert start_training(console, RECIPE, **(given | {"overrides": sets})).is_dir()
 
 
-def test_a_remembered_teacher_and_instances_go_together(given, world, console, tmp_path):
+def test_a_cached_teacher_and_instances_go_together(given, world, console, tmp_path):
     make_instances(console, world, None, "synthetic", None)
     assert start_training(console, RECIPE, teacher_cache=tmp_path / "teacher", **given).is_dir()
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from dualdistill.cli import app
 from dualdistill.commands.predict import predict_sample
 from dualdistill.commands.samples import image_size_of, read_sample
-from dualdistill.deploy.rig import Rig
+from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
 from dualdistill.structures import CAMERAS
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
@@ -73,7 +73,7 @@ def test_a_samples_own_files_and_calibration_give_the_boxes_of_the_sample(runs, 
 def test_a_teacher_looks_at_the_points_of_a_sample(runs, tmp_path, console):
     assert predicted(console, runs["teacher"], min_score=0.99)["boxes"] == []
     images, calibration = own_files(runs, tmp_path)
-    with pytest.raises(UserError, match="images mean nothing to it"):
+    with pytest.raises(UserError, match="takes no images"):
         predicted(console, runs["teacher"], images=images, calibration=calibration)
 
 

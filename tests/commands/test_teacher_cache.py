@@ -1,4 +1,4 @@
-"""A teacher that is remembered teaches what the live one does."""
+"""Losses from a cached teacher are those of the live one."""
 
 import json
 from dataclasses import replace

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from dualdistill.deploy.export import deployable, write_onnx
 from dualdistill.deploy.freeze import FrozenStudent
+from dualdistill.deploy.graph import deployable, write_onnx
 from dualdistill.deploy.rig_geometry import rig_geometry
-from dualdistill.deploy.run import OnnxRun, answer, boxes_of, frame_inputs
+from dualdistill.deploy.runtime import OnnxRun, decode_boxes, frame_inputs, predictions_of
 from dualdistill.deploy.sampled import SampledConv
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth, official_bevdepth
@@ -61,14 +61,16 @@ def assert_same(one, other, tolerance=2e-5):
 def test_a_frozen_student_is_the_live_one(name, format):
     student = trained(DEPLOYABLE[name])
     batch = camera_batch(batch=1, frames=student.config.temporal.frames)
-    said = live(student, batch)
-    assert_same(answer(frozen_run(student, batch, fixed=False, format=format), student, batch, any_rig=True), said)
+    expected = live(student, batch)
+    predicted = predictions_of(frozen_run(student, batch, fixed=False, format=format), student, batch, any_rig=True)
+    assert_same(predicted, expected)
     if student.config.temporal.warps:
         # A frozen rig is one rig: the earlier frame's poses, the car's motion taken out, are those of now.
         cameras = batch.cameras
         batch = replace(batch, cameras=replace(cameras, bev_from_camera=cameras.bev_from_camera[:, [0, 0]]))
-        said = live(student, batch)
-    assert_same(answer(frozen_run(student, batch, fixed=True, format=format), student, batch, any_rig=False), said)
+        expected = live(student, batch)
+    predicted = predictions_of(frozen_run(student, batch, fixed=True, format=format), student, batch, any_rig=False)
+    assert_same(predicted, expected)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 7)])
@@ -89,7 +91,7 @@ def test_boxes_are_read_as_the_student_reads_them():
     with torch.no_grad():
         output = student(batch)
     (expected,) = student.detect(output, batch)
-    boxes = boxes_of(student, output.predictions, batch)
+    boxes = decode_boxes(student, output.predictions, batch)
     assert len(boxes) > 0
     torch.testing.assert_close(boxes.velocity, expected.velocity)
     torch.testing.assert_close(boxes.center, expected.center)
@@ -105,13 +107,13 @@ def test_folding_leaves_no_norm_after_a_convolution_and_lower_precision_only_wha
     folded = deployable(frozen, inputs)
     norms = folded.graph.graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default)
     assert all("vector_norm" in str(norm.args[1]) for norm in norms)  # of the camera vector: no convolution before it
-    assert_same(answer(folded, student, batch, any_rig=True), said)
+    assert_same(predictions_of(folded, student, batch, any_rig=True), said)
 
     low = deployable(frozen, inputs, "bf16")
     state = low.graph.state_dict()
     assert {str(v.dtype) for k, v in state.items() if "offset" in k} == {"torch.float32"}
     assert any(v.dtype == torch.bfloat16 for v in state.values())
-    rounded = answer(low, student, batch, any_rig=True)
+    rounded = predictions_of(low, student, batch, any_rig=True)
     assert rounded.heatmap.dtype == torch.float32
     assert_same(rounded, said, tolerance=0.03 * said.heatmap.abs().max().item())
 
@@ -129,7 +131,7 @@ def test_an_onnx_file_that_takes_any_rig_is_right_for_another_one(tmp_path):
     moved[..., 0, 3] += 4.0
     other = replace(batch, cameras=replace(batch.cameras, bev_from_camera=moved))
     said = live(student, other)
-    assert_same(answer(OnnxRun(tmp_path / "model.onnx"), student, other, any_rig=True), said)
+    assert_same(predictions_of(OnnxRun(tmp_path / "model.onnx"), student, other, any_rig=True), said)
     assert (live(student, batch).heatmap - said.heatmap).abs().max() > 1e-3
 
 

@@ -57,7 +57,7 @@ def test_weights_name_exactly_the_losses():
         {"score_threshold": 1.0},
         {"min_radius": -1},
         {"center_range": (1.0, 0.0, 0.0, 0.0, 1.0, 1.0)},
-        {"nms": "circle", "circle_squared_radii": (1.0,)},
+        {"circle_squared_radii": (1.0,), "nms": "circle"},
         {"task_classes": ()},
     ],
 )

@@ -1,4 +1,4 @@
-"""Weights in from other code, and out to other machines."""
+"""Command-line options of `export` and `convert`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,9 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="A student's weights file or run folder.")],
     out: Annotated[Path, typer.Option(help="Folder for model.onnx, model.pt2, calibration.json, export.json.")],
     data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
-    sample: Annotated[str, typer.Option(help="Whose calibration is frozen: token, or number in the split.")] = "0",
+    sample: Annotated[
+        str, typer.Option(help="Sample whose calibration is frozen: token, or number in the split.")
+    ] = "0",
     calibration: Annotated[Path | None, typer.Option(help="Freeze this rig instead: see docs/export.md.")] = None,
     formats: Annotated[
         list[str] | None, typer.Option("--format", help="onnx, torch or both, separated by a comma; default: both.")
@@ -23,7 +25,7 @@ def export(
     ] = "fixed",
     version: Version = None,
     split: Annotated[
-        str | None, typer.Option(help="Of --sample and --check-metrics; default: val, or mini_val.")
+        str | None, typer.Option(help="Split of --sample and --check-metrics; default: val, or mini_val.")
     ] = None,
     check_metrics: Annotated[
         bool, typer.Option(help="Score the split with live model and files; takes a while.")
@@ -55,15 +57,16 @@ def convert(
     out: Annotated[Path, typer.Option(help="The weights file to write, .safetensors.")],
     boxes: Annotated[
         str | None,
-        typer.Option(help="Box convention of the file, legacy or new: only where the file cannot tell (it asks then)."),
+        typer.Option(help="Box convention of the file, legacy or new: needed only if the file does not record it."),
     ] = None,
     voxel: Annotated[
         float | None,
-        typer.Option(help="Side of the file's voxels, 0.1 or 0.075 m: only where the file cannot tell (it asks then)."),
+        typer.Option(help="Side of the file's voxels, 0.1 or 0.075 m: needed only if the file does not record it."),
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Turn an official checkpoint into weights that `evaluate` and `train --teacher` take; every key accounted for."""
+    """Turn an official checkpoint into weights that `evaluate` and `train --teacher` take; with a mapping of every
+    key."""
     from dualdistill.commands.convert import convert_checkpoint
 
     write_json(json_file, convert_checkpoint(console, foreign, out, boxes, voxel))

@@ -1,4 +1,4 @@
-"""`convert`: a checkpoint of an official code base becomes a weights file of ours."""
+"""`dualdistill convert`: from a checkpoint of an official code base to a weights file."""
 
 import re
 from collections import Counter
@@ -32,7 +32,7 @@ _RELEASED_MVP = VirtualPointsConfig(masks="official", missing="unpainted", ring_
 def convert_checkpoint(
     console: Console, path: Path, out: Path, boxes: str | None = None, voxel: float | None = None
 ) -> dict[str, Any]:
-    """Convert `path`, print what became of every key, write `out`; returns the mapping.
+    """Convert `path`, print the mapping of every key, write `out`; returns the JSON record.
 
     Raises:
         UserError: if the file cannot be converted completely; nothing is written then.
@@ -54,7 +54,7 @@ def convert_checkpoint(
     }
     save_weights(out, _network(conversion), facts)
     _print(console, path, foreign, conversion)
-    using = "evaluate it with" if experiment.role == "student" else "evaluate it, or teach with it:"
+    using = "evaluate it with" if experiment.role == "student" else "evaluate it, or distil from it:"
     console.print(f"wrote {out} ({experiment.role}); {using}\n  dualdistill evaluate {out} --data ROOT")
     if experiment.role == "teacher":
         console.print(f"  dualdistill train RECIPE --data ROOT --teacher {out}")
@@ -65,7 +65,7 @@ def experiment_for(conversion: Conversion, state: dict[str, Tensor]) -> Experime
     """The full-size recipe the weights belong to, with the network that fits them.
 
     Args:
-        state: The foreign tensors: a student's frustum tells its image size.
+        state: The foreign tensors; a student's frustum has its image size.
     """
     config = conversion.config
     if isinstance(config, CenterPointConfig):
@@ -87,33 +87,33 @@ def _image_size(config: BevDepthConfig, state: dict[str, Tensor]) -> tuple[int, 
 
 
 def _boxes(foreign: Foreign, asked: str | None) -> BoxConvention | None:
-    """What the user says and the file says must agree."""
-    told = foreign.boxes
+    """The box convention, from the option or the file, which must agree."""
+    recorded = foreign.boxes
     if asked is None:
-        return told
+        return recorded
     if asked not in ("legacy", "new"):
         raise UserError(f"--boxes is legacy or new, got {asked!r}.")
-    if told is not None and told != asked:
+    if recorded is not None and recorded != asked:
         version = foreign.meta.get("mmdet3d_version") or f"mmengine {foreign.meta.get('mmengine_version')}"
-        raise UserError(f"--boxes {asked} contradicts the file: it was written by version {version}, {told} boxes.")
+        raise UserError(f"--boxes {asked} contradicts the file: it was written by version {version}, {recorded} boxes.")
     return "legacy" if asked == "legacy" else "new"
 
 
 def _voxel_suffix(config: CenterPointConfig) -> str:
-    """End of the name of the teacher's recipe: its data have the range of the voxels."""
+    """End of the name of the teacher's recipe, whose data have the range of the voxels."""
     if config.voxel is None:
         return ""
     return "-voxel" if config.voxel.size == 0.1 else "-voxel-0.075"
 
 
 def _voxel(foreign: Foreign, asked: float | None) -> float | None:
-    """What the user says and the file says must agree."""
+    """The voxel size, from the option or the file, which must agree."""
     if asked is not None and asked not in (0.1, 0.075):
         raise UserError(f"--voxel is 0.1 or 0.075 (metres), got {asked}.")
     if not any(name.startswith(("pts_middle_encoder.", "backbone.conv_input.")) for name in foreign.state):
         return asked
     if asked is not None and foreign.voxel not in (None, asked):
-        raise UserError(f"--voxel {asked} contradicts the file: its configuration says {foreign.voxel} m.")
+        raise UserError(f"--voxel {asked} contradicts the file: its configuration has {foreign.voxel} m.")
     return foreign.voxel if asked is None else asked
 
 
@@ -125,7 +125,7 @@ def _network(conversion: Conversion) -> nn.Module:
 
 
 def _print(console: Console, path: Path, foreign: Foreign, conversion: Conversion) -> None:
-    """One line a layer; the JSON form has one entry a key."""
+    """Print one line a layer; the JSON form has one entry a key."""
     counts = Counter(entry.fate for entry in conversion.mapping)
     summary = ", ".join(f"{count} {fate}" for fate, count in counts.items())
     for key, fate, into, why in _by_layer(conversion.mapping):
@@ -142,7 +142,7 @@ def _print(console: Console, path: Path, foreign: Foreign, conversion: Conversio
 
 
 def _by_layer(mapping: tuple[KeyMapping, ...]) -> list[tuple[str, str, str, str]]:
-    """Tensors of one layer that had the same fate, as one line: `norm.{weight,bias}`."""
+    """Tensors of one layer with the same fate, as one line: `norm.{weight,bias}`."""
     lines: dict[tuple[str, str, str, str], list[str]] = {}
     for entry in mapping:
         layer, _, tensor = entry.key.rpartition(".")

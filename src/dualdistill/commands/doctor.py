@@ -76,14 +76,14 @@ def _environment() -> Iterator[Finding]:
 
 
 def package(needed: Requirement) -> Finding:
-    """Finding on a required package: installed, missing or too old."""
+    """Finding on a required package: installed, missing, or in an unsuitable version."""
     try:
         version = metadata.version(needed.name)
     except metadata.PackageNotFoundError:
         return Finding(what=f"{needed.name} is missing", remedy=f"pip install '{needed}'")
     if not needed.specifier.contains(version, prereleases=True):
         return Finding(
-            what=f"{needed.name} {version} is too old: {needed.specifier} is needed", remedy=f"pip install '{needed}'"
+            what=f"{needed.name} {version} does not meet {needed.specifier}", remedy=f"pip install '{needed}'"
         )
     return Finding(what=f"{needed.name} {version}")
 

@@ -1,4 +1,4 @@
-"""`export`: the student alone, as ONNX and as a PyTorch program, checked against the live model."""
+"""`dualdistill export`: the student alone, as ONNX and as a PyTorch program, checked against the live model."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,10 @@ from torch import Tensor
 
 from dualdistill.commands.evaluate import write_detections
 from dualdistill.commands.samples import image_size_of, read_sample, require_data
-from dualdistill.deploy.export import (
+from dualdistill.deploy.calibration import Rig
+from dualdistill.deploy.fold import storage_mib
+from dualdistill.deploy.freeze import Format, FrozenStudent
+from dualdistill.deploy.graph import (
     SUFFIXES,
     Deployable,
     Precision,
@@ -20,11 +23,8 @@ from dualdistill.deploy.export import (
     write_onnx,
     write_torch,
 )
-from dualdistill.deploy.fold import storage_mib
-from dualdistill.deploy.freeze import Format, FrozenStudent
-from dualdistill.deploy.rig import Rig
 from dualdistill.deploy.rig_geometry import rig_geometry
-from dualdistill.deploy.run import OnnxRun, Run, TorchRun, answer, boxes_of, frame_inputs
+from dualdistill.deploy.runtime import OnnxRun, Run, TorchRun, decode_boxes, frame_inputs, predictions_of
 from dualdistill.errors import UserError
 from dualdistill.evaluate.records import Detections
 from dualdistill.evaluate.scoring import evaluate_submission
@@ -38,13 +38,13 @@ from dualdistill.train.assemble import split_names
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 
 Geometry = Literal["fixed", "input"]
-"""Whether the calibration is part of the graph, or an input of it (any rig, and a plan made for each)."""
+"""Place of the calibration: part of the graph ("fixed"), or an input of it, for any rig ("input")."""
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 3e-2}
 """Largest difference to the live model that passes, relative to the largest value of the output."""
 
 NDS_TOLERANCE = 0.001
-"""Of --check-metrics: 0.1 points."""
+"""Largest difference of NDS that --check-metrics allows: 0.1 points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class _Export:
         return deployable(frozen, frame_inputs(student, batch, any_rig=any_rig), self.precision)
 
     def write(self, path: Path, graph: Deployable) -> Run:
-        """Write the file, and read it back as somebody else will."""
+        """Write the file, and load it as a user would."""
         if self.format == "onnx":
             write_onnx(path, graph)
             return OnnxRun(path)
@@ -85,10 +85,10 @@ def export_student(
     split: str | None = None,
     check_metrics: bool = False,
 ) -> dict[str, Any]:
-    """Write the files with calibration.json, export.json and a README into `out`; returns what export.json says.
+    """Write the files with calibration.json, export.json and a README into `out`; returns the content of export.json.
 
     Raises:
-        UserError: for what cannot be exported, or where a file does not answer as the live model does.
+        UserError: for what cannot be exported, or if the outputs of a file differ from those of the live model.
     """
     exports = _plan(formats or ["onnx", "torch"], dtype, geometry)
     require_data(data, calibration)
@@ -121,7 +121,7 @@ def export_student(
         path = out / f"model{SUFFIXES[export.format]}"
         graph = export.make(student, batch)
         run = export.write(path, graph)
-        difference = compare(live, answer(run, student, batch, any_rig=graph.any_rig))
+        difference = compare(live, predictions_of(run, student, batch, any_rig=graph.any_rig))
         record["files"][path.name] = _facts(path, export, graph, difference)
         worst, allowed = max(d["relative"] for d in difference.values()), TOLERANCE[export.precision]
         console.print(
@@ -130,7 +130,8 @@ def export_student(
         )
         if not worst <= allowed:
             raise UserError(
-                f"{path} does not answer as the live model does ({worst:.1e} > {allowed:.0e}); do not use it."
+                f"The outputs of {path} differ from those of the live model ({worst:.1e} > {allowed:.0e}); do not use "
+                "it."
             )
     (out / "README.md").write_text(_readme(trained, record))
     if check_metrics:
@@ -144,7 +145,7 @@ def _plan(formats: list[str], dtype: str, geometry: str) -> list[_Export]:
     """The files that are asked for.
 
     Raises:
-        UserError: for words this verb does not know, and for combinations nothing can run.
+        UserError: for unknown values, and for combinations that nothing can run.
     """
     words = [word for text in formats for word in text.split(",") if word]
     for given, known, option in (
@@ -173,7 +174,7 @@ def _sample(
     version: str | None,
     split: str | None,
 ) -> tuple[Batch, Rig]:
-    """What the graph is made and checked with: a sample of a root, or random images of the user's rig."""
+    """Sample for tracing and checking, of a data root or random images of the user's rig, and its rig."""
     config = trained.experiment.data
     if calibration is not None:
         rig = Rig.read(calibration, config.bev_frame)
@@ -186,7 +187,7 @@ def _sample(
 
 
 def compare(live: HeadOutput, other: HeadOutput) -> dict[str, dict[str, float]]:
-    """Largest difference of each output, and its share of the largest value."""
+    """Largest difference of each output, absolute and relative to the largest value."""
 
     def of(reference: Tensor, value: Tensor) -> dict[str, float]:
         absolute = (reference - value.float()).abs().max().item()
@@ -241,7 +242,7 @@ def _check_metrics(
         with progress(console, f"detecting with the {export.format} file") as say:
             for i in range(len(dataset)):
                 batch = dataset[i]
-                boxes = boxes_of(student, answer(run, student, batch, any_rig=True), batch)
+                boxes = decode_boxes(student, predictions_of(run, student, batch, any_rig=True), batch)
                 parts.append(detections_to_global(boxes, batch.meta[0], sample=i))
                 tokens.append(batch.meta[0].token)
                 say(i + 1, len(dataset))
@@ -259,9 +260,9 @@ def _check_metrics(
 
 
 def _readme(trained: LoadedDetector, record: dict[str, Any]) -> str:
-    """How to run what was written."""
+    """Text of the export's README: inputs, outputs, and code to run it."""
     fixed = record["geometry"] == "fixed"
-    remembers = isinstance(trained.detector, BevDepth) and trained.detector.config.temporal.warps
+    takes_previous_map = isinstance(trained.detector, BevDepth) and trained.detector.config.temporal.warps
     height, width = record["image_size"]
     lines = [
         f"# {trained.facts['recipe']}, step {trained.facts['step']}",
@@ -280,11 +281,11 @@ def _readme(trained: LoadedDetector, record: dict[str, Any]) -> str:
             "`camera`, `point`, `cell` describe the rig: `dualdistill.deploy.rig_geometry.rig_geometry` makes them.",
             "",
         ]
-    if remembers:
+    if takes_previous_map:
         lines += [
-            "`map` is the memory of a drive: give it back as `previous_map` with the next frame, and the car's motion "
+            "`map` is the BEV map of this frame: pass it as `previous_map` with the next frame, and the car's motion "
             "as `previous_from_current` (1, 4, 4). For the first frame run twice, zeros first, then the map that came "
-            "out; velocities come out as metres between the two frames: divide them by the seconds between.",
+            "out; velocities are metres between the two frames: divide them by the seconds between.",
             "",
         ]
     more = "".join(f', "{name}": {name}' for name in next(iter(record["files"].values()))["inputs"] if name != "images")

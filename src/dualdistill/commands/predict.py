@@ -1,4 +1,4 @@
-"""`predict`: what a detector sees in one sample of a data root, or in the user's own images."""
+"""`dualdistill predict`: detections in one sample of a data root, or in the user's own images."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dualdistill.commands.samples import read_sample, require_data
-from dualdistill.deploy.rig import Rig
+from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
 from dualdistill.evaluate.detect import detect
 from dualdistill.structures import CAMERAS, CLASSES, Batch, Boxes
@@ -49,33 +49,31 @@ def predict_sample(
     boxes = boxes.select(boxes.score >= min_score)
     boxes = boxes.select(boxes.score.argsort(descending=True, stable=True))  # type: ignore[union-attr]
     frame = trained.experiment.data.bev_frame
-    answer = {"sample": batch.meta[0].token or None, "frame": frame, "boxes": plain_boxes(boxes)}
+    record = {"sample": batch.meta[0].token or None, "frame": frame, "boxes": plain_boxes(boxes)}
     console.print(boxes_table(boxes, f"{trained.facts['recipe']}, step {trained.facts['step']}, {frame} frame"))
     if len(boxes) > SHOWN_ROWS:
-        console.print(
-            f"… and {len(boxes) - SHOWN_ROWS} more; --min-score leaves out the faint ones, --json has them all"
-        )
+        console.print(f"… and {len(boxes) - SHOWN_ROWS} more; --min-score hides low scores, --json has them all")
     if picture is not None:
         for path in draw(picture, batch, boxes, trained):
             console.print(f"wrote {path}")
-    return answer
+    return record
 
 
 def own_batch(console: Console, trained: LoadedDetector, images: list[Path], calibration: Path) -> Batch:
     """The user's images as one sample."""
     if trained.experiment.role == "teacher":
-        raise UserError(f"{trained.path} holds a LiDAR teacher: images mean nothing to it. Give --data ROOT.")
+        raise UserError(f"{trained.path} holds a LiDAR teacher, which takes no images. Give --data ROOT.")
     config = trained.experiment.data
     rig = Rig.read(calibration, config.bev_frame)
-    seen = rig.load(images, config)[None]
+    frames = rig.load(images, config)[None]
     if config.num_frames == 2:
-        console.print("This student compares two frames; the one given stands for both: speeds mean little.")
-        seen = seen.expand(2, -1, -1, -1, -1)
-    return rig.batch(seen, config)
+        console.print("This student takes two frames; the given images stand for both: speeds are not meaningful.")
+        frames = frames.expand(2, -1, -1, -1, -1)
+    return rig.batch(frames, config)
 
 
 def plain_boxes(boxes: Boxes) -> list[dict[str, Any]]:
-    """JSON values: metres, radians (counter-clockwise from +x), metres a second."""
+    """Boxes as JSON values: metres, radians (counter-clockwise from +x), metres a second."""
     assert boxes.score is not None
     columns = (boxes.label, boxes.score, boxes.center, boxes.size, boxes.yaw, boxes.velocity)
     return [

@@ -1,1 +1,1 @@
-"""Checkpoints of the official code bases, turned into ours: strictly, with an account of every key."""
+"""Checkpoints of the official code bases, converted to ours: strictly, with a mapping of every key."""

@@ -1,4 +1,4 @@
-"""Opening files that strangers made: tensors and plain values only, nothing is ever executed."""
+"""Reading foreign checkpoint files: tensors and plain values only, no code of the file is executed."""
 
 import pickle
 import re
@@ -17,22 +17,23 @@ from dualdistill.errors import UserError
 from dualdistill.structures import CLASSES
 
 _PREFIXES = ("module.", "model.")
-"""Of data-parallel wrappers, and of the official BEVDepth's training module; stripped where every key has one."""
+"""Prefixes of data-parallel wrappers and of the official BEVDepth's training module, stripped where every key has
+one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Foreign:
-    """A foreign checkpoint: its tensors, and what it says about itself."""
+    """A foreign checkpoint: its tensors and its metadata."""
 
     state: dict[str, Tensor]
     prefix: str
-    """Taken off every key of `state`."""
+    """Prefix removed from every key of `state`."""
     meta: dict[str, Any]
     """The container's `meta`; empty without one."""
     left_out: tuple[str, ...]
     """Parts of the container beside the weights, such as the optimiser."""
     step: int | None
-    """Iterations it was trained for, where it says so."""
+    """Iterations it was trained for, if recorded."""
 
     @property
     def boxes(self) -> BoxConvention | None:
@@ -104,7 +105,7 @@ def _load(path: Path) -> dict[Any, Any]:
 
 
 def _refusal(path: Path) -> str:
-    """Why a file with Python objects is not opened, and how its owner gets at the weights."""
+    """Message for a file with Python objects: the reason, and how to extract the weights."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (RuntimeError, ValueError, pickle.UnpicklingError):
@@ -116,7 +117,7 @@ def _refusal(path: Path) -> str:
         "  import torch\n"
         f"  weights = torch.load({str(path)!r}, map_location='cpu', weights_only=False)['state_dict']\n"
         "  torch.save({'state_dict': weights}, 'weights.pth')\n"
-        "and convert weights.pth (what the file said about its box convention is lost then: give --boxes)."
+        "and convert weights.pth (the recorded box convention is lost then: give --boxes)."
     )
 
 

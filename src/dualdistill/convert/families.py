@@ -1,5 +1,5 @@
-"""Which family a foreign checkpoint is of, by its keys (docs/methods/centerpoint.md#checkpoints,
-docs/methods/bevdepth.md#checkpoints), and its importer."""
+"""Families of foreign checkpoints, recognised by their keys, and their importers
+(docs/methods/centerpoint.md#checkpoints, docs/methods/bevdepth.md#checkpoints)."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _OTHERS: dict[str, Importer] = {
     "pts_voxel_encoder.pfn_layers.": convert_mmdet3d_pillars,
     "reader.pfn_layers.": convert_tianweiy_pillars,
 }
-"""By the beginning of a key that only this family has; the first one found decides."""
+"""Importers by the beginning of a key that only their family has; the first one found decides."""
 
 
 def convert(state: dict[str, Tensor], boxes: BoxConvention | None = None, voxel: float | None = None) -> Conversion:
@@ -34,8 +34,8 @@ def convert(state: dict[str, Tensor], boxes: BoxConvention | None = None, voxel:
 
     Args:
         state: Without prefixes of wrappers.
-        boxes: The box convention of the file, None where only its keys can tell.
-        voxel: Side of the voxels, metres, None for other families or where nobody said.
+        boxes: The box convention of the file, None if it must follow from the keys.
+        voxel: Side of the voxels, metres, None for other families or if unknown.
 
     Raises:
         UserError: if the family is unknown, or its importer refuses the file.

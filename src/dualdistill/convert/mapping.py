@@ -16,7 +16,7 @@ BoxConvention = Literal["legacy", "new"]
 theta = -yaw - pi/2 (mmdetection3d before 1.0, the original CenterPoint); "new": length before width, yaw."""
 
 Fate = Literal["renamed", "changed", "folded", "compared", "dropped"]
-"""What happened to a tensor. renamed: the same numbers under our name; changed: rearranged, see the reason; folded: its
+"""Fate of a tensor. renamed: the same numbers under our name; changed: rearranged, see the reason; folded: its
 effect went into another tensor; compared: a constant, equal to the network's own; dropped: no part of the detector."""
 
 

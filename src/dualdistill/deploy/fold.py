@@ -1,6 +1,6 @@
-"""Passes over the graph of a frozen student: batch norm into the convolution before it, and lower precision.
+"""Passes over the graph of a frozen student: batch norms folded into the convolutions before them, lower precision.
 
-They work on the operators of `torch.export`, not on modules, so that any backbone of timm is folded alike.
+They work on the operators of `torch.export`, not on modules, so that they apply to any backbone of timm.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ _NORM = torch.ops.aten.batch_norm.default
 _AUTOCAST_REGION = torch.ops.higher_order.wrap_with_autocast
 
 _EXACT = "dualdistill_exact"
-"""Marks nodes that compute in float32 whatever the rest does."""
+"""Mark of nodes that compute in float32 at any precision."""
 
 _BIAS_AT = {_CONV: 2, _TRANSPOSED: 2}
 """Position of the bias among the arguments of each convolution; the weight is argument 1."""
@@ -30,9 +30,9 @@ def _with_deformable() -> dict[Any, int]:
 
 
 def fold_norms(module: GraphModule) -> int:
-    """Merge every batch norm that alone reads a convolution (plain, transposed or deformable) into its weights.
+    """Fold every batch norm that is the only user of a convolution (plain, transposed or deformable) into its weights.
 
-    Changes the module in place; returns how many norms are left.
+    Changes the module in place; returns the number of norms left.
     """
     bias_at = _with_deformable()
     graph = module.graph
@@ -69,7 +69,7 @@ def fold_norms(module: GraphModule) -> int:
 
 
 def channels_last(module: GraphModule) -> None:
-    """Store the weights of plain convolutions channels last, as the images come; faster on CPUs."""
+    """Store the weights of plain convolutions channels last, like the images; faster on CPUs."""
     for conv in _calls(module.graph, [_CONV]):
         weight = _value(module, conv.args[1])
         weight.data = weight.data.contiguous(memory_format=torch.channels_last)
@@ -78,9 +78,9 @@ def channels_last(module: GraphModule) -> None:
 def lower_precision(module: GraphModule, dtype: torch.dtype) -> None:
     """Let plain and transposed convolutions compute in `dtype`: their weights stored so, their inputs cast.
 
-    What the model does in float32 under autocast stays there (`inline_regions` marks it): the softmax over depths, the
-    sums into cells, deformable convolutions, whose offsets are in cells, the warp of the earlier map. So do norms that
-    could not be folded, and the outputs.
+    What the model computes in float32 under autocast stays in float32 (`inline_regions` marks it): the softmax over
+    depths, the sums into cells, deformable convolutions, whose offsets are in cells, the warp of the earlier map. So do
+    norms that could not be folded, and the outputs.
     """
     graph = module.graph
     for conv in _calls(graph, [_CONV, _TRANSPOSED]):
@@ -103,8 +103,8 @@ def lower_precision(module: GraphModule, dtype: torch.dtype) -> None:
 
 
 def inline_regions(module: GraphModule) -> None:
-    """Replace the regions where the model switches autocast off by what they hold, marked as exact: a graph has no
-    autocast. Checks that tracing left behind go too."""
+    """Inline the regions in which the model switches autocast off, marked as exact, and remove checks of the
+    tracing."""
     graph = module.graph
     for region in _calls(graph, [_AUTOCAST_REGION]):
         inner, given = region.args[4], region.args[5:]
@@ -134,7 +134,7 @@ def _calls(graph: Graph, targets: Iterable[Callable[..., Any]]) -> list[Node]:
 
 
 def _value(module: GraphModule, node: Any) -> Tensor:
-    """The weight or buffer a node stands for."""
+    """Weight or buffer of a node."""
     assert isinstance(node, Node)
     assert node.op == "get_attr", f"{node} is computed, not stored"
     path, _, name = str(node.target).rpartition(".")
@@ -163,5 +163,5 @@ def _tidy(module: GraphModule) -> None:
 
 
 def storage_mib(module: nn.Module) -> float:
-    """Of all weights and constants, MiB."""
+    """Size of all weights and constants, MiB."""
     return sum(t.numel() * t.element_size() for t in module.state_dict().values()) / 2**20

@@ -1,7 +1,7 @@
-"""The student as a pure function of tensors: images in, maps of the head out, batch one.
+"""The student as a pure function of tensors, from images to the maps of the head, with batch size one.
 
 Everything that depends on the calibration alone is computed before. With a fixed `RigGeometry` it is part of the
-graph: the pooling plan as constants, and of the depth network's camera branch what it answers for these cameras.
+graph: the pooling plan, and the outputs of the depth network's camera branch for these cameras, as constants.
 """
 
 import copy
@@ -21,24 +21,24 @@ from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.layers.depth_net import GatedDepthNet, SqueezeDepthNet
 
 Format = Literal["torch", "onnx"]
-"""What the graph is written as, and so the operators it is made of. "torch", also OpenVINO's: points are summed into
+"""File format of the graph, which decides its operators. "torch", also for OpenVINO: points are summed into
 cells by an embedding bag, deformable convolutions sample and convolve (`sampled`). "onnx": gather, scale, scatter-add
 (57 ms of some 2,400 in ONNX Runtime at full size), and its own deformable convolution."""
 
 
 class FrozenStudent(nn.Module):
-    """A trained student in evaluation mode, its weights copied; the inputs are those of `inputs`.
+    """A trained student in evaluation mode, its weights copied; the inputs are those of `frame_inputs`.
 
-    A student of two frames (fusion "warp") takes the map it made of the earlier frame, and returns the one of now:
-    each image is looked at once. For the first frame of a drive there is no such map: call twice, the second time with
-    the map of the first.
+    A student of two frames (fusion "warp") takes the map of the earlier frame and returns that of the current one: each
+    image is processed once. For the first frame of a drive there is no earlier map: call twice, the second time with
+    the map of the first call.
     """
 
     def __init__(self, student: BevDepth, rig: RigGeometry | None = None, *, format: Format = "torch"):
         """Freeze a student.
 
         Args:
-            rig: Of the only cameras it will ever see; None makes them inputs.
+            rig: Geometry of the only cameras it is used with; None makes it an input.
             format: See `Format`.
 
         Raises:
@@ -63,14 +63,14 @@ class FrozenStudent(nn.Module):
             self.register_buffer("cell_start", self._starts(rig.cell))
 
     @property
-    def remembers(self) -> bool:
-        """Whether it takes the map of an earlier frame."""
+    def takes_previous_map(self) -> bool:
+        """True if it takes the map of an earlier frame."""
         return self.student.config.temporal.warps
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what `forward` returns."""
-        return ("heatmap", "regression", "map") if self.remembers else ("heatmap", "regression")
+        return ("heatmap", "regression", "map") if self.takes_previous_map else ("heatmap", "regression")
 
     def forward(
         self,
@@ -81,7 +81,7 @@ class FrozenStudent(nn.Module):
         point: Tensor | None = None,
         cell: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Head maps of one sample (`structures.HeadOutput`), and its own map where it remembers.
+        """Head maps of one sample (`structures.HeadOutput`), and its own map if it takes an earlier one.
 
         Args:
             images: uint8, (cam, 3, h, w), RGB, resized and cropped for the network.
@@ -90,13 +90,13 @@ class FrozenStudent(nn.Module):
             camera: With `point` and `cell` a `RigGeometry`; all three unless one is fixed.
         """
         if self.fixed:
-            camera = torch.zeros(len(images), 1)  # nobody looks at it
+            camera = torch.zeros(len(images), 1)  # not used: the camera branch is constant
             point, cell = self.get_buffer("kept_point"), self.get_buffer("kept_cell")
         assert camera is not None
         assert point is not None
         assert cell is not None
         *_, current = self.student.camera_map(images, camera, partial(self._pool, point=point, cell=cell))
-        if not self.remembers:
+        if not self.takes_previous_map:
             return self._predict(current)
         assert previous_map is not None
         assert previous_from_current is not None
@@ -109,7 +109,7 @@ class FrozenStudent(nn.Module):
         return predictions.heatmap, predictions.regression
 
     def _starts(self, cell: Tensor) -> Tensor:
-        """Where the points of each cell begin."""
+        """Position of the first point of each cell."""
         return torch.searchsorted(cell, torch.arange(math.prod(self.student.grid.shape), device=cell.device))
 
     def _pool(self, depth: Tensor, context: Tensor, point: Tensor, cell: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class FrozenStudent(nn.Module):
         pixel = torch.div(point, depth.shape[1], rounding_mode="floor")
         if self.format == "torch":
             start = self.get_buffer("cell_start") if self.fixed else self._starts(cell)
-            # A last point without weight: OpenVINO wants every bag, empty ones at the end too, to start at one.
+            # A last point without weight: in OpenVINO every bag, empty ones at the end too, must start at a point.
             pixel, weights = torch.cat([pixel, pixel[:1]]), torch.cat([weights, weights.new_zeros(1)])
             pooled = F.embedding_bag(pixel, rows, start, mode="sum", per_sample_weights=weights)
         else:
@@ -130,7 +130,7 @@ class FrozenStudent(nn.Module):
 
 
 class Constant(nn.Module):
-    """Answers the same, whatever it is asked."""
+    """A module whose output is a constant."""
 
     value: Tensor
 
@@ -138,7 +138,7 @@ class Constant(nn.Module):
         super().__init__()
         self.register_buffer("value", value)
 
-    def forward(self, asked: Tensor) -> Tensor:
+    def forward(self, _: Tensor) -> Tensor:
         return self.value
 
 

@@ -1,7 +1,7 @@
-"""Deformable convolution from two operators every runtime is quick at: sample the nine taps, then convolve them.
+"""Deformable convolution from two operators that are fast in every runtime: sample the nine taps, then convolve them.
 
-torchvision's operator is slower than the two on a CPU, and OpenVINO answers it with a loop, in two thirds of the
-time of a whole student. ONNX Runtime's own is faster than either: ONNX files keep it.
+torchvision's operator is slower than the two on a CPU, and OpenVINO runs it as a loop that takes two thirds of the time
+of a whole student. ONNX Runtime's own is faster than either: ONNX files keep it.
 """
 
 import torch
@@ -13,7 +13,7 @@ from dualdistill.models.layers.deformable import DeformableConv
 
 
 class SampledConv(nn.Module):
-    """The same as a trained `DeformableConv`, whose weights it takes."""
+    """A trained `DeformableConv` as sampling and convolution, with its weights."""
 
     def __init__(self, conv: DeformableConv):
         super().__init__()
@@ -44,7 +44,7 @@ def _taps_below(of_taps: Tensor) -> Tensor:
 
 
 def with_sampled_convs(module: nn.Module) -> None:
-    """Put a `SampledConv` in the stead of every deformable one inside, in place."""
+    """Replace every deformable convolution inside by a `SampledConv`, in place."""
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if isinstance(child, DeformableConv):

@@ -6,10 +6,10 @@ and docs/methods/x3kd.md#output-distillation (both use CenterPoint's focal loss,
 
 from dataclasses import replace
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dualdistill.ops.constants import constant
 from dualdistill.structures import TASK_OF_CLASS, TASKS, HeadOutput, Targets
 
 VELOCITY = slice(8, 10)
@@ -24,7 +24,7 @@ def sum_by_task(per_class: Float[Tensor, "*batch klass"]) -> Float[Tensor, "*bat
     """
     if per_class.shape[-1] != len(TASK_OF_CLASS):
         raise ValueError(f"expected the {len(TASK_OF_CLASS)} classes of nuScenes, got {per_class.shape[-1]}")
-    task_of_class = torch.tensor(TASK_OF_CLASS, device=per_class.device)
+    task_of_class = constant(TASK_OF_CLASS, per_class.device)
     return per_class.new_zeros(*per_class.shape[:-1], len(TASKS)).index_add(-1, task_of_class, per_class)
 
 

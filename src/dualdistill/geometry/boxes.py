@@ -1,4 +1,4 @@
-"""Upright boxes: corners, transforms, containment, and the border to legacy conventions.
+"""Upright boxes: corners, transforms, containment, and conversion from and to legacy conventions.
 
 Angles and containment are computed in float64 whatever the boxes' type: a box edge must not move with
 autocast, nor with the thousand metres of a global coordinate.
@@ -20,14 +20,14 @@ _PAIRS_AT_ONCE = 1 << 21
 
 
 def wrap_angle(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """The same direction in [-pi, pi), radians."""
+    """Angle in [-pi, pi), radians."""
     wrapped = torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
     # just below -pi the remainder rounds up to a full turn
     return torch.where(wrapped >= math.pi, wrapped - 2 * math.pi, wrapped).clamp(min=-math.pi)
 
 
 def footprints(boxes: Boxes) -> Float[Tensor, "boxes 5"]:
-    """What the bird sees: x, y, length, width (metres), yaw (radians, counter-clockwise)."""
+    """Rectangles of the boxes in BEV: x, y, length, width (metres), yaw (radians, counter-clockwise)."""
     return torch.cat([boxes.center[:, :2], boxes.size[:, :2], boxes.yaw[:, None]], dim=1)
 
 
@@ -56,7 +56,7 @@ def corners(boxes: Boxes) -> Float[Tensor, "boxes 8 3"]:
 
 
 def transform_boxes(b_from_a: Float[Tensor, "4 4"], boxes: Boxes) -> Boxes:
-    """The same boxes seen from frame `b`: sizes and velocities scale along, yaw follows the heading vector.
+    """Boxes of frame `a` in frame `b`: sizes and velocities are scaled, yaw follows the heading vector.
 
     `b_from_a` is a rotation about z, uniform scale, axis flips and translation, in any combination, or a
     rotation that leaves boxes nearly upright (LiDAR to global): then yaw and velocity are those of the
@@ -78,10 +78,10 @@ def transform_boxes(b_from_a: Float[Tensor, "4 4"], boxes: Boxes) -> Boxes:
 
 
 def points_in_boxes(points: Float[Tensor, "points 3"], boxes: Boxes) -> Bool[Tensor, "boxes points"]:
-    """Whether each box holds each point; faces belong to the box.
+    """Mask of the points inside each box; faces belong to the box.
 
     In a frame where the boxes are truly upright (global), the counts are nuScenes' `num_lidar_pts`; a
-    LIDAR_TOP frame is tilted against it by a degree or so, which costs or wins points at the faces.
+    LIDAR_TOP frame is tilted against it by a degree or so, which moves points across the faces.
     """
     if not len(boxes) or not len(points):
         return torch.zeros(len(boxes), len(points), dtype=torch.bool, device=points.device)
@@ -93,7 +93,7 @@ def points_in_boxes(points: Float[Tensor, "points 3"], boxes: Boxes) -> Bool[Ten
     at_once = max(1, _PAIRS_AT_ONCE // len(boxes))
 
     def held(some: Tensor) -> Tensor:
-        # only points whose x is near a box's are worth a look: sorted by x, they stand in a row
+        # sorted by x, the points whose x is near that of a box follow each other
         some = some.double() - origin
         x, order = some[:, 0].contiguous().sort()
         first = torch.searchsorted(x, center[:, 0] - reach)
@@ -142,7 +142,7 @@ def box_index_map(
 
 
 def boxes_from_legacy(legacy: Float[Tensor, "boxes 9"], label: Int[Tensor, "boxes"]) -> Boxes:
-    """From mmdet3d 0.x: x, y, z of the bottom, width, length, height, theta, vx, vy
+    """Boxes from those of mmdet3d 0.x: x, y, z of the bottom, width, length, height, theta, vx, vy
     (docs/methods/centerpoint.md#boxes).
 
     Legacy theta is clockwise and zero where the box heads along -y: yaw = -theta - pi/2.
@@ -158,7 +158,7 @@ def boxes_from_legacy(legacy: Float[Tensor, "boxes 9"], label: Int[Tensor, "boxe
 
 
 def legacy_from_boxes(boxes: Boxes) -> Float[Tensor, "boxes 9"]:
-    """The inverse of `boxes_from_legacy`, theta in [-pi, pi)."""
+    """Boxes of mmdet3d 0.x, theta in [-pi, pi): the inverse of `boxes_from_legacy`."""
     x, y, z = boxes.center.unbind(dim=1)
     length, width, height = boxes.size.unbind(dim=1)
     theta = wrap_angle(-boxes.yaw - math.pi / 2)

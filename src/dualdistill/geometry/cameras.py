@@ -16,7 +16,7 @@ def image_augmentation(
     rotate_deg: float,
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "4 4"]:
-    """`augmented_from_image` of resize, crop, mirror, rotate, in that order
+    """Matrix `augmented_from_image` of resize, crop, mirror, rotate, in that order
     (docs/methods/bevdepth.md#image-augmentation-matrix).
 
     It acts on (u, v, depth, 1), pixels and metres, and leaves the depth alone.
@@ -26,7 +26,7 @@ def image_augmentation(
         crop: (x, y) of the crop's first pixel in the resized image.
         size: (height, width) of the crop, the network's image.
         flip: Mirror left and right.
-        rotate_deg: Counter-clockwise as one looks at the image, about the centre of the crop (as PIL turns).
+        rotate_deg: Counter-clockwise on the displayed image, about the centre of the crop (as in PIL).
     """
     height, width = size
     middle = torch.tensor([width / 2, height / 2], dtype=torch.float64)
@@ -47,7 +47,8 @@ def image_augmentation(
 def bev_augmentation(
     *, angle: float, scale: float, flip_x: bool, flip_y: bool, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "4 4"]:
-    """`augmented_from_bev`: rotate about z, scale, then mirror (docs/methods/bevdepth.md#bev-augmentation-matrix).
+    """Matrix `augmented_from_bev`: rotate about z, scale, then mirror
+    (docs/methods/bevdepth.md#bev-augmentation-matrix).
 
     Args:
         angle: Radians, counter-clockwise.
@@ -65,8 +66,7 @@ def project(
 ) -> Float[Tensor, "*batch points 3"]:
     """Pixel (u, v) and depth (metres along the optical axis) of points in the camera frame (x right, y down).
 
-    u and v mean something where the depth is positive; behind the camera they are mirrored, at depth 0 they
-    are not finite.
+    u and v are valid where the depth is positive; behind the camera they are mirrored, at depth 0 not finite.
     """
     with torch.autocast(points_camera.device.type, enabled=False):
         u, v, depth = (points_camera @ intrinsics.mT).unbind(dim=-1)

@@ -8,7 +8,7 @@ from torch import Tensor
 def frustum(
     image_size: tuple[int, int], feature_size: tuple[int, int], depths: Float[Tensor, "depth"]
 ) -> Float[Tensor, "depth h w 3"]:
-    """(u, v, depth) of every feature cell at every depth, in pixels of the network image and metres.
+    """Frustum points (u, v, depth) of every feature cell at every depth, in pixels of the network image and metres.
 
     The first and the last cell of a row sit on the first and the last pixel, not on the centres of their
     patches: the published weights were trained so.

@@ -71,7 +71,7 @@ class BevGrid:
         return self.coordinates(xy).floor().long()
 
     def inside(self, cells: Int[Tensor, "*batch 2"]) -> Bool[Tensor, "*batch"]:
-        """Whether (column, row) is a cell of this grid."""
+        """True where (column, row) is a cell of this grid."""
         x, y = cells.unbind(dim=-1)
         return (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)
 

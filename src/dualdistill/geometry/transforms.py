@@ -10,7 +10,7 @@ from torch import Tensor
 def transform(
     b_from_a: Float[Tensor, "*batch 4 4"], points_a: Float[Tensor, "*batch points 3"]
 ) -> Float[Tensor, "*batch points 3"]:
-    """The same points, in metres, seen from frame `b`."""
+    """Points (metres) of frame `a` in frame `b`."""
     return points_a @ b_from_a[..., :3, :3].mT + b_from_a[..., None, :3, 3]
 
 
@@ -24,7 +24,7 @@ def rigid(rotation: Float[Tensor, "*batch 3 3"], translation: Float[Tensor, "*ba
 
 
 def invert_rigid(b_from_a: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
-    """Inverse of a rotation plus translation (no scale, no flip): exact transposition instead of elimination."""
+    """Inverse of a rotation plus translation (no scale, no flip), by transposition."""
     rotation = b_from_a[..., :3, :3].mT
     return rigid(rotation, -(rotation @ b_from_a[..., :3, 3:]).squeeze(-1))
 

@@ -1,12 +1,10 @@
-"""BEVDepth: the camera student. Images, lifted by a supervised depth distribution, fused in BEV, encoded,
-read by a CenterPoint head.
+"""BEVDepth, the camera student: images lifted by a supervised depth distribution, fused and encoded in BEV.
 
 Source: BEVDepth (Li et al., AAAI 2023), BEVDet4D; docs/methods/bevdepth.md. One model;
 `bevdepth_config` says which.
 
 Differs from the released code in that the earlier frame runs without autograd instead of being cut off
-afterwards (the same gradients, less memory), and in that velocities nobody knows are masked instead of learnt
-as zero.
+afterwards (the same gradients, less memory), and in that unknown velocities are masked instead of trained to zero.
 """
 
 from collections.abc import Callable
@@ -63,7 +61,7 @@ class BevDepth(nn.Module):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Of the losses that `losses` names."""
+        """Weights of the losses of `losses`, by name."""
         return self.config.weights
 
     def load_pretrained(self) -> None:
@@ -141,7 +139,7 @@ class BevDepth(nn.Module):
 
     @torch.no_grad()
     def pool_plan(self, cameras: Cameras, frame: int) -> PoolPlan:
-        """Which frustum points of a frame (0: the current one, 1: the earlier) fall into which BEV cell.
+        """Assignment of the frustum points of a frame (0: the current one, 1: the earlier) to BEV cells.
 
         An earlier frame that will be warped is lifted with the poses of the current one.
         """
@@ -225,7 +223,7 @@ class BevDepth(nn.Module):
         return self.camera_map(cameras.images[:, frame].flatten(0, 1), camera, pool)
 
     def _velocity_scale(self, batch: Batch) -> Float[Tensor, "batch"] | None:
-        """Seconds times which the head learns velocities; None for metres a second."""
+        """Factor of the head's target velocities, seconds; None for metres a second."""
         return self._cameras(batch).frame_gap if self.config.temporal.warps else None
 
     def _depth_loss(self, output: BevOutput, targets: Targets) -> Float[Tensor, ""]:

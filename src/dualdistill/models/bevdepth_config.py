@@ -1,7 +1,7 @@
-"""Knobs of the camera student, and the two published students that go by the name BEVDepth.
+"""Configuration of the camera student, and the two published students named BEVDepth.
 
 Source: BEVDepth (Li et al., AAAI 2023); docs/methods/bevdepth.md#two-designs lists how the two differ, row by row. The
-defaults are the DualDistill student (tag DB-4D there), but for two switches that only published weights need:
+defaults are the DualDistill student (tag DB-4D there), except for two switches that only published weights need:
 cells are found by floor, and an earlier map is warped by cell centres.
 """
 
@@ -27,11 +27,11 @@ class LiftConfig:
     depth_step: float = 1.0
     """Metres a bin."""
     context_channels: int = 64
-    """Of the lifted features."""
+    """Channels of the lifted features."""
     hidden_channels: int = 256
-    """Of the depth network."""
+    """Hidden channels of the depth network."""
     net: Literal["gated", "squeeze"] = "gated"
-    """What the camera steers. "gated": depth gated by a camera vector of 33 numbers (BEVDet); "squeeze":
+    """Camera-aware design. "gated": depth gated by a camera vector of 33 numbers (BEVDet); "squeeze":
     depth and context gated by one of 27 (official)."""
     blocks: int = 3
     """Residual blocks of the depth network."""
@@ -41,13 +41,13 @@ class LiftConfig:
     """Convolutions over depth and image column before pooling (official, "DA"). They need the whole lifted
     volume."""
     loss: Literal["sigmoid", "softmax"] = "sigmoid"
-    """What the supervision makes of the logits. Lifting always takes their softmax."""
+    """Form of the depth loss. Lifting always takes the softmax of the logits."""
     loss_weight: float = 100.0
-    """Of the depth loss; the two losses are normalised differently, see `depth_loss`."""
+    """Weight of the depth loss; the two losses are normalised differently, see `depth_loss`."""
     z_range: tuple[float, float] = (-10.0, 10.0)
     """Heights that are pooled, metres in the BEV frame."""
     index: Literal["floor", "truncate"] = "floor"
-    """How pooling finds a point's cell; published weights were trained with "truncate"."""
+    """Rounding of coordinates to cells in pooling; published weights were trained with "truncate"."""
 
     def __post_init__(self) -> None:
         low, high = self.depth_range
@@ -79,17 +79,17 @@ class LiftConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TemporalConfig:
-    """How many key frames are seen, and how the earlier one joins. It is never trained through."""
+    """Number of key frames, and fusion of the earlier one, which gets no gradient."""
 
     frames: Literal[1, 2] = 2
     fusion: Literal["warp", "lift"] = "warp"
-    """How they meet. "warp": the earlier map is made as if nothing had moved, then sampled where the car was
-    (BEVDet4D), and velocities are learnt as displacements between the frames; "lift": it is lifted straight
-    into the current frame (official)."""
+    """Alignment of the frames. "warp": the earlier map is made with the poses of the current frame, then resampled by
+    the car's motion (BEVDet4D), and the head predicts velocities as displacements between the frames; "lift": it is
+    lifted directly into the current frame (official)."""
     blocks: int = 2
-    """Of "warp" with two frames: residual blocks on each frame's map before it is warped."""
+    """Residual blocks on each frame's map before it is warped ("warp" with two frames)."""
     anchor: Literal["center", "lower_edge"] = "center"
-    """Of "warp": the point of a cell that is followed; published weights were trained with "lower_edge"."""
+    """Point of a cell that "warp" samples at; published weights were trained with "lower_edge"."""
 
     def __post_init__(self) -> None:
         if self.blocks < 1:
@@ -97,6 +97,7 @@ class TemporalConfig:
 
     @property
     def warps(self) -> bool:
+        """True if an earlier map is resampled in the current frame."""
         return self.frames == 2 and self.fusion == "warp"
 
 
@@ -109,16 +110,16 @@ class BevConfig:
     cell: float = 0.8
     """Side of a cell, metres."""
     encoder: Literal["residual", "resnet"] = "residual"
-    """Which network. "residual": three strided stages, finest and coarsest merged (BEVDet); "resnet": stem
+    """Architecture. "residual": three strided stages, finest and coarsest merged (BEVDet); "resnet": stem
     and stages of a ResNet-18, all merged with the map itself (official)."""
     widths: tuple[int, int, int] = (128, 256, 512)
     """Channels of the stages at 1/2, 1/4 and 1/8 of the map."""
     blocks: int = 2
     """Residual blocks a stage."""
     neck_channels: int = 256
-    """Of the head's input."""
+    """Channels of the head's input."""
     final_norm: bool = True
-    """Of "residual": end in norm and ReLU, as LiDAR teachers do (DistillBEV)."""
+    """End "residual" in norm and ReLU, as LiDAR teachers do (DistillBEV)."""
 
     def __post_init__(self) -> None:
         if self.grid.width % 8:
@@ -137,7 +138,7 @@ class BevConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BevDepthConfig:
-    """A camera student. The size of the images is the batch's affair."""
+    """A camera student. The image size comes from the batch."""
 
     image: ImageConfig = field(default_factory=ImageConfig)
     lift: LiftConfig = field(default_factory=LiftConfig)
@@ -145,8 +146,8 @@ class BevDepthConfig:
     bev: BevConfig = field(default_factory=BevConfig)
     head: CenterHeadConfig = field(default_factory=lambda: CenterHeadConfig(velocity_weight=1.0, nms="scale"))
     pretrained: str = "none"
-    """The student.safetensors of a trained student of this architecture, all of whose weights training starts from;
-    "none": from random ones, but for what `image.pretrained` names."""
+    """Weights file (student.safetensors) of a trained student of this architecture to start from; "none": random
+    weights, except for those of `image.pretrained`."""
 
     def __post_init__(self) -> None:
         if self.pretrained != "none" and self.image.pretrained != "none":
@@ -157,7 +158,7 @@ class BevDepthConfig:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Of the losses that `BevDepth.losses` names."""
+        """Weights of the losses of `BevDepth.losses`, by name."""
         return self.head.weights | {"depth": self.lift.loss_weight}
 
 

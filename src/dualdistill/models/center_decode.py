@@ -1,5 +1,7 @@
-"""From the maps of a CenterPoint head to boxes. Source: docs/methods/centerpoint.md#decoding and
-docs/methods/dualdistill.md#pseudo-boxes."""
+"""Decoding of the maps of a CenterPoint head to boxes.
+
+Source: docs/methods/centerpoint.md#decoding and docs/methods/dualdistill.md#pseudo-boxes.
+"""
 
 import math
 from itertools import accumulate, pairwise
@@ -23,16 +25,15 @@ _BARRIERS = TASKS.index(("barrier",))
 def decode(
     output: HeadOutput, grid: BevGrid, config: CenterHeadConfig, *, temperature: float = 1.0
 ) -> tuple[Boxes, ...]:
-    """Detections of each sample: task after task, by falling score within a task; velocities in the head's
-    unit.
+    """Detections of each sample: task after task, by falling score within a task; velocities in the head's unit.
 
     Each class offers its best `max_candidates` cells, a task takes as many of these; they must score above
     the threshold, be centred in range, and survive suppression among the boxes of their task. (No
-    local-maximum filter.)
+    local-maximum filter.) All samples and tasks are decoded together: on a GPU the host waits some ten to twenty times.
 
     Args:
-        grid: Of the maps.
-        temperature: Divides the logits, but only for the threshold: below 1, fewer and surer boxes pass.
+        grid: Grid of the maps.
+        temperature: Divides the logits, but only for the threshold: below 1, fewer and more confident boxes pass.
             Rank, suppression and the scores returned are those at temperature 1. The released code sharpens
             first, and its saturated scores tie; apart from the order of ties the boxes are the same.
     """
@@ -99,7 +100,7 @@ def _as_boxes(
 
 
 def _in_range(boxes: Boxes, config: CenterHeadConfig) -> Bool[Tensor, "boxes"]:
-    """Whether each centre lies in the config's range, borders included."""
+    """True where the centre lies in the config's range, borders included."""
     bounds = zip(boxes.center.unbind(dim=1), config.center_range[:3], config.center_range[3:], strict=True)
     x, y, z = ((value >= low) & (value <= high) for value, low, high in bounds)
     return x & y & z

@@ -3,12 +3,11 @@
 Source: CenterPoint (Yin et al., CVPR 2021); docs/methods/centerpoint.md#head. Teachers and students
 share it.
 
-Its 36 branches (six tasks, six outputs each) are 36 modules on purpose. One wide convolution for all hidden
-layers and grouped ones for the last took up to 2.5 times as long to train on a CPU: its maps outgrow the
-caches.
+Its 36 branches (six tasks, six outputs each) are 36 modules: one wide convolution for all hidden layers and grouped
+ones for the last took up to 2.5 times as long to train on a CPU, as their maps outgrow the caches.
 
-Differs from the released code in that the heat map bias does start at -2.19: there the initialiser never
-reaches the task heads, and the heat map loss starts far higher.
+Differs from the released code in the bias of the heat maps, -2.19: there the initialiser never reaches the task heads,
+and the heat map loss starts far higher.
 """
 
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ class CenterHeadConfig:
     """
 
     shared_channels: int = 64
-    """Of the convolution that all branches read."""
+    """Channels of the convolution before all branches."""
     head_channels: int = 64
     """Hidden width of each of the 36 branches."""
     task_classes: tuple[int, ...] = tuple(map(len, TASKS))
@@ -43,11 +42,11 @@ class CenterHeadConfig:
     """Initial bias of the heat map logits: every cell starts at a probability of 0.1007."""
 
     gaussian_overlap: float = 0.1
-    """Target radius: how much a box displaced by it must still overlap (docs/methods/centerpoint.md#targets)."""
+    """Overlap that a box displaced by the target radius must still have (docs/methods/centerpoint.md#targets)."""
     min_radius: int = 2
     """Smallest target radius, cells."""
     max_objects: int = 500
-    """Of a task and sample; later boxes are left out."""
+    """Most target boxes of a task and sample; later ones are left out."""
 
     heatmap_weight: float = 1.0
     box_weight: float = 0.25
@@ -56,22 +55,22 @@ class CenterHeadConfig:
 
     score_threshold: float = 0.1
     max_candidates: int = 500
-    """Cells per class, then again per task, that decoding looks at."""
+    """Cells per class, then again per task, that decoding considers."""
     center_range: tuple[float, float, float, float, float, float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
     """x, y, z lower, then upper bounds of a detected centre, metres, inclusive."""
     nms: Literal["rotated", "circle", "scale"] = "rotated"
-    """Among the boxes of a task. "rotated": by overlap of the footprints. "circle": by distance of the
+    """Suppression among the boxes of a task. "rotated": by overlap of the footprints. "circle": by distance of the
     centres. "scale": by overlap of footprints scaled per class, barriers by distance
     (docs/methods/bevdepth.md#scale-suppression)."""
     iou_threshold: float = 0.2
-    """Of "rotated": more overlap suppresses."""
+    """IoU above which "rotated" suppresses."""
     circle_squared_radii: tuple[float, ...] = (4.0, 12.0, 10.0, 1.0, 0.85, 0.175)
-    """Per task, square metres: a squared distance up to this suppresses."""
+    """Squared distance up to which "circle" suppresses, per task, square metres."""
     scale_factors: tuple[float, ...] = (1.0, 0.7, 0.7, 0.4, 0.55, 1.1, 1.0, 1.0, 4.5, 9.0)
-    """Of "scale", per class: enlarges small footprints so that duplicates meet, shrinks the large. The
-    barriers' is unused."""
+    """Factors of length and width in "scale", per class: small footprints are enlarged so that duplicates overlap,
+    large ones shrunk. The barriers' is unused."""
     scale_iou_thresholds: tuple[float, ...] = (0.2, 0.2, 0.2, 0.2, 0.2, 0.5)
-    """Of "scale", per task. The barriers' is unused."""
+    """IoU above which "scale" suppresses, per task. The barriers' is unused."""
     nms_candidates: int = 1000
     """Boxes of a task that enter "rotated" and "scale"."""
     nms_survivors: int = 83
@@ -108,7 +107,7 @@ class CenterHeadConfig:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Of the losses that `center_losses` names."""
+        """Weights of the losses of `center_losses`, by name."""
         box = dict.fromkeys(("box/xy", "box/z", "box/size", "box/yaw"), self.box_weight)
         return {"heatmap": self.heatmap_weight, **box, "box/velocity": self.box_weight * self.velocity_weight}
 
@@ -117,7 +116,7 @@ class CenterHeadConfig:
 
 
 class CenterHead(nn.Module):
-    """What is where, from a BEV map, for all six tasks."""
+    """Heat maps and box codes of all six tasks, from a BEV map."""
 
     def __init__(self, config: CenterHeadConfig, in_channels: int):
         super().__init__()
@@ -145,10 +144,10 @@ class CenterHead(nn.Module):
 
     def forward(self, neck: Float[Tensor, "batch chan y x"]) -> HeadOutput:
         shared = self.shared(neck)
-        answers = [{name: branch(shared) for name, branch in task.named_children()} for task in self.tasks]
-        codes = [torch.cat([answer[name] for name in REGRESSION], dim=1) for answer in answers]
+        outputs = [{name: branch(shared) for name, branch in task.named_children()} for task in self.tasks]
+        codes = [torch.cat([output[name] for name in REGRESSION], dim=1) for output in outputs]
         return HeadOutput(
-            heatmap=torch.cat([answer["heatmap"] for answer in answers], dim=1),
+            heatmap=torch.cat([output["heatmap"] for output in outputs], dim=1),
             regression=torch.stack(codes, dim=1),  # batch task code y x
         )
 
@@ -156,7 +155,7 @@ class CenterHead(nn.Module):
 def init_task_heads(student: CenterHead, teacher: CenterHead) -> None:
     """Start the student's branches as copies of the teacher's.
 
-    Its shared convolution stays its own: it reads another map.
+    Its shared convolution is not copied: its input is another map.
 
     Raises:
         ValueError: if their widths differ.

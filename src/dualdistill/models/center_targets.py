@@ -1,5 +1,4 @@
-"""What a CenterPoint head should have answered: Gaussian heat maps, and ten numbers for the cell of each
-centre.
+"""Targets of a CenterPoint head: Gaussian heat maps, and ten numbers for the cell of each centre.
 
 Source: docs/methods/centerpoint.md#targets. Differs from the released code in one place: the cell of a centre
 is found by `floor`. There it is truncated toward zero, so that a box whose centre lies up to one cell below
@@ -32,7 +31,7 @@ def center_targets(
     Args:
         boxes: Of each sample, in the frame of the maps; labels below the number of the head's classes.
         grid: Of the head's maps.
-        velocity_scale: Times this, per sample, velocities are learnt (the frame gap, for displacements).
+        velocity_scale: Factor of the target velocities, per sample (the frame gap, for displacements).
     """
     tasks, classes = len(config.task_classes), sum(config.task_classes)
     device = boxes[0].center.device if boxes else torch.device("cpu")
@@ -103,15 +102,14 @@ def draw_gaussians(
     cell: Int[Tensor, "boxes 2"],
     radius: Int[Tensor, "boxes"],
 ) -> Float[Tensor, "maps y x"]:
-    """`maps` raised to a Gaussian patch of each box: (2 radius + 1)² cells, sigma a sixth of that side, peak
-    1.
+    """Maximum of `maps` and a Gaussian patch of each box: (2 radius + 1)² cells, sigma a sixth of that side, peak 1.
 
     Args:
         cell: (column, row) of each peak.
         radius: Negative for a box that is not drawn.
     """
     count, height, width = maps.shape
-    # No further than the map: a teacher that has learnt nothing yet may claim boxes of any size.
+    # No further than the map: an untrained teacher may predict boxes of any size.
     reach = min(int(radius.max()), max(height, width)) if len(radius) else -1
     if reach < 0:
         return maps.clone()

@@ -22,11 +22,13 @@ from dualdistill.structures import Batch, BevOutput, Boxes, Losses, Targets
 
 @dataclass(frozen=True, kw_only=True)
 class CenterPointConfig:
-    """A pillar CenterPoint; the defaults are the 0.2 m teacher of DistillBEV and DualDistill. Or, with `voxel`, a voxel
-    CenterPoint: see `voxel_centerpoint`."""
+    """A pillar CenterPoint, by default the 0.2 m teacher of DistillBEV and DualDistill.
+
+    With `voxel` it is a voxel CenterPoint: see `voxel_centerpoint`.
+    """
 
     point_channels: int = 5
-    """Of a point: 5 for LiDAR (x, y, z, intensity, time lag), 17 with virtual points."""
+    """Channels of a point: 5 for LiDAR (x, y, z, intensity, time lag), 17 with virtual points."""
     reach: float = 51.2
     """The map covers [-reach, reach) along x and y, metres."""
     z_range: tuple[float, float] = (-5.0, 3.0)
@@ -34,10 +36,10 @@ class CenterPointConfig:
     pillar: float = 0.2
     """Side of a pillar, metres."""
     pillar_channels: tuple[int, ...] = (64,)
-    """Width of each point layer; the last is the canvas'. (32, 64) is the original CenterPoint's."""
+    """Width of each point layer; the last is that of the canvas. (32, 64) is the original CenterPoint's."""
     pillar_points: int | None = None
-    """Fill each pillar up to this many points with empty rows, and leave out those beyond, as hard voxelisation does
-    (published: 20); None for dynamic pillars, as they are. For weights that were trained so."""
+    """Points of each pillar, filled up with empty rows or cut, as in hard voxelisation (published: 20); None for
+    dynamic pillars. For weights that were trained so."""
     pillar_height: bool = False
     """Describe points by their height above the middle of their pillar too, as mmdetection3d does since 1.0.0rc1."""
     voxel: VoxelConfig | None = None
@@ -47,12 +49,12 @@ class CenterPointConfig:
     """Convolutions of each stage after its strided one."""
     stage_strides: tuple[int, ...] = (2, 2, 2)
     neck_channels: int = 128
-    """Of each stage's part of the neck."""
+    """Channels of each stage's part of the neck."""
     neck_stage: int = 1
     """The neck, and with it the head, has the resolution of this stage."""
     norm_momentum: float = 0.01
-    """Of the batch norms before the head: how fast running statistics follow. Trainings of a few hundred steps want
-    0.1, or their statistics still remember the start."""
+    """Momentum of the running statistics of the batch norms before the head. Trainings of a few hundred steps need 0.1,
+    or the statistics still depend on the start."""
     head: CenterHeadConfig = field(default_factory=CenterHeadConfig)
 
     def __post_init__(self) -> None:
@@ -83,7 +85,7 @@ class CenterPointConfig:
 
     @property
     def canvas_grid(self) -> BevGrid:
-        """The grid of the canvas: the pillars, or what the sparse encoder makes of the voxels."""
+        """The grid of the canvas: the pillars, or the output of the sparse encoder."""
         return self.points_grid.coarser(1 if self.voxel is None else self.voxel.stride)
 
     @property
@@ -122,7 +124,7 @@ def voxel_centerpoint(size: float = 0.1, *, point_channels: int = 5) -> CenterPo
 
 
 class CenterPoint(nn.Module):
-    """LiDAR points to boxes, through a BEV canvas."""
+    """LiDAR detector: points, BEV canvas, backbone, neck and head."""
 
     def __init__(self, config: CenterPointConfig):
         super().__init__()
@@ -141,11 +143,12 @@ class CenterPoint(nn.Module):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Of the losses."""
+        """Weights of the losses, by name."""
         return self.config.head.weights
 
     def forward(self, batch: Batch) -> BevOutput:
-        """
+        """Maps and predictions of a batch.
+
         Raises:
             ValueError: if the batch has no points, or points of another number of channels.
         """

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors that carry their own description, loaded strictly, never unpickled."""
+"""Weights on disk: safetensors with their description as metadata, loaded strictly, never unpickled."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def facts_text(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What a weights file says about itself.
+    """Metadata of a weights file: experiment, step, role.
 
     Raises:
         UserError: if it is missing, damaged, or not one of ours.
@@ -43,14 +43,14 @@ def read_facts(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a readable safetensors file ({error}). Was it copied completely?") from None
     if _KEY not in metadata:
         raise UserError(
-            f"{path} does not say which experiment it belongs to: it was not written by dualdistill. Expected the "
+            f"{path} has no record of its experiment: it was not written by dualdistill. Expected the "
             "student.safetensors or teacher.safetensors of a run's checkpoint."
         )
     return json.loads(metadata[_KEY])
 
 
 def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
-    """Load a weights file into `module`, every key accounted for; returns its facts.
+    """Load a weights file into `module` strictly; returns its facts.
 
     Raises:
         UserError: as `read_facts`, and with a list of differences if the weights are of another model.
@@ -89,6 +89,6 @@ def differences(expected: dict[str, Tensor], came: dict[str, Tensor]) -> list[st
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file: which weights exactly."""
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

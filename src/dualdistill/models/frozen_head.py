@@ -1,8 +1,8 @@
-"""A frozen CenterPoint head, read only where a loss looks: heat maps in every cell, codes in the cells of boxes.
+"""A frozen CenterPoint head, computed only where a loss needs it: heat maps in every cell, codes in the cells of boxes.
 
-Of the head's 36 branches, 30 regress codes that only the cells of boxes are asked for. A code there depends on 3x3
-hidden cells, these on 5x5 shared ones; computing no others gives the numbers (to rounding) and gradients of the
-whole head for a sixth of the work. A frozen batch norm is one more factor of the convolution before it.
+Of the head's 36 branches, 30 regress codes that are needed in the cells of boxes alone. A code there depends on 3x3
+hidden cells, these on 5x5 shared ones; computing no others gives the numbers (to rounding) and gradients of the whole
+head for a sixth of the work. A frozen batch norm is folded into the convolution before it.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dualdistill.models.center_head import REGRESSION, CenterHead
 
 _REACH = 2
-"""Cells that two 3x3 convolutions see to each side."""
+"""Receptive field of two 3x3 convolutions, cells to each side."""
 
 
 class _Folded(NamedTuple):
@@ -27,7 +27,7 @@ class _Folded(NamedTuple):
 
 
 def can_be_read(head: object) -> bool:
-    """Whether `read_head` may stand for `head`: a CenterPoint head whose batch norms are frozen."""
+    """True if `read_head` computes the same as `head`: a CenterPoint head whose batch norms are frozen."""
     return isinstance(head, CenterHead) and not head.training and not any(p.requires_grad for p in head.parameters())
 
 
@@ -37,7 +37,7 @@ def read_head(
     index: Int[Tensor, "batch task slot"],
     used: Bool[Tensor, "batch task slot"],
 ) -> tuple[Float[Tensor, "batch klass y x"], Float[Tensor, "batch task slot code"]]:
-    """The head's heat map logits, and its codes in the cells `index` (row * width + column); 0 in slots not used."""
+    """Heat map logits of the head, and its codes in the cells `index` (row * width + column); 0 in slots not used."""
     shared = _folded(_sequential(head.shared))(neck)
     branches = [dict(task.named_children()) for task in head.tasks]
     heatmap = torch.cat([_heatmap(_sequential(branch["heatmap"]), shared) for branch in branches], dim=1)
@@ -101,10 +101,10 @@ def _windows(
 def _codes(
     branches: list[nn.Sequential], windows: Float[Tensor, "boxes chan 5 5"], inside: Bool[Tensor, "boxes 1 3 3"]
 ) -> Float[Tensor, "boxes code"]:
-    """What the regression branches of one task say in the middle of each window."""
+    """Output of the regression branches of one task in the middle of each window."""
     folded = [_folded(_sequential(branch[0])) for branch in branches]
     hidden = _Folded(torch.cat([f.weight for f in folded]), torch.cat([f.bias for f in folded]))(windows, padding=0)
-    hidden = torch.where(inside, hidden, 0.0)  # the second convolution pads with zeros, not with what it would see
+    hidden = torch.where(inside, hidden, 0.0)  # the padding of the second convolution is zero
     parts = hidden.split([len(f.bias) for f in folded], dim=1)
     return torch.cat(
         [

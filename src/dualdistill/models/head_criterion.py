@@ -1,4 +1,4 @@
-"""What a detector's head would say of someone else's map, and how far off that is: plain functions of its settings."""
+"""Response distillation with a CenterPoint head: pseudo boxes and losses, as functions of its settings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ class CenterCriterion:
             return decode(exact, self.grid, self.config, temperature=temperature)
 
     def losses(self, predictions: HeadOutput, boxes: tuple[Boxes, ...]) -> Losses:
-        """The head's own detection losses, had `boxes` been the truth; unweighted."""
+        """Detection losses of the head with `boxes` as ground truth, unweighted."""
         return center_losses(predictions, center_targets(boxes, self.grid, self.config), self.config.task_of_class)
 
     def losses_of_features(
         self, head: Callable[[Tensor], HeadOutput], neck: Float[Tensor, "batch chan y x"], boxes: tuple[Boxes, ...]
     ) -> Losses:
-        """`losses` of what `head` says of a map; a frozen head of ours is asked for no more than that takes."""
+        """`losses` of the predictions of `head` on a map; a frozen CenterPoint head is computed only where needed."""
         targets = center_targets(boxes, self.grid, self.config)
         if isinstance(head, CenterHead) and can_be_read(head):
             heatmap, codes = read_head(head, neck, targets.index, targets.mask)

@@ -18,8 +18,9 @@ from dualdistill.models.layers.image_neck import FeaturePyramid
 from dualdistill.models.layers.second import SecondFpn
 
 MEAN = (123.675, 116.28, 103.53)
-"""ImageNet's, of R, G, B in 0 to 255."""
+"""ImageNet means of R, G, B, in 0 to 255."""
 STD = (58.395, 57.12, 57.375)
+"""ImageNet standard deviations of R, G, B."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,24 +30,24 @@ class ImageConfig:
     backbone: str = "resnet50"
     """Any name of timm that offers `features_only`; strides 4 to 32."""
     pretrained: str = "none"
-    """Where `ImageEncoder.load_pretrained` finds weights: "none", "hub" (those timm names for the backbone:
-    downloaded, or from the local cache), the path of a .safetensors or PyTorch file with the names of timm
-    or torchvision, or of a student.safetensors, whose image backbone is taken."""
+    """Source of the weights of `ImageEncoder.load_pretrained`: "none", "hub" (timm's for the backbone: downloaded, or
+    from the local cache), the path of a .safetensors or PyTorch file with the names of timm or torchvision, or of a
+    student.safetensors, whose image backbone is used."""
     neck: Literal["pyramid", "second"] = "pyramid"
-    """How levels become one map. "pyramid": top-down over the levels from `stride` to 32 (BEVDet); "second":
+    """Fusion of the levels to one map. "pyramid": top-down over the levels from `stride` to 32 (BEVDet); "second":
     SECOND's, over the levels from 4 to 32 (official)."""
     channels: int = 512
-    """Of the neck's output."""
+    """Channels of the neck's output."""
     stride: Literal[8, 16] = 16
-    """Of the neck's output, the map that is lifted: image pixels per cell."""
+    """Stride of the neck's output, the map that is lifted: image pixels per cell."""
     frozen_stem: bool = False
     """The first convolution and its norm keep their pretrained state (ResNets only)."""
     checkpointing: bool = False
     """Recompute backbone activations in the backward pass: slower, less memory. Batch norm statistics then
     move twice a step, as in the released training."""
     channel_order: Literal["rgb", "bgr"] = "rgb"
-    """What the backbone sees. The official code feeds B, G, R with the statistics of R, G, B; its weights
-    need "bgr"."""
+    """Channel order of the backbone's input. The official code feeds B, G, R with the statistics of R, G, B; its
+    weights need "bgr"."""
 
     def __post_init__(self) -> None:
         if self.channels < 1:
@@ -56,14 +57,17 @@ class ImageConfig:
 
     @property
     def level_strides(self) -> tuple[int, ...]:
-        """Strides of the backbone levels that the neck reads, fine to coarse."""
+        """Strides of the backbone levels that enter the neck, fine to coarse."""
         finest = 4 if self.neck == "second" else self.stride
         return tuple(stride for stride in (4, 8, 16, 32) if stride >= finest)
 
 
 class ImageEncoder(nn.Module):
-    """Normalise, look, merge. Built with random weights: `load_pretrained` is a step of its own, so that a
-    checkpoint can be read without the file its training started from."""
+    """Normalisation, backbone and neck, with random weights.
+
+    `load_pretrained` is a step of its own, so that a checkpoint can be loaded without the file its training started
+    from.
+    """
 
     mean: Tensor
     std: Tensor
@@ -146,7 +150,7 @@ class ImageEncoder(nn.Module):
 
 
 def _timm_levels(config: ImageConfig, **options: object) -> Any:  # a module with timm's `feature_info`
-    """The backbone, cut after the last level that is read."""
+    """The backbone, cut after the last level of the config."""
     try:
         with torch.device("meta"):
             strides = timm.create_model(config.backbone, features_only=True).feature_info.reduction()
@@ -162,7 +166,7 @@ def _timm_levels(config: ImageConfig, **options: object) -> Any:  # a module wit
 
 
 def _students_backbone(path: Path) -> dict[str, Tensor] | None:
-    """Tensors of the image backbone in a student's checkpoint; None if the file is something else."""
+    """Tensors of the image backbone in a student's checkpoint; None for another kind of file."""
     prefix = "image.backbone."
     try:
         state = load_file(path)
@@ -172,8 +176,7 @@ def _students_backbone(path: Path) -> dict[str, Tensor] | None:
 
 
 def _checked_file(path: Path, backbone: str) -> Path:
-    """`path`, if it holds every tensor of the backbone: timm itself would leave out what is missing without a
-    word."""
+    """`path`, if it holds every tensor of the backbone: timm itself would silently leave out missing ones."""
     if not path.is_file():
         raise UserError(
             f"image.pretrained: expected 'none', 'hub' or a file with weights of {backbone!r}, found no file {path}"

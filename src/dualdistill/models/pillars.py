@@ -1,4 +1,4 @@
-"""Pillar features: LiDAR points, sorted into tall cells, become a BEV map.
+"""Pillar features: from LiDAR points, sorted into tall cells, to a BEV map.
 
 Source: PointPillars (Lang et al., CVPR 2019) with dynamic voxelisation; docs/methods/centerpoint.md#pillar-features
 (dynamic; hard where `max_points` is given). No cap on pillars. Differs from the released code in that
@@ -88,18 +88,18 @@ class PillarEncoder(nn.Module):
         return canvas.view(batch_size, height, width, -1).permute(0, 3, 1, 2)  # channels last in memory
 
     def _splits(self, raw: Tensor, pillars: Pillars) -> bool:
-        """Whether `pool_split` says the same as `pool`, faster and more exactly."""
+        """True where `pool_split` computes the same as `pool`, faster and more exactly."""
         return (
             len(self.layers) == 1
             and self.max_points is None
             and not self.height_column
             and len(pillars.kept) > 1
             and not raw.requires_grad
-            and type(self.layers[0].norm) is nn.BatchNorm1d  # not one that asks other processes
+            and type(self.layers[0].norm) is nn.BatchNorm1d  # not one synchronised over processes
         )
 
     def describe(self, raw: Float[Tensor, "points _"], pillars: Pillars) -> Float[Tensor, "points chan"]:
-        """`decorate`, and the height column where it is asked for."""
+        """Columns of each point: those of `decorate`, and the height column if the config has it."""
         described = decorate(raw, pillars, self.grid)
         if not self.height_column:
             return described
@@ -118,7 +118,7 @@ class PillarEncoder(nn.Module):
         return pooled
 
     def _empty_rows(self, pillars: Pillars) -> Int[Tensor, "rows"]:
-        """The pillar of each row that fills one up."""
+        """Pillar of each empty row that fills one up."""
         if self.max_points is None:
             return pillars.pillar[:0]
         missing = self.max_points - group_sizes(pillars.pillar, len(pillars))
@@ -129,7 +129,7 @@ class PillarEncoder(nn.Module):
 
 
 def capped(pillars: Pillars, max_points: int) -> Pillars:
-    """Only the first `max_points` points of each pillar, in the order of the points."""
+    """Pillars with only the first `max_points` points of each, in the order of the points."""
     by_pillar = torch.argsort(pillars.pillar, stable=True)
     count = group_sizes(pillars.pillar, len(pillars))
     start = (count.cumsum(0) - count).index_select(0, pillars.pillar.index_select(0, by_pillar))
@@ -140,8 +140,8 @@ def capped(pillars: Pillars, max_points: int) -> Pillars:
 
 
 def decorate(raw: Float[Tensor, "points _"], pillars: Pillars, grid: BevGrid) -> Float[Tensor, "points chan"]:
-    """Each kept point's own channels, its offset from the mean of its pillar's points (x, y, z), and its
-    offset from the middle of its pillar (x, y); metres."""
+    """Columns of each kept point: its own channels, its offset from the mean of its pillar's points (x, y, z), and from
+    the middle of its pillar (x, y); metres."""
     xyz = raw[:, :3]
     mean = scatter_mean(xyz, pillars.pillar, len(pillars))
     reference = torch.cat([mean, pillars.centers(grid)], dim=1).index_select(0, pillars.pillar)

@@ -1,4 +1,4 @@
-"""Voxel features: LiDAR points, averaged in small cells, become a BEV map by sparse convolutions.
+"""Voxel features: from LiDAR points, averaged in small cells, to a BEV map by sparse convolutions.
 
 Source: SECOND and CenterPoint; docs/methods/centerpoint.md#sparse-encoder. Differs from the published code in
 that no cell drops points and no scene drops cells: there, of the points of a cell only the first ten count, and cells
@@ -27,15 +27,15 @@ class VoxelConfig:
     size: float = 0.1
     """Side of a voxel along x and y, metres. 0.075 is the other published one."""
     height: float = 0.2
-    """Of a voxel, metres."""
+    """Height of a voxel, metres."""
     channels: tuple[int, ...] = (16, 32, 64, 128)
-    """Of each stage; each but the first has half the resolution of the one before."""
+    """Channels of each stage; each but the first has half the resolution of the one before."""
     out_channels: int = 128
-    """Of each of the cells that are left along z; together they are the canvas'."""
+    """Channels of each cell along z of the encoder's output; together they are those of the canvas."""
     blocks: int = 2
     """Residual blocks of each stage."""
     backend: Literal["spconv", "reference"] = "spconv"
-    """Who convolves: spconv (extra "voxel"), or plain PyTorch, slower and the same."""
+    """Library of the sparse convolutions: spconv (extra "voxel"), or plain PyTorch, slower, with the same result."""
 
     def __post_init__(self) -> None:
         if self.size <= 0 or self.height <= 0:
@@ -66,16 +66,17 @@ class VoxelConfig:
         return self.out_channels * cells_left(self.depth(z_range), len(self.channels))
 
     def check_backend(self) -> None:
-        """
+        """Check that the library of the sparse convolutions is installed.
+
         Raises:
-            UserError: if spconv is asked for and not installed.
+            UserError: if the backend is spconv and it is not installed.
         """
         if self.backend == "spconv":
             spconv()
 
 
 class VoxelEncoder(nn.Module):
-    """Points to a canvas: means of voxels, then sparse convolutions."""
+    """Encoder from points to a canvas: means of voxels, then sparse convolutions."""
 
     def __init__(self, point_channels: int, config: VoxelConfig, grid: BevGrid, z_range: tuple[float, float]):
         """
@@ -94,7 +95,7 @@ class VoxelEncoder(nn.Module):
         """The canvas; zero where nothing is occupied.
 
         Raises:
-            UserError: if spconv is asked for and not installed.
+            UserError: if the backend is spconv and it is not installed.
         """
         # Raw coordinates enter the first layer: bfloat16 would round 50 m to a quarter of a metre.
         with torch.autocast(points.features.device.type, enabled=False):

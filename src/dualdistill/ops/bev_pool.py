@@ -27,7 +27,7 @@ def bev_pool(
     cells: Int[Tensor, "points 3"],
     shape: tuple[int, int, int],
 ) -> Float[Tensor, "batch chan y x"]:
-    """Sum of the features in each cell. This is the definition; a kernel must agree with it.
+    """Sum of the features in each cell: the definition that `lift_splat_pool` must agree with.
 
     Args:
         features: Context times depth probability, all cameras and samples together.
@@ -47,7 +47,7 @@ def pool_cells(
     z_range: tuple[float, float],
     index: Literal["floor", "truncate"] = "floor",
 ) -> Int[Tensor, "batch cam depth h w 3"]:
-    """(batch, y, x) of the cell each frustum point falls into; y = x = -1 for those that fall into none.
+    """(batch, y, x) of the cell of each frustum point; y = x = -1 for those in none.
 
     Args:
         z_range: Lowest and highest z that count, metres, the latter excluded.
@@ -66,7 +66,7 @@ def _columns_and_rows(
     z_range: tuple[float, float],
     index: Literal["floor", "truncate"],
 ) -> tuple[Int[Tensor, "batch cam depth h w"], Int[Tensor, "batch cam depth h w"], Bool[Tensor, "batch cam depth h w"]]:
-    """Column and row of each point, and whether it falls outside (then they mean nothing)."""
+    """Column and row of each point, meaningless where it falls outside, and whether it does."""
     low, high = z_range
     xy, z = points_bev[..., :2], points_bev[..., 2]
     if index == "floor":
@@ -79,15 +79,15 @@ def _columns_and_rows(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColumnPlan:
-    """The kept points of some image columns of a `PoolPlan`, seen from the image, as the gradients want them.
+    """The kept points of some image columns of a `PoolPlan`, ordered for the gradients.
 
-    The pixels of one column look in one direction, so that at a given depth they mostly share a cell. A "run" is a
+    The rays of one column of pixels have one direction, so that at a given depth they mostly share a cell. A "run" is a
     stretch of such pixels.
     """
 
     images: slice
     columns: slice
-    """Of each of the images."""
+    """Image columns of each of these images."""
     run_bin: Int[Tensor, "columns runs"]
     """Flat index (images, w, depth) of the depth bin of each run of a column, counted within this part."""
     run_cell: Int[Tensor, "columns runs"]
@@ -97,16 +97,16 @@ class ColumnPlan:
     run_by_bin: Int[Tensor, "part_runs"]
     """Flat index (columns, runs) of each real run, bin after bin."""
     bin_start: Int[Tensor, "bins"]
-    """Where the runs of each bin begin in that order."""
+    """Position of the first run of each bin in that order."""
 
     def of(self, maps: Float[Tensor, "images chan h w"]) -> Float[Tensor, "part_images part_columns chan h"]:
-        """These columns of such maps: a view."""
+        """View of these columns of image maps."""
         return maps.permute(0, 3, 1, 2)[self.images, self.columns]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoolPlan:
-    """Which frustum points meet in which cell: all that pooling needs to know of the geometry.
+    """Assignment of frustum points to BEV cells: the geometry that pooling needs.
 
     Points that fall into no cell are left out. A "pixel" is a feature cell of an image, a "cell" one of a BEV
     map; both count through the whole batch.
@@ -119,12 +119,12 @@ class PoolPlan:
     point_by_cell: Int[Tensor, "kept"]
     """Flat index (images, h, w, depth) of each kept point, cell after cell."""
     pixel_by_cell: Int[Tensor, "kept"]
-    """The pixel of each, in that order."""
+    """Pixel of each kept point, in that order."""
     cell_start: Int[Tensor, "cells"]
-    """Where the points of each cell begin in that order."""
+    """Position of the first point of each cell in that order."""
     columns: tuple[ColumnPlan, ...]
-    """The same points from the image, for the gradients. Together they hold every column once: a few columns of one
-    image each on a CPU, whose cache they pass through, else all at once."""
+    """The same points by image column, for the gradients. Together they hold every column once: on a CPU a few columns
+    of one image each, which fit its cache; else all at once."""
 
 
 def make_pool_plan(
@@ -159,7 +159,7 @@ def make_pool_plan(
 
 
 def _column_plans(cell: Int[Tensor, "images depth h w"]) -> tuple[ColumnPlan, ...]:
-    """The columns' side of a plan; `cell` is -1 for points that fall into none."""
+    """The columns of a plan; `cell` is -1 for points in none."""
     images, depths, height, width = cell.shape
     by_bin = cell.permute(0, 3, 1, 2).reshape(-1, height)  # (images w depth) h
     begins = by_bin >= 0
@@ -205,7 +205,7 @@ def _column_plans(cell: Int[Tensor, "images depth h w"]) -> tuple[ColumnPlan, ..
 
 
 def _starts(count: Int[Tensor, "bags"]) -> Int[Tensor, "bags"]:
-    """Where each bag begins if bags of so many members stand in a row."""
+    """Position of the first member of each bag, in bags of these sizes one after the other."""
     return (count.cumsum(0) - count).int()
 
 
@@ -231,7 +231,7 @@ def lift_splat_pool(
 
 
 class _LiftSplat(torch.autograd.Function):
-    """map[cell] = Σ over its points of depth[point] · context[pixel of the point]."""
+    """Pooling with its gradients: map[cell] = Σ over its points of depth[point] · context[pixel of the point]."""
 
     @staticmethod
     def forward(ctx: Any, depth: Tensor, context: Tensor, plan: PoolPlan) -> Tensor:
@@ -273,7 +273,7 @@ class _LiftSplat(torch.autograd.Function):
 
 
 def _rows(maps: Float[Tensor, "images chan h w"]) -> Float[Tensor, "pixels chan"]:
-    """One row a pixel; free for channels-last maps."""
+    """Maps with one row a pixel; a view of channels-last maps."""
     return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 

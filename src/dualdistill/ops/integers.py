@@ -9,7 +9,7 @@ from torch import Tensor
 def stable_order(keys: Int[Tensor, "keys"], bound: int) -> Int[Tensor, "keys"]:
     """`keys.argsort(stable=True)` of keys that are at least 0 and less than `bound` (at most 2³²).
 
-    PyTorch compares and moves 64-bit pairs on a CPU; NumPy counts 16-bit digits, in a twentieth of the time.
+    On a CPU, PyTorch sorts 64-bit pairs by comparison; NumPy counts 16-bit digits, in a twentieth of the time.
     """
     if keys.device.type != "cpu":
         return keys.argsort(stable=True)

@@ -1,4 +1,4 @@
-"""The largest of a linear function over the members of each group, without holding the function's values."""
+"""Maximum of a linear function over the members of each group, without storing the function's values."""
 
 from typing import Any
 
@@ -8,18 +8,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _ROWS_AT_ONCE = 1 << 13
-"""Members worked on in one go on a CPU; what they become stays in its cache."""
+"""Members computed in one go on a CPU; their values fit its cache."""
 
 
 def linear_max(
     rows: Float[Tensor, "rows in_chan"], weight: Float[Tensor, "chan in_chan"], start: Int[Tensor, "groups"]
 ) -> Float[Tensor, "groups chan"]:
-    """max over each group of `rows @ weight.T`, channel by channel. Differentiable once, in `weight` alone.
+    """Maximum over each group of `rows @ weight.T`, channel by channel; differentiable once, in `weight` alone.
 
     Of equal members, the first takes the gradient.
 
     Args:
-        start: Where each group begins; groups stand in a row, each has a member, and the first begins at 0.
+        start: First row of each group; groups follow each other, none is empty, and the first starts at 0.
     """
     return _LinearMax.apply(rows, weight, start)
 
@@ -33,7 +33,7 @@ class _LinearMax(torch.autograd.Function):
         member = torch.arange(max((last - first for _, _, first, last in pieces), default=0), device=rows.device).int()
         for begin, end, first, last in pieces:
             values = rows[first:last] @ weight.T
-            # The maximum of an embedding bag tells who won; reductions that tell as much take ten times as long.
+            # The maximum of an embedding bag comes with its position; other reductions with one take ten times as long.
             inside, offsets = member[: last - first], (start[begin:end] - first).int()
             largest[begin:end], _, _, winners[begin:end] = torch.embedding_bag(values, inside, offsets, mode=2)
         ctx.save_for_backward(rows, weight, winners)

@@ -13,7 +13,7 @@ from torch import Tensor
 from dualdistill.ops.rotated_iou import iou_of_pairs
 
 Near = Callable[[Tensor, Tensor], Tensor]
-"""Whether boxes are near each other, from their columns; broadcasts."""
+"""Test of whether boxes are near each other, from their columns; broadcasts."""
 
 
 def circle_nms(
@@ -67,7 +67,7 @@ def rotated_nms(
     columns = torch.stack([boxes[:, 0], boxes[:, 1], boxes[:, 2:4].norm(dim=1) / 2])
 
     def near(a: Tensor, b: Tensor) -> Tensor:
-        """Whether the circumscribed circles meet."""
+        """True where the circumscribed circles meet."""
         return (a[0] - b[0]).square() + (a[1] - b[1]).square() < (a[2] + b[2]).square()
 
     better, worse = close_pairs(columns, group, near, padded=boxes.device.type != "cpu")
@@ -95,7 +95,7 @@ def scale_nms(
 
 
 def greedy(better: Int[Tensor, "pairs"], worse: Int[Tensor, "pairs"], count: int) -> Bool[Tensor, "count"]:
-    """The boxes that survive if each, best first, is kept unless it conflicts with a better one already kept.
+    """Survivors if each box, best first, is kept unless it conflicts with a better one already kept.
 
     All boxes are kept at first; then those in conflict with a better kept one are struck out, again and again, until
     nothing changes. After n rounds the first n decisions are those of the sequential loop; real scenes need a few.
@@ -120,10 +120,10 @@ def close_pairs(
     """Indices i < j of all pairs of boxes of one group that are near each other.
 
     Args:
-        columns: What `near` needs of each box.
+        columns: Arguments of `near` for each box.
         group: Ascending.
-        padded: All groups at once, filled up to the size of the largest, as devices want it; else one after the
-            other, in less memory.
+        padded: All groups at once, filled up to the size of the largest: few launches for a GPU. Otherwise one after
+            the other, in less memory.
     """
     if not len(group):
         return group, group

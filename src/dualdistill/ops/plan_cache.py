@@ -1,4 +1,4 @@
-"""Pooling plans of the cameras met last."""
+"""A cache of pooling plans, by camera matrices."""
 
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
@@ -16,15 +16,15 @@ class _Entry(NamedTuple):
 
 
 class PlanCache:
-    """Finds a plan again by the very matrices it was made of: what differs in the last bit gets a plan of its own.
+    """Pooling plans of the last cameras, found by exactly equal matrices.
 
-    Pays wherever cameras and augmentation stay: both frames of one sample, a rig that does not move, a batch met again.
+    Useful wherever cameras and augmentation repeat: both frames of one sample, a fixed rig, a repeated batch.
     """
 
     def __init__(self, size: int = 4):
         """
         Args:
-            size: Plans kept; those used last. One takes some 3 MB a sample at the published sizes.
+            size: Number of plans kept, those used last. One takes some 3 MB a sample at the published sizes.
         """
         self.size = size
         self._entries: list[_Entry] = []  # used last comes last
@@ -34,13 +34,13 @@ class PlanCache:
 
         Args:
             matrices: All tensors the plan depends on, floats of one type.
-            setting: Whatever else it depends on.
-            make: Makes it.
+            setting: Everything else it depends on.
+            make: Function that makes the plan.
         """
         key = torch.cat([matrix.flatten() for matrix in matrices])
         setting = (setting, tuple(matrix.shape for matrix in matrices), key.dtype, key.device)
         alike = [entry for entry in self._entries if entry.setting == setting]
-        if alike:  # compared at once, so that a device is waited for once
+        if alike:  # compared at once: one synchronisation with the device
             equal = (torch.stack([entry.matrices for entry in alike]) == key).all(dim=1).tolist()
             for entry, found in zip(alike, equal, strict=True):
                 if found:

@@ -1,5 +1,4 @@
-"""Counts over all processes of a distributed training, so that its gradients are those of one process with the whole
-batch.
+"""Counts over all processes of a distributed training, for the gradients of one process with the whole batch.
 
 Distributed training averages gradients over processes. A loss that is a sum divided by a count (of objects, of cells
 with a depth) must then be divided by the *mean count of a process*: the average over P processes of sum_p / (N / P) is

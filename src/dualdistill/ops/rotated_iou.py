@@ -11,7 +11,7 @@ _PAIRS_AT_ONCE = 1 << 13
 
 
 def rotated_iou_plain(a: Float[Tensor, "a 5"], b: Float[Tensor, "b 5"]) -> Float[Tensor, "a b"]:
-    """The definition, pair by pair: cut rectangle `a` by the four sides of `b` and measure what is left."""
+    """Definition of `rotated_iou`, pair by pair: rectangle `a`, cut by the four sides of `b`."""
     iou = a.new_zeros(len(a), len(b))
     for i, first in enumerate(a.tolist()):
         for j, second in enumerate(b.tolist()):
@@ -41,7 +41,7 @@ def _rectangle(box: list[float]) -> list[tuple[float, float]]:
 def _cut(
     polygon: list[tuple[float, float]], start: tuple[float, float], end: tuple[float, float]
 ) -> list[tuple[float, float]]:
-    """What of a polygon lies to the left of the line from `start` to `end`."""
+    """Part of a polygon to the left of the line from `start` to `end`."""
 
     def left(point: tuple[float, float]) -> float:
         return (end[0] - start[0]) * (point[1] - start[1]) - (end[1] - start[1]) * (point[0] - start[0])
@@ -62,7 +62,7 @@ def _area(polygon: list[tuple[float, float]]) -> float:
 
 
 def rotated_iou(a: Float[Tensor, "a 5"], b: Float[Tensor, "b 5"]) -> Float[Tensor, "a b"]:
-    """The same, all pairs at once: 0 where two rectangles only touch, or where neither has an area.
+    """IoU of all pairs of rectangles; 0 where two only touch, or where neither has an area.
 
     Only pairs whose circumscribed circles meet are computed, in float64 (see `_shared_area`).
     """
@@ -130,5 +130,5 @@ def _shared_area(a: Float[Tensor, "pairs 5"], b: Float[Tensor, "pairs 5"]) -> Fl
 
 
 def _away_from_zero(values: Tensor) -> Tensor:
-    """Values with those too small to divide by replaced by a tiny one of the same sign."""
+    """Values to divide by: those too small are replaced by a tiny one of the same sign."""
     return torch.where(values.abs() < 1e-30, torch.copysign(torch.full_like(values, 1e-30), values), values)

@@ -4,11 +4,11 @@
 A sparse tensor holds features at the occupied cells of a 3D grid; everywhere else it is zero. Both convolutions are
 cross-correlations, as dense ones, of no bias:
 
-- submanifold: answers at the occupied cells only, which stay the same;
-- strided: answers wherever its window meets an occupied cell.
+- submanifold: output at the occupied cells only, which stay the same;
+- strided: output wherever the window meets an occupied cell.
 
-Each weight of the kernel comes with the pairs of cells that meet under it; a convolution is one matrix product for
-each weight, gathered from the inputs and added up at the outputs.
+Each weight of the kernel has a list of the pairs of cells it connects; a convolution is one matrix product for each
+weight, gathered from the inputs and added up at the outputs.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ Triple = tuple[int, int, int]
 
 @runtime_checkable
 class SparseMap(Protocol):
-    """What a sparse encoder asks of a sparse tensor, whoever computes with it."""
+    """Interface between a sparse encoder and the library that computes: plain PyTorch or spconv."""
 
     @property
     def features(self) -> Tensor: ...
@@ -38,12 +38,12 @@ class SparseMap(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Which inputs meet which outputs under each weight of a kernel, z slowest and x fastest."""
+    """Pairs of input and output cells that each weight of a kernel connects, z slowest and x fastest."""
 
     pairs: tuple[tuple[Int[Tensor, "_"], Int[Tensor, "_"]], ...]
-    """(inputs, outputs) under each weight; their number differs from weight to weight."""
+    """(inputs, outputs) of each weight; their number differs from weight to weight."""
     outputs: int
-    """How many cells answer."""
+    """Number of output cells."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class Sites:
         steps = (-1, 0, 1)
         shifts = list(product(steps, steps, steps))
         before = [self._shifted(shift) for shift in shifts[: len(shifts) // 2]]
-        # Who is my neighbour to the left has me to the right: the second half is the first, turned around.
+        # Neighbourhood is symmetric: the second half is the first with inputs and outputs exchanged.
         after = [(here, there) for there, here in reversed(before)]
         return Rules((*before, (every, every), *after), len(self))
 
@@ -95,7 +95,7 @@ class Sites:
         return found[met], here[met]
 
     def strided(self, kernel: Triple, stride: Triple, padding: Triple) -> tuple["Sites", Rules]:
-        """The cells a strided convolution answers at, and its rules."""
+        """The output cells of a strided convolution, and its rules."""
         shape = strided_shape(self.shape, kernel, stride, padding)
         sample, zyx = self.cells[:, :1], self.cells[:, 1:] + self.cells.new_tensor(padding)
         step, limit = zyx.new_tensor(stride), zyx.new_tensor(shape)
@@ -123,24 +123,24 @@ class SparseTensor:
         return SparseTensor(features, self.sites)
 
     def submanifold(self, weight: Float[Tensor, "out 3 3 3 chan"]) -> "SparseTensor":
-        """A 3x3x3 convolution that answers at the occupied cells only."""
+        """3x3x3 convolution with outputs at the occupied cells only."""
         return self.with_features(convolve(self.features, weight, self.sites.neighbours))
 
     def strided(self, weight: Float[Tensor, "out kz ky kx chan"], stride: Triple, padding: Triple) -> "SparseTensor":
-        """A convolution that answers wherever its window meets an occupied cell."""
+        """Convolution with outputs wherever its window meets an occupied cell."""
         kernel = (weight.shape[1], weight.shape[2], weight.shape[3])
         sites, rules = self.sites.strided(kernel, stride, padding)
         return SparseTensor(convolve(self.features, weight, rules), sites)
 
     def dense(self) -> Float[Tensor, "batch chan z y x"]:
-        """Zero where no cell is occupied."""
+        """Dense map, zero where no cell is occupied."""
         return densify(self.features, self.sites.keys, self.sites.shape, self.sites.batch_size)
 
 
 def densify(
     features: Float[Tensor, "sites chan"], keys: Int[Tensor, "sites"], shape: Triple, batch_size: int
 ) -> Float[Tensor, "batch chan z y x"]:
-    """The whole grid; zero where no cell is occupied.
+    """Dense map of the whole grid, zero where no cell is occupied.
 
     Args:
         keys: Flat index of each cell, in any order.
@@ -154,7 +154,7 @@ def densify(
 def convolve(
     features: Float[Tensor, "sites chan"], weight: Float[Tensor, "out kz ky kx chan"], rules: Rules
 ) -> Float[Tensor, "answers out"]:
-    """Sum of weight times feature over the pairs of each output."""
+    """Sparse convolution: the sum of weight times feature over the pairs of each output."""
     result = features.new_zeros(rules.outputs, len(weight))
     for (inputs, outputs), matrix in zip(rules.pairs, weight.flatten(1, 3).unbind(dim=1), strict=True):
         result = result.index_add_(0, outputs, features.index_select(0, inputs) @ matrix.mT)
@@ -168,12 +168,12 @@ def flat_index(cells: Int[Tensor, "sites 4"], shape: Triple) -> Int[Tensor, "sit
 
 
 def flat_shift(shift: Triple, shape: Triple) -> int:
-    """What a step of `shift` cells adds to a flat index."""
+    """Change of a flat index for a step of `shift` cells."""
     return (shift[0] * shape[1] + shift[1]) * shape[2] + shift[2]
 
 
 def strided_shape(shape: Triple, kernel: Triple, stride: Triple, padding: Triple) -> Triple:
-    """Cells of the grid a strided convolution answers on."""
+    """Shape of the output grid of a strided convolution."""
     z, y, x = (
         (length + 2 * pad - size) // step + 1
         for length, size, step, pad in zip(shape, kernel, stride, padding, strict=True)

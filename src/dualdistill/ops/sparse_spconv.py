@@ -1,8 +1,8 @@
 """Sparse convolution by spconv, the optional fast twin of `sparse_conv` (extra "voxel").
 
-spconv's wheel without CUDA computes on the CPU, in its "native" algorithm only; its backward asks for the current CUDA
-stream even so, and gets 0 here (spconv 2.3.8). Its sums have a data race: the threads of `scatter_add` share the two
-pointers that say what is added where, so that a cell now and then receives another's share. It gets one thread here.
+spconv's wheel without CUDA computes on the CPU, in its "native" algorithm only; its backward requests the current CUDA
+stream even so, which is 0 here (spconv 2.3.8). Its sums have a data race: the threads of `scatter_add` share the two
+pointers to source and target, so that a cell now and then receives another's share. It runs in one thread here.
 """
 
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ def spconv() -> ModuleType:
 
 
 def _undisturbed(sums: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, in one thread where its features are on a CPU."""
+    """`sums` restricted to one thread where its features are on a CPU."""
 
     @wraps(sums)
     def alone(features: Tensor, *args: Any, **options: Any) -> Any:
@@ -61,7 +61,7 @@ def _undisturbed(sums: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch, and whoever uses OpenMP beside it, computes in one thread meanwhile."""
+    """One thread for PyTorch and everything else on OpenMP inside the block."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -72,7 +72,7 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class SpconvTensor:
-    """Features at the occupied cells of a grid, in spconv's hands."""
+    """Features at the occupied cells of a grid, held by spconv."""
 
     held: Any
     """A spconv.SparseConvTensor."""
@@ -90,18 +90,18 @@ class SpconvTensor:
         return SpconvTensor(self.held.replace_feature(features))
 
     def submanifold(self, weight: Float[Tensor, "out 3 3 3 chan"]) -> "SpconvTensor":
-        """A 3x3x3 convolution that answers at the occupied cells only."""
+        """3x3x3 convolution with outputs at the occupied cells only."""
         # Layers on the same cells share their rules under this name; each resolution is another shape.
         return self._through(weight, "SubMConv3d", padding=1, indice_key=f"submanifold {self.held.spatial_shape}")
 
     def strided(self, weight: Float[Tensor, "out kz ky kx chan"], stride: Triple, padding: Triple) -> "SpconvTensor":
-        """A convolution that answers wherever its window meets an occupied cell."""
+        """Convolution with outputs wherever its window meets an occupied cell."""
         return self._through(weight, "SparseConv3d", stride=stride, padding=padding)
 
     def dense(self) -> Float[Tensor, "batch chan z y x"]:
-        """Zero where no cell is occupied."""
+        """Dense map, zero where no cell is occupied."""
         z, y, x = self.held.spatial_shape
-        # spconv's own indexes with a list, which PyTorch is about to read in another way.
+        # spconv's own indexes with a list, whose meaning in PyTorch is about to change.
         keys = flat_index(self.held.indices.long(), (z, y, x))
         return densify(self.features, keys, (z, y, x), self.held.batch_size)
 

@@ -15,7 +15,7 @@ from dualdistill.ops.integers import group_sizes
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pillars:
-    """Which points share a cell. Points outside the range are in no pillar."""
+    """Assignment of points to pillars. Points outside the range are in none."""
 
     kept: Int[Tensor, "kept"]
     """Indices of the points inside the range, ascending."""
@@ -44,7 +44,7 @@ def dynamic_voxelize(
 
     Args:
         xyz: Metres, BEV frame.
-        sample: Which sample of the batch each point belongs to, from 0.
+        sample: Sample of each point in the batch, from 0.
         z_range: Lowest and highest z, metres, the latter excluded.
         batch_size: Number of samples.
     """
@@ -87,7 +87,7 @@ class _GroupMax(torch.autograd.Function):
     """`scatter_reduce` with "amax" and a gradient of its own.
 
     PyTorch's takes several times as long on a CPU, and wherever the maximum is zero it shares the gradient
-    with the start, although the start is told not to count (`include_self=False`).
+    with the initial value, although that is excluded (`include_self=False`).
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""BEV encoders: the fused camera map in, three stages and the input of the head out
+"""BEV encoders: from the fused camera map to three stages and the input of the head
 (docs/methods/bevdepth.md#bev-encoder)."""
 
 from collections.abc import Sequence
@@ -27,7 +27,10 @@ class ResidualEncoder(nn.Module):
         blocks: int = 2,
         final_norm: bool = True,
     ):
-        """`final_norm`: end in norm and ReLU, so that the map is as non-negative as a LiDAR teacher's."""
+        """
+        Args:
+            final_norm: End in norm and ReLU: a non-negative map, as a LiDAR teacher's.
+        """
         super().__init__()
         sources = (in_channels, *widths[:-1])
         self.stages = nn.ModuleList(
@@ -64,7 +67,7 @@ class UpsamplingNeck(nn.Module):
 
 
 class ResNetEncoder(nn.Module):
-    """A wide ResNet-18 without max-pooling; the neck sees the canvas itself too (official BEVDepth)."""
+    """A wide ResNet-18 without max-pooling; the canvas itself enters the neck too (official BEVDepth)."""
 
     def __init__(self, in_channels: int, widths: Sequence[int], out_channels: int, *, blocks: int = 2):
         super().__init__()

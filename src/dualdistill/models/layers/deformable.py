@@ -11,14 +11,14 @@ from dualdistill.errors import DivergedError
 
 
 class DeformableConv(nn.Module):
-    """3x3 convolution that looks where it wants to; it starts as an ordinary one.
+    """3x3 convolution with learnt offsets of its nine taps; it starts as an ordinary one.
 
-    Version 2 (`modulated`) also weighs each of the nine taps. Runs in float32, also under autocast: offsets
+    Version 2 (`modulated`) also weights each tap. Runs in float32, also under autocast: offsets
     in bfloat16 would be rounded to whole cells on wide maps.
 
     Raises:
-        DivergedError: on the CPU, for offsets that are not finite: torchvision would read foreign memory there and may
-            end the process. (On a GPU they make NaN of outputs or gradients; looking there would hold up every step.)
+        DivergedError: on the CPU, for offsets that are not finite: torchvision would read out of bounds there and may
+            end the process. (On a GPU they give NaN outputs or gradients; a check there would synchronise every step.)
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, modulated: bool, groups: int = 1, bias: bool = True):

@@ -1,8 +1,8 @@
 """Camera-aware depth networks: image features and a camera vector in, depth logits and context out.
 
-Two designs that go by the same name: the gate of the BEVDet code base, which DualDistill trains
-(docs/methods/bevdepth.md#gated-depth-network),
-and the official squeeze-and-excitation one (docs/methods/bevdepth.md#official-depth-network).
+Two designs of the same name: the gate of the BEVDet code base, which DualDistill trains
+(docs/methods/bevdepth.md#gated-depth-network), and the official squeeze-and-excitation one
+(docs/methods/bevdepth.md#official-depth-network).
 """
 
 import torch
@@ -16,7 +16,7 @@ DepthAndContext = tuple[Float[Tensor, "images depth h w"], Float[Tensor, "images
 
 
 class GatedDepthNet(nn.Module):
-    """Depth gated by the camera, context blind to it."""
+    """Depth network whose depth, not its context, is gated by the camera."""
 
     vector_length = 33
 
@@ -49,7 +49,7 @@ class GatedDepthNet(nn.Module):
 
 
 class SqueezeDepthNet(nn.Module):
-    """Depth and context both gated by the camera; the depth trunk sees the whole image, in its pyramid."""
+    """Depth network whose depth and context are both gated by the camera, with a pyramid over the whole image."""
 
     vector_length = 27
 
@@ -87,7 +87,7 @@ class SqueezeDepthNet(nn.Module):
 
 
 class CameraGate(nn.Module):
-    """One factor in (0, 1) a channel, from the camera alone; officially an MLP and an SE layer."""
+    """Factors in (0, 1), one a channel, from the camera alone; officially an MLP and an SE layer."""
 
     def __init__(self, vector_length: int, channels: int):
         super().__init__()

@@ -23,7 +23,11 @@ class FeaturePyramid(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, levels: Sequence[Float[Tensor, "images _ _ _"]]) -> Float[Tensor, "images _ _ _"]:
-        """`levels` fine to coarse."""
+        """Finest map of the pyramid.
+
+        Args:
+            levels: Fine to coarse.
+        """
         fine_to_coarse = [lateral(level) for lateral, level in zip(self.laterals, levels, strict=True)]
         merged = fine_to_coarse.pop()
         for finer in reversed(fine_to_coarse):

@@ -1,13 +1,14 @@
-"""A one-layer point network and its maximum over each pillar, without a feature a point.
+"""A one-layer point network and its maximum over each pillar, without features of single points.
 
 A point is described linearly by its own channels and by where its pillar's mean and middle are. So the layer splits
 into a part of the point (its channels, relative to the middle of its pillar) and a part of the pillar (five more), and
-the maximum over a pillar passes by the latter, by the norm's shift and, with the norm's scale in the weights, by
-scales of either sign. In training, the statistics of the norm follow from means and covariances of the description.
+the maximum over a pillar commutes with the latter, with the norm's shift and, with the norm's scale in the weights,
+with scales of either sign. In training, the statistics of the norm follow from means and covariances of the
+description.
 
-Coordinates relative to the pillar also keep the digits that the definition loses: in float32, on 250,000 points, its
-result is a hundred times as far from that of float64. Where points are equally large, the definition shares the
-gradient between them, and this gives it to the first: seen only if a scale is exactly zero.
+Coordinates relative to the pillar also keep digits that the definition loses: in float32, on 250,000 points, its
+result is a hundred times as far from that of float64. Where points tie, the definition shares the gradient between
+them, and this form gives it to the first: a difference only if a scale is exactly zero.
 """
 
 import torch
@@ -24,12 +25,12 @@ from dualdistill.ops.voxelize import Pillars
 def pool_split(
     raw: Float[Tensor, "points _"], pillars: Pillars, grid: BevGrid, linear: nn.Linear, norm: nn.BatchNorm1d
 ) -> Float[Tensor, "pillars chan"]:
-    """What `PillarEncoder.pool` makes of the points with one layer; no gradient to the points.
+    """Output of `PillarEncoder.pool` with one layer; no gradient to the points.
 
     Args:
         raw: All points, x, y, z first, metres; at least one of them in a pillar, in training at least two.
         linear: Takes the description of `decorate`, has no bias.
-        norm: Over points, in training of their own statistics, which it keeps a running mean of.
+        norm: Over points; in training it normalises by their statistics and updates its running ones.
     """
     order = stable_order(pillars.pillar, len(pillars))
     size = group_sizes(pillars.pillar, len(pillars))
@@ -86,7 +87,7 @@ def _moments(
 
 @torch.no_grad()
 def _keep(norm: nn.BatchNorm1d, average: Tensor, variance: Tensor, count: int) -> None:
-    """The running statistics, as the norm itself would keep them."""
+    """Update of the running statistics, as the norm itself does it."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None

@@ -7,8 +7,8 @@ from torch import nn
 from dualdistill.ops.residual import ResidualBlock
 
 Shortcut = Literal["convolution", "projection"]
-"""How a stage's first block goes around itself: a 3x3 convolution with bias and no norm, always (BEVDet code
-base); or a 1x1 convolution with norm, only where the shape changes (ResNet)."""
+"""Shortcut of a stage's first block: "convolution", 3x3 with bias and no norm, always (BEVDet code base); or
+"projection", 1x1 with norm, only where the shape changes (ResNet)."""
 
 
 def conv_norm_relu(

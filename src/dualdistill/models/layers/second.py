@@ -38,9 +38,9 @@ class Second(nn.Module):
     def __init__(self, in_channels: int, channels: Sequence[int], extra_layers: Sequence[int], strides: Sequence[int]):
         """
         Args:
-            channels: Of each stage.
+            channels: Channels of each stage.
             extra_layers: Convolutions of each stage after its strided one.
-            strides: Of each stage, relative to the one before.
+            strides: Stride of each stage, relative to the one before.
         """
         super().__init__()
         stages = []
@@ -64,14 +64,14 @@ class Second(nn.Module):
 
 
 class SecondFpn(nn.Module):
-    """Bring every stage to one resolution with one convolution each, and stack them."""
+    """Pyramid neck: every stage resized by one convolution to one resolution, and concatenated."""
 
     def __init__(self, in_channels: Sequence[int], out_channels: Sequence[int], scales: Sequence[float]):
         """
         Args:
-            in_channels: Of each stage.
-            out_channels: Of each stage's part of the output.
-            scales: How many output cells stand along the side of a cell of each stage: 0.5 is a 2x2
+            in_channels: Channels of each stage.
+            out_channels: Channels of each stage's part of the output.
+            scales: Output cells along the side of a cell of each stage: 0.5 is a 2x2
                 convolution with stride 2, 1 a 1x1 convolution, 2 a 2x2 transposed convolution with stride 2,
                 and so on. (Some code bases write a 1x1 transposed convolution for 1: the same map, its weight
                 transposed.)

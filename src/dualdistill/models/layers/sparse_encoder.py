@@ -1,4 +1,4 @@
-"""SECOND's sparse encoder: features of voxels become a BEV map.
+"""SECOND's sparse encoder: from features of voxels to a BEV map.
 
 Source: SECOND (Yan et al., 2018) in the residual form of CenterPoint
 (docs/methods/centerpoint.md#sparse-encoder). Without biases, as in
@@ -19,7 +19,7 @@ from dualdistill.ops.sparse_conv import SparseMap, Triple, strided_shape
 _LAST_DOWN_PADDING = (0, 1, 1)
 """The coarsest stage has no padding along z: 11 cells become 5."""
 _OUTPUT = {"kernel": (3, 1, 1), "stride": (2, 1, 1), "padding": (0, 0, 0)}
-"""Of the last convolution, which only looks up and down."""
+"""Settings of the last convolution, which is vertical."""
 
 
 class SparseConv(nn.Module):
@@ -42,7 +42,7 @@ class SparseConv(nn.Module):
         self.kernel = kernel
         self.stride = stride
         self.padding = padding
-        # One axis for the kernel: a network of 4D weights is laid out channels last, which 5D ones do not know.
+        # One axis for the kernel: channels-last memory, applied to the whole network, is not defined for 5D weights.
         self.weight = nn.Parameter(torch.empty(out_channels, math.prod(kernel), in_channels))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
@@ -81,14 +81,13 @@ class SparseBlock(nn.Module):
 
 
 class SparseEncoder(nn.Module):
-    """Residual stages, each but the last followed by a step to half the resolution; what is left along z becomes
-    channels."""
+    """Residual stages, each but the last followed by a layer of stride 2; the cells along z become channels."""
 
     def __init__(self, in_channels: int, channels: Sequence[int], out_channels: int, blocks: int):
         """
         Args:
-            channels: Of each stage.
-            out_channels: Of each of the cells that are left along z.
+            channels: Channels of each stage.
+            out_channels: Channels of each cell along z of the output.
             blocks: Residual blocks of each stage.
         """
         super().__init__()
@@ -102,7 +101,7 @@ class SparseEncoder(nn.Module):
         self.output = SparseLayer(SparseConv(channels[-1], out_channels, **_OUTPUT))
 
     def forward(self, x: SparseMap) -> Float[Tensor, "batch chan y x"]:
-        """The BEV map; channel c * depth + d is channel c of the d-th cell along z."""
+        """BEV map, whose channel c * depth + d is channel c of the d-th cell along z."""
         x = self.stages[0](self.input(x))
         for down, stage in zip(self.downs, self.stages[1:], strict=True):
             x = stage(down(x))
@@ -110,7 +109,7 @@ class SparseEncoder(nn.Module):
 
 
 def down_paddings(stages: int) -> list[Triple]:
-    """Of the step after each stage but the last."""
+    """Padding of the strided layer after each stage but the last."""
     return [(1, 1, 1)] * (stages - 2) + [_LAST_DOWN_PADDING] * (stages > 1)
 
 

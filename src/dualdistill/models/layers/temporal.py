@@ -1,4 +1,4 @@
-"""An earlier BEV map seen from the current frame (docs/methods/bevdepth.md#warp)."""
+"""Resampling of an earlier BEV map in the current frame (docs/methods/bevdepth.md#warp)."""
 
 from typing import Literal
 
@@ -16,13 +16,12 @@ def warp_previous(
     grid: BevGrid,
     anchor: Literal["center", "lower_edge"] = "center",
 ) -> Float[Tensor, "batch chan y x"]:
-    """Bilinear samples of `previous` where the cells of the current frame lay then; zero beyond the map. Runs
-    in float32.
+    """Bilinear samples of `previous` at the cells of the current frame; zero beyond the map. Runs in float32.
 
     Args:
         previous_from_current: Motion in the BEV plane; height, roll and pitch are left out.
-        anchor: The point that stands for a cell. The released code takes its lower edge, which puts rotated
-            maps up to half a cell off.
+        anchor: Point of a cell that is transformed. The released code takes its lower edge, which shifts rotated
+            maps by up to half a cell.
     """
     with torch.autocast(previous.device.type, enabled=False):
         inset = 0.5 if anchor == "center" else 0.0

@@ -1,11 +1,11 @@
-"""A user's own cameras: a small JSON file, read into the records a student looks at, and written beside an export.
+"""Calibration of a user's own cameras: a small JSON file, read for a student and written beside an export.
 
     {"image_size": [900, 1600],
      "cameras": [{"name": "CAM_FRONT", "intrinsics": [[fx, 0, cx], [0, fy, cy], [0, 0, 1]],
                   "lidar_from_camera": [[...], [...], [...], [0, 0, 0, 1]]}, ...],
      "ego_from_lidar": [[...], ...]}
 
-Sizes in pixels (height, width) of the stored images, which the intrinsics speak of; poses in metres, camera axes x
+Sizes in pixels (height, width) of the stored images, in which the intrinsics are given; poses in metres, camera axes x
 right, y down, z forward. Each camera has `lidar_from_camera` or `ego_from_camera`; `ego_from_lidar` is needed where the
 student works in the other of the two frames.
 """
@@ -46,7 +46,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Rig:
-    """Cameras around a car, in the frame a student works in."""
+    """Cameras around a car, in the BEV frame of a student."""
 
     names: tuple[str, ...]
     image_size: tuple[int, int]
@@ -57,7 +57,7 @@ class Rig:
 
     @classmethod
     def read(cls, path: Path, frame: Frame) -> "Rig":
-        """The rig in a JSON file, its poses brought to `frame`.
+        """The rig of a JSON file, its poses transformed to `frame`.
 
         Raises:
             UserError: for a file that is missing, not of that form, or that does not lead to the frame.
@@ -83,7 +83,7 @@ class Rig:
 
     @classmethod
     def of(cls, batch: Batch, image_size: tuple[int, int], frame: Frame) -> "Rig":
-        """The rig one sample was seen with: the key frame's, the car's motion between exposures included."""
+        """The rig of one sample: poses of the key frame, the car's motion between exposures included."""
         assert batch.cameras is not None
         return cls(
             names=CAMERAS,
@@ -94,7 +94,7 @@ class Rig:
         )
 
     def write(self, path: Path) -> None:
-        """As a file that `read` takes."""
+        """Write the rig as a file for `read`."""
         cameras = [
             _Camera(name=name, intrinsics=k.tolist(), **{f"{self.frame}_from_camera": pose.tolist()})
             for name, k, pose in zip(self.names, self.intrinsics.double(), self.bev_from_camera.double(), strict=True)
@@ -103,7 +103,7 @@ class Rig:
         path.write_text(json.dumps(plain, indent=2) + "\n")
 
     def load(self, images: list[Path], config: DataConfig) -> UInt8[Tensor, "cam 3 h w"]:
-        """Image files, one a camera in the rig's order, as the network sees them.
+        """Image files, one a camera in the rig's order, as inputs of the network.
 
         Raises:
             UserError: for another number of files than cameras, and for files that are not such images.
@@ -157,5 +157,7 @@ def _pose(camera: _Camera, frame: Frame, ego_from_lidar: Tensor | None, path: Pa
         pose = frame_from_other @ _matrix(given[other] or [], 4, f"{path}: {other}_from_camera of {camera.name}")
     rotation = pose[:3, :3]
     if (rotation @ rotation.mT - torch.eye(3, dtype=pose.dtype)).abs().max() > 1e-3 or torch.linalg.det(rotation) < 0:
-        raise UserError(f"{path}: the pose of {camera.name} is no rotation with a translation; give right-handed axes")
+        raise UserError(
+            f"{path}: the pose of {camera.name} is not a rotation with a translation; give right-handed axes"
+        )
     return pose

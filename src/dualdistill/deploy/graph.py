@@ -1,4 +1,4 @@
-"""From a frozen student to files: a graph with its norms folded, written for PyTorch or as ONNX."""
+"""From a frozen student to files: a graph with folded norms, written for PyTorch or as ONNX."""
 
 import contextlib
 import io
@@ -29,10 +29,10 @@ class Deployable:
 
     graph: GraphModule
     inputs: dict[str, Tensor]
-    """One sample's, by name, in the graph's order."""
+    """Inputs of one sample by name, in the graph's order."""
     outputs: tuple[str, ...]
     any_rig: bool
-    """Whether the cameras' `RigGeometry` is an input; its points may be of any number then."""
+    """True if the cameras' `RigGeometry` is an input, with any number of points."""
 
     def __call__(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -44,11 +44,11 @@ class Deployable:
 
 
 def deployable(student: FrozenStudent, inputs: dict[str, Tensor], precision: Precision = "fp32") -> Deployable:
-    """Trace a frozen student on one sample's inputs and make its graph cheap.
+    """Graph of a frozen student, traced on one sample's inputs, with norms folded.
 
     Args:
         inputs: By the names of `FrozenStudent.forward`, a `RigGeometry` among them unless it is fixed.
-        precision: "bf16" stores and runs convolutions in bfloat16; pays only on CPUs with such instructions.
+        precision: "bf16" stores and runs convolutions in bfloat16; faster only on CPUs with such instructions.
     """
     any_rig = not student.fixed
     with torch.no_grad():
@@ -62,14 +62,14 @@ def deployable(student: FrozenStudent, inputs: dict[str, Tensor], precision: Pre
 
 
 def write_torch(path: Path, deployable: Deployable) -> None:
-    """A program for `torch.export.load`."""
+    """Write a program for `torch.export.load`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # channels-last weights do not tile their storage: no loss
         torch.export.save(deployable.program(), path)
 
 
 def write_onnx(path: Path, deployable: Deployable) -> None:
-    """An ONNX file with the names of the graph's inputs and outputs.
+    """Write an ONNX file with the names of the graph's inputs and outputs.
 
     Raises:
         UserError: where the extra is not installed.
@@ -91,7 +91,11 @@ def write_onnx(path: Path, deployable: Deployable) -> None:
 
 
 def require_onnx() -> None:
-    """Raises UserError where a package of the extra is missing."""
+    """Check that the packages of the extra are installed.
+
+    Raises:
+        UserError: if one is missing.
+    """
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Run a deployed graph on a sample, whatever holds it, and read its answer as the student would."""
+"""Deployed graphs on samples: inputs, runtimes, and decoding as in the student."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,12 +19,12 @@ Run = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 def frame_inputs(
     student: BevDepth, batch: Batch, *, any_rig: bool, frame: int = 0, previous_map: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """What the graph of `student` takes to look at one frame of a sample.
+    """Inputs of the graph of `student` for one frame of a sample.
 
     Args:
-        any_rig: Whether the graph takes the cameras' `RigGeometry`.
+        any_rig: True if the graph takes the cameras' `RigGeometry`.
         frame: 1 is the earlier one.
-        previous_map: Of a student that remembers; None is an empty map.
+        previous_map: Map of the earlier frame, for a student that takes one; None is an empty map.
     """
     cameras = cameras_of(batch)
     inputs = {"images": cameras.images[0, frame].contiguous()}
@@ -35,17 +35,17 @@ def frame_inputs(
     return inputs | (rig_geometry(student, batch, frame).tensors() if any_rig else {})
 
 
-def answer(run: Run, student: BevDepth, batch: Batch, *, any_rig: bool) -> HeadOutput:
-    """The head's maps for one sample, by a graph of `student`; of two frames the earlier one is looked at first."""
-    memory = None
+def predictions_of(run: Run, student: BevDepth, batch: Batch, *, any_rig: bool) -> HeadOutput:
+    """Maps of the head for one sample, by a graph of `student`; of two frames the earlier one is processed first."""
+    previous = None
     if student.config.temporal.warps:
-        memory = run(frame_inputs(student, batch, any_rig=any_rig, frame=1))["map"]
-    outputs = run(frame_inputs(student, batch, any_rig=any_rig, previous_map=memory))
+        previous = run(frame_inputs(student, batch, any_rig=any_rig, frame=1))["map"]
+    outputs = run(frame_inputs(student, batch, any_rig=any_rig, previous_map=previous))
     return HeadOutput(heatmap=outputs["heatmap"], regression=outputs["regression"])
 
 
-def boxes_of(student: BevDepth, head: HeadOutput, batch: Batch) -> Boxes:
-    """Detections of one sample, as `BevDepth.detect` reads them: metres a second."""
+def decode_boxes(student: BevDepth, head: HeadOutput, batch: Batch) -> Boxes:
+    """Detections of one sample as of `BevDepth.detect`, velocities in metres a second."""
     (boxes,) = decode(head, student.grid, student.config.head)
     if not student.config.temporal.warps:
         return boxes
