@@ -133,6 +133,8 @@ def _disk(experiment: Experiment, cost: StepCost, steps: int, samples: int | Non
     """Bytes that the run will write, and that a teacher cache would."""
     learnt = sum(count for name, count in cost.parameters.items() if name != "teacher" or experiment.role == "teacher")
     checkpoints = math.ceil(steps / experiment.training.save_every)
+    if (kept := experiment.training.keep_last) is not None:
+        checkpoints = min(checkpoints, kept + 1)  # and the best one
     disk: dict[str, Any] = {"checkpoints": checkpoints, "bytes of checkpoints": checkpoints * 12 * learnt}
     if cost.teacher_output is not None:
         maps = cached_maps(experiment, cost.teacher_output)
