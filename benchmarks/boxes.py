@@ -1,4 +1,4 @@
-"""Boxes: overlap of all pairs and suppression at once, beside the loops over pairs of other code bases.
+"""Overlap and suppression of all boxes at once, beside the loops over pairs of other code bases.
 
 The loops are compiled by numba where it is installed, as theirs are by a C++ compiler; in plain Python they are
 measured on fewer boxes, and their name says so.
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.floor import arithmetic_ms
-from benchmarks.measure import Row, Variant, measure
 from benchmarks.references import boxes as reference
 from dualdistill.ops.nms import circle_nms, rotated_nms
 from dualdistill.ops.rotated_iou import rotated_iou
+from dualdistill.report.timing import Row, Variant, measure
 
 THRESHOLD, SQUARED_RADIUS = 0.2, 4.0
 OPERATIONS = 120
-"""Of one overlap of rectangles, roughly: two frames, eight corners, four clippings, an area."""
+"""Approximate operations of one overlap of rectangles: two frames, eight corners, four clippings, an area."""
 
 
 def run(quick: bool) -> list[Row]:

@@ -1,24 +1,24 @@
-"""What distillation costs: the distiller beside its released formulation, and taught steps beside untaught ones."""
+"""Cost of distillation: the distiller beside its released formulation, distilled steps beside the student's own."""
 
 import math
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Row, Variant, measure
 from benchmarks.references.distillation import released_losses
 from dualdistill.distill.dualdistill import DualDistill, DualDistillConfig
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.recipes.catalogue import find
+from dualdistill.report.timing import Row, Variant, measure, run_ms
 from dualdistill.structures import BevOutput, HeadOutput, Losses, Targets, weighted_sum
 from dualdistill.train.assemble import build_distillation
 from dualdistill.train.random_batch import random_batch
@@ -26,24 +26,26 @@ from dualdistill.train.step import Detector, Distillation, training_losses
 from dualdistill.train.teacher_cache import TeacherCache
 
 POINTS = 100_000
-"""Of the teacher's sample: ten sweeps on a street, in range."""
+"""LiDAR points of a sample: ten sweeps on a street, in range."""
 
 
 def run(quick: bool) -> list[Row]:
     """Both tables, at the size of the R50 recipe (quick: of the synthetic one), batch 1."""
     family = "synthetic" if quick else "nuscenes"
-    lesson = Lesson(find(f"{family}/dualdistill-centerpoint").build(), points=POINTS // 20 if quick else POINTS)
+    training = DistilledStep(
+        find(f"{family}/dualdistill-centerpoint").build(), points=POINTS // 20 if quick else POINTS
+    )
     setting = f"{family} size, batch 1, float32, {torch.get_num_threads()} threads"
-    rows = distiller_rows(lesson, setting, repeats=5)
+    rows = distiller_rows(training, setting, repeats=5)
     if quick:
-        return rows + step_rows(lesson, setting, repeats=5)
+        return rows + step_rows(training, setting, repeats=5)
     # A quarter of the pixels: the student, whose step is the measure, is then cheaper than it is, distillation is not.
-    data = replace(lesson.experiment.data, image_size=(128, 352))
-    smaller = Lesson(replace(lesson.experiment, data=data))
+    data = replace(training.experiment.data, image_size=(128, 352))
+    smaller = DistilledStep(replace(training.experiment, data=data))
     return rows + step_rows(smaller, setting.replace("batch 1", "images 128x352, batch 1"), repeats=3)
 
 
-class Lesson:
+class DistilledStep:
     """A student, its teacher and DualDistill, freshly initialised, and a batch for them."""
 
     def __init__(self, experiment: Experiment, *, samples: int = 1, boxes: int = 40, points: int = POINTS):
@@ -62,102 +64,100 @@ class Lesson:
         self.experiment = experiment
 
     def records(self) -> tuple[BevOutput, BevOutput, Targets]:
-        """What the distiller gets: a teacher that finds every object, student's maps that keep a gradient."""
+        """Inputs of the distiller: a teacher that finds every object, student's maps that keep a gradient."""
         with torch.no_grad():
-            taught, learnt = self.teacher(self.batch), self.student(self.batch)
+            teacher_output, student_output = self.teacher(self.batch), self.student(self.batch)
         targets = self.student.targets(self.batch)
-        learnt = replace(
-            learnt,
-            stages=tuple(stage.detach().requires_grad_() for stage in learnt.stages),
-            neck=learnt.neck.detach().requires_grad_(),
+        student_output = replace(
+            student_output,
+            stages=tuple(stage.detach().requires_grad_() for stage in student_output.stages),
+            neck=student_output.neck.detach().requires_grad_(),
         )
-        return replace(taught, predictions=_convinced(taught.predictions, targets)), learnt, targets
+        confident = _confident(teacher_output.predictions, targets)
+        return replace(teacher_output, predictions=confident), student_output, targets
 
     def step(self, distillation: Distillation | None) -> None:
-        """Forward and backward of one training step, in float32 whatever the recipe trains in: half precision is slower
-        where a CPU lacks it, which would make distillation look cheap."""
+        """Forward and backward of one training step, in float32 whatever the recipe trains in.
+
+        Half precision is slower where a CPU lacks it, which would make distillation look cheap.
+        """
         self.student.zero_grad()
         self.distillation.zero_grad()
         losses = training_losses(cast(Detector, self.student), distillation, self.batch)
         weighted_sum(losses, self.student.weights | self.distillation.weights).backward()
 
 
-def _convinced(predictions: HeadOutput, targets: Targets) -> HeadOutput:
+def _confident(predictions: HeadOutput, targets: Targets) -> HeadOutput:
     """Heat maps as annotated, boxes of three metres: as many pseudo boxes as there are objects."""
     regression = torch.zeros_like(predictions.regression)
     regression[:, :, 3:6] = math.log(3.0)
     return HeadOutput(heatmap=targets.heatmap.clamp(1e-4, 1 - 1e-4).logit(), regression=regression)
 
 
-def distiller_rows(lesson: Lesson, setting: str, *, repeats: int) -> list[Row]:
+def distiller_rows(training: DistilledStep, setting: str, *, repeats: int) -> list[Row]:
     """Losses and gradients of the distiller alone: adapters and losses, forward and backward, teacher excluded."""
-    distiller = lesson.distillation.distiller
+    distiller = training.distillation.distiller
     assert isinstance(distiller, DualDistill)
-    teacher, student, targets = lesson.records()
+    teacher, student, targets = training.records()
     scales: dict[str, Tensor] = {}
 
     def compute(losses_of: Callable[[BevOutput, BevOutput, Targets], Losses]) -> dict[str, Tensor]:
-        maps = {"neck": student.neck} | {f"stage{n}": student.stages[n] for n in lesson.config.student_stages}
+        maps = {"neck": student.neck} | {f"stage{n}": student.stages[n] for n in training.config.student_stages}
         for leaf in (*maps.values(), *distiller.parameters()):
             leaf.grad = None
         losses = losses_of(teacher, student, targets)
-        weighted_sum(losses, lesson.config.weights).backward()
+        weighted_sum(losses, training.config.weights).backward()
         # Each over its largest value, or the largest of all would hide the differences of the others.
         results = {name: loss.detach() for name, loss in losses.items()}
         results |= {f"gradient to {name}": leaf.grad for name, leaf in maps.items() if leaf.grad is not None}
         scales.update({name: value.abs().max() for name, value in results.items() if name not in scales})
         return {name: value / scales[name] for name, value in results.items()}
 
-    def released(teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses:
-        return released_losses(distiller, teacher, student, targets)
-
     rows = measure(
         f"distiller, forward and backward ({setting})",
         [
-            Variant(name="released formulation", run=lambda: compute(released), repeats=min(repeats, 3)),
+            Variant(
+                name="released formulation",
+                run=lambda: compute(partial(released_losses, distiller)),
+                repeats=min(repeats, 3),
+            ),
             Variant(name="DualDistill", run=lambda: compute(distiller)),
         ],
         repeats=repeats,
     )
     ours = rows[-1]
     beside = f"distiller beside the student's step ({setting})"
-    step = statistics.median(_milliseconds(lesson) for _ in range(3))
+    step = statistics.median(run_ms(lambda: training.step(None)) for _ in range(3))
     return [
         *rows,
-        Row(benchmark=beside, name="student's step, median of 3", milliseconds=step, ratio=1.0),
-        replace(ours, benchmark=beside, ratio=step / ours.milliseconds, difference=None),
+        Row(setting=beside, name="student's step, median of 3", milliseconds=step, ratio=1.0),
+        replace(ours, setting=beside, ratio=step / ours.milliseconds, difference=None),
     ]
 
 
-def _milliseconds(lesson: Lesson) -> float:
-    began = time.perf_counter()
-    lesson.step(None)
-    return 1e3 * (time.perf_counter() - began)
+def step_rows(training: DistilledStep, setting: str, *, repeats: int) -> list[Row]:
+    """Whole training steps; the ratio is the share of the student's own speed that is left."""
 
-
-def step_rows(lesson: Lesson, setting: str, *, repeats: int) -> list[Row]:
-    """Whole training steps; the ratio tells how much of the untaught step's speed is left."""
-
-    def taught(precision: str, remembered: TeacherCache | None) -> Callable[[], None]:
+    def distilled(precision: str, cached: TeacherCache | None) -> Callable[[], None]:
         def step() -> None:
-            lesson.distillation.teacher_precision = "bf16" if precision == "bf16" else "fp32"
-            lesson.distillation.remembered = remembered
-            lesson.step(lesson.distillation)
+            training.distillation.teacher_precision = "bf16" if precision == "bf16" else "fp32"
+            training.distillation.remembered = cached
+            training.step(training.distillation)
 
         return step
 
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        answer = lesson.teacher(lesson.batch)
-        cache = TeacherCache.under(Path(folder), {}, answer, lesson.config.reads, "bf16")
-        cache.write(lesson.batch, answer)
+        output = training.teacher(training.batch)
+        cache = TeacherCache.under(Path(folder), {}, output, training.config.reads, "bf16")
+        cache.write(training.batch, output)
         with torch.enable_grad():
             return measure(
                 f"training step, forward and backward ({setting})",
                 [
-                    Variant(name="student alone", run=lambda: lesson.step(None)),
-                    Variant(name="taught, teacher fp32", run=taught("fp32", None)),
-                    Variant(name="taught, teacher bf16", run=taught("bf16", None)),
-                    Variant(name="taught, teacher cached", run=taught("fp32", cache)),
+                    Variant(name="student alone", run=lambda: training.step(None)),
+                    Variant(name="distilled, live teacher fp32", run=distilled("fp32", None)),
+                    Variant(name="distilled, live teacher bf16", run=distilled("bf16", None)),
+                    Variant(name="distilled, teacher cached", run=distilled("fp32", cache)),
                 ],
                 repeats=repeats,
             )

@@ -1,4 +1,4 @@
-"""What no program can beat on this machine: the time that moving bytes, or multiplying, takes."""
+"""Lower bounds of any program on this machine: the time of moving bytes, and of multiplying."""
 
 import statistics
 import time

@@ -7,15 +7,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.measure import Row
 from benchmarks.references.devkit import NOTE, devkit_python, run_devkit
 from benchmarks.tables import VERSION, write_tables
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.report.timing import Row
 
 _OURS = """
 import json, resource, sys, time
@@ -29,7 +28,7 @@ print(json.dumps({"seconds": done - imported, "peak_mib": peak}))
 """
 """In a process of its own, like the reference: the most memory it ever held is known only there."""
 
-_SECONDS_BETWEEN_LOOKS = 0.02
+_SECONDS_BETWEEN_SAMPLES = 0.02
 
 
 def run(quick: bool) -> list[Row]:
@@ -58,38 +57,35 @@ def indexing_rows(*, scenes: int, key_frames: int) -> list[Row]:
         return [
             _row(building, reference, theirs, theirs),
             _row(building, "index made and opened", ours, theirs),
-            Row(benchmark=f"index: opened again ({setting})", name="memory-mapped columns", milliseconds=open_ms),
+            Row(setting=f"index: opened again ({setting})", name="memory-mapped columns", milliseconds=open_ms),
             Row(
-                benchmark=f"index: one worker ({setting})",
-                name="all samples looked at in a worker process",
+                setting=f"index: one worker ({setting})",
+                name="all samples read in a worker process",
                 milliseconds=1e3 * added[1],
                 peak_mib=added[0],
             ),
         ]
 
 
-def _row(benchmark: str, name: str, cost: dict[str, float], reference: dict[str, float]) -> Row:
+def _row(setting: str, name: str, cost: dict[str, float], reference: dict[str, float]) -> Row:
+    seconds, peak = cost["seconds"], cost["peak_mib"]
     return Row(
-        benchmark=benchmark,
-        name=name,
-        milliseconds=1e3 * cost["seconds"],
-        ratio=reference["seconds"] / cost["seconds"],
-        peak_mib=cost["peak_mib"],
+        setting=setting, name=name, milliseconds=1e3 * seconds, ratio=reference["seconds"] / seconds, peak_mib=peak
     )
 
 
 def _in_process(script: list[str], environment: dict[str, str]) -> dict[str, float]:
-    """What a script says; its peak is that of all its processes together, where it starts some."""
+    """The JSON a script prints; its peak is that of all its processes together, where it starts some."""
     command = [sys.executable, "-c", *script]
     peak = 0.0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         while process.poll() is None:
             peak = max(peak, sum(_resident_mib(pid) for pid in _family(process.pid)))
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-        said, _ = process.communicate()
+            time.sleep(_SECONDS_BETWEEN_SAMPLES)
+        printed, _ = process.communicate()
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command, said)
-    cost = json.loads(said)
+        raise subprocess.CalledProcessError(process.returncode, command, printed)
+    cost = json.loads(printed)
     return cost | {"peak_mib": max(cost["peak_mib"], peak)}
 
 
@@ -111,8 +107,8 @@ def _resident_mib(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
-class _Looks(Dataset[tuple[float, float]]):
-    """One item: memory that is nobody else's (MiB), and seconds, after everything about all samples was read."""
+class _ReadAll(Dataset[tuple[float, float]]):
+    """One item: private memory (MiB) and seconds after everything about all samples was read."""
 
     def __init__(self, index: NuscenesIndex):
         self.index = index
@@ -122,26 +118,18 @@ class _Looks(Dataset[tuple[float, float]]):
 
     def __getitem__(self, item: int) -> tuple[float, float]:
         began, before = time.perf_counter(), _private_mib()
-        for sample in range(len(self.index)):
-            _look(self.index, sample)
+        index = self.index
+        for sample in range(len(index)):
+            rows, boxes = [index.sample_lidar[sample], *index.sample_cameras[sample]], index.annotations(sample)
+            paths = [index.path(int(row)) for row in rows if row >= 0]
+            center, label = index.annotation_center[boxes].sum(), index.annotation_class[boxes].sum()
+            del paths, center, label
         return _private_mib() - before, time.perf_counter() - began
 
 
-def _look(index: NuscenesIndex, sample: int) -> list[Any]:
-    rows = [int(index.sample_lidar[sample]), *index.sample_cameras[sample].tolist()]
-    seen: list[Any] = [index.path(row) for row in rows if row >= 0]
-    boxes = index.annotations(sample)
-    return [
-        *seen,
-        index.sample_token[sample],
-        index.annotation_center[boxes].sum(),
-        index.annotation_class[boxes].sum(),
-    ]
-
-
 def worker_mib(index: NuscenesIndex) -> tuple[float, float]:
-    """Memory (MiB) that a loader's worker holds alone after it looked at every sample, and the seconds that took."""
-    (item,) = DataLoader(_Looks(index), batch_size=None, num_workers=1)
+    """Private memory (MiB) of a loader's worker after it read every sample, and the seconds that took."""
+    (item,) = DataLoader(_ReadAll(index), batch_size=None, num_workers=1)
     return float(item[0]), float(item[1])
 
 

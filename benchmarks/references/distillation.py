@@ -24,7 +24,7 @@ from dualdistill.structures import BevOutput, Boxes, Losses, Targets
 
 
 def released_losses(distiller: DualDistill, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses:
-    """What `distiller` returns for its default configuration, as long as its projectors are where they started."""
+    """Losses of `distiller` in its default configuration, with its projectors still at their initial values."""
     config, mimic = distiller.config, distiller.mimic
     assert mimic is not None
     assert distiller.judge is not None
@@ -97,6 +97,6 @@ def _level(
     }
 
 
-def _responses(teacher: BevOutput, aligned: Tensor, judge: HeadCriterion, temperature: float) -> Losses:
-    boxes = judge.pseudo_boxes(teacher.predictions, temperature)
-    return judge.losses(teacher.head(aligned), boxes)
+def _responses(teacher: BevOutput, aligned: Tensor, criterion: HeadCriterion, temperature: float) -> Losses:
+    boxes = criterion.pseudo_boxes(teacher.predictions, temperature)
+    return criterion.losses(teacher.head(aligned), boxes)

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 
 import dualdistill
-from benchmarks.measure import machine
 from dualdistill.commands.evaluate import LoadedDetector, evaluate_anything, weights_of
+from dualdistill.report.timing import machine
 from dualdistill.science.jobs import Job, needed_run
 from dualdistill.science.measure import look_inside, scores_of
 from dualdistill.science.record import Result, TaughtBy, fingerprint_of
