@@ -37,10 +37,11 @@ def box_rows(count: int, circles: int, *, repeats: int) -> list[Row]:
     order = scores.argsort(descending=True, stable=True).numpy()
     near = int((rotated_iou(boxes, boxes) > 0).sum())
     threads = torch.get_num_threads()
+    few = max(1, repeats // 3)
     rows = measure(
         f"rotated IoU, {count} x {count}, {near} overlap (float64 inside, {threads} threads)",
         [
-            Variant(name=how, run=lambda: iou_loop(plain, plain), repeats=max(1, repeats // 3)),
+            Variant(name=how, run=lambda: iou_loop(plain, plain), repeats=few),
             Variant(name="all pairs at once", run=lambda: rotated_iou(boxes, boxes)),
         ],
         repeats=repeats,
@@ -50,27 +51,25 @@ def box_rows(count: int, circles: int, *, repeats: int) -> list[Row]:
     rows += measure(
         f"rotated NMS, {count} boxes ({threads} threads)",
         [
-            Variant(name=how, run=lambda: rotated_loop(plain, order, THRESHOLD), repeats=max(1, repeats // 3)),
+            Variant(name=how, run=lambda: rotated_loop(plain, order, THRESHOLD), repeats=few),
             Variant(name="all pairs at once", run=lambda: rotated_nms(boxes, scores, THRESHOLD, count, count)),
         ],
         repeats=repeats,
         floor_ms=arithmetic_ms(near / 2 * OPERATIONS),
         floor=f"{OPERATIONS} operations an overlap",
     )
-    boxes, scores = crowd(circles)
-    centers = boxes[:, :2]
-    flat, order = centers.numpy(), scores.argsort(descending=True, stable=True).numpy()
-    rows += measure(
+    some, their_scores = crowd(circles)
+    centers, by_score = some[:, :2], their_scores.argsort(descending=True, stable=True).numpy()
+    return rows + measure(
         f"circle NMS, {circles} boxes ({threads} threads)",
         [
-            Variant(name=f"loop, {how}", run=lambda: circle_loop(flat, order, SQUARED_RADIUS)),
-            Variant(name="bits", run=lambda: circle_nms(centers, scores, SQUARED_RADIUS, circles)),
+            Variant(name=f"loop, {how}", run=lambda: circle_loop(centers.numpy(), by_score, SQUARED_RADIUS)),
+            Variant(name="bits", run=lambda: circle_nms(centers, their_scores, SQUARED_RADIUS, circles)),
         ],
         repeats=10 * repeats,
         floor_ms=arithmetic_ms(circles**2 / 2 * 5),
         floor="five operations a pair",
     )
-    return rows
 
 
 def crowd(count: int) -> tuple[Tensor, Tensor]:

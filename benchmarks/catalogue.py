@@ -59,10 +59,7 @@ class Benchmark:
 
 
 def lazy(module: str) -> Callable[[bool], list[Row]]:
-    """`run` of `benchmarks.<module>`, imported when it is called.
-
-    The list is then instant, and a package that one benchmark lacks does not affect the others.
-    """
+    """`run` of `benchmarks.<module>`, imported when called: a package that it lacks does not affect the others."""
 
     def run(quick: bool) -> list[Row]:
         return importlib.import_module(f"benchmarks.{module}").run(quick)

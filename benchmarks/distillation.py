@@ -58,10 +58,8 @@ class DistilledStep:
         self.distillation = build_distillation(experiment, self.student, self.teacher, self.batch)
         self.student.train()
         self.distillation.train()
-        config = experiment.distiller
-        assert isinstance(config, DualDistillConfig)
-        self.config = config
-        self.experiment = experiment
+        assert isinstance(experiment.distiller, DualDistillConfig)
+        self.experiment, self.config = experiment, experiment.distiller
 
     def records(self) -> tuple[BevOutput, BevOutput, Targets]:
         """Inputs of the distiller: a teacher that finds every object, student's maps that keep a gradient."""
@@ -128,11 +126,8 @@ def distiller_rows(training: DistilledStep, setting: str, *, repeats: int) -> li
     ours = rows[-1]
     beside = f"distiller beside the student's step ({setting})"
     step = statistics.median(run_ms(lambda: training.step(None)) for _ in range(3))
-    return [
-        *rows,
-        Row(setting=beside, name="student's step, median of 3", milliseconds=step, ratio=1.0),
-        replace(ours, setting=beside, ratio=step / ours.milliseconds, difference=None),
-    ]
+    alone = Row(setting=beside, name="student's step, median of 3", milliseconds=step, ratio=1.0)
+    return [*rows, alone, replace(ours, setting=beside, ratio=step / ours.milliseconds, difference=None)]
 
 
 def step_rows(training: DistilledStep, setting: str, *, repeats: int) -> list[Row]:

@@ -99,21 +99,12 @@ def evaluation_rows(world: World, *, repeats: int) -> list[Row]:
         results = Path(folder) / "results_nusc.json"
         write_submission(results, detections, truth.sample_tokens)
         size = f"{results.stat().st_size / 1e6:.0f} MB"
-        ours = measure(
-            f"evaluation: accumulate and score ({setting})",
-            [Variant(name="on arrays", run=lambda: _scores(truth.boxes, detections))],
-            repeats=repeats,
-        )
-        reading = measure(
-            f"evaluation: read the result file ({size})",
-            [Variant(name="typed records to columns", run=lambda: len(read_submission(results).detections))],
-            repeats=max(1, repeats // 3),
-        )
-        whole = measure(
-            f"evaluation: from file to metrics ({size})",
-            [Variant(name="dualdistill", run=lambda: _from_file(results, truth))],
-            repeats=1,
-        )
+        arrays = Variant(name="on arrays", run=lambda: _scores(truth.boxes, detections))
+        columns = Variant(name="typed records to columns", run=lambda: len(read_submission(results).detections))
+        both = Variant(name="dualdistill", run=lambda: _from_file(results, truth))
+        ours = measure(f"evaluation: accumulate and score ({setting})", [arrays], repeats=repeats)
+        reading = measure(f"evaluation: read the result file ({size})", [columns], repeats=max(1, repeats // 3))
+        whole = measure(f"evaluation: from file to metrics ({size})", [both], repeats=1)
         python = devkit_python()
         theirs = _devkit(python, world, results) if python else _loops(world)
     scored = _scores(truth.boxes, detections)
@@ -127,10 +118,7 @@ def _beside(
     name: str, seconds: float, ours: list[Row], peak: float | None = None, difference: float | None = None
 ) -> list[Row]:
     reference = Row(setting=ours[0].setting, name=name, milliseconds=1e3 * seconds, ratio=1.0, peak_mib=peak)
-    return [
-        reference,
-        *(replace(row, ratio=1e3 * seconds / row.milliseconds, difference=difference) for row in ours),
-    ]
+    return [reference, *(replace(row, ratio=1e3 * seconds / row.milliseconds, difference=difference) for row in ours)]
 
 
 def _scores(objects: GlobalBoxes, detections: Detections) -> dict[str, np.ndarray]:

@@ -46,13 +46,13 @@ def image_rows(paths: Sequence[Path], content: str, *, repeats: int) -> list[Row
             "decoded at full size": lambda path, view: normalised(load_image(path, view, STORED)),
             "decoded smaller": lambda path, view: normalised(load_image(path, view, STORED, draft=True)),
         }
-        formulations = [Variant(name=name, run=partial(_all, form, paths, views)) for name, form in forms.items()]
-        rows += measure(f"images {when} ({size}, {torch.get_num_threads()} threads)", formulations, repeats=repeats)
+        variants = [Variant(name=name, run=partial(_all, form, paths, views)) for name, form in forms.items()]
+        rows += measure(f"images {when} ({size}, {torch.get_num_threads()} threads)", variants, repeats=repeats)
     return rows
 
 
 def _all(form: Callable[[Path, ImageView], Tensor], paths: Sequence[Path], views: Sequence[ImageView]) -> list[Tensor]:
-    return [form(path, view) for path, view in zip(paths, views, strict=True)]
+    return list(map(form, paths, views))
 
 
 def normalised(pixels: Tensor) -> Tensor:

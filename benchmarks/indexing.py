@@ -80,7 +80,7 @@ def _in_process(script: list[str], environment: dict[str, str]) -> dict[str, flo
     peak = 0.0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         while process.poll() is None:
-            peak = max(peak, sum(_resident_mib(pid) for pid in _family(process.pid)))
+            peak = max(peak, sum(_mib(f"/proc/{pid}/status", "VmRSS") for pid in _family(process.pid)))
             time.sleep(_SECONDS_BETWEEN_SAMPLES)
         printed, _ = process.communicate()
     if process.returncode:
@@ -98,13 +98,17 @@ def _family(pid: int) -> list[int]:
     return [pid, *(each for child in children for each in _family(int(child)))]
 
 
-def _resident_mib(pid: int) -> float:
-    """Memory of a process that is in use now, with what it shares with others; 0 for one that is gone."""
+def _mib(path: str, field: str) -> float:
+    """Memory in a field of a file in Linux's /proc; 0 without it, and for a process that has ended."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(path).read_text().splitlines()
     except OSError:
         return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+PRIVATE = ("/proc/self/smaps_rollup", "Private_Dirty")
+"""Pages that this process shares with no other; clean ones are the mapped file's, which workers share."""
 
 
 class _ReadAll(Dataset[tuple[float, float]]):
@@ -117,27 +121,17 @@ class _ReadAll(Dataset[tuple[float, float]]):
         return 1
 
     def __getitem__(self, item: int) -> tuple[float, float]:
-        began, before = time.perf_counter(), _private_mib()
+        began, before = time.perf_counter(), _mib(*PRIVATE)
         index = self.index
         for sample in range(len(index)):
             rows, boxes = [index.sample_lidar[sample], *index.sample_cameras[sample]], index.annotations(sample)
             paths = [index.path(int(row)) for row in rows if row >= 0]
             center, label = index.annotation_center[boxes].sum(), index.annotation_class[boxes].sum()
             del paths, center, label
-        return _private_mib() - before, time.perf_counter() - began
+        return _mib(*PRIVATE) - before, time.perf_counter() - began
 
 
 def worker_mib(index: NuscenesIndex) -> tuple[float, float]:
     """Private memory (MiB) of a loader's worker after it read every sample, and the seconds that took."""
     (item,) = DataLoader(_ReadAll(index), batch_size=None, num_workers=1)
     return float(item[0]), float(item[1])
-
-
-def _private_mib() -> float:
-    """Pages that this process shares with no other; NaN without Linux's /proc."""
-    try:
-        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return float("nan")
-    # Dirty pages alone: clean ones are the mapped file's, and the next worker shares them.
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty")) / 1024

@@ -70,16 +70,15 @@ def equality_rows(encoder: PillarEncoder, points: Points, setting: str) -> list[
     """The same canvas from all forms, where the padded network computes the same."""
     raw = points.features
     cell = flat_cells(raw)
-    most = int(torch.bincount(cell).max())
-    crowded = min(most, 4 * MAX_POINTS)
+    crowded = min(int(torch.bincount(cell).max()), 4 * MAX_POINTS)
     order = cell.argsort(stable=True)
     rank = torch.arange(len(cell)) - torch.searchsorted(cell[order].contiguous(), cell[order].contiguous())
     kept = order[rank < crowded][: len(raw) // 8].sort().values  # padded to the fullest, more would not fit in memory
     some = Points(features=raw[kept], sample=points.sample[kept])
+    forms = _forms(encoder, some)
+    del forms["padded voxels"]
     padded = _padded(encoder, some, crowded, len(some.features), skip_padding=True)
-    forms = {"padded voxels, same network": padded} | {
-        name: form for name, form in _forms(encoder, some).items() if "padded" not in name
-    }
+    forms = {"padded voxels, same network": padded} | forms
     return measure(
         f"pillars, same results (an eighth of {setting})",
         [Variant(name=name, run=_forward(form, compared=True)) for name, form in forms.items()],

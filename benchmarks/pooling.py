@@ -97,11 +97,9 @@ def plan_rows(size: Size, matrices: tuple[Tensor, ...], setting: str, *, repeats
         kept = (cell >= 0).nonzero().squeeze(1)
         order = cell[kept].argsort(stable=True)
         count = torch.bincount(cell[kept], minlength=math.prod(size.grid.shape))
-        height, width = size.feature
-        point = kept[order]
-        image, place = point // (size.depths * height * width), point % (height * width)
-        pixel = image * height * width + place
-        by_cell_then_pixel = (cell[kept][order] * size.cameras * height * width + pixel).argsort(stable=True)
+        area = math.prod(size.feature)
+        pixel = kept[order] // (size.depths * area) * area + kept[order] % area
+        by_cell_then_pixel = (cell[kept][order] * size.cameras * area + pixel).argsort(stable=True)
         return count.cumsum(0) - count, pixel[by_cell_then_pixel]
 
     return measure(

@@ -105,7 +105,7 @@ def as_trained(recipe: str) -> Case:
 def half_student() -> Case:
     """`nuscenes/student` in float32 with images and map of half the side.
 
-    Each part then costs a quarter, so that their proportions, and the exponents, are those of the recipe.
+    Each part then costs a quarter: their proportions, and the exponents, are those of the recipe.
     """
     experiment = find("nuscenes/student").build()
     assert experiment.student is not None

@@ -21,10 +21,7 @@ RECORDS_PER_KEY_FRAME = dict.fromkeys(CAMERAS, 6) | {"LIDAR_TOP": 10} | dict.fro
 KEY_US, SCENE_US, START_US = 500_000, 1_000_000_000, 1_532_402_900_000_000
 """Microseconds between key frames, between the starts of scenes, and of the first of them."""
 
-CATEGORIES = (
-    *("vehicle.car", "human.pedestrian.adult", "movable_object.barrier", "movable_object.trafficcone"),
-    "animal",
-)
+CATEGORIES = ("vehicle.car", "human.pedestrian.adult", "movable_object.barrier", "movable_object.trafficcone", "animal")
 
 
 def write_tables(root: Path, *, scenes: int, key_frames: int, boxes: int = 34, track: int = 18, seed: int = 0) -> None:
