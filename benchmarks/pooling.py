@@ -58,7 +58,6 @@ def pooling_rows(size: Size, *, repeats: int) -> list[Row]:
     depth = torch.randn(images, size.depths, height, width).softmax(dim=1)
     context = torch.randn(images, size.channels, height, width)
     upstream = torch.randn(*plan.shape[:1], size.channels, *plan.shape[1:])
-
     forms: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "cumulative sum trick (LSS)": lambda d, c: cumsum_pool(d, c, cell, plan.shape),
         "frustum + index_add (BEVDet)": lambda d, c: scatter_pool(d, c, cell, plan.shape),

@@ -3,8 +3,9 @@
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -35,10 +36,9 @@ from dualdistill.train.timed_step import TimedStep
 
 STEP_COLUMNS = (
     Column(key="samples_per_second", title="samples/s", digits=2),
-    Column(key="tflops", title="TFLOP/s", digits=2),
+    Column(key="tflops", title="TFLOP/s", digits=3),
     Column(key="peak_share", title="of peak %", digits=1, scale=100.0),
     Column(key="launches", title="launches"),
-    Column(key="waits", title="waits"),
 )
 LOADER_COLUMNS = (
     Column(key="samples_per_second", title="samples/s", digits=2),
@@ -95,37 +95,51 @@ def bench_step(
         peak = gpu.peak_tflops(experiment.training.precision) if gpu else None
         for number, (row, run) in enumerate(zip(rows, runs.values(), strict=True)):
             tflops = step.flops(run) / row.milliseconds / 1e9
-            facts = {"samples_per_second": 1e3 * samples / row.milliseconds, "tflops": tflops}
+            facts: dict[str, Any] = {"samples_per_second": 1e3 * samples / row.milliseconds, "tflops": tflops}
             facts |= {"peak_share": tflops / peak} if peak else {}
+            if device == "cuda":
+                facts["waits"] = _waits(run)
             if device == "cuda" or profile is not None:
-                with _profiled(device, profile, f"step-{row.name.replace(' ', '-')}") as counts:
-                    run()
-                facts |= counts if device == "cuda" else {}
+                launches = _profiled(run, device, profile, f"step-{row.name.replace(' ', '-')}")
+                facts |= {"launches": launches} if device == "cuda" else {}
             rows[number] = replace(row, facts=facts)
     except torch.OutOfMemoryError:
         raise UserError(f"{samples} samples do not fit into this GPU's memory: give fewer with --samples.") from None
     if peak is None and device == "cuda":
         console.print(f"The peak of {torch.cuda.get_device_name()} is not in the table of known GPUs.")
-    return _report(console, "step", rows, STEP_COLUMNS, profile)
+    report = _report(console, "step", rows, STEP_COLUMNS, profile)
+    for line, count in ((rows[-1].facts or {}).get("waits") or {}).items():
+        console.print(f"waits for the GPU: {count} at {line}")
+    return report
 
 
-@contextmanager
-def _profiled(device: str, folder: Path | None, name: str) -> Iterator[dict[str, int]]:
-    """Profile what runs inside; kernel launches and waits of the host are in the mapping afterwards."""
-    counts: dict[str, int] = {}
+def _waits(run: Callable[[], None]) -> dict[str, int]:
+    """How often the host waits for the GPU in one run, by file and line, the most frequent first."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            run()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    lines = [f"{w.filename}:{w.lineno}" for w in caught if "synchronizing CUDA operation" in str(w.message)]
+    return dict(Counter(lines).most_common())
+
+
+def _profiled(run: Callable[[], object], device: str, folder: Path | None, name: str) -> int:
+    """Kernel launches of one profiled run; a Chrome trace and a table of operators go to `folder`."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
     with torch.profiler.profile(activities=activities) as profiler:
-        yield counts
+        run()
         if device == "cuda":
-            torch.cuda.synchronize()  # counted below as one wait, which is not the step's
-    events = {event.key: event.count for event in profiler.key_averages()}
-    counts["launches"] = sum(count for key, count in events.items() if "LaunchKernel" in key)
-    counts["waits"] = sum(n for key, n in events.items() if key.startswith("cuda") and key.endswith("Synchronize")) - 1
+            torch.cuda.synchronize()
+    events = profiler.key_averages()
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(folder / f"{name}.json"))
-        order = "self_cuda_time_total" if device == "cuda" else "self_cpu_time_total"
-        (folder / f"{name}.txt").write_text(profiler.key_averages().table(sort_by=order, row_limit=60))
+        order = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+        (folder / f"{name}.txt").write_text(events.table(sort_by=order, row_limit=60))
+    return sum(event.count for event in events if "LaunchKernel" in event.key)
 
 
 def bench_loader(
@@ -243,8 +257,7 @@ def bench_inference(
             device=device,
         )
         if profile is not None:
-            with _profiled(device, profile, "inference"):
-                live[0].run()
+            _profiled(live[0].run, device, profile, "inference")
     return _report(console, "inference", rows, (), profile)
 
 

@@ -1,4 +1,4 @@
-"""Whole training steps on a random batch, on any device: what `bench` and `plan --measure` time."""
+"""Whole training steps on a random batch, on any device, for `bench` and `plan --measure`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dualdistill.experiment.experiment import Experiment
+from dualdistill.train.random_batch import random_batch
 from dualdistill.train.step_cost import DummyStep
 
 
@@ -15,10 +16,10 @@ class TimedStep:
     """Training steps of an experiment on a random batch that is on the device: forward, backward, clipping, AdamW."""
 
     def __init__(self, experiment: Experiment, samples: int, device: str):
-        self.device, self.samples, self.dummy = device, samples, DummyStep(experiment, samples)
+        self.device, self.dummy = device, DummyStep(experiment)
         self.half = experiment.training.precision == "bf16"
         dummy = self.dummy
-        dummy.batch = dummy.batch.to(device)
+        dummy.batch = random_batch(experiment.data, samples).to(device)  # only now: the parts were built on one sample
         modules = [dummy.detector, dummy.distillation, dummy.teacher, dummy.label_encoder]
         for module in modules:
             if module is not None:
