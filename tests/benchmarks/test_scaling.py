@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.scaling import Case, half_student, half_teacher, scaling_rows
+from benchmarks.scaling import Case, exponent, half_student, half_teacher, scaling_rows
 from dualdistill.experiment.experiment import override
 from dualdistill.recipes.catalogue import find
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER

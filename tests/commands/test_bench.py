@@ -67,7 +67,7 @@ def test_the_counted_arithmetic_is_that_of_the_step_with_deformable_convolutions
 def test_the_loader_gives_the_same_batches_in_one_process_and_in_several(console, world):
     sets = [*SETS, "training.batch_size=2"]
     rows = bench_loader(console, RECIPE, overrides=sets, device="cpu", data=world, workers=2, seconds=0.05)
-    assert [row["name"] for row in rows] == ["one process, one core", "2 worker processes"]
+    assert [row["name"] for row in rows] == ["1 process", "2 workers"]
     assert rows[1]["difference"] == 0
     assert all(0 <= row["facts"]["step_waits"] < 1 for row in rows)
 

@@ -179,7 +179,7 @@ def bench_loader(
     step_rate = 1e3 * samples / run_ms(step, device)
     console.print(f"A step takes {step_rate:,.3g} samples a second ({samples} at once on {_where(device)}).")
     setting = f"loader of {name} (batch {experiment.training.batch_size}, {where}; ms a sample)"
-    rates = {"one process, one core": single, f"{workers} worker processes": several}
+    rates = {"1 process": single, f"{workers} workers": several}
     rows = [
         Row(
             setting=setting,
