@@ -1,7 +1,7 @@
 """Overlap and suppression of all boxes at once, beside the loops over pairs of other code bases.
 
 The loops are compiled by numba where it is installed, as theirs are by a C++ compiler; in plain Python they are
-measured on fewer boxes, and their name says so.
+measured on fewer boxes, and are named accordingly.
 """
 
 import math

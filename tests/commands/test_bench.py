@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import deform_conv2d
+from typer.testing import CliRunner
 
+from dualdistill.cli import app
 from dualdistill.commands.bench import bench_inference, bench_loader, bench_step
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import override
@@ -115,3 +117,12 @@ def test_gpus_are_found_by_the_name_cuda_gives_them(cuda_name, name):
     gpu = gpu_named(cuda_name)
     assert (gpu and gpu.name) == name
     assert sum(gpu is other for other in GPUS) == (name is not None)
+
+
+def test_the_command_line_times_a_step_and_writes_its_rows(tmp_path):
+    sets = [word for assignment in TINY_STUDENT for word in ("--set", assignment)]
+    arguments = ["bench", "step", "--recipe", "synthetic/student", "--device", "cpu", "--samples", "1", *sets]
+    result = CliRunner().invoke(app, [*arguments, "--json", str(tmp_path / "rows.json")])
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((tmp_path / "rows.json").read_text())
+    assert row.keys() >= KEYS

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.deploy.forms import has_bf16
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment, override
 from dualdistill.recipes.catalogue import find
@@ -35,7 +36,7 @@ _SHORT_STEP = 0.05
 _SMALL_FLOPS = 50e9
 """On a CPU, larger steps are measured on images of half the side, and scaled."""
 _LONGEST_HOURS = 1000.0
-"""Of a training on a CPU; beyond it, only the time of a step is printed."""
+"""Longest training on a CPU that is given in hours; beyond it, only the time of a step is printed."""
 
 
 def plan(
@@ -210,8 +211,14 @@ def _seconds(
 
 
 def _measured_on_cpu(experiment: Experiment, cost: StepCost) -> float:
-    """Seconds of a sample in the second step of one sample; large images are halved and scaled by their arithmetic."""
+    """Seconds of a sample in the second step of one sample.
+
+    Large images are halved, and the time scaled by their arithmetic; a CPU without bf16 instructions, which would only
+    emulate them, takes the step in float32.
+    """
     tried, scale = experiment, 1.0
+    if not has_bf16():
+        tried = experiment = replace(experiment, training=replace(experiment.training, precision="32"))
     height, width = experiment.data.image_size
     if cost.flops > _SMALL_FLOPS and experiment.data.cameras and not (height % 64 or width % 64):
         tried = replace(experiment, data=replace(experiment.data, image_size=(height // 2, width // 2)))
