@@ -49,7 +49,7 @@ def test_a_timed_step_trains_the_student_and_the_distiller_and_leaves_no_gradien
     moved = [not torch.equal(old, new) for old, new in zip(before, step.parameters, strict=True)]
     assert sum(moved) > 0.9 * len(moved)
     assert all(parameter.grad is None for parameter in step.parameters)
-    assert not any(parameter.requires_grad for parameter in step.dummy.teacher.parameters())
+    assert not any(parameter.requires_grad for parameter in step.dummy.training.teacher.module.parameters())
 
 
 def test_the_counted_arithmetic_is_that_of_the_step_with_deformable_convolutions():
