@@ -16,12 +16,12 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check src tests benchmarks studies docs tools
 	$(BIN)/ruff check src tests benchmarks studies docs tools
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	PYTHONPATH=. $(BIN)/lint-imports
 	$(BIN)/python tools/check_references.py
 
 # Speed and memory at small sizes: to look at, never to fail by.
 bench-quick: $(VENV)/.installed
-	$(BIN)/dualdistill bench --all --quick
+	$(BIN)/python -m benchmarks --all --quick
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format src tests benchmarks studies docs tools

@@ -1,1 +1,4 @@
-"""What things cost: every fast form beside its reference, timed in one run, with equal results."""
+"""Speed and memory of every fast operator beside its reference, timed in one run, with equal results.
+
+`python -m benchmarks` in a checkout lists them; the installed package does not contain them.
+"""

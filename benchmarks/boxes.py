@@ -1,7 +1,7 @@
-"""Boxes: overlap of all pairs and suppression at once, beside the loops over pairs of other code bases.
+"""Overlap and suppression of all boxes at once, beside the loops over pairs of other code bases.
 
 The loops are compiled by numba where it is installed, as theirs are by a C++ compiler; in plain Python they are
-measured on fewer boxes, and their name says so.
+measured on fewer boxes, and are named accordingly.
 """
 
 import math
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.floor import arithmetic_ms
-from benchmarks.measure import Row, Variant, measure
 from benchmarks.references import boxes as reference
 from dualdistill.ops.nms import circle_nms, rotated_nms
 from dualdistill.ops.rotated_iou import rotated_iou
+from dualdistill.report.timing import Row, Variant, measure
 
 THRESHOLD, SQUARED_RADIUS = 0.2, 4.0
 OPERATIONS = 120
-"""Of one overlap of rectangles, roughly: two frames, eight corners, four clippings, an area."""
+"""Approximate operations of one overlap of rectangles: two frames, eight corners, four clippings, an area."""
 
 
 def run(quick: bool) -> list[Row]:
@@ -37,10 +37,11 @@ def box_rows(count: int, circles: int, *, repeats: int) -> list[Row]:
     order = scores.argsort(descending=True, stable=True).numpy()
     near = int((rotated_iou(boxes, boxes) > 0).sum())
     threads = torch.get_num_threads()
+    few = max(1, repeats // 3)
     rows = measure(
         f"rotated IoU, {count} x {count}, {near} overlap (float64 inside, {threads} threads)",
         [
-            Variant(name=how, run=lambda: iou_loop(plain, plain), repeats=max(1, repeats // 3)),
+            Variant(name=how, run=lambda: iou_loop(plain, plain), repeats=few),
             Variant(name="all pairs at once", run=lambda: rotated_iou(boxes, boxes)),
         ],
         repeats=repeats,
@@ -50,27 +51,25 @@ def box_rows(count: int, circles: int, *, repeats: int) -> list[Row]:
     rows += measure(
         f"rotated NMS, {count} boxes ({threads} threads)",
         [
-            Variant(name=how, run=lambda: rotated_loop(plain, order, THRESHOLD), repeats=max(1, repeats // 3)),
+            Variant(name=how, run=lambda: rotated_loop(plain, order, THRESHOLD), repeats=few),
             Variant(name="all pairs at once", run=lambda: rotated_nms(boxes, scores, THRESHOLD, count, count)),
         ],
         repeats=repeats,
         floor_ms=arithmetic_ms(near / 2 * OPERATIONS),
         floor=f"{OPERATIONS} operations an overlap",
     )
-    boxes, scores = crowd(circles)
-    centers = boxes[:, :2]
-    flat, order = centers.numpy(), scores.argsort(descending=True, stable=True).numpy()
-    rows += measure(
+    some, their_scores = crowd(circles)
+    centers, by_score = some[:, :2], their_scores.argsort(descending=True, stable=True).numpy()
+    return rows + measure(
         f"circle NMS, {circles} boxes ({threads} threads)",
         [
-            Variant(name=f"loop, {how}", run=lambda: circle_loop(flat, order, SQUARED_RADIUS)),
-            Variant(name="all pairs at once", run=lambda: circle_nms(centers, scores, SQUARED_RADIUS, circles)),
+            Variant(name=f"loop, {how}", run=lambda: circle_loop(centers.numpy(), by_score, SQUARED_RADIUS)),
+            Variant(name="all pairs at once", run=lambda: circle_nms(centers, their_scores, SQUARED_RADIUS, circles)),
         ],
         repeats=10 * repeats,
         floor_ms=arithmetic_ms(circles**2 / 2 * 5),
         floor="five operations a pair",
     )
-    return rows
 
 
 def crowd(count: int) -> tuple[Tensor, Tensor]:

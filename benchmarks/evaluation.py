@@ -2,36 +2,26 @@
 
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.measure import Row, Variant, measure, relative_difference
 from benchmarks.references.devkit import NOTE, devkit_python, run_devkit
 from benchmarks.references.evaluation import as_objects, loop_metrics
 from dualdistill.evaluate.metrics import average_matches, detection_metrics, match_all
 from dualdistill.evaluate.protocol import ATTRIBUTES, DETECTION_CVPR_2019, TP_ERRORS, UNDEFINED_ERRORS
 from dualdistill.evaluate.records import Detections, GlobalBoxes, GroundTruth, Racks
 from dualdistill.evaluate.submission import read_submission, write_submission
+from dualdistill.report.timing import Row, Variant, measure, relative_difference
 from dualdistill.structures import CLASSES
 
-_SHARES = (0.42, 0.08, 0.015, 0.015, 0.02, 0.22, 0.02, 0.02, 0.1, 0.09)
-"""Of the classes in `_NAMES`, much as in nuScenes."""
-
-_NAMES = (
-    "car",
-    "truck",
-    "bus",
-    "trailer",
-    "construction_vehicle",
-    "pedestrian",
-    "motorcycle",
-    "bicycle",
-    "traffic_cone",
-    "barrier",
-)
+SHARES = {
+    **{"car": 0.42, "pedestrian": 0.22, "traffic_cone": 0.1, "barrier": 0.09, "truck": 0.08},
+    **{"construction_vehicle": 0.02, "motorcycle": 0.02, "bicycle": 0.02, "bus": 0.015, "trailer": 0.015},
+}
+"""Share of each class, about as in nuScenes."""
 
 FULL_VAL = 6019
 """Samples of the official validation split."""
@@ -40,8 +30,7 @@ ORIGIN = (1500.0, 800.0, 0.0)
 """Where the ego vehicle always is, metres."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class World:
+class World(NamedTuple):
     """Annotations and detections, all of which are evaluated."""
 
     truth: GroundTruth
@@ -51,20 +40,16 @@ class World:
 def make_world(samples: int, *, objects: int = 30, detections: int = 250, seed: int = 0) -> World:
     """Samples with so many objects and detections on average, half of which lie near an object."""
     random = np.random.default_rng(seed)
-    share = np.zeros(len(CLASSES))
-    share[[CLASSES.index(name) for name in _NAMES]] = _SHARES
     count = samples * objects
     reach = np.array(DETECTION_CVPR_2019.reach)
 
     def anywhere(label: np.ndarray) -> np.ndarray:
-        radius, angle = (
-            0.9 * reach[label] * np.sqrt(random.random(len(label))),
-            random.uniform(0, 2 * np.pi, len(label)),
-        )
+        radius = 0.9 * reach[label] * np.sqrt(random.random(len(label)))
+        angle = random.uniform(0, 2 * np.pi, len(label))
         flat = [radius * np.cos(angle), radius * np.sin(angle), random.normal(size=len(label))]
         return np.array(ORIGIN) + np.stack(flat, axis=1)
 
-    label = random.choice(len(CLASSES), count, p=share).astype(np.int64)
+    label = random.choice(len(CLASSES), count, p=[SHARES[name] for name in CLASSES]).astype(np.int64)
     yaw = random.uniform(-np.pi, np.pi, count)
     there = GlobalBoxes(
         sample=np.sort(random.integers(samples, size=count)),
@@ -77,19 +62,20 @@ def make_world(samples: int, *, objects: int = 30, detections: int = 250, seed: 
         num_points=np.ones(count, np.int64),
     )
     source = np.sort(random.integers(count, size=samples * detections)) if count else np.zeros(0, np.int64)
-    said = there.select(source)
-    near = random.random(len(said)) < 0.5
-    center = np.where(near[:, None], said.center + 0.8 * random.normal(size=said.center.shape), anywhere(said.label))
-    inside = np.linalg.norm(center[:, :2] - np.array(ORIGIN)[:2], axis=1) < reach[said.label]
-    said = replace(
-        said,
+    found = there.select(source)
+    near = random.random(len(found)) < 0.5
+    center = np.where(near[:, None], found.center + 0.8 * random.normal(size=found.center.shape), anywhere(found.label))
+    inside = np.linalg.norm(center[:, :2] - np.array(ORIGIN)[:2], axis=1) < reach[found.label]
+    found = replace(
+        found,
         center=center,
-        size=said.size * np.exp(0.1 * random.normal(size=said.size.shape)),
-        velocity=said.velocity + 0.5 * random.normal(size=said.velocity.shape),
-        num_points=np.full(len(said), -1),
+        size=found.size * np.exp(0.1 * random.normal(size=found.size.shape)),
+        velocity=found.velocity + 0.5 * random.normal(size=found.velocity.shape),
+        num_points=np.full(len(found), -1),
     )
-    answers = Detections(boxes=said, score=random.random(len(said), dtype=np.float32).astype(np.float64)).select(inside)
-    busiest = np.arange(len(answers)) - np.searchsorted(answers.boxes.sample, answers.boxes.sample)
+    score = random.random(len(found), dtype=np.float32).astype(np.float64)
+    reported = Detections(boxes=found, score=score).select(inside)
+    number_in_sample = np.arange(len(reported)) - np.searchsorted(reported.boxes.sample, reported.boxes.sample)
     truth = GroundTruth(
         sample_tokens=tuple(f"{i:032x}" for i in range(samples)),
         ego_position=np.tile(ORIGIN, (samples, 1)),
@@ -97,7 +83,7 @@ def make_world(samples: int, *, objects: int = 30, detections: int = 250, seed: 
         boxes=there,
         racks=Racks.none(),
     )
-    return World(truth=truth, detections=answers.select(busiest < DETECTION_CVPR_2019.max_boxes))
+    return World(truth=truth, detections=reported.select(number_in_sample < DETECTION_CVPR_2019.max_boxes))
 
 
 def run(quick: bool) -> list[Row]:
@@ -113,21 +99,12 @@ def evaluation_rows(world: World, *, repeats: int) -> list[Row]:
         results = Path(folder) / "results_nusc.json"
         write_submission(results, detections, truth.sample_tokens)
         size = f"{results.stat().st_size / 1e6:.0f} MB"
-        ours = measure(
-            f"evaluation: accumulate and score ({setting})",
-            [Variant(name="on arrays", run=lambda: _scores(truth.boxes, detections))],
-            repeats=repeats,
-        )
-        reading = measure(
-            f"evaluation: read the result file ({size})",
-            [Variant(name="typed records to columns", run=lambda: _read(results))],
-            repeats=max(1, repeats // 3),
-        )
-        whole = measure(
-            f"evaluation: from file to metrics ({size})",
-            [Variant(name="dualdistill", run=lambda: _from_file(results, truth))],
-            repeats=1,
-        )
+        arrays = Variant(name="on arrays", run=lambda: _scores(truth.boxes, detections))
+        columns = Variant(name="typed records to columns", run=lambda: len(read_submission(results).detections))
+        both = Variant(name="dualdistill", run=lambda: _from_file(results, truth))
+        ours = measure(f"evaluation: accumulate and score ({setting})", [arrays], repeats=repeats)
+        reading = measure(f"evaluation: read the result file ({size})", [columns], repeats=max(1, repeats // 3))
+        whole = measure(f"evaluation: from file to metrics ({size})", [both], repeats=1)
         python = devkit_python()
         theirs = _devkit(python, world, results) if python else _loops(world)
     scored = _scores(truth.boxes, detections)
@@ -140,20 +117,13 @@ def evaluation_rows(world: World, *, repeats: int) -> list[Row]:
 def _beside(
     name: str, seconds: float, ours: list[Row], peak: float | None = None, difference: float | None = None
 ) -> list[Row]:
-    reference = Row(benchmark=ours[0].benchmark, name=name, milliseconds=1e3 * seconds, ratio=1.0, peak_mib=peak)
-    return [
-        reference,
-        *(replace(row, ratio=1e3 * seconds / row.milliseconds, difference=difference) for row in ours),
-    ]
+    reference = Row(setting=ours[0].setting, name=name, milliseconds=1e3 * seconds, ratio=1.0, peak_mib=peak)
+    return [reference, *(replace(row, ratio=1e3 * seconds / row.milliseconds, difference=difference) for row in ours)]
 
 
 def _scores(objects: GlobalBoxes, detections: Detections) -> dict[str, np.ndarray]:
     metrics = average_matches(match_all(objects, detections))
     return {"ap": metrics.ap, "error": metrics.error}
-
-
-def _read(path: Path) -> int:
-    return len(read_submission(path).detections)
 
 
 def _from_file(path: Path, truth: GroundTruth) -> float:
@@ -169,7 +139,7 @@ def _loops(world: World) -> dict[str, Any]:
 
 
 def _devkit(python: str, world: World, results: Path) -> dict[str, Any]:
-    """Seconds and verdict of the devkit, in our class order."""
+    """Seconds and scores of the devkit, in our class order."""
     boxes, tokens = world.truth.boxes, np.array(world.truth.sample_tokens)
     arrays = results.with_name("objects.npz")
     np.savez(
@@ -183,9 +153,9 @@ def _devkit(python: str, world: World, results: Path) -> dict[str, Any]:
         detection_name=np.array(CLASSES)[boxes.label],
         attribute_name=np.array(ATTRIBUTES)[boxes.attribute],
     )
-    said = run_devkit(python, "devkit_evaluation.py", str(arrays), str(results))
-    error = np.array([said["error"][name] for name in CLASSES], dtype=np.float64)
+    measured = run_devkit(python, "devkit_evaluation.py", str(arrays), str(results))
+    error = np.array([measured["error"][name] for name in CLASSES], dtype=np.float64)
     for name, undefined in UNDEFINED_ERRORS.items():  # the devkit leaves these out when it averages
         error[CLASSES.index(name), [TP_ERRORS.index(metric) for metric in undefined]] = np.nan
-    said["scores"] = {"ap": np.array([said["ap"][name] for name in CLASSES]), "error": error}
-    return said
+    measured["scores"] = {"ap": np.array([measured["ap"][name] for name in CLASSES]), "error": error}
+    return measured

@@ -1,11 +1,12 @@
-"""What no program can beat on this machine: the time that moving bytes, or multiplying, takes."""
+"""Lower bounds of any program on this machine: the time of moving bytes, and of multiplying."""
 
 import statistics
-import time
 from collections.abc import Callable
 from functools import cache
 
 import torch
+
+from dualdistill.report.timing import run_ms
 
 _BYTES = 1 << 28
 _SIDE = 1024
@@ -35,9 +36,4 @@ def _operations_per_second() -> float:
 
 def _seconds(run: Callable[[], object]) -> float:
     run()
-    taken = []
-    for _ in range(5):
-        began = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+    return statistics.median(run_ms(run) for _ in range(5)) / 1e3

@@ -11,18 +11,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.measure import Row, Variant, measure
 from benchmarks.references.images import MEAN, STD, pil_input
 from dualdistill.data.augment import draw_view
 from dualdistill.data.config import ImageAugmentation
 from dualdistill.data.images import ImageView, load_image
+from dualdistill.report.timing import Row, Variant, measure
 
 STORED = (900, 1600)
 NETWORK = (256, 704)
 
 
 def run(quick: bool) -> list[Row]:
-    """Six images, seen as at test time and as while training; real ones too where `$DUALDISTILL_NUSCENES` is set."""
+    """Six images, as at test time and as in training; real ones too where `$DUALDISTILL_NUSCENES` is set."""
     repeats = 3 if quick else 9
     with tempfile.TemporaryDirectory() as folder:
         rows = image_rows(write_images(Path(folder), 6), "synthetic", repeats=repeats)
@@ -46,17 +46,17 @@ def image_rows(paths: Sequence[Path], content: str, *, repeats: int) -> list[Row
             "decoded at full size": lambda path, view: normalised(load_image(path, view, STORED)),
             "decoded smaller": lambda path, view: normalised(load_image(path, view, STORED, draft=True)),
         }
-        formulations = [Variant(name=name, run=partial(_all, form, paths, views)) for name, form in forms.items()]
-        rows += measure(f"images {when} ({size}, {torch.get_num_threads()} threads)", formulations, repeats=repeats)
+        variants = [Variant(name=name, run=partial(_all, form, paths, views)) for name, form in forms.items()]
+        rows += measure(f"images {when} ({size}, {torch.get_num_threads()} threads)", variants, repeats=repeats)
     return rows
 
 
 def _all(form: Callable[[Path, ImageView], Tensor], paths: Sequence[Path], views: Sequence[ImageView]) -> list[Tensor]:
-    return [form(path, view) for path, view in zip(paths, views, strict=True)]
+    return list(map(form, paths, views))
 
 
 def normalised(pixels: Tensor) -> Tensor:
-    """What the student's image network does with the bytes that the loader gives it."""
+    """Network input from the loader's bytes, as the student's image network computes it."""
     mean, std = torch.from_numpy(MEAN)[:, None, None], torch.from_numpy(STD)[:, None, None]
     return (pixels.float() - mean) / std
 

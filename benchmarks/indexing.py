@@ -7,15 +7,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.measure import Row
 from benchmarks.references.devkit import NOTE, devkit_python, run_devkit
 from benchmarks.tables import VERSION, write_tables
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.report.timing import Row
 
 _OURS = """
 import json, resource, sys, time
@@ -56,33 +55,43 @@ def indexing_rows(*, scenes: int, key_frames: int) -> list[Row]:
         return [
             _row(building, reference, theirs, theirs),
             _row(building, "index made and opened", ours, theirs),
-            Row(benchmark=f"index: opened again ({setting})", name="memory-mapped columns", milliseconds=open_ms),
+            Row(setting=f"index: opened again ({setting})", name="memory-mapped columns", milliseconds=open_ms),
             Row(
-                benchmark=f"index: one worker ({setting})",
-                name="all samples looked at in a worker process",
+                setting=f"index: one worker ({setting})",
+                name="all samples read in a worker process",
                 milliseconds=1e3 * added[1],
                 peak_mib=added[0],
             ),
         ]
 
 
-def _row(benchmark: str, name: str, cost: dict[str, float], reference: dict[str, float]) -> Row:
+def _row(setting: str, name: str, cost: dict[str, float], reference: dict[str, float]) -> Row:
+    seconds, peak = cost["seconds"], cost["peak_mib"]
     return Row(
-        benchmark=benchmark,
-        name=name,
-        milliseconds=1e3 * cost["seconds"],
-        ratio=reference["seconds"] / cost["seconds"],
-        peak_mib=cost["peak_mib"],
+        setting=setting, name=name, milliseconds=1e3 * seconds, ratio=reference["seconds"] / seconds, peak_mib=peak
     )
 
 
 def _in_process(script: list[str], environment: dict[str, str]) -> dict[str, float]:
-    """What a script prints."""
+    """The JSON a script prints."""
     command = [sys.executable, "-c", *script]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True).stdout)
 
 
-class _Looks(Dataset[tuple[float, float]]):
+def _mib(path: str, field: str) -> float:
+    """Memory in a field of a file in Linux's /proc; 0 without it, and for a process that has ended."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+PRIVATE = ("/proc/self/smaps_rollup", "Private_Dirty")
+"""Pages that this process shares with no other; clean ones are the mapped file's, which workers share."""
+
+
+class _ReadAll(Dataset[tuple[float, float]]):
     """One item: private memory (MiB) and seconds after everything about all samples was read."""
 
     def __init__(self, index: NuscenesIndex):
@@ -92,35 +101,17 @@ class _Looks(Dataset[tuple[float, float]]):
         return 1
 
     def __getitem__(self, item: int) -> tuple[float, float]:
-        began, before = time.perf_counter(), _private_mib()
-        for sample in range(len(self.index)):
-            _look(self.index, sample)
-        return _private_mib() - before, time.perf_counter() - began
-
-
-def _look(index: NuscenesIndex, sample: int) -> list[Any]:
-    rows = [int(index.sample_lidar[sample]), *index.sample_cameras[sample].tolist()]
-    seen: list[Any] = [index.path(row) for row in rows if row >= 0]
-    boxes = index.annotations(sample)
-    return [
-        *seen,
-        index.sample_token[sample],
-        index.annotation_center[boxes].sum(),
-        index.annotation_class[boxes].sum(),
-    ]
+        began, before = time.perf_counter(), _mib(*PRIVATE)
+        index = self.index
+        for sample in range(len(index)):
+            rows, boxes = [index.sample_lidar[sample], *index.sample_cameras[sample]], index.annotations(sample)
+            paths = [index.path(int(row)) for row in rows if row >= 0]
+            center, label = index.annotation_center[boxes].sum(), index.annotation_class[boxes].sum()
+            del paths, center, label
+        return _mib(*PRIVATE) - before, time.perf_counter() - began
 
 
 def worker_mib(index: NuscenesIndex) -> tuple[float, float]:
-    """Memory (MiB) that a loader's worker holds alone after it looked at every sample, and the seconds that took."""
-    (item,) = DataLoader(_Looks(index), batch_size=None, num_workers=1)
+    """Private memory (MiB) of a loader's worker after it read every sample, and the seconds that took."""
+    (item,) = DataLoader(_ReadAll(index), batch_size=None, num_workers=1)
     return float(item[0]), float(item[1])
-
-
-def _private_mib() -> float:
-    """Pages that this process shares with no other; NaN without Linux's /proc."""
-    try:
-        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return float("nan")
-    # Dirty pages alone: clean ones are the mapped file's, and the next worker shares them.
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty")) / 1024

@@ -1,52 +1,30 @@
-"""What benchmarks gave: rows to JSON and back, tables, and whether targets were met."""
+"""Results of benchmarks: records in a JSON file, targets met or missed, and the page."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.catalogue import Benchmark
-from benchmarks.measure import Row
+from benchmarks.catalogue import BENCHMARKS, Benchmark
 from dualdistill.errors import UserError
-from dualdistill.report.table import Column, Table, Value
+from dualdistill.report.timing import Row, machine_text, timing_tables
 from dualdistill.train.run_folder import write_atomically
 
-UNEQUAL = "unequal"
-"""In JSON, the difference of a result whose shape or keys are not the reference's."""
-
-PlainRow = dict[str, Any]
-"""A row as JSON: a `Row`, its benchmark under "setting", and "benchmark", "quick", "machine"."""
+Record = dict[str, Any]
+"""A row as JSON values, with the name of its "benchmark", "quick" (whether at the small size) and "machine"."""
 
 
-def plain_row(name: str, row: Row, *, quick: bool, machine: str) -> PlainRow:
-    difference: float | str | None = row.difference
-    if row.difference is not None and not math.isfinite(row.difference):
-        difference = UNEQUAL
-    plain = {
-        "benchmark": name,
-        "setting": row.benchmark,
-        "name": row.name,
-        "milliseconds": row.milliseconds,
-        "spread": row.spread,
-        "ratio": row.ratio,
-        "peak_mib": row.peak_mib,
-        "difference": difference,
-        "quick": quick,
-        "machine": machine,
-    }
-    return plain if row.facts is None else plain | {"facts": row.facts}
+def run_records(name: str, quick: bool) -> list[Record]:
+    """Run a benchmark of the catalogue in this process."""
+    return records(name, BENCHMARKS[name].run(quick), quick=quick, machine=machine_text())
 
 
-def row_of(plain: PlainRow) -> Row:
-    known = {f.name: plain[f.name] for f in fields(Row) if f.name != "facts"}
-    known |= {"benchmark": plain["setting"], "facts": plain.get("facts")}
-    return Row(**known | {"difference": math.inf if known["difference"] == UNEQUAL else known["difference"]})
+def records(name: str, rows: Sequence[Row], *, quick: bool, machine: str) -> list[Record]:
+    return [{"benchmark": name, **row.to_json(), "quick": quick, "machine": machine} for row in rows]
 
 
-def read_rows(path: Path) -> list[PlainRow]:
-    """Rows of a file that `bench` wrote; none if there is no file.
+def read_records(path: Path) -> list[Record]:
+    """Records of a file that `write_records` wrote; none if there is no file.
 
     Raises:
         UserError: for a file of another kind.
@@ -54,104 +32,69 @@ def read_rows(path: Path) -> list[PlainRow]:
     if not path.is_file():
         return []
     try:
-        rows = json.loads(path.read_text())
-        for row in rows:
-            row_of(row)
+        found = json.loads(path.read_text())
+        for record in found:
+            Row.from_json(record)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} was not written by `dualdistill bench` ({error!r}): name another file.") from None
-    return rows
+        raise UserError(f"{path} was not written by `python -m benchmarks` ({error!r}): name another file.") from None
+    return found
 
 
-def write_rows(path: Path, rows: Sequence[PlainRow]) -> None:
-    write_atomically(path, json.dumps(list(rows), indent=1) + "\n")
+def write_records(path: Path, found: Sequence[Record]) -> None:
+    write_atomically(path, json.dumps(list(found), indent=1) + "\n")
 
 
-def replaced(rows: Sequence[PlainRow], new: Sequence[PlainRow], order: Sequence[str]) -> list[PlainRow]:
-    """`rows` with those of the benchmarks in `new` exchanged, in the order of the catalogue."""
-    names = {row["benchmark"] for row in new}
-    every = [*(row for row in rows if row["benchmark"] not in names), *new]
+def merged(old: Sequence[Record], new: Sequence[Record], order: Sequence[str]) -> list[Record]:
+    """Both, in the order of the catalogue; a benchmark that `new` has replaces the old one."""
+    names = {record["benchmark"] for record in new}
+    every = [*(record for record in old if record["benchmark"] not in names), *new]
     place = {name: index for index, name in enumerate(order)}
-    return sorted(every, key=lambda row: place.get(row["benchmark"], len(place)))
+    return sorted(every, key=lambda record: place.get(record["benchmark"], len(place)))
 
 
-def tables(rows: Sequence[PlainRow]) -> list[Table]:
-    """One for each setting, in order; the first row of each is the reference."""
-    by_setting: dict[str, list[PlainRow]] = {}
-    for row in rows:
-        by_setting.setdefault(row["setting"], []).append(row)
-    columns = (
-        Column(key="name", title="Variant"),
-        Column(key="milliseconds", title="ms", digits=2),
-        Column(key="spread", title="± %", digits=0, scale=100.0, side=True),
-        Column(key="ratio", title="times faster", digits=2),
-        Column(key="peak_mib", title="peak MiB", digits=1),
-        Column(key="difference", title="difference"),
-    )
-    return [
-        Table(
-            title=setting,
-            columns=columns,
-            rows=tuple(_shown(row) for row in some),
-        )
-        for setting, some in by_setting.items()
-    ]
-
-
-def verdict(benchmark: Benchmark, rows: Sequence[PlainRow]) -> str:
-    """Whether the target was met: "met", "missed", or why nobody can say."""
-    if not benchmark.target and not benchmark.promises:
+def verdict(benchmark: Benchmark, found: Sequence[Record]) -> str:
+    """Whether the targets were met: "met", "missed", or why this is unknown."""
+    if not benchmark.targets:
         return "no target"
-    if any(row["quick"] for row in rows):
-        return "not judged at quick size"
-    measured = [row_of(row) for row in rows]
-    kept = [promise.kept(measured) for promise in benchmark.promises]
-    if not kept:
-        return "not checked by machine"
+    if any(record["quick"] for record in found):
+        return "not checked at quick size"
+    rows = [Row.from_json(record) for record in found]
+    kept = [target.kept(rows) for target in benchmark.targets]
     if None in kept:
-        return "a formulation of the target was not measured"
+        return "a variant of the target was not measured"
     return "met" if all(kept) else "missed"
 
 
-def page(benchmarks: Mapping[str, Benchmark], rows: Sequence[PlainRow], notes: Path) -> str:
-    """docs/performance.md, from rows and what people noted.
+def page(benchmarks: Mapping[str, Benchmark], found: Sequence[Record], notes: Path) -> str:
+    """docs/performance.md from the records and the authors' notes.
 
     Args:
-        notes: Folder of texts named as benchmarks are, say why a target was missed: performance/pooling.md. It may be
-            absent.
+        notes: Folder of Markdown files named after benchmarks, such as pooling.md; it may be absent.
     """
-    machines = list(dict.fromkeys(row["machine"] for row in rows))
-    lines = [
+    machines = list(dict.fromkeys(record["machine"] for record in found))
+    paragraphs = [
         "# Performance",
-        "",
-        "<!-- Generated by `dualdistill bench --all --page docs/performance.md` from performance.json; "
+        "<!-- Generated by `python -m benchmarks --all --page docs/performance.md` from performance.json; "
         "write into performance/NAME.md instead. -->",
-        "",
-        "Every table was measured in one process of its own. Its formulations ran in turn, so that a slow moment of "
-        "the machine met all of them; times are medians, ± half the distance between their quartiles. The first row is "
-        "the reference; *times faster* is its time over the row's; *difference* the largest one to its result, "
-        "relative to its largest value; *peak* the memory a run held at most beyond what was held before.",
-        "",
-        *(f"Machine{f' {number}' if machines[1:] else ''}: {text}." for number, text in enumerate(machines, 1)),
+        "Every table was measured in one process of its own. Its variants ran in turn, so that a slow moment of "
+        "the machine affects all of them; times are medians, ± half the distance between their quartiles. The first "
+        "row is the reference; *times faster* is its time over the row's; *difference* the largest one to its result, "
+        "relative to its largest value; *peak* the memory a run held at most beyond what was held before. "
+        "`dualdistill bench` times your own machine.",
+        "\n".join(f"Machine{f' {n}' if machines[1:] else ''}: {text}." for n, text in enumerate(machines, 1)),
     ]
     for name, benchmark in benchmarks.items():
-        own = [row for row in rows if row["benchmark"] == name]
+        own = [record for record in found if record["benchmark"] == name]
         if not own:
             continue
-        lines += ["", f"## {name}", "", f"{benchmark.summary}"]
+        paragraphs += [f"## {name}", benchmark.summary]
         if machines[1:]:
-            lines += ["", f"Machine {machines.index(own[0]['machine']) + 1}."]
-        for table in tables(own):
-            lines += ["", f"**{table.title}**", "", table.to_markdown().rstrip()]
-        lines += ["", f"Target: {benchmark.target or 'none'}. **{verdict(benchmark, own).capitalize()}.**"]
+            paragraphs.append(f"Machine {machines.index(own[0]['machine']) + 1}.")
+        for table in timing_tables([Row.from_json(record) for record in own]):
+            paragraphs += [f"**{table.title}**", table.to_markdown().rstrip()]
+        if benchmark.targets:
+            paragraphs.append(f"Target: {benchmark.goal}. **{verdict(benchmark, own).capitalize()}.**")
         note = notes / f"{name}.md"
         if note.is_file():
-            lines += ["", note.read_text().strip()]
-    return "\n".join(lines) + "\n"
-
-
-def _shown(row: PlainRow) -> dict[str, Value]:
-    difference = row["difference"]
-    return {
-        **{key: row[key] for key in ("name", "milliseconds", "spread", "ratio", "peak_mib")},
-        "difference": f"{difference:.1g}" if isinstance(difference, float | int) else difference,
-    }
+            paragraphs.append(note.read_text().strip())
+    return "\n\n".join(paragraphs) + "\n"

@@ -1,8 +1,8 @@
 """Points to canvas: dynamic pillars by the split layer, beside padded voxels and beside the plain definition.
 
 The padded network computes something else where a pillar has more points than it takes, and in training, where its norm
-counts the padding. So results are compared once with the same network: caps that bind nobody, evaluation, padding left
-out of the maximum.
+counts the padding. So results are compared once with the same network: caps that are never reached, evaluation, padding
+left out of the maximum.
 """
 
 import copy
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.floor import traffic_ms
-from benchmarks.measure import Row, Variant, measure
 from benchmarks.references.pillars import hard_pillars
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.layers.pillar_pool import pool_split
 from dualdistill.models.pillars import PillarEncoder, PointLayer
 from dualdistill.ops.voxelize import Pillars, dynamic_voxelize
+from dualdistill.report.timing import Row, Variant, measure
 from dualdistill.structures import Points
 
 POINTS, CHANNELS, MAX_POINTS = 250_000, 64, 20
@@ -44,15 +44,19 @@ def pillar_rows(count: int, *, repeats: int) -> list[Row]:
     setting = f"{count} points, {'x'.join(map(str, GRID.shape))} cells, C={CHANNELS}, float32, {threads} threads"
     rows = []
     for training in (False, True):
-        forms = _forms(copy.deepcopy(encoder).train(training), points)
+        own = copy.deepcopy(encoder).train(training)
+        forms = _forms(own, points)
         what = "forward + backward, training" if training else "forward, evaluation"
-        wrap = _both if training else _forward
         # read: points; written: the canvas (and in training its gradient, read)
         moved = 4 * (points.features.numel() + (1 + training) * CHANNELS * math.prod(GRID.shape))
         rows += measure(
             f"pillars, {what} ({setting})",
             [
-                Variant(name=name, run=wrap(form), repeats=max(1, repeats // 2) if "split" not in name else None)
+                Variant(
+                    name=name,
+                    run=_both(form, own) if training else _forward(form),
+                    repeats=max(1, repeats // 2) if "split" not in name else None,
+                )
                 for name, form in forms.items()
             ],
             repeats=repeats,
@@ -63,19 +67,18 @@ def pillar_rows(count: int, *, repeats: int) -> list[Row]:
 
 
 def equality_rows(encoder: PillarEncoder, points: Points, setting: str) -> list[Row]:
-    """The same canvas from all, where the padded network means the same."""
+    """The same canvas from all forms, where the padded network computes the same."""
     raw = points.features
     cell = flat_cells(raw)
-    most = int(torch.bincount(cell).max())
-    crowded = min(most, 4 * MAX_POINTS)
+    crowded = min(int(torch.bincount(cell).max()), 4 * MAX_POINTS)
     order = cell.argsort(stable=True)
     rank = torch.arange(len(cell)) - torch.searchsorted(cell[order].contiguous(), cell[order].contiguous())
     kept = order[rank < crowded][: len(raw) // 8].sort().values  # padded to the fullest, more would not fit in memory
     some = Points(features=raw[kept], sample=points.sample[kept])
+    forms = _forms(encoder, some)
+    del forms["padded voxels"]
     padded = _padded(encoder, some, crowded, len(some.features), skip_padding=True)
-    forms = {"padded voxels, same network": padded} | {
-        name: form for name, form in _forms(encoder, some).items() if "padded" not in name
-    }
+    forms = {"padded voxels, same network": padded} | forms
     return measure(
         f"pillars, same results (an eighth of {setting})",
         [Variant(name=name, run=_forward(form, compared=True)) for name, form in forms.items()],
@@ -112,6 +115,8 @@ def flat_cells(raw: Tensor) -> Tensor:
 
 
 def _forms(encoder: PillarEncoder, points: Points) -> dict[str, Callable[[], Tensor]]:
+    layer = _layer(encoder)
+
     def grouped() -> Pillars:
         return dynamic_voxelize(points.features[:, :3], points.sample, GRID, Z_RANGE, 1)
 
@@ -122,14 +127,10 @@ def _forms(encoder: PillarEncoder, points: Points) -> dict[str, Callable[[], Ten
 
     def split() -> Tensor:
         pillars = grouped()
-        layer = _layer(encoder)
         return as_canvas(pool_split(points.features, pillars, GRID, layer.linear, layer.norm), pillars)
 
-    return {
-        "padded voxels": _padded(encoder, points, MAX_POINTS, MAX_PILLARS[encoder.training]),
-        "dynamic pillars, definition": _fresh(encoder, plain),
-        "dynamic pillars, split layer": _fresh(encoder, split),
-    }
+    padded = _padded(encoder, points, MAX_POINTS, MAX_PILLARS[encoder.training])
+    return {"padded voxels": padded, "dynamic pillars, definition": plain, "dynamic pillars, split layer": split}
 
 
 def _layer(encoder: PillarEncoder) -> PointLayer:
@@ -141,29 +142,8 @@ def _layer(encoder: PillarEncoder) -> PointLayer:
 def _padded(
     encoder: PillarEncoder, points: Points, max_points: int, max_pillars: int, skip_padding: bool = False
 ) -> Callable[[], Tensor]:
-    layer = _layer(encoder)
-
-    def padded() -> Tensor:
-        return hard_pillars(
-            points.features,
-            flat_cells(points.features),
-            GRID,
-            layer.linear,
-            layer.norm,
-            max_points=max_points,
-            max_pillars=max_pillars,
-            skip_padding=skip_padding,
-        )
-
-    return _fresh(encoder, padded)
-
-
-def _fresh(encoder: PillarEncoder, form: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    def run() -> Tensor:
-        encoder.zero_grad()
-        return form()
-
-    return run
+    raw, layer, caps = points.features, _layer(encoder), {"max_points": max_points, "max_pillars": max_pillars}
+    return lambda: hard_pillars(raw, flat_cells(raw), GRID, layer.linear, layer.norm, **caps, skip_padding=skip_padding)
 
 
 def as_canvas(features: Tensor, pillars: Pillars) -> Tensor:
@@ -181,12 +161,13 @@ def _forward(form: Callable[[], Tensor], *, compared: bool = False) -> Callable[
     return run
 
 
-def _both(form: Callable[[], Tensor]) -> Callable[[], None]:
+def _both(form: Callable[[], Tensor], encoder: PillarEncoder) -> Callable[[], None]:
     upstream = torch.randn(1, CHANNELS, *GRID.shape)
-    as_made = {True: upstream, False: upstream.contiguous(memory_format=torch.channels_last)}
+    by_layout = {True: upstream, False: upstream.contiguous(memory_format=torch.channels_last)}
 
     def run() -> None:
+        encoder.zero_grad()
         canvas = form()
-        canvas.backward(as_made[canvas.is_contiguous()])
+        canvas.backward(by_layout[canvas.is_contiguous()])
 
     return run

@@ -3,24 +3,25 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.floor import traffic_ms
-from benchmarks.measure import Row, Variant, measure
 from benchmarks.references.pooling import cumsum_pool, scatter_pool
 from dualdistill.geometry.frustum import frustum, lift
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.ops.bev_pool import PoolPlan, lift_splat_pool, make_pool_plan, pool_cells
 from dualdistill.ops.plan_cache import PlanCache
+from dualdistill.report.timing import Row, Variant, measure
 
 Z_RANGE = (-5.0, 3.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Of the problem; the defaults are those of the published R50 student."""
+    """Sizes of the problem; the defaults are those of the published R50 student."""
 
     cameras: int = 6
     feature: tuple[int, int] = (16, 44)
@@ -57,7 +58,6 @@ def pooling_rows(size: Size, *, repeats: int) -> list[Row]:
     depth = torch.randn(images, size.depths, height, width).softmax(dim=1)
     context = torch.randn(images, size.channels, height, width)
     upstream = torch.randn(*plan.shape[:1], size.channels, *plan.shape[1:])
-
     forms: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "cumulative sum trick (LSS)": lambda d, c: cumsum_pool(d, c, cell, plan.shape),
         "frustum + index_add (BEVDet)": lambda d, c: scatter_pool(d, c, cell, plan.shape),
@@ -69,33 +69,26 @@ def pooling_rows(size: Size, *, repeats: int) -> list[Row]:
         layout = torch.channels_last if "channels-last" in name else torch.contiguous_format
         leaves = tuple(x.clone(memory_format=layout).requires_grad_() for x in (depth, context))
         slow = max(1, repeats // 4) if "bag" not in name else None
-        forward.append(Variant(name=name, run=_forward(form, leaves), repeats=slow))
-        both.append(
-            Variant(name=name, run=_both(form, leaves, upstream.contiguous(memory_format=layout)), repeats=slow)
-        )
+        forward.append(Variant(name=name, run=_run(form, leaves), repeats=slow))
+        gradient = upstream.contiguous(memory_format=layout)
+        both.append(Variant(name=name, run=_run(form, leaves, gradient), repeats=slow))
     once = 4 * (depth.numel() + context.numel() + upstream.numel())
-    floor = "maps read and written once"
+    twice, floor = traffic_ms(2 * once), "maps read and written once"
     return [
         *measure(f"pooling, forward ({setting})", forward, repeats=repeats, floor_ms=traffic_ms(once), floor=floor),
-        *measure(
-            f"pooling, forward + backward ({setting})",
-            both,
-            repeats=repeats,
-            floor_ms=traffic_ms(2 * once),
-            floor=floor,
-        ),
+        *measure(f"pooling, forward + backward ({setting})", both, repeats=repeats, floor_ms=twice, floor=floor),
         *plan_rows(size, matrices, setting, repeats=repeats),
     ]
 
 
 def plan_rows(size: Size, matrices: tuple[Tensor, ...], setting: str, *, repeats: int) -> list[Row]:
-    """What a plan costs, and finding one again."""
+    """Making a plan, and finding one in the cache."""
     cache = PlanCache()
 
     def make() -> PoolPlan:
         return make_pool_plan(lifted(size, matrices), size.grid, Z_RANGE)
 
-    def told(plan: PoolPlan) -> tuple[Tensor, Tensor]:
+    def indices(plan: PoolPlan) -> tuple[Tensor, Tensor]:
         return plan.cell_start, plan.pixel_by_cell
 
     def sort() -> tuple[Tensor, Tensor]:
@@ -103,19 +96,17 @@ def plan_rows(size: Size, matrices: tuple[Tensor, ...], setting: str, *, repeats
         kept = (cell >= 0).nonzero().squeeze(1)
         order = cell[kept].argsort(stable=True)
         count = torch.bincount(cell[kept], minlength=math.prod(size.grid.shape))
-        height, width = size.feature
-        point = kept[order]
-        image, place = point // (size.depths * height * width), point % (height * width)
-        pixel = image * height * width + place
-        by_cell_then_pixel = (cell[kept][order] * size.cameras * height * width + pixel).argsort(stable=True)
+        area = math.prod(size.feature)
+        pixel = kept[order] // (size.depths * area) * area + kept[order] % area
+        by_cell_then_pixel = (cell[kept][order] * size.cameras * area + pixel).argsort(stable=True)
         return count.cumsum(0) - count, pixel[by_cell_then_pixel]
 
     return measure(
         f"pooling, index plan ({setting})",
         [
             Variant(name="sorting, in PyTorch", run=sort),
-            Variant(name="made", run=lambda: told(make())),
-            Variant(name="found again", run=lambda: told(cache.get(matrices, size, make))),
+            Variant(name="made", run=lambda: indices(make())),
+            Variant(name="found again", run=lambda: indices(cache.get(matrices, size, make))),
         ],
         repeats=repeats,
     )
@@ -147,23 +138,20 @@ def lifted(size: Size, matrices: tuple[Tensor, ...]) -> Tensor:
 
 
 def flat_cells(points: Tensor, grid: BevGrid) -> Tensor:
-    """Of each point (cam, depth, h, w), or -1, as the references take it."""
+    """Flat cell of each point (cam, depth, h, w), or -1, as the references take it."""
     _, y, x = pool_cells(points, grid, Z_RANGE).view(-1, 3).unbind(dim=1)
     return torch.where(x >= 0, y * grid.width + x, -1)
 
 
-def _forward(form: Callable[[Tensor, Tensor], Tensor], leaves: tuple[Tensor, ...]) -> Callable[[], Tensor]:
-    @torch.no_grad()
-    def run() -> Tensor:
-        return form(*leaves)
+def _run(
+    form: Callable[[Tensor, Tensor], Tensor], leaves: tuple[Tensor, ...], upstream: Tensor | None = None
+) -> Callable[[], Any]:
+    """Forward without gradient, or with `upstream` forward and backward."""
 
-    return run
-
-
-def _both(
-    form: Callable[[Tensor, Tensor], Tensor], leaves: tuple[Tensor, ...], upstream: Tensor
-) -> Callable[[], tuple[Tensor | None, ...]]:
-    def run() -> tuple[Tensor | None, ...]:
+    def run() -> Any:
+        if upstream is None:
+            with torch.no_grad():
+                return form(*leaves)
         for leaf in leaves:
             leaf.grad = None
         form(*leaves).backward(upstream)

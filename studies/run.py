@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.models.checkpoints import facts_text, fingerprint, read_facts
 from dualdistill.synthetic import make_synthetic
+from dualdistill.train.loaded_detector import weights_of
 from dualdistill.train.run_folder import environment
 from studies.design import Job, Network, Study
 from studies.results import WEIGHTS, add, read
@@ -148,7 +149,7 @@ def train_network(place: Workplace, name: str, network: Network) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     given = ["--teacher", str(place.network(f"teacher-{network.teacher}"))] if network.teacher else []
     seconds = _call(folder, _train(place, folder, network.recipe, network.sets, 0, given))
-    weights = sorted(_run_of(folder).glob("checkpoints/step_*/*.safetensors"))[-1]
+    weights = weights_of(_run_of(folder), "last")
     half = folder / f"{name}.safetensors"
     facts = read_facts(weights)
     tensors = {key: t.half() if t.is_floating_point() else t for key, t in load_file(weights).items()}

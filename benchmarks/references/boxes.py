@@ -32,19 +32,14 @@ def corners(box: np.ndarray, x: float, y: float) -> np.ndarray:
     """Four corners of (x, y, length, width, yaw), counter-clockwise, seen from (x, y)."""
     cos, sin = 0.5 * math.cos(box[4]), 0.5 * math.sin(box[4])
     out = np.empty((4, 2))
-    out[0, 0] = box[0] - x + cos * box[2] - sin * box[3]
-    out[0, 1] = box[1] - y + sin * box[2] + cos * box[3]
-    out[1, 0] = box[0] - x - cos * box[2] - sin * box[3]
-    out[1, 1] = box[1] - y - sin * box[2] + cos * box[3]
-    out[2, 0] = 2 * (box[0] - x) - out[0, 0]
-    out[2, 1] = 2 * (box[1] - y) - out[0, 1]
-    out[3, 0] = 2 * (box[0] - x) - out[1, 0]
-    out[3, 1] = 2 * (box[1] - y) - out[1, 1]
+    for corner, (ahead, left) in enumerate(((1, 1), (-1, 1), (-1, -1), (1, -1))):
+        out[corner, 0] = box[0] - x + ahead * cos * box[2] - left * sin * box[3]
+        out[corner, 1] = box[1] - y + ahead * sin * box[2] + left * cos * box[3]
     return out
 
 
 def crossings(a: np.ndarray, b: np.ndarray, found: np.ndarray) -> int:
-    """Fills `found` with the corners of the intersection, some of them twice, and tells how many there are."""
+    """Fills `found` with the corners of the intersection, some of them twice, and returns how many there are."""
     count = 0
     for i in range(4):
         ax, ay = a[i]
@@ -75,7 +70,7 @@ def crossings(a: np.ndarray, b: np.ndarray, found: np.ndarray) -> int:
 
 
 def hull_area(points: np.ndarray, count: int) -> float:
-    """Of the convex hull of the first `count` points."""
+    """Area of the convex hull of the first `count` points."""
     lowest = 0
     for i in range(1, count):
         if points[i, 1] < points[lowest, 1] or (points[i, 1] == points[lowest, 1] and points[i, 0] < points[lowest, 0]):
@@ -129,7 +124,7 @@ def pair_iou(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of all pairs of (x, y, length, width, yaw), float64."""
+    """IoU of all pairs of (x, y, length, width, yaw), float64."""
     out = np.empty((len(a), len(b)))
     for i in range(len(a)):
         for j in range(len(b)):

@@ -1,4 +1,4 @@
-"""The official devkit, where there is one: it wants a Python environment of its own (numpy < 2)."""
+"""The official devkit, where it is installed: it needs a Python environment of its own (numpy < 2)."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 VARIABLE = "DUALDISTILL_DEVKIT_PYTHON"
 
 NOTE = f"nuscenes-devkit absent: set {VARIABLE} to a Python that has nuscenes-devkit 1.2.0"
-"""Stands in the setting of rows whose reference had to be another."""
+"""Part of the name of rows whose reference had to be another."""
 
 
 def devkit_python() -> str | None:
@@ -22,10 +22,10 @@ def devkit_python() -> str | None:
 
 
 def run_devkit(python: str, script: str, *arguments: str) -> dict[str, Any]:
-    """What a script of this folder writes to the path that is its last argument.
+    """Run a script of this folder; returns the JSON it writes to the path that is its last argument.
 
     Raises:
-        subprocess.CalledProcessError: if it fails; `stderr` says why.
+        subprocess.CalledProcessError: if it fails, with its `stderr`.
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out.json")

@@ -1,4 +1,4 @@
-"""Runs under the Python of nuscenes-devkit (no import of this package): its own time and verdict, as JSON.
+"""Runs under the Python of nuscenes-devkit (no import of this package): time and scores of the devkit, as JSON.
 
 Usage: python devkit_evaluation.py ARRAYS.npz RESULTS.json OUT.json
 `ARRAYS.npz` holds the annotations, `RESULTS.json` the detections: both fit to evaluate, nothing is filtered.

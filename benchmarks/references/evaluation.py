@@ -91,20 +91,20 @@ def _match(
     return hits, errors
 
 
-def _other_errors(there: Box, said: Box) -> list[float]:
-    common = math.prod(map(min, there.size, said.size))
+def _other_errors(there: Box, found: Box) -> list[float]:
+    common = math.prod(map(min, there.size, found.size))
     period = math.pi if CLASSES[there.label] == "barrier" else 2 * math.pi
-    turned = (there.yaw - said.yaw + period / 2) % period - period / 2
+    turned = (there.yaw - found.yaw + period / 2) % period - period / 2
     return [
-        1 - common / (math.prod(there.size) + math.prod(said.size) - common),
+        1 - common / (math.prod(there.size) + math.prod(found.size) - common),
         abs(turned),
-        math.hypot(said.velocity[0] - there.velocity[0], said.velocity[1] - there.velocity[1]),
-        math.nan if there.attribute < 0 else float(there.attribute != said.attribute),
+        math.hypot(found.velocity[0] - there.velocity[0], found.velocity[1] - there.velocity[1]),
+        math.nan if there.attribute < 0 else float(there.attribute != found.attribute),
     ]
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
-    """Mean of the known values so far; 1 where none is ever known."""
+    """Mean of the known values so far; 1 where none is known."""
     known = ~np.isnan(values)
     if not known.any():
         return np.ones(len(values))

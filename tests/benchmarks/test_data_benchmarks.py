@@ -40,7 +40,7 @@ def test_the_evaluation_benchmark_compares_equal_scores(devkit, monkeypatch, tmp
     assert any("devkit 1.2.0" in row.name and "absent" not in row.name for row in rows) == devkit
 
 
-def test_the_written_tables_are_an_index_of_the_promised_size(tmp_path, monkeypatch):
+def test_the_written_tables_make_an_index_of_the_size_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("DUALDISTILL_CACHE", str(tmp_path / "cache"))
     write_tables(tmp_path / "root", scenes=2, key_frames=5, boxes=3, track=4)
     index = NuscenesIndex.open(tmp_path / "root", VERSION)
@@ -50,8 +50,8 @@ def test_the_written_tables_are_an_index_of_the_promised_size(tmp_path, monkeypa
     assert index.num_annotations == 2 * 4 * 4  # each of four instances is seen in four key frames
     assert (index.sample_lidar >= 0).all()
     assert (index.sample_cameras >= 0).all()
-    said = run_devkit(sys.executable, "devkit_indexing.py", "records", str(tmp_path / "root"), VERSION)
-    assert said["seconds"] > 0
+    measured = run_devkit(sys.executable, "devkit_indexing.py", "records", str(tmp_path / "root"), VERSION)
+    assert measured["seconds"] > 0
     first = json.loads((tmp_path / "root" / VERSION / "sample_data.json").read_text())[0]
     assert first["next"] in {
         record["token"] for record in json.loads((tmp_path / "root" / VERSION / "sample_data.json").read_text())
@@ -60,7 +60,7 @@ def test_the_written_tables_are_an_index_of_the_promised_size(tmp_path, monkeypa
 
 def test_the_indexing_benchmark_measures_building_opening_and_a_worker():
     rows = indexing_rows(scenes=1, key_frames=4)
-    assert len({row.benchmark for row in rows}) == 3
+    assert len({row.setting for row in rows}) == 3
     assert all(row.milliseconds > 0 for row in rows)
     assert rows[1].peak_mib is not None
 
@@ -77,7 +77,7 @@ def test_images_decoded_smaller_show_what_the_peers_path_shows(tmp_path, resize,
     assert int(np.argmin(shifted)) == 1  # not a pixel aside
 
 
-def test_the_image_benchmark_measures_both_ways_of_seeing(tmp_path):
+def test_the_image_benchmark_measures_test_time_and_training(tmp_path):
     rows = image_rows(write_images(tmp_path, 1), "synthetic", repeats=1)
     assert [row.name for row in rows] == 2 * ["PIL at full size (peers)", "decoded at full size", "decoded smaller"]
     assert all(row.difference < 0.2 for row in rows if row.difference is not None)

@@ -1,14 +1,11 @@
-"""Tables of growing sizes: what they measure, and that `plan` reads them back."""
+"""Tables of growing sizes: what they measure, and their exponents."""
 
 import json
 from dataclasses import replace
 
 import pytest
 
-from benchmarks.outcome import plain_row, row_of, tables
-from benchmarks.scaling import Case, half_student, half_teacher, scaling_rows
-from dualdistill.commands.scaling import ScalingTable
-from dualdistill.errors import UserError
+from benchmarks.scaling import Case, exponent, half_student, half_teacher, scaling_rows
 from dualdistill.experiment.overrides import override
 from dualdistill.recipes.catalogue import find
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER
@@ -42,25 +39,20 @@ def test_the_measured_steps_are_of_the_architectures_of_the_recipes():
     assert replace(teacher.teacher, reach=of_teacher.reach) == of_teacher
 
 
-def test_rows_say_size_arithmetic_and_exponents_for_programs_and_plan_reads_them(tmp_path):
-    variations = [("batch", STUDENT, (1, 2)), ("points", TEACHER, (500, 2000))]
-    rows = scaling_rows(variations, [TEACHER, STUDENT], repeats=1)
-    assert [row.facts["varied"] for row in rows] == ["batch", "batch", "points", "points", None, None]
+@pytest.mark.parametrize("k", [-0.5, 0.0, 1.0, 1.7])
+def test_the_exponent_of_a_power_law_is_found(k):
+    sizes = (1, 2, 6)
+    assert exponent(sizes, [3.0 * size**k for size in sizes]) == pytest.approx(k)
+
+
+def test_rows_hold_sizes_arithmetic_and_exponents_for_programs():
+    rows = scaling_rows({"batch": (1, 2), "points": (500, 2000)}, STUDENT, TEACHER, [TEACHER, STUDENT], repeats=1)
+    assert [row.facts.get("varied") for row in rows] == ["batch", "batch", "points", "points", None, None]
     assert "time ~ batch^" in rows[1].name
     assert rows[1].facts["flops"] == 2 * rows[0].facts["flops"]
     assert rows[1].facts["sizes"]["batch"] == 2
     assert rows[0].milliseconds == rows[5].milliseconds  # shown twice, measured once
     assert rows[0].ratio == rows[2].ratio == rows[4].ratio == 1
-    plain = [plain_row("scaling", row, quick=False, machine="a machine") for row in rows]
-    assert [row_of(row) for row in plain] == rows
-    assert len(tables(plain)) == 3
-    path = tmp_path / "scaling.json"
-    path.write_text(json.dumps(plain))
-    table = ScalingTable.read(path)
-    assert table.machine == "a machine"
-    assert table.growth["batch"].time == pytest.approx(rows[0].facts["growth"]["time"])
-    flops = rows[0].facts["flops"]
-    assert table.seconds("student", "32", flops) == pytest.approx(rows[0].milliseconds / 1e3)
-    path.write_text(json.dumps([row | {"quick": True} for row in plain]))
-    with pytest.raises(UserError, match="without --quick"):
-        ScalingTable.read(path)
+    growth = exponent((1, 2), [row.milliseconds for row in rows[:2]])
+    assert rows[0].facts["growth"]["time"] == rows[1].facts["growth"]["time"] == pytest.approx(growth)
+    json.dumps([row.to_json() for row in rows])

@@ -42,7 +42,7 @@ def test_a_student_learns_from_instances_and_goes_on_where_it_stopped(given, wor
     with pytest.raises(UserError, match=r"36 key frame images without instance masks.*\n.*data instances .*--split"):
         start_training(console, RECIPE, **given)
     make_instances(console, world, None, "synthetic", None, split="train")
-    assert "instance masks of 36 images made, of 0 kept" in said(console)
+    assert "instance masks of 36 images made, 0 kept" in said(console)
     run = RunFolder(start_training(console, RECIPE, **given))
     records = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     for name in ("xis/class", "xis/center"):
@@ -67,7 +67,7 @@ def test_a_student_learns_from_instances_and_goes_on_where_it_stopped(given, wor
 def test_masks_are_made_once_and_each_noise_apart(given, world, console):
     make_instances(console, world, None, "synthetic", None)
     make_instances(console, world, None, "synthetic", None)
-    assert "instance masks of 0 images made, of 54 kept" in said(console)
+    assert "instance masks of 0 images made, 54 kept" in said(console)
     make_instances(console, world, None, "synthetic", None, 0.5)
     assert said(console).count("instance masks of 54 images made") == 2
     sets = [*SETS, "data.instances.noise=0.5"]

@@ -89,7 +89,7 @@ def test_the_student_checkpoint_holds_neither_label_encoder_nor_adaptors(stages)
 
 def test_a_label_encoder_is_evaluated_as_the_oracle_it_is(stages, console):
     evaluate_anything(console, stages["encoder"])
-    assert "reads the annotations themselves" in " ".join(console.file.getvalue().split())
+    assert "gets the annotations as its input" in " ".join(console.file.getvalue().split())
     results = RunFolder(stages["encoder"]).evaluation("step_000003") / "results_nusc.json"
     used = {name for name in SOURCES if json.loads(results.read_text())["meta"][f"use_{name}"]}
     assert used == {"external"}
@@ -103,7 +103,7 @@ def test_a_comparison_tells_the_three_apart(stages, console):
     assert [row["teacher"] for row in rows] == [None, "synthetic/teacher-centerpoint", "synthetic/teacher-centerpoint"]
     said = " ".join(console.file.getvalue().split())
     assert "label-encoder-centerpoint" in said
-    assert "reads the annotations themselves" in said
+    assert "gets the annotations as its input" in said
 
 
 @pytest.mark.parametrize(("stage", "role"), [("encoder", "label_encoder"), ("student", "student")])

@@ -1,5 +1,6 @@
 """What is built for users: a wheel with the package alone, and a source archive that stays small."""
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -32,6 +33,12 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     tops = {name.split("/")[0] for name in wheel.namelist()}
     assert tops == {"dualdistill", next(top for top in tops if top.endswith(".dist-info"))}
+
+
+def test_the_package_never_imports_what_is_not_installed():
+    imports = re.compile(r"^\s*(?:from|import) (?:benchmarks|studies|tests)\b", re.MULTILINE)
+    sources = (REPOSITORY / "src" / "dualdistill").rglob("*.py")
+    assert not [path.name for path in sources if imports.search(path.read_text())]
 
 
 def test_the_wheel_holds_every_file_of_the_package_also_data(wheel):

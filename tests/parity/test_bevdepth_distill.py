@@ -21,7 +21,7 @@ from dualdistill.models.bevdepth_config import BevConfig, LiftConfig, TemporalCo
 from dualdistill.models.depth_loss import depth_bins, sigmoid_depth_loss
 from dualdistill.models.image_backbone import ImageConfig
 from dualdistill.models.layers.camera_vector import pose_vector
-from dualdistill.structures import Batch, BevOutput, Cameras
+from dualdistill.structures import Batch, BevOutput, Cameras, Targets
 
 GOLDEN = Path(__file__).parent / "golden" / "bevdepth"
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}
@@ -133,4 +133,5 @@ def test_the_depth_loss_and_its_gradient_are_the_released_ones(record):
 
 def test_the_detector_computes_that_depth_loss(student, batch, output):
     expected = json.loads((GOLDEN / "student.json").read_text())["scalars"]["loss_depth"]
-    assert_close(100 * student._depth_loss(output, batch).item(), expected, rtol=1e-4, atol=0)
+    targets = Targets(boxes=batch.boxes, heatmap=output.predictions.heatmap, depth=batch.depth)
+    assert_close(100 * student._depth_loss(output, targets).item(), expected, rtol=1e-4, atol=0)

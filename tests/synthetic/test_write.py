@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from dualdistill.data.splits import official_splits
 from dualdistill.errors import UserError
 from dualdistill.synthetic import TINY, SyntheticConfig, make_synthetic
+from dualdistill.synthetic.write import scene_names
 
 SMALLEST = replace(
     TINY,
@@ -84,10 +86,13 @@ def test_another_world_is_not_overwritten(tmp_path: Path) -> None:
         make_synthetic(tmp_path, replace(SMALLEST, seed=3), workers=1)
 
 
-def test_more_scenes_than_nuscenes_names_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="at most 150 val scenes"):
-        make_synthetic(tmp_path / "world", replace(SMALLEST, val_scenes=151), workers=1)
-    assert not (tmp_path / "world").exists()
+def test_scenes_beyond_the_official_lists_get_names_that_no_list_has() -> None:
+    names = scene_names(replace(SMALLEST, train_scenes=701, val_scenes=152))
+    assert names["train"][:700] == official_splits()["train"]
+    assert [len(names["train"]), len(names["val"])] == [701, 152]
+    new = [*names["train"][700:], *names["val"][150:]]
+    assert len(set(new)) == 3
+    assert not set(new) & {scene for scenes in official_splits().values() for scene in scenes}
 
 
 def test_camera_sweeps_lie_between_the_key_frames(tmp_path: Path) -> None:

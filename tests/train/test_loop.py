@@ -246,3 +246,12 @@ def test_a_draft_of_a_killed_process_is_removed_and_never_restored(tmp_path):
     train(run)
     assert not draft.exists()
     assert len(run.all_checkpoints()) == STEPS
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        stopped, state = train(new_run(tmp_path), samples=Samples(signal=signal.SIGHUP))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (stopped, state.step) == (0, STEPS)

@@ -22,7 +22,7 @@ for verb in (
     start.doctor,
     start.demo,
     training.train,
-    training.plan,
+    speed.plan,
     training.resume,
     results.evaluate,
     results.visualize,
@@ -31,9 +31,9 @@ for verb in (
     results.gradients,
     deployment.export,
     deployment.convert,
-    speed.bench,
 ):
     app.command()(verb)
+app.add_typer(speed.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 

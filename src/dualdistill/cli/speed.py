@@ -1,29 +1,102 @@
-"""How fast everything is."""
+"""What training costs: measured here (`bench`), and counted before anything is spent (`plan`)."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dualdistill.cli.shared import JsonFile, console, write_json
+from dualdistill.cli.shared import JsonFile, Overrides, Version, console, write_json
+
+app = typer.Typer(help="Time and memory of training, loading and inference on this machine.", no_args_is_help=True)
+
+Recipe = Annotated[
+    str | None,
+    typer.Option(help="A name from `recipes list`; default: DualDistill, of nuScenes size on a GPU, else synthetic."),
+]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one.")]
+Profile = Annotated[Path | None, typer.Option(help="Folder for a Chrome trace and a table of operators.")]
 
 
-def bench(
-    names: Annotated[list[str] | None, typer.Argument(help="Benchmarks; none lists them.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
-    quick: Annotated[bool, typer.Option(help="Small sizes: seconds each, to look at, not to judge by.")] = False,
-    page: Annotated[
-        Path | None, typer.Option(help="Also write this page, such as docs/performance.md; rows are kept beside it.")
+@app.command()
+def step(
+    recipe: Recipe = None,
+    device: Device = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="At once; default: the recipe's batch, at most 2 on a CPU.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Leave out what the JSON file or the page has already.")] = False,
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+    profile: Profile = None,
+) -> None:
+    """One training step on a random batch: time, samples/s, TFLOP/s, memory; on a GPU launches and waits too."""
+    from dualdistill.commands.bench import bench_step
+
+    rows = bench_step(console, recipe, overrides=overrides or [], device=device, samples=samples, profile=profile)
+    write_json(json_file, rows)
+
+
+@app.command()
+def loader(
+    recipe: Recipe = None,
+    device: Device = None,
+    data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: a tiny synthetic world.")] = None,
+    version: Version = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that load data.")] = 2,
+    overrides: Overrides = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Time and memory of every fast form beside its reference, measured in the same run, results compared."""
-    from benchmarks.catalogue import BENCHMARKS
-    from benchmarks.run import list_benchmarks, run_benchmarks
+    """Data loading of a training: samples/s of one core and of several processes, and what a step waits for it."""
+    from dualdistill.commands.bench import bench_loader
 
-    chosen = list(BENCHMARKS) if every else names or []
-    if chosen:
-        run_benchmarks(console, chosen, quick=quick, json_file=json_file, page_file=page, resume=resume)
-    else:
-        write_json(json_file, list_benchmarks(console))
+    rows = bench_loader(
+        console, recipe, overrides=overrides or [], device=device, data=data, version=version, workers=workers
+    )
+    write_json(json_file, rows)
+
+
+@app.command()
+def inference(
+    recipe: Recipe = None,
+    device: Device = None,
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+    profile: Profile = None,
+) -> None:
+    """One sample through the student: live, folded, and exported where the extra is installed."""
+    from dualdistill.commands.bench import bench_inference
+
+    write_json(json_file, bench_inference(console, recipe, overrides=overrides or [], device=device, profile=profile))
+
+
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A name from `dualdistill recipes list`.")],
+    data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the official train split.")] = None,
+    overrides: Overrides = None,
+    version: Version = None,
+    split: Annotated[str | None, typer.Option(help="Trained on; default: train, or mini_train for v1.0-mini.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Devices that share each batch.")] = 1,
+    efficiency: Annotated[
+        float, typer.Option(help="Share of a GPU's peak that training reaches; `bench step` measures it.")
+    ] = 0.25,
+    tflops: Annotated[
+        float | None, typer.Option(help="Time on devices that each reach so many TFLOP/s in training.")
+    ] = None,
+    measure: Annotated[bool, typer.Option(help="Time a step on this machine.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Cost of a recipe before anything is spent: parameters, arithmetic, memory, steps, files, disk, GPU hours."""
+    from dualdistill.commands.plan import plan as make_plan
+
+    facts = make_plan(
+        console,
+        recipe,
+        overrides=overrides or [],
+        data=data,
+        version=version,
+        split=split,
+        devices=devices,
+        efficiency=efficiency,
+        tflops=tflops,
+        measure=measure,
+    )
+    write_json(json_file, facts)

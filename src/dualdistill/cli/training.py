@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dualdistill.cli.shared import JsonFile, Out, Overrides, Root, Seed, Version, Workers, console, write_json
+from dualdistill.cli.shared import Out, Overrides, Root, Seed, Version, Workers, console
 
 Devices = Annotated[int, typer.Option(help="Processes (GPUs) on each machine; they share each batch.")]
 Nodes = Annotated[int, typer.Option(help="Machines that train together, started by torchrun, SLURM or MASTER_ADDR.")]
@@ -64,43 +64,6 @@ def train(
         log=log or (),
         check=check,
     )
-
-
-def plan(
-    recipe: Annotated[str, typer.Argument(help="A name from `dualdistill recipes list`.")],
-    data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the official train split.")] = None,
-    overrides: Overrides = None,
-    version: Version = None,
-    split: Annotated[str | None, typer.Option(help="Trained on; default: train, or mini_train for v1.0-mini.")] = None,
-    devices: Annotated[int, typer.Option(help="Processes that share each batch.")] = 1,
-    measure: Annotated[bool, typer.Option(help="Take two steps here: the time is then this machine's.")] = False,
-    scaling: Annotated[
-        Path | None,
-        typer.Option(
-            help="Measured steps of `bench scaling --json FILE` to tell the time from; default: the package's."
-        ),
-    ] = None,
-    tflops: Annotated[
-        float | None, typer.Option(help="Tell the time of devices that each reach so many TFLOP/s in a training.")
-    ] = None,
-    json_file: JsonFile = None,
-) -> None:
-    """What a recipe will cost: parameters, arithmetic, memory, steps, files, disk, time; before anything is spent."""
-    from dualdistill.commands.plan import plan as make_plan
-
-    facts = make_plan(
-        console,
-        recipe,
-        overrides=overrides or [],
-        data=data,
-        version=version,
-        split=split,
-        devices=devices,
-        measure=measure,
-        scaling=scaling,
-        tflops=tflops,
-    )
-    write_json(json_file, facts)
 
 
 def resume(

@@ -1,31 +1,43 @@
 """`plan`: what a recipe will cost, before anything is spent."""
 
 import math
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
-from dualdistill.commands.scaling import PACKAGED, ScalingTable
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.deploy.forms import has_bf16
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.overrides import override
 from dualdistill.recipes.catalogue import find
+from dualdistill.report.timing import run_ms
 from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.fill_cache import cached_maps, flips_drawn, refuse_uncacheable
-from dualdistill.train.step_cost import DummyStep, StepCost, step_cost
+from dualdistill.train.gpus import GPUS, Gpu
+from dualdistill.train.step_cost import StepCost, step_cost
 from dualdistill.train.teacher_cache import TeacherCache, size_text
+from dualdistill.train.timed_step import TimedStep
 
 NUSCENES_TRAIN, NUSCENES_BALANCED = 28_130, 123_580
 """Samples of the official training split, as they are and class-balanced
 (docs/methods/centerpoint.md#class-balanced-resampling)."""
 
-_SMALL = 50e9
-"""FLOPs of a step that is measured as it is; larger ones are measured on images of half the side, and scaled."""
+EFFICIENCY = 0.25
+"""Assumed share of a GPU's peak that a training reaches when data loading keeps up; `bench step` measures it."""
+
+_USABLE_MEMORY = 0.9
+"""Share of a GPU's memory that parameters and activations may take; the rest is for workspaces and fragments."""
+_SHORT_STEP = 0.05
+"""Seconds; in a shorter step the launching of kernels takes longer than their arithmetic."""
+_SMALL_FLOPS = 50e9
+"""On a CPU, larger steps are measured on images of half the side, and scaled."""
+_LONGEST_HOURS = 1000.0
+"""Longest training on a CPU that is given in hours; beyond it, only the time of a step is printed."""
 
 
 def plan(
@@ -37,26 +49,26 @@ def plan(
     version: str | None = None,
     split: str | None = None,
     devices: int = 1,
-    measure: bool = False,
-    scaling: Path | None = None,
+    efficiency: float = EFFICIENCY,
     tflops: float | None = None,
+    measure: bool = False,
 ) -> dict[str, Any]:
-    """Print and return the cost of a training: parameters, arithmetic, memory, steps, files, disk, time, and what
-    doubling a size does to it.
+    """Print and return the cost of a training: parameters, arithmetic, memory, steps, files, disk, and time on GPUs.
 
     Args:
-        measure: Take the time of a step on this machine, instead of telling it from a scaling table.
-        scaling: That table; the package's, if not given.
-        tflops: Tell the time of devices that each reach so many 10^12 operations a second, instead.
+        efficiency: Share of their peak that the GPUs are assumed to reach.
+        tflops: Also the time on devices that each reach so many 10^12 operations a second.
+        measure: Also the time on this machine, from a step taken here.
 
     Raises:
-        UserError: for more than one source of the time, and for a recipe or settings that do not exist.
+        UserError: for two sources of a time, and for a recipe or settings that do not exist.
     """
-    if measure + (scaling is not None) + (tflops is not None) > 1:
-        raise UserError("The time comes from one source: give --measure, --scaling or --tflops, not several.")
+    if measure and tflops is not None:
+        raise UserError("The time comes from one source: give --measure or --tflops, not both.")
     if tflops is not None and not 0 < tflops < math.inf:
         raise UserError(f"--tflops is what a device reaches, in 10^12 operations a second: above 0, got {tflops:g}.")
-    table = ScalingTable.read(scaling or PACKAGED)
+    if not 0 < efficiency <= 1:
+        raise UserError(f"--efficiency is a share of a GPU's peak, above 0 and at most 1, got {efficiency:g}.")
     experiment = override(find(recipe).build(), overrides)
     each = experiment.training.batch_of_one(devices)
     samples, drawn, source = _samples(experiment, data, version, split)
@@ -72,6 +84,7 @@ def plan(
         "samples per step": step_samples,
         "samples per device at once": each,
         "steps": steps,
+        "devices": devices,
         "samples seen": steps * step_samples,
         "epochs": steps * step_samples / drawn if drawn else None,
         "training samples": {"distinct": samples, "with class balance": drawn, "source": source},
@@ -79,17 +92,46 @@ def plan(
         "memory of which activations": each * cost.activation_bytes,
         "files": _files(experiment, samples),
         "disk": _disk(experiment, cost, steps, samples),
-        "seconds": _seconds(experiment, cost, steps, devices, None if measure else table, tflops),
-        "doubled": _doubled(experiment, table),
+        "efficiency": efficiency,
+        "gpus": [gpu_estimate(gpu, experiment, cost, steps, devices, efficiency) for gpu in GPUS],
+        "seconds": _seconds(experiment, cost, steps, devices, tflops, measure),
     }
     _show(console, facts)
     return facts
 
 
+def gpu_estimate(
+    gpu: Gpu, experiment: Experiment, cost: StepCost, steps: int, devices: int, efficiency: float
+) -> dict[str, Any]:
+    """Estimated time of a training on one GPU model, and how its batch fits into memory.
+
+    The batch of a step is kept: where a device's share of it does not fit, it is cut into equal parts whose gradients
+    accumulate. Without "samples at once" not even one sample fits.
+    """
+    training = experiment.training
+    per_device = training.batch_of_one(devices) * training.accumulate
+    room = _USABLE_MEMORY * gpu.memory_gb * 1e9 - cost.parameter_bytes
+    most = min(training.batch_of_one(devices), int(room // cost.activation_bytes))
+    at_once = max((n for n in range(1, most + 1) if per_device % n == 0), default=None)
+    estimate: dict[str, Any] = {"gpu": gpu.name, "memory_gb": gpu.memory_gb, "samples at once": at_once}
+    if at_once is None:
+        return estimate
+    peak = gpu.peak_tflops(training.precision)
+    per_step = per_device * cost.flops / (efficiency * peak * 1e12)
+    return estimate | {
+        "accumulate": per_device // at_once,
+        "peak_tflops": peak,
+        "seconds per step": per_step,
+        "samples per second": per_device / per_step,
+        "hours": per_step * steps / 3600,
+        "gpu hours": devices * per_step * steps / 3600,
+    }
+
+
 def _samples(
     experiment: Experiment, data: Path | None, version: str | None, split: str | None
 ) -> tuple[int | None, int | None, str]:
-    """Training samples, distinct and as one epoch draws them, and who says so."""
+    """Training samples, distinct and as one epoch draws them, and where the numbers come from."""
     if data is None:
         if experiment.training.steps is not None:
             return None, None, "none given: --data names a root"
@@ -103,7 +145,7 @@ def _samples(
 
 
 def _files(experiment: Experiment, samples: int | None) -> dict[str, Any]:
-    """What must be on disk before the first step; files a sample, and at most in all."""
+    """Files that must be on disk before the first step: of a sample, and at most in all."""
     data = experiment.data
     needed: dict[str, Any] = {}
     if data.cameras:
@@ -133,6 +175,8 @@ def _disk(experiment: Experiment, cost: StepCost, steps: int, samples: int | Non
     """Bytes that the run will write, and that a teacher cache would."""
     learnt = sum(count for name, count in cost.parameters.items() if name != "teacher" or experiment.role == "teacher")
     checkpoints = math.ceil(steps / experiment.training.save_every)
+    if (kept := experiment.training.keep_last) is not None:
+        checkpoints = min(checkpoints, kept + 1)  # and the best one
     disk: dict[str, Any] = {"checkpoints": checkpoints, "bytes of checkpoints": checkpoints * 12 * learnt}
     if cost.teacher_output is not None:
         maps = cached_maps(experiment, cost.teacher_output)
@@ -148,54 +192,54 @@ def _disk(experiment: Experiment, cost: StepCost, steps: int, samples: int | Non
 
 
 def _seconds(
-    experiment: Experiment, cost: StepCost, steps: int, devices: int, table: ScalingTable | None, tflops: float | None
-) -> dict[str, Any]:
-    """Time of a sample, of a step, and in all, on devices that reach so much or else are like the one of the table;
-    without both, like this one.
-
-    Reading data is not part of it.
-    """
-    training = experiment.training
-    each = training.batch_of_one(devices)
-    machine, nearest = None, None
+    experiment: Experiment, cost: StepCost, steps: int, devices: int, tflops: float | None, measure: bool
+) -> dict[str, Any] | None:
+    """Time of a sample, of a step and in all, loading apart: at `tflops` a device, or measured here; None without."""
     if tflops is not None:
-        per_sample = cost.flops / (tflops * 1e12)
-    elif table is None:
-        per_sample = _measured(experiment, cost)
+        per_sample, device = cost.flops / (tflops * 1e12), None
+    elif measure:
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+        per_sample = _measured_on_cpu(experiment, cost) if device == "cpu" else _measured_on_gpu(experiment, cost)
     else:
-        flops = each * cost.flops
-        per_sample = table.seconds(experiment.role, training.precision, flops) / each
-        machine, nearest = table.machine, table.nearest(experiment.role, training.precision, flops)
-    per_step = per_sample * each * training.accumulate
+        return None
+    training = experiment.training
+    per_step = per_sample * training.batch_of_one(devices) * training.accumulate
     return {
         "per sample": per_sample,
         "per step": per_step,
         "in total": per_step * steps,
         "tflops": tflops,
-        "machine": machine,
-        "nearest measured step": nearest and {"name": nearest.facts.step, "precision": nearest.facts.precision},
+        "device": device,
     }
 
 
-def _measured(experiment: Experiment, cost: StepCost) -> float:
-    """Seconds of a sample in a step that is taken here: at half the image's sides where it is large, and scaled by its
-    arithmetic."""
+def _measured_on_cpu(experiment: Experiment, cost: StepCost) -> float:
+    """Seconds of a sample in the second step of one sample.
+
+    Large images are halved, and the time scaled by their arithmetic; a CPU without bf16 instructions, which would only
+    emulate them, takes the step in float32.
+    """
     tried, scale = experiment, 1.0
+    if not has_bf16():
+        tried = experiment = replace(experiment, training=replace(experiment.training, precision="32"))
     height, width = experiment.data.image_size
-    if cost.flops > _SMALL and experiment.data.cameras and not (height % 64 or width % 64):
+    if cost.flops > _SMALL_FLOPS and experiment.data.cameras and not (height % 64 or width % 64):
         tried = replace(experiment, data=replace(experiment.data, image_size=(height // 2, width // 2)))
         scale = cost.flops / step_cost(tried).flops
-    rehearsal = DummyStep(tried)
-    rehearsal.step()  # the first step allocates
-    began = time.perf_counter()
-    rehearsal.step()
-    return (time.perf_counter() - began) * scale
+    step = TimedStep(tried, 1, "cpu")
+    step()  # the first step allocates
+    return scale * run_ms(step) / 1e3
 
 
-def _doubled(experiment: Experiment, table: ScalingTable) -> dict[str, dict[str, float | None]]:
-    """By what time and memory of a step grow with each size that this experiment has, were it twice as large."""
-    has = dict.fromkeys(table.growth, experiment.student is not None) | {"points": experiment.role == "teacher"}
-    return {name: factors for name, factors in table.doubled().items() if has[name]}
+def _measured_on_gpu(experiment: Experiment, cost: StepCost) -> float:
+    """Seconds of a sample in a step of the batch, or of as much of it as fits into memory."""
+    memory = torch.cuda.get_device_properties(0).total_memory
+    most = int((_USABLE_MEMORY * memory - cost.parameter_bytes) // cost.activation_bytes)
+    samples = max(1, min(experiment.training.batch_size, most))
+    step = TimedStep(experiment, samples, "cuda")
+    for _ in range(3):  # cuDNN chooses its algorithms
+        step()
+    return min(run_ms(step, "cuda") for _ in range(3)) / 1e3 / samples
 
 
 def _show(console: Console, facts: dict[str, Any]) -> None:
@@ -223,31 +267,51 @@ def _show(console: Console, facts: dict[str, Any]) -> None:
         whole = f", {size_text(disk['teacher cache'])} in all" if disk["teacher cache"] else ""
         needs = f"; needs {disk['teacher cache needs']}" if "teacher cache needs" in disk else ""
         table.add_row("teacher cache", f"{size_text(disk['teacher cache per sample'])} a sample{whole}{needs}")
-    table.add_row("time", _said(facts))
+    if facts["seconds"] is not None:
+        table.add_row("time", _time_text(facts))
     console.print(table)
-    if facts["doubled"]:
-        _show_doubled(console, facts["doubled"])
+    _show_gpus(console, facts)
 
 
-def _said(facts: dict[str, Any]) -> str:
-    """How long, and who says so."""
+def _time_text(facts: dict[str, Any]) -> str:
     seconds, samples = facts["seconds"], facts["samples per step"]
-    text = f"{seconds['per step']:,.3g} s a step of {samples} samples, {seconds['in total'] / 3600:,.1f} h in all, "
+    hours = seconds["in total"] / 3600
+    step = f"{seconds['per step']:,.3g} s a step of {samples} samples"
     if seconds["tflops"] is not None:
-        return f"{text}reading of data apart, if a device reaches {seconds['tflops']:g} TFLOP/s in such a training"
-    if seconds["machine"] is None:
-        return text + "measured on this machine, reading of data apart"
-    nearest = seconds["nearest measured step"]
-    return (
-        f"{text}reading of data apart, if devices were like the one that the table of measured steps was taken on: "
-        f"{seconds['machine']} (its nearest step: {nearest['name']}, in precision {nearest['precision']}). "
-        "Instead, `--measure` takes two steps on this machine, `--tflops` takes what your devices reach"
-    )
+        return f"{step}, {hours:,.3g} h in all at {seconds['tflops']:g} TFLOP/s a device, data loading apart"
+    if seconds["device"] == "cpu" and hours > _LONGEST_HOURS:
+        return f"{step}, measured on this CPU: too long for a whole training, which needs GPUs"
+    return f"{step}, {hours:,.3g} h in all, measured on this machine ({seconds['device']}), data loading apart"
 
 
-def _show_doubled(console: Console, doubled: dict[str, dict[str, float | None]]) -> None:
-    table = Table("twice as large", "time of a step", "memory of a step", box=None, pad_edge=False)
-    for name, factors in doubled.items():
-        table.add_row(name, *("?" if factor is None else f"x {factor:.2f}" for factor in factors.values()))
+def _show_gpus(console: Console, facts: dict[str, Any]) -> None:
+    devices, rows = facts["devices"], facts["gpus"]
+    short = [row["gpu"] for row in rows if row.get("seconds per step", math.inf) < _SHORT_STEP]
     console.print()
+    if len(short) == len(rows):
+        console.print(
+            f"On any GPU a step has less than {_SHORT_STEP} s of arithmetic: launching kernels and loading data "
+            "decide, so there is no estimate. `--measure` times a step on this machine."
+        )
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("GPU", "GB", "samples at once", "accumulated", "s a step", "samples/s", "hours", "GPU hours"):
+        table.add_column(title, justify="left" if title == "GPU" else "right")
+    for row in rows:
+        name = f"{row['gpu']} *" if row["gpu"] in short else row["gpu"]
+        if row["samples at once"] is None:
+            table.add_row(name, str(row["memory_gb"]), "none fits")
+            continue
+        numbers = [row[key] for key in ("seconds per step", "samples per second", "hours", "gpu hours")]
+        cells = [str(row["memory_gb"]), str(row["samples at once"]), f"x {row['accumulate']}"]
+        table.add_row(name, *cells, *(f"{number:,.3g}" for number in numbers))
+    console.print(f"[bold]Estimates[/] for {devices} GPU{'s' if devices > 1 else ''} of a kind, not measured:")
     console.print(table)
+    if short:
+        console.print(f"* below {_SHORT_STEP} s a step, launching kernels decides: the time is a lower bound.")
+    console.print(
+        f"Assumed: {facts['efficiency']:.0%} of the peak that NVIDIA's data sheets give for dense bf16 products (half "
+        "of it, TF32, in precision 32), and a loader that delivers samples/s to each GPU. `dualdistill bench step` "
+        "measures the share on yours (--efficiency), `bench loader` the loader. A batch that does not fit is cut with "
+        "training.batch_size and accumulated with training.accumulate: as many samples a step, batch norm over fewer."
+    )

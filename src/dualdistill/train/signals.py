@@ -9,7 +9,10 @@ _GRACE_SECONDS = 60
 
 
 class StopSignals:
-    """Context in which the first stop signal is noted in `received`; a second one of its kind ends the process."""
+    """Context in which the first stop signal is noted in `received`; a second one of its kind ends the process.
+
+    A signal that the process ignores (SIGHUP under `nohup`) stays ignored.
+    """
 
     def __init__(self) -> None:
         self.received = 0
@@ -18,7 +21,8 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         try:
-            self._previous = {number: signal.signal(number, self._note) for number in STOP}
+            heeded = [number for number in STOP if signal.getsignal(number) != signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._note) for number in heeded}
         except ValueError:  # only the main thread has signal handlers
             self._previous = {}
         return self

@@ -1,12 +1,13 @@
+import json
 import math
 
 import pytest
 import torch
 
-from benchmarks.measure import Variant, measure, relative_difference
+from dualdistill.report.timing import Row, Variant, measure, relative_difference, timing_tables
 
 
-def test_the_first_formulation_is_the_reference_and_all_are_measured():
+def test_the_first_variant_is_the_reference_and_all_are_measured():
     calls = []
 
     def run(name, value):
@@ -53,3 +54,23 @@ def test_difference_is_relative_to_the_largest_value_and_infinite_where_results_
     reference, other, difference
 ):
     assert relative_difference(reference, other) == difference
+
+
+def test_rows_survive_json_and_a_result_of_another_shape_does_too():
+    row = Row(setting="sum", name="wrong", milliseconds=1.0, difference=math.inf, facts={"tflops": 2.0})
+    text = json.dumps(row.to_json(), allow_nan=False)
+    assert Row.from_json(json.loads(text)) == row
+    plain = Row(setting="sum", name="loop", milliseconds=1.0)
+    assert "facts" not in plain.to_json()
+    assert Row.from_json(plain.to_json()) == plain
+
+
+def test_rows_are_shown_in_one_table_a_setting():
+    rows = [
+        Row(setting="small", name="loop", milliseconds=1.0),
+        Row(setting="large", name="loop", milliseconds=99.0),
+        Row(setting="large", name="vector", milliseconds=9.0, ratio=11.0, difference=1.23e-7),
+    ]
+    small, large = timing_tables(rows)
+    assert (small.title, large.title) == ("small", "large")
+    assert "1e-07" in large.to_markdown()

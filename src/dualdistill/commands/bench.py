@@ -1,0 +1,297 @@
+"""`bench`: how fast a recipe's training step, its data loading and its deployed student are on this machine."""
+
+import dataclasses
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.profiler import ProfilerActivity
+
+from dualdistill.data.collate import collate
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.deploy.forms import Maps, deployed_forms, has_bf16
+from dualdistill.errors import UserError
+from dualdistill.experiment.experiment import Experiment
+from dualdistill.experiment.overrides import override
+from dualdistill.models.bevdepth import BevDepth
+from dualdistill.recipes.catalogue import find
+from dualdistill.report.table import Column
+from dualdistill.report.timing import Row, Variant, machine_text, measure, relative_difference, run_ms, timing_tables
+from dualdistill.structures import Batch
+from dualdistill.synthetic import TINY, make_synthetic
+from dualdistill.train.assemble import open_dataset, split_names
+from dualdistill.train.data import training_loader
+from dualdistill.train.gpus import gpu_named
+from dualdistill.train.random_batch import random_batch
+from dualdistill.train.timed_step import TimedStep
+
+STEP_COLUMNS = (
+    Column(key="samples_per_second", title="samples/s", digits=2),
+    Column(key="tflops", title="TFLOP/s", digits=3),
+    Column(key="peak_share", title="of peak %", digits=1, scale=100.0),
+    Column(key="launches", title="launches"),
+)
+LOADER_COLUMNS = (
+    Column(key="samples_per_second", title="samples/s", digits=2),
+    Column(key="step_waits", title="step waits %", digits=0, scale=100.0),
+)
+
+
+def choose(recipe: str | None, device: str | None, overrides: Sequence[str]) -> tuple[str, Experiment, str]:
+    """Recipe, experiment and device; by default a full-size recipe where there is a GPU, a synthetic one elsewhere.
+
+    Raises:
+        UserError: for a recipe that does not exist, or a device that is not there.
+    """
+    if device not in (None, "cpu", "cuda"):
+        raise UserError(f"--device is cpu or cuda, got {device!r}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no GPU here. `dualdistill doctor` looks for the reason.")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    family = "nuscenes" if device == "cuda" else "synthetic"
+    chosen = find(recipe or f"{family}/dualdistill-centerpoint")
+    return chosen.name, override(chosen.build(), list(overrides)), device
+
+
+def bench_step(
+    console: Console,
+    recipe: str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    device: str | None = None,
+    samples: int | None = None,
+    repeats: int = 5,
+    profile: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Print and return the cost of one training step: of the recipe and, if it distils, of its student alone.
+
+    Args:
+        samples: On the device at once; by default the recipe's batch, on a CPU at most 2.
+        profile: Folder for a Chrome trace and a table of operators of one step.
+
+    Raises:
+        UserError: for a recipe or device that does not exist, and for samples that do not fit into GPU memory.
+    """
+    name, experiment, device = choose(recipe, device, overrides)
+    samples = samples or min(experiment.training.batch_size, 2 if device == "cpu" else 1 << 30)
+    try:
+        step = TimedStep(experiment, samples, device)
+        runs = (
+            {"student alone": step.alone, "distilled": step.__call__}
+            if step.dummy.training.distiller
+            else {"step": step}
+        )
+        variants = [Variant(name=variant, run=run) for variant, run in runs.items()]
+        setting = (
+            f"training step of {name} ({samples} samples, precision {experiment.training.precision}, {_where(device)})"
+        )
+        rows = measure(setting, variants, repeats=repeats, device=device)
+        gpu = gpu_named(torch.cuda.get_device_name()) if device == "cuda" else None
+        peak = gpu.peak_tflops(experiment.training.precision) if gpu else None
+        for number, (row, run) in enumerate(zip(rows, runs.values(), strict=True)):
+            tflops = step.flops(run) / row.milliseconds / 1e9
+            facts: dict[str, Any] = {"samples_per_second": 1e3 * samples / row.milliseconds, "tflops": tflops}
+            facts |= {"peak_share": tflops / peak} if peak else {}
+            if device == "cuda":
+                facts["waits"] = _waits(run)
+            if device == "cuda" or profile is not None:
+                launches = _profiled(run, device, profile, f"step-{row.name.replace(' ', '-')}")
+                facts |= {"launches": launches} if device == "cuda" else {}
+            rows[number] = replace(row, facts=facts)
+    except torch.OutOfMemoryError:
+        raise UserError(f"{samples} samples do not fit into this GPU's memory: give fewer with --samples.") from None
+    if peak is None and device == "cuda":
+        console.print(f"The peak of {torch.cuda.get_device_name()} is not in the table of known GPUs.")
+    report = _report(console, "step", rows, STEP_COLUMNS, profile)
+    for line, count in ((rows[-1].facts or {}).get("waits") or {}).items():
+        console.print(f"waits for the GPU: {count} at {line}")
+    return report
+
+
+def _waits(run: Callable[[], None]) -> dict[str, int]:
+    """How often the host waits for the GPU in one run, by file and line, the most frequent first."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            run()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    lines = [f"{w.filename}:{w.lineno}" for w in caught if "synchronizing CUDA operation" in str(w.message)]
+    return dict(Counter(lines).most_common())
+
+
+def _profiled(run: Callable[[], object], device: str, folder: Path | None, name: str) -> int:
+    """Kernel launches of one profiled run; a Chrome trace and a table of operators go to `folder`."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
+    with torch.profiler.profile(activities=activities) as profiler:
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+    events = profiler.key_averages()
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(folder / f"{name}.json"))
+        order = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+        (folder / f"{name}.txt").write_text(events.table(sort_by=order, row_limit=60))
+    return sum(event.count for event in events if "LaunchKernel" in event.key)
+
+
+def bench_loader(
+    console: Console,
+    recipe: str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    device: str | None = None,
+    data: Path | None = None,
+    version: str | None = None,
+    workers: int = 2,
+    seconds: float = 10.0,
+) -> list[dict[str, Any]]:
+    """Print and return the rate of a training's loader in one process and in several, and what a step waits for it.
+
+    Args:
+        device: The training step is timed there, on a random batch.
+        data: A nuScenes root; by default a tiny synthetic world, whose small files load faster than nuScenes' own.
+        workers: Processes.
+        seconds: Each rate is taken over about so long.
+    """
+    name, experiment, device = choose(recipe, device, overrides)
+    with tempfile.TemporaryDirectory() as folder:
+        where = "a tiny synthetic world" if data is None else str(data)
+        root = make_synthetic(Path(folder), TINY) if data is None else data
+        index = NuscenesIndex.open(root, version)
+        dataset = open_dataset(experiment, index, split=split_names(index.version)[0], training=True, seed=0)
+        timed = partial(_loader_rate, dataset, experiment.training.batch_size, seconds)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        reference, single = timed(0)
+        torch.set_num_threads(threads)
+        first, several = timed(workers)
+    samples = min(experiment.training.batch_size, 1 if device == "cpu" else 1 << 30)
+    step = TimedStep(experiment, samples, device)
+    step()
+    step_rate = 1e3 * samples / run_ms(step, device)
+    console.print(f"A step takes {step_rate:,.3g} samples a second ({samples} at once on {_where(device)}).")
+    setting = f"loader of {name} (batch {experiment.training.batch_size}, {where}; ms a sample)"
+    rates = {"1 process": single, f"{workers} workers": several}
+    rows = [
+        Row(
+            setting=setting,
+            name=variant,
+            milliseconds=1e3 / rate,
+            ratio=rate / single,
+            difference=relative_difference(reference, first) if rate is several else None,
+            facts={"samples_per_second": rate, "step_waits": max(0.0, 1 - rate / step_rate)},
+        )
+        for variant, rate in rates.items()
+    ]
+    return _report(console, "loader", rows, LOADER_COLUMNS, None)
+
+
+def _loader_rate(dataset: Any, batch_size: int, seconds: float, workers: int) -> tuple[list[Tensor], float]:
+    """Tensors of the first batch, and samples a second once the queue of loaded batches is used up."""
+    loader = training_loader(
+        dataset, collate, length=len(dataset), batch_size=batch_size, first=0, last=10**6, seed=0, workers=workers
+    )
+    batches = iter(loader)
+    first = _tensors(next(batches))
+    for _ in islice(batches, workers * (loader.prefetch_factor or 0)):
+        pass  # loaded while the processes started
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds or count == 0:
+        next(batches)
+        count += batch_size
+    return first, count / (time.perf_counter() - began)
+
+
+def _tensors(record: Any) -> list[Tensor]:
+    """All tensors of a batch, in order."""
+    if isinstance(record, Tensor):
+        return [record]
+    if dataclasses.is_dataclass(record):
+        record = [getattr(record, field.name) for field in dataclasses.fields(record)]
+    return [tensor for item in record for tensor in _tensors(item)] if isinstance(record, list | tuple) else []
+
+
+def bench_inference(
+    console: Console,
+    recipe: str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    device: str | None = None,
+    repeats: int = 5,
+    profile: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Print and return the time of one sample in the live student and in every form it can be deployed in.
+
+    The exported forms run on the CPU; those whose extra is not installed are left out.
+
+    Raises:
+        UserError: for a recipe without a student.
+    """
+    name, experiment, device = choose(recipe, device, overrides)
+    if experiment.student is None:
+        raise UserError(f"{name} has no camera student: choose a recipe of a student, such as synthetic/student.")
+    torch.manual_seed(0)
+    student, batch = BevDepth(experiment.student).eval(), random_batch(experiment.data)
+    setting = f"inference of {name} (one sample, {_where(device)})"
+    with tempfile.TemporaryDirectory() as folder:
+        deployed = {}
+        if device == "cpu":
+            try:
+                deployed = deployed_forms(student, batch, Path(folder))
+            except UserError as error:
+                console.print(str(error))
+        student, batch = student.to(memory_format=torch.channels_last).to(device), batch.to(device)
+        live = live_variants(student, batch, device)
+        rows = measure(
+            setting,
+            [*live, *(Variant(name=form, run=run) for form, run in deployed.items())],
+            repeats=repeats,
+            device=device,
+        )
+        if profile is not None:
+            _profiled(live[0].run, device, profile, "inference")
+    return _report(console, "inference", rows, (), profile)
+
+
+def live_variants(student: BevDepth, batch: Batch, device: str) -> list[Variant]:
+    """The student as it is trained, in float32 and, where the processor has it, under bf16 autocast."""
+
+    @torch.no_grad()
+    def run(half: bool) -> Maps:
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            output = student(batch).predictions
+        return output.heatmap.float(), output.regression.float()
+
+    forms = [Variant(name="live, fp32", run=lambda: run(False))]
+    if device == "cuda" or has_bf16():
+        forms.append(Variant(name="live, bf16 autocast", run=lambda: run(True)))
+    return forms
+
+
+def _where(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def _report(
+    console: Console, benchmark: str, rows: Sequence[Row], columns: Sequence[Column], profile: Path | None
+) -> list[dict[str, Any]]:
+    shown = [column for column in columns if any(column.key in (row.facts or {}) for row in rows)]
+    for table in timing_tables(rows, shown):
+        console.print(table.to_rich(console.width))
+    console.print(f"[dim]{machine_text()}[/]")
+    if profile is not None:
+        console.print(f"profile: {profile}")
+    return [{"benchmark": benchmark, **row.to_json(), "machine": machine_text()} for row in rows]

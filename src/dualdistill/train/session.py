@@ -1,0 +1,239 @@
+"""One training from its job to its end: assemble, restore, take the steps, record how it ended."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.markup import escape
+from torch import nn
+from torch.utils.data import DataLoader
+
+from dualdistill.data.collate import collate
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.errors import DivergedError, UserError
+from dualdistill.experiment.experiment import Experiment
+from dualdistill.experiment.plain import from_plain, to_plain, with_method
+from dualdistill.models.centerpoint import CenterPoint
+from dualdistill.report.progress import progress
+from dualdistill.structures import Batch
+from dualdistill.train.assemble import assemble, open_dataset, split_names
+from dualdistill.train.checkpoint import Checkpoints
+from dualdistill.train.data import default_workers, training_loader
+from dualdistill.train.fill_cache import open_cache
+from dualdistill.train.launch import on_leader
+from dualdistill.train.loop import fit
+from dualdistill.train.metrics import MetricsLogger, Sink, read_metrics
+from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.signals import StopSignals
+from dualdistill.train.state import TrainingState
+from dualdistill.train.step import Training
+from dualdistill.train.teacher_source import TeacherSource
+from dualdistill.train.trained_weights import TrainedWeights
+from dualdistill.train.validate import validator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a run trains, from which weights, on which data: the content of its experiment.json, resolved."""
+
+    recipe: str
+    overrides: list[str]
+    experiment: Experiment
+    seed: int
+    data: Path
+    version: str
+    split: str
+    teacher: TrainedWeights | None
+    label_encoder: TrainedWeights | None
+    teacher_cache: Path | None = None
+    log: tuple[str, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe,
+            "overrides": self.overrides,
+            "seed": self.seed,
+            "data": {"root": str(self.data), "version": self.version, "split": self.split},
+            "teacher": self.teacher.identity if self.teacher else None,
+            "label_encoder": self.label_encoder.identity if self.label_encoder else None,
+            "teacher_cache": str(self.teacher_cache) if self.teacher_cache else None,
+            "log": list(self.log),
+            "experiment": to_plain(self.experiment),
+        }
+
+    @classmethod
+    def of(cls, run: RunFolder) -> "Job":
+        """The job a run folder records.
+
+        Raises:
+            UserError: if weights that it needs are gone or have changed.
+        """
+        plain = run.experiment
+        teacher, label_encoder = (
+            TrainedWeights.recall(plain[name]) if plain.get(name) else None for name in ("teacher", "label_encoder")
+        )
+        return cls(
+            recipe=plain["recipe"],
+            overrides=plain["overrides"],
+            experiment=with_method(from_plain(plain["experiment"])),
+            seed=plain["seed"],
+            data=Path(plain["data"]["root"]),
+            version=plain["data"]["version"],
+            split=plain["data"]["split"],
+            teacher=teacher,
+            label_encoder=label_encoder,
+            teacher_cache=Path(plain["teacher_cache"]) if plain.get("teacher_cache") else None,
+            log=tuple(plain.get("log", ())),
+        )
+
+
+@dataclass(kw_only=True)
+class Session:
+    """The part of a training that happens in this process, between its start (or resumption) and its end."""
+
+    console: Console
+    """Quiet in processes that do not lead."""
+    fabric: Fabric
+    run: RunFolder
+    job: Job
+    index: NuscenesIndex
+    devices: int
+    """Processes on each machine."""
+    workers: int | None
+    """Loader processes of this process; None: its share of the cores."""
+    sinks: Sequence[Sink]
+
+    def train(self) -> int:
+        """Take the steps that are left; returns the signal that stopped them, 0 at the end of the training.
+
+        Raises:
+            UserError: for a checkpoint that cannot be restored or written.
+            DivergedError: for numbers that are not finite.
+        """
+        job, config, lead = self.job, self.job.experiment.training, self.fabric.is_global_zero
+        if config.sync_batch_norm and self.fabric.device.type != "cuda":
+            raise UserError("training.sync_batch_norm=true works on GPUs alone: set it to false.")
+        workers = default_workers(self.devices) if self.workers is None else self.workers
+        resuming = on_leader(self.fabric, lambda: self.run.newest() is not None)
+        training = self._assemble(workers, pretrained=not resuming)
+        dataset = open_dataset(
+            job.experiment, self.index, split=job.split, training=True, seed=job.seed, for_teacher=not job.teacher_cache
+        )
+        total, every = config.total_steps(len(dataset)), config.validation_interval(len(dataset))
+        state = TrainingState.initial(training.to(self.fabric.device), config)
+        facts = {name: value for name, value in job.plain().items() if name not in ("overrides", "log")}
+        checkpoints = Checkpoints(
+            self.run, role=job.experiment.role, facts=facts, keep_last=config.keep_last, lead=lead
+        )
+        if resuming:
+            self._restore(checkpoints, state)
+            self.console.print(f"going on at step {state.step} of {total}")
+        loader: DataLoader[Batch] = training_loader(
+            dataset,
+            collate,
+            length=len(dataset),
+            batch_size=config.batch_size,
+            first=state.step * config.accumulate,
+            last=total * config.accumulate,
+            seed=job.seed,
+            workers=workers,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+            pin_memory=self.fabric.device.type == "cuda",
+        )
+        validate = self._validator(workers) if every is not None else None
+        self._announce(total, workers)
+        if lead:
+            self.run.log(f"steps {state.step} to {total}, {len(dataset)} training samples")
+        with progress(self.console, f"training {job.recipe}", before=state.step) as say, StopSignals() as signals:
+            metrics = MetricsLogger(self.sinks if lead else (), say)
+            metrics.start(self.run, facts, state.step)
+            try:
+                stopped = fit(
+                    self.fabric,
+                    state,
+                    loader,
+                    total_steps=total,
+                    seed=job.seed,
+                    metrics=metrics,
+                    checkpoints=checkpoints,
+                    signals=signals,
+                    validate=validate,
+                    validate_every=every or 0,
+                )
+            except DivergedError as error:
+                self.run.log(str(error))
+                raise
+            finally:
+                metrics.close()
+        if lead:
+            self.run.log(f"stopped by signal {stopped} at step {state.step}" if stopped else "finished")
+            if not stopped:
+                self.run.write_json("finished.json", {"steps": total})
+        return stopped
+
+    def _assemble(self, workers: int, *, pretrained: bool) -> Training:
+        """The parts of the training, from the job's seed."""
+        job = self.job
+        random.seed(job.seed)
+        np.random.seed(job.seed)  # noqa: NPY002 (libraries below us may draw from it; our own draws have generators)
+        torch.manual_seed(job.seed)
+
+        def cached(teacher: CenterPoint) -> TeacherSource:
+            assert job.teacher_cache is not None
+            assert job.teacher is not None
+            fingerprint = job.teacher.identity["sha256"]
+            root, experiment = job.teacher_cache, job.experiment
+            return open_cache(
+                self.console, root, experiment, self.index, job.split, teacher, fingerprint, workers=workers
+            )
+
+        training = assemble(
+            job.experiment,
+            teacher=job.teacher,
+            label_encoder=job.label_encoder,
+            source=cached if job.teacher_cache is not None else None,
+            pretrained=pretrained,
+        )
+        if job.experiment.training.sync_batch_norm:
+            training = nn.SyncBatchNorm.convert_sync_batchnorm(training)
+        return training
+
+    def _validator(self, workers: int) -> Callable[[nn.Module], dict[str, float]]:
+        split = split_names(self.job.version)[1]
+        return validator(self.fabric, self.job.experiment, self.index, split, seed=self.job.seed, workers=workers)
+
+    def _restore(self, checkpoints: Checkpoints, state: TrainingState) -> None:
+        """Restore in all processes the checkpoint that the leading one can."""
+
+        def restore() -> Path:
+            folder, problems = checkpoints.restore_newest(state)
+            for problem in problems:
+                self.console.print(f"[bold yellow]left out[/] {escape(problem)}")
+            if folder != self.run.pointed("last"):
+                self.console.print(
+                    f"checkpoints/last names no complete checkpoint; the newest complete one is {folder.name}"
+                )
+            return folder
+
+        folder = on_leader(self.fabric, restore)
+        if not self.fabric.is_global_zero:
+            checkpoints.restore(folder, state)
+        if self.run.metrics.exists():
+            records = [record for record in read_metrics(self.run.metrics) if record["step"] <= state.step]
+            scores = [record["validation/NDS"] for record in records if "validation/NDS" in record]
+            checkpoints.best_score = max(scores, default=float("-inf"))
+
+    def _announce(self, total: int, workers: int) -> None:
+        config, world = self.job.experiment.training, self.fabric.world_size
+        self.console.print(
+            f"{world // self.devices} nodes x {self.devices} devices x {config.batch_of_one(world)} samples x "
+            f"{config.accumulate} batches = {config.batch_size * config.accumulate} samples a step, {total} steps, "
+            f"{workers} loader processes a device"
+        )
