@@ -45,7 +45,7 @@ def test_doctor_tells_whether_spconv_is_there_and_how_to_get_it(run):
     code, out, _ = run("doctor")
     assert code == 0
     there = "is installed" if find_spec("spconv") else "is not installed (pip install 'dualdistill[voxel]')"
-    assert f"spconv, optional, for voxel CenterPoint at full speed, {there}" in out
+    assert f"spconv (optional, for voxel CenterPoint at full speed) {there}" in out
 
 
 def test_doctor_finds_a_spconv_of_any_wheel(run, tmp_path, monkeypatch):
@@ -53,7 +53,7 @@ def test_doctor_finds_a_spconv_of_any_wheel(run, tmp_path, monkeypatch):
     (tmp_path / "spconv" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
-    assert "spconv, optional, for voxel CenterPoint at full speed, is installed" in run("doctor")[1]
+    assert "spconv (optional, for voxel CenterPoint at full speed) is installed" in run("doctor")[1]
 
 
 @pytest.mark.parametrize(("size", "reach"), [(0.1, 51.2), (0.075, 54.0)])
