@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dualdistill.distill.label_encoder import LabelEncoder, LabelEncoderConfig
+from dualdistill.distill.method import DistillerInputs
 from dualdistill.distill.shapes import BevShapes
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHead, CenterHeadConfig
@@ -37,7 +38,7 @@ class Pair:
 
     def build(self, config):
         encoder = self.label_encoder() if config.requires.label_encoder else None
-        return config.build(**self.shapes, criterion=self.criterion, label_encoder=encoder)
+        return config.build(DistillerInputs(**self.shapes, criterion=self.criterion, label_encoder=encoder))
 
     def label_encoder(self) -> LabelEncoder:
         """The same one each time."""

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from dualdistill.distill.align import UpsampleConv3, neck_aligner
 from dualdistill.distill.distillbev import DistillBev, DistillBevConfig
 from dualdistill.distill.dualdistill import DualDistillConfig, MfdConfig
+from dualdistill.distill.method import DistillerInputs
 from dualdistill.distill.mfd import RegionConfig
 from dualdistill.geometry.boxes import transform_boxes
 from dualdistill.geometry.cameras import bev_augmentation
@@ -157,7 +158,7 @@ def test_the_layers_of_the_papers_ablation_can_be_chosen(make_pair):
 
 
 def test_no_judge_is_asked_and_no_response_distilled(make_pair):
-    distiller = DistillBevConfig().build(**make_pair().shapes)
+    distiller = DistillBevConfig().build(DistillerInputs(**make_pair().shapes))
     assert not [name for name, _ in distiller.named_children() if name not in ("align", "mimic")]
 
 
@@ -183,6 +184,8 @@ def test_settings_that_cannot_be_meant_are_refused(options, message):
 def test_shapes_that_cannot_be_distilled_are_refused(make_pair):
     shapes = make_pair().shapes
     with pytest.raises(ValueError, match="the student has stages 0 to 2, the config wants"):
-        DistillBevConfig(student_stages=(1, 3)).build(**shapes)
+        DistillBevConfig(student_stages=(1, 3)).build(DistillerInputs(**shapes))
     with pytest.raises(ValueError, match="one rectangle"):
-        DistillBevConfig().build(teacher=shapes["teacher"], student=replace(shapes["student"], extent=(0, 0, 1, 1)))
+        DistillBevConfig().build(
+            DistillerInputs(teacher=shapes["teacher"], student=replace(shapes["student"], extent=(0, 0, 1, 1)))
+        )

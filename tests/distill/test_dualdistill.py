@@ -8,6 +8,7 @@ from torch import nn
 
 from dualdistill.distill.crd import CrdConfig
 from dualdistill.distill.dualdistill import DualDistillConfig, MfdConfig
+from dualdistill.distill.method import DistillerInputs
 from dualdistill.distill.mfd import FalsePositiveConfig
 from dualdistill.structures import weighted_sum
 
@@ -41,9 +42,9 @@ def test_mfd_and_crd_share_one_alignment_of_the_map_before_the_head(make_pair):
 def test_crd_alone_needs_no_stage_and_mfd_alone_no_judge(make_pair):
     pair = make_pair()
     assert sorted(pair.build(DualDistillConfig(mfd=None)).align) == ["neck"]
-    DualDistillConfig(crd=None).build(**pair.shapes)
+    DualDistillConfig(crd=None).build(DistillerInputs(**pair.shapes))
     with pytest.raises(ValueError, match="criterion"):
-        DualDistillConfig().build(**pair.shapes)
+        DualDistillConfig().build(DistillerInputs(**pair.shapes))
 
 
 def test_switched_parts_do_not_change_the_others(make_pair):
@@ -127,7 +128,7 @@ def test_a_judge_that_is_a_module_is_refused(make_pair):
             raise NotImplementedError
 
     with pytest.raises(ValueError, match="must not be a module"):
-        DualDistillConfig().build(**make_pair().shapes, criterion=Module())
+        DualDistillConfig().build(DistillerInputs(**make_pair().shapes, criterion=Module()))
 
 
 @pytest.mark.parametrize(
@@ -161,10 +162,14 @@ def test_configs_that_cannot_be_meant_are_refused(kind, options, message):
 def test_detectors_that_do_not_fit_are_refused(make_pair):
     shapes = make_pair().shapes
     with pytest.raises(ValueError, match="the teacher has stages 0 to 1"):
-        DualDistillConfig(crd=None).build(**shapes | {"teacher": replace(shapes["teacher"], stages=((8, 16, 16),) * 2)})
+        DualDistillConfig(crd=None).build(
+            DistillerInputs(**shapes | {"teacher": replace(shapes["teacher"], stages=((8, 16, 16),) * 2)})
+        )
     with pytest.raises(ValueError, match="one rectangle"):
         DualDistillConfig(crd=None).build(
-            **shapes | {"teacher": replace(shapes["teacher"], extent=(-1.0, -1.0, 1.0, 1.0))}
+            DistillerInputs(**shapes | {"teacher": replace(shapes["teacher"], extent=(-1.0, -1.0, 1.0, 1.0))})
         )
     with pytest.raises(ValueError, match="must have one size"):
-        DualDistillConfig(crd=None).build(**shapes | {"teacher": replace(shapes["teacher"], neck=(24, 32, 32))})
+        DualDistillConfig(crd=None).build(
+            DistillerInputs(**shapes | {"teacher": replace(shapes["teacher"], neck=(24, 32, 32))})
+        )

@@ -14,6 +14,7 @@ from dualdistill.distill.labeldistill import (
     partition,
     response_losses,
 )
+from dualdistill.distill.method import DistillerInputs
 from dualdistill.ops.focal import gaussian_focal
 from dualdistill.structures import HeadOutput, weighted_sum
 from tests.distill.conftest import GRID
@@ -190,16 +191,18 @@ def test_at_their_published_size_adaptors_have_1995648_parameters():
 def test_without_a_label_encoder_it_is_not_built(make_pair):
     pair = make_pair()
     with pytest.raises(ValueError, match="trained label encoder"):
-        LabelDistillConfig().build(**pair.shapes)
+        LabelDistillConfig().build(DistillerInputs(**pair.shapes))
     with pytest.raises(ValueError, match="go together"):
-        LabelDistillConfig(label_weight=None).build(**pair.shapes, label_encoder=pair.label_encoder())
+        LabelDistillConfig(label_weight=None).build(DistillerInputs(**pair.shapes, label_encoder=pair.label_encoder()))
 
 
 def test_the_label_encoder_of_another_teacher_is_refused(make_pair):
     pair = make_pair()
     other = replace(pair.shapes["teacher"], stages=((8, 32, 32), (8, 16, 16), (8, 8, 8)))
     with pytest.raises(ValueError, match="was made for stages"):
-        LabelDistillConfig().build(teacher=other, student=pair.shapes["student"], label_encoder=pair.label_encoder())
+        LabelDistillConfig().build(
+            DistillerInputs(teacher=other, student=pair.shapes["student"], label_encoder=pair.label_encoder())
+        )
 
 
 @pytest.mark.parametrize(

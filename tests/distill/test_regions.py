@@ -6,16 +6,31 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import Float
+from torch import Tensor
 from torch.testing import assert_close
 
 from dualdistill.distill.regions import Foreground, box_indices_of_batch, false_positives, foreground, split_regions
-from dualdistill.distill.terms import channel_attention, compare_maps, spatial_attention, weighted_squares
-from dualdistill.geometry.boxes import box_index_map, transform_boxes
+from dualdistill.distill.terms import channel_attention, compare_maps, spatial_attention
+from dualdistill.geometry.boxes import transform_boxes
 from dualdistill.geometry.grid import BevGrid
-from dualdistill.geometry.transforms import rigid, rotation_about_z
+from dualdistill.geometry.transforms import rigid
 from dualdistill.structures import Boxes
+from tests.geometry.reference import box_index_map, rotation_about_z
 
 GRID = BevGrid.around(51.2, 0.8)
+
+
+def weighted_squares(
+    error: Float[Tensor, "batch chan y x"],
+    cell_weight: Float[Tensor, "batch 1 y x"],
+    channel_weight: Float[Tensor, "batch chan 1 1"] | None = None,
+) -> Float[Tensor, ""]:
+    """Sum of weighted squares over channels and cells, mean over the batch. The definition of `compare_maps`."""
+    squares = error.square()
+    if channel_weight is not None:
+        squares = squares * channel_weight
+    return (squares.sum(dim=1, keepdim=True) * cell_weight).sum() / len(error)
 
 
 def box(x: float, y: float, length: float, width: float, yaw: float = 0.0) -> Boxes:

@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from dualdistill.distill.inner_geometry import inner_depth_loss, relation_loss
+from dualdistill.distill.method import DistillerInputs
 from dualdistill.distill.tig_bev import TigBevConfig
 from dualdistill.structures import Boxes, Losses
 from tests.distill.conftest import Pair
@@ -155,4 +156,6 @@ def test_settings_that_cannot_be_meant_are_refused(options, message):
 def test_other_ground_is_refused(make_pair):
     shapes = make_pair().shapes
     with pytest.raises(ValueError, match="one rectangle"):
-        TigBevConfig().build(teacher=shapes["teacher"], student=replace(shapes["student"], extent=(0, 0, 1, 1)))
+        TigBevConfig().build(
+            DistillerInputs(teacher=shapes["teacher"], student=replace(shapes["student"], extent=(0, 0, 1, 1)))
+        )

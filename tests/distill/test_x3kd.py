@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from dualdistill.distill.adversary import Discriminator, adversarial_loss, reverse_gradient
 from dualdistill.distill.instances import center_offsets
+from dualdistill.distill.method import DistillerInputs
 from dualdistill.distill.x3kd import (
     X3kdConfig,
     XatConfig,
@@ -231,7 +232,7 @@ def test_instances_without_instance_maps_are_an_error(make_pair):
         distiller(pair.teacher, pair.student, replace(pair.targets, instances=None))
     with pytest.raises(ValueError, match="this student has none"):
         X3kdConfig(xis=XisConfig()).build(
-            teacher=pair.shapes["teacher"], student=replace(pair.shapes["student"], image=None)
+            DistillerInputs(teacher=pair.shapes["teacher"], student=replace(pair.shapes["student"], image=None))
         )
 
 
@@ -241,11 +242,17 @@ def test_instances_without_instance_maps_are_an_error(make_pair):
 def test_shapes_that_do_not_fit_are_refused(make_pair):
     shapes = make_pair().shapes
     with pytest.raises(ValueError, match="cannot be averaged"):
-        X3kdConfig().build(teacher=shapes["teacher"], student=replace(shapes["student"], canvas=(6, 24, 24)))
+        X3kdConfig().build(
+            DistillerInputs(teacher=shapes["teacher"], student=replace(shapes["student"], canvas=(6, 24, 24)))
+        )
     with pytest.raises(ValueError, match="one grid"):
-        X3kdConfig().build(teacher=shapes["teacher"], student=replace(shapes["student"], neck=(6, 8, 8)))
+        X3kdConfig().build(
+            DistillerInputs(teacher=shapes["teacher"], student=replace(shapes["student"], neck=(6, 8, 8)))
+        )
     with pytest.raises(ValueError, match="at least 8x8"):
-        X3kdConfig().build(teacher=shapes["teacher"], student=replace(shapes["student"], canvas=(6, 4, 4)))
+        X3kdConfig().build(
+            DistillerInputs(teacher=shapes["teacher"], student=replace(shapes["student"], canvas=(6, 4, 4)))
+        )
 
 
 @pytest.mark.parametrize(

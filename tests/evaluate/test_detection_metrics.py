@@ -6,18 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dualdistill.evaluate.bootstrap import bootstrap_scenes, interval
 from dualdistill.evaluate.filters import is_evaluated
 from dualdistill.evaluate.metrics import (
     DetectionMetrics,
     average_matches,
     detection_metrics,
     match_all,
-    match_evaluated,
     metrics_summary,
 )
 from dualdistill.evaluate.protocol import TP_ERRORS, DetectionConfig
-from dualdistill.evaluate.records import Detections, GlobalBoxes, Racks
+from dualdistill.evaluate.records import Detections, Racks
 from dualdistill.structures import CLASSES
 from tests.evaluate.evaluation_worlds import boxes_of, noisy_detections, oracle, random_boxes, world_of
 
@@ -124,43 +122,6 @@ def test_a_rack_of_another_sample_hides_no_bike() -> None:
     rack = Racks(sample=np.array([1]), center=np.zeros((1, 3)), size=np.ones((1, 3)), rotation=np.eye(4)[:1])
     world = world_of(bikes, samples=2, racks=rack)
     np.testing.assert_array_equal(is_evaluated(bikes, world), [True, False])
-
-
-def test_a_sample_that_counts_twice_is_as_good_as_two() -> None:
-    boxes = random_boxes(seed=0, samples=3)
-    detections = noisy_detections(boxes, seed=1)
-    times = np.array([1, 0, 2])
-
-    def repeated(part: GlobalBoxes, offset: int) -> GlobalBoxes:
-        return replace(part, sample=part.sample + offset)
-
-    both = GlobalBoxes.concatenate([boxes, repeated(boxes.select(boxes.sample == 2), 3)])
-    twice = detections.select(detections.boxes.sample == 2)
-    twice = replace(twice, boxes=repeated(twice.boxes, 3))
-    answers = Detections.concatenate([detections, twice])
-    explicit = match_all(both.select(both.sample != 1), answers.select(answers.boxes.sample != 1))
-    assert_same(average_matches(match_all(boxes, detections), times=times), average_matches(explicit))
-
-
-def test_resampling_a_single_scene_changes_nothing() -> None:
-    world = world_of(random_boxes(seed=0), samples=6)
-    detections = noisy_detections(world.boxes, seed=1)
-    metrics = average_matches(match_evaluated(world, detections))
-    replicates = bootstrap_scenes(world, detections, replicates=3)
-    np.testing.assert_allclose(replicates.mean_ap, metrics.mean_ap)
-    np.testing.assert_allclose(replicates.nd_score, metrics.nd_score)
-
-
-def test_two_detectors_resampled_with_one_seed_see_the_same_scenes() -> None:
-    world = world_of(random_boxes(seed=0), samples=6, scenes=6)
-    detections = noisy_detections(world.boxes, seed=1)
-    worse = replace(detections, score=detections.score[::-1].copy())
-    one, other = (bootstrap_scenes(world, detector, replicates=40) for detector in (detections, worse))
-    again = bootstrap_scenes(world, detections, replicates=40)
-    assert interval(one.mean_ap - again.mean_ap) == (0, 0)
-    low, high = interval(one.mean_ap)
-    assert low < detection_metrics(world, detections).mean_ap < high
-    assert np.std(one.mean_ap - other.mean_ap) < np.hypot(np.std(one.mean_ap), np.std(other.mean_ap))
 
 
 def test_the_summary_is_the_same_after_json() -> None:

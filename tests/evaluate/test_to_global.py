@@ -12,11 +12,11 @@ from dualdistill.evaluate.to_global import MOVING_SPEED, detections_to_global, l
 from dualdistill.geometry.transforms import (
     invert_rigid,
     rigid,
-    rotation_about_z,
     rotation_from_quaternion,
     transform,
 )
 from dualdistill.structures import CLASSES, Boxes, SampleMeta
+from tests.geometry.reference import rotation_about_z
 
 RULES = {
     "car": ("vehicle.moving", "vehicle.parked"),

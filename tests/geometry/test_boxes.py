@@ -12,11 +12,8 @@ from torch.testing import assert_close
 
 from dualdistill.geometry.boxes import (
     bev_corners,
-    box_index_map,
-    boxes_from_legacy,
     corners,
     footprints,
-    legacy_from_boxes,
     points_in_boxes,
     transform_boxes,
     wrap_angle,
@@ -25,6 +22,7 @@ from dualdistill.geometry.cameras import bev_augmentation
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.geometry.transforms import invert_rigid, rigid, rotation_from_quaternion, transform
 from dualdistill.structures import Boxes
+from tests.geometry.reference import box_index_map, boxes_from_legacy, legacy_from_boxes
 
 quick = settings(max_examples=20, deadline=None)
 seeds = st.integers(0, 2**31 - 1)

@@ -10,10 +10,10 @@ from dualdistill.geometry.transforms import (
     invert_rigid,
     quaternion_from_rotation,
     rigid,
-    rotation_about_z,
     rotation_from_quaternion,
     transform,
 )
+from tests.geometry.reference import rotation_about_z
 
 quick = settings(max_examples=20, deadline=None)
 seeds = st.integers(0, 2**31 - 1)

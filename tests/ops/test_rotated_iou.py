@@ -4,14 +4,66 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import Float
 from shapely import affinity, geometry
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.ops.rotated_iou import rotated_iou, rotated_iou_plain
+from dualdistill.ops.rotated_iou import rotated_iou
 
 quick = settings(max_examples=20, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
+
+
+def rotated_iou_plain(a: Float[Tensor, "a 5"], b: Float[Tensor, "b 5"]) -> Float[Tensor, "a b"]:
+    """Definition of `rotated_iou`, pair by pair: rectangle `a`, cut by the four sides of `b`."""
+    iou = a.new_zeros(len(a), len(b))
+    for i, first in enumerate(a.tolist()):
+        for j, second in enumerate(b.tolist()):
+            polygon = _rectangle(first)
+            sides = _rectangle(second)
+            for start, end in zip(sides, sides[1:] + sides[:1], strict=True):
+                polygon = _cut(polygon, start, end)
+            shared = _area(polygon)
+            union = first[2] * first[3] + second[2] * second[3] - shared
+            iou[i, j] = shared / union if union > 0 else 0.0
+    return iou
+
+
+def _rectangle(box: list[float]) -> list[tuple[float, float]]:
+    """Corners, counter-clockwise."""
+    x, y, length, width, yaw = box
+    cos, sin = math.cos(yaw), math.sin(yaw)
+    corners = (
+        (length / 2, width / 2),
+        (-length / 2, width / 2),
+        (-length / 2, -width / 2),
+        (length / 2, -width / 2),
+    )
+    return [(x + u * cos - v * sin, y + u * sin + v * cos) for u, v in corners]
+
+
+def _cut(
+    polygon: list[tuple[float, float]], start: tuple[float, float], end: tuple[float, float]
+) -> list[tuple[float, float]]:
+    """Part of a polygon to the left of the line from `start` to `end`."""
+
+    def left(point: tuple[float, float]) -> float:
+        return (end[0] - start[0]) * (point[1] - start[1]) - (end[1] - start[1]) * (point[0] - start[0])
+
+    kept = []
+    for p, q in zip(polygon, polygon[1:] + polygon[:1], strict=True):
+        if left(p) >= 0:
+            kept.append(p)
+        if left(p) * left(q) < 0:
+            t = left(p) / (left(p) - left(q))
+            kept.append((p[0] + t * (q[0] - p[0]), p[1] + t * (q[1] - p[1])))
+    return kept
+
+
+def _area(polygon: list[tuple[float, float]]) -> float:
+    pairs = zip(polygon, polygon[1:] + polygon[:1], strict=True)
+    return abs(sum(p[0] * q[1] - p[1] * q[0] for p, q in pairs)) / 2
 
 
 def random_rectangles(seed: int, count: int, reach: float = 3.0) -> Tensor:

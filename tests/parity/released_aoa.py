@@ -3,9 +3,11 @@ docs/methods/dualdistill.md#alignment; for conversion
 and parity."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dualdistill.distill.align import Aoa
+from dualdistill.distill.orthogonal import SemiOrthogonal
 
 _NAMES = {
     "0.pos_embed": "attention.position",
@@ -61,4 +63,21 @@ def load_official_aoa(aoa: Aoa, state: dict[str, Tensor]) -> None:
     if aoa.projector.map != "householder":
         released = type(aoa.projector)(aoa.projector.raw.shape[1], aoa.projector.raw.shape[0], "householder")
         released.load_state_dict({n: found[f"projector.{n}"] for n in released.state_dict()})
-        aoa.projector.start_at(released.weight)
+        start_at(aoa.projector, released.weight)
+
+
+@torch.no_grad()
+def start_at(projector: SemiOrthogonal, weight: Float[Tensor, "outputs inputs"]) -> None:
+    """Make `weight` the present W of a Cayley projector; `raw` starts anew.
+
+    Raises:
+        ValueError: if its rows (columns, where it is tall) are not orthonormal.
+    """
+    frame = (weight.mT if weight.shape[0] < weight.shape[1] else weight).double()
+    error = (frame.mT @ frame - torch.eye(frame.shape[1]).double()).abs().max().item()
+    if error > 1e-4:
+        raise ValueError(f"expected an orthonormal matrix, got one off by {error:.1e}")
+    full = torch.linalg.qr(frame, mode="complete").Q
+    full[:, : frame.shape[1]] = frame  # QR may have flipped the signs of columns
+    projector.base.copy_(full)
+    projector.raw.zero_()

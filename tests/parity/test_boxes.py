@@ -12,16 +12,15 @@ from torch.testing import assert_close
 
 from dualdistill.geometry.boxes import (
     bev_corners,
-    boxes_from_legacy,
     corners,
     footprints,
-    legacy_from_boxes,
     points_in_boxes,
     transform_boxes,
     wrap_angle,
 )
-from dualdistill.geometry.transforms import rigid, rotation_about_z, transform
+from dualdistill.geometry.transforms import rigid, transform
 from dualdistill.structures import Boxes
+from tests.geometry.reference import boxes_from_legacy, legacy_from_boxes, rotation_about_z
 
 GOLDEN = Path(__file__).parent / "golden" / "boxes" / "lidar_boxes"
 FACTS = json.loads(GOLDEN.with_suffix(".json").read_text())["hyperparameters"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.geometry.boxes import boxes_from_legacy, wrap_angle
+from dualdistill.geometry.boxes import wrap_angle
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_decode import decode
 from dualdistill.models.center_head import CenterHeadConfig
@@ -23,6 +23,7 @@ from dualdistill.models.center_targets import center_targets, draw_gaussians, ga
 from dualdistill.ops.focal import gaussian_focal
 from dualdistill.structures import TASKS, Boxes, HeadOutput, weighted_sum
 from tests.convert.foreign import load_official_head
+from tests.geometry.reference import boxes_from_legacy
 
 GOLDEN = Path(__file__).parent / "golden"
 LEGACY_ORDER = [0, 1, 2, 4, 3, 5, 7, 6, 8, 9]

@@ -15,12 +15,12 @@ from torch.testing import assert_close
 
 from dualdistill.distill.align import neck_aligner
 from dualdistill.distill.crd import CrdLabels, cross_head_losses, response_weights
-from dualdistill.geometry.boxes import boxes_from_legacy, legacy_from_boxes
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHead, CenterHeadConfig
 from dualdistill.models.head_criterion import CenterCriterion
 from dualdistill.structures import BevOutput, HeadOutput, Losses, Targets, weighted_sum
 from tests.convert.foreign import load_official_head
+from tests.geometry.reference import boxes_from_legacy, legacy_from_boxes
 
 GOLDEN = Path(__file__).parent / "golden" / "crd"
 CONFIG = CenterHeadConfig(shared_channels=8, head_channels=8)

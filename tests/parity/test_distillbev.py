@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from dualdistill.distill.distillbev import DistillBev, DistillBevConfig
+from dualdistill.distill.method import DistillerInputs
 from dualdistill.distill.mfd import RegionConfig
 from dualdistill.distill.shapes import BevShapes
-from dualdistill.geometry.boxes import boxes_from_legacy
 from dualdistill.structures import BevOutput, HeadOutput, Targets, weighted_sum
+from tests.geometry.reference import boxes_from_legacy
 
 GOLDEN = Path(__file__).parent / "golden" / "distillbev"
 POSITIONS = {"backbone1": "stage1", "backbone2": "stage2", "head": "neck"}
@@ -76,7 +77,7 @@ def output(golden: dict[str, dict[str, Tensor]], who: str) -> BevOutput:
 
 def distil(golden: dict[str, dict[str, Tensor]]) -> tuple[dict[str, Tensor], BevOutput, DistillBev]:
     teacher, student = output(golden, "teacher"), output(golden, "student")
-    distiller = RELEASED.build(teacher=BevShapes.of(teacher), student=BevShapes.of(student)).train()
+    distiller = RELEASED.build(DistillerInputs(teacher=BevShapes.of(teacher), student=BevShapes.of(student))).train()
     for position, level in POSITIONS.items():
         arrays = golden[position]
         distiller.align[level].load_state_dict(of_adapter("w.", arrays))

@@ -18,9 +18,9 @@ from dualdistill.distill.align import Aoa, neck_aligner
 from dualdistill.distill.mfd import FalsePositiveConfig, FeatureMimic, MimicConfig, RegionConfig
 from dualdistill.distill.regions import false_positives, foreground, split_regions
 from dualdistill.distill.terms import channel_attention, spatial_attention
-from dualdistill.geometry.boxes import boxes_from_legacy
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import Boxes, HeadOutput, Targets, weighted_sum
+from tests.geometry.reference import boxes_from_legacy
 from tests.parity.released_aoa import load_official_aoa
 
 GOLDEN = Path(__file__).parent / "golden" / "feature_distill"

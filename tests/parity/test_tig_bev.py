@@ -23,9 +23,10 @@ from dualdistill.distill.inner_geometry import (
     sample_map,
 )
 from dualdistill.distill.tig_bev import TigBevConfig
-from dualdistill.geometry.boxes import boxes_from_legacy, points_in_boxes
+from dualdistill.geometry.boxes import points_in_boxes
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.geometry.transforms import rigid
+from tests.geometry.reference import boxes_from_legacy
 
 GOLDEN = Path(__file__).parent / "golden" / "tigbev"
 GRID = BevGrid.around(9.6, 0.8)

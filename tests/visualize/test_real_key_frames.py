@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dualdistill.geometry.boxes import boxes_from_legacy, points_in_boxes
+from dualdistill.geometry.boxes import points_in_boxes
 from dualdistill.geometry.transforms import rigid, transform
 from dualdistill.structures import CAMERAS, CLASSES, Boxes
 from dualdistill.visualize.bev import draw_bev
 from dualdistill.visualize.cameras import View, draw_cameras, visible_edges
 from dualdistill.visualize.layers import BoxLayer
 from dualdistill.visualize.palette import DARK, LIGHT
+from tests.geometry.reference import boxes_from_legacy
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

@@ -16,9 +16,7 @@ import torch
 from torch import nn
 
 from dualdistill.distill.align import neck_aligner, no_weight_decay, stage_aligner
-from dualdistill.distill.criterion import HeadCriterion
-from dualdistill.distill.label_encoder import LabelEncoder
-from dualdistill.distill.method import Requires, check_extents
+from dualdistill.distill.method import DistillerInputs, Requires, check_extents
 from dualdistill.distill.mfd import NECK, MimicConfig
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.structures import BevOutput, Losses, Targets
@@ -37,16 +35,9 @@ class DistillBevConfig(MimicConfig):
         """Weight of every loss by name."""
         return {f"mfd/{name}": weight for name, weight in self.mimic_weights.items()}
 
-    def build(
-        self,
-        *,
-        teacher: BevShapes,
-        student: BevShapes,
-        criterion: HeadCriterion | None = None,
-        label_encoder: LabelEncoder | None = None,
-    ) -> "DistillBev":
-        """See `DistillerConfig.build`; neither criterion nor label encoder is used."""
-        return DistillBev(self, teacher, student)
+    def build(self, inputs: DistillerInputs) -> "DistillBev":
+        """See `DistillerConfig.build`."""
+        return DistillBev(self, inputs.teacher, inputs.student)
 
 
 class DistillBev(nn.Module):

@@ -15,8 +15,7 @@ from torch import nn
 from dualdistill.distill.align import Alignment, PositionInit, neck_aligner, no_weight_decay, stage_aligner
 from dualdistill.distill.crd import CrdConfig, cross_head_losses
 from dualdistill.distill.criterion import HeadCriterion
-from dualdistill.distill.label_encoder import LabelEncoder
-from dualdistill.distill.method import Requires, check_extents, check_no_effect
+from dualdistill.distill.method import DistillerInputs, Requires, check_extents, check_no_effect
 from dualdistill.distill.mfd import NECK, MimicConfig
 from dualdistill.distill.orthogonal import SemiOrthogonal
 from dualdistill.distill.shapes import BevShapes
@@ -72,16 +71,9 @@ class DualDistillConfig:
         crd = self.crd.weights if self.crd is not None else {}
         return {f"mfd/{name}": w for name, w in mfd.items()} | {f"crd/{name}": w for name, w in crd.items()}
 
-    def build(
-        self,
-        *,
-        teacher: BevShapes,
-        student: BevShapes,
-        criterion: HeadCriterion | None = None,
-        label_encoder: LabelEncoder | None = None,
-    ) -> "DualDistill":
-        """See `DistillerConfig.build`; CRD needs the criterion, no label encoder is used."""
-        return DualDistill(self, teacher, student, criterion)
+    def build(self, inputs: DistillerInputs) -> "DualDistill":
+        """See `DistillerConfig.build`."""
+        return DualDistill(self, inputs.teacher, inputs.student, inputs.criterion)
 
 
 class DualDistill(nn.Module):

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay, upsample
-from dualdistill.distill.criterion import RESPONSES, HeadCriterion, response_weights
+from dualdistill.distill.criterion import RESPONSES, response_weights
 from dualdistill.distill.label_encoder import LabelEncoder
-from dualdistill.distill.method import Requires, check_extents, check_weights
+from dualdistill.distill.method import DistillerInputs, Requires, check_extents, check_weights
 from dualdistill.distill.responses import in_students_units, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.geometry.grid import BevGrid
@@ -110,16 +110,9 @@ class LabelDistillConfig:
             teacher_maps=tuple(f"stage{stage}" for stage in stages), label_encoder=self.label_weight is not None
         )
 
-    def build(
-        self,
-        *,
-        teacher: BevShapes,
-        student: BevShapes,
-        criterion: HeadCriterion | None = None,
-        label_encoder: LabelEncoder | None = None,
-    ) -> "LabelDistill":
-        """See `DistillerConfig.build`; the label encoder is frozen here, no criterion is used."""
-        return LabelDistill(self, teacher, student, label_encoder)
+    def build(self, inputs: DistillerInputs) -> "LabelDistill":
+        """See `DistillerConfig.build`."""
+        return LabelDistill(self, inputs.teacher, inputs.student, inputs.label_encoder)
 
 
 class Adaptor(nn.Module):

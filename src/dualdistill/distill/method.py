@@ -21,13 +21,25 @@ class Requires:
     """Maps of the teacher's `BevOutput` that the losses use: "canvas", "stage0", ..., "neck". A teacher cache keeps
     no others; None keeps all."""
     criterion: bool = False
-    """The teacher's `HeadCriterion`, passed to `build`."""
+    """The teacher's `HeadCriterion`."""
     label_encoder: bool = False
-    """A trained `LabelEncoder` for this teacher, passed to `build`."""
+    """A trained `LabelEncoder` for this teacher."""
     depth_instances: bool = False
     """`Targets.depth_instance`: the object that each depth label lies on."""
     instance_masks: bool = False
     """`Targets.instances`: the objects that an instance segmenter finds in the images."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillerInputs:
+    """What a distiller is built from: the maps of two detectors, and what its configuration requires."""
+
+    teacher: BevShapes
+    student: BevShapes
+    criterion: HeadCriterion | None = None
+    """The teacher's, if `requires.criterion`."""
+    label_encoder: LabelEncoder | None = None
+    """Trained for this teacher, if `requires.label_encoder`."""
 
 
 @runtime_checkable
@@ -41,19 +53,8 @@ class DistillerConfig(Protocol):
     @property
     def requires(self) -> Requires: ...
 
-    def build(
-        self,
-        *,
-        teacher: BevShapes,
-        student: BevShapes,
-        criterion: HeadCriterion | None = None,
-        label_encoder: LabelEncoder | None = None,
-    ) -> nn.Module:
+    def build(self, inputs: DistillerInputs) -> nn.Module:
         """The distiller for two detectors with maps of these shapes.
-
-        Args:
-            criterion: The teacher's, if `requires.criterion`.
-            label_encoder: Trained for this teacher, if `requires.label_encoder`.
 
         Raises:
             ValueError: if the shapes do not fit each other or this configuration, or something required is missing.

@@ -84,28 +84,6 @@ class SemiOrthogonal(nn.Module):
             frame = self.base @ _MAPS[self.map](self.raw.mT if wide else self.raw)
         return frame.mT if wide else frame
 
-    @torch.no_grad()
-    def start_at(self, weight: Float[Tensor, "outputs inputs"]) -> None:
-        """Make `weight` the present W, for instance that of another code base; `raw` starts anew.
-
-        Raises:
-            ValueError: if its rows (columns, where it is tall) are not orthonormal.
-        """
-        frame = weight.mT if weight.shape[0] < weight.shape[1] else weight
-        error = _orthogonality_error(frame.double())
-        if weight.shape != self.raw.shape or error > 1e-4:
-            raise ValueError(
-                f"expected an orthonormal matrix of shape {tuple(self.raw.shape)}, "
-                f"got {tuple(weight.shape)}, off by {error:.1e}"
-            )
-        short = frame.shape[1]
-        full = torch.linalg.qr(frame.double(), mode="complete").Q
-        full[:, :short] = frame  # QR may have flipped the signs of columns
-        self.base.copy_(full)
-        self.raw.zero_()
-        if self.map == "householder":
-            self.raw.fill_diagonal_(-1)
-
     def forward(self, features: Float[Tensor, "batch inputs y x"]) -> Float[Tensor, "batch outputs y x"]:
         with torch.autocast(features.device.type, enabled=False):
             weight = self.gain[:, None] * self.weight
@@ -115,14 +93,10 @@ class SemiOrthogonal(nn.Module):
     def orthogonality_error(self) -> float:
         """Largest entry of |W Wᵀ - I| (|Wᵀ W - I| where W is tall)."""
         weight = self.weight
-        return _orthogonality_error(weight.mT if weight.shape[0] < weight.shape[1] else weight)
+        frame = weight.mT if weight.shape[0] < weight.shape[1] else weight
+        return (frame.mT @ frame - torch.eye(frame.shape[1], device=frame.device)).abs().max().item()
 
     @torch.no_grad()
     def largest_entry(self) -> float:
         """Largest |entry| of W; exactly 0 once a projector has collapsed."""
         return self.weight.abs().max().item()
-
-
-def _orthogonality_error(frame: Float[Tensor, "long short"]) -> float:
-    identity = torch.eye(frame.shape[1], dtype=frame.dtype, device=frame.device)
-    return (frame.mT @ frame - identity).abs().max().item()

@@ -44,25 +44,15 @@ def attended_square(
     return torch.where(area > 0, total / area.clamp(min=1e-6), 1.0).clamp(min=1e-6)
 
 
-def weighted_squares(
-    error: Float[Tensor, "batch chan y x"],
-    cell_weight: Float[Tensor, "batch 1 y x"],
-    channel_weight: Float[Tensor, "batch chan 1 1"] | None = None,
-) -> Float[Tensor, ""]:
-    """Sum of weighted squares over channels and cells, mean over the batch. The definition of `compare_maps`."""
-    squares = error.square()
-    if channel_weight is not None:
-        squares = squares * channel_weight
-    return (squares.sum(dim=1, keepdim=True) * cell_weight).sum() / len(error)
-
-
 def compare_maps(
     aligned: Float[Tensor, "batch chan y x"],
     teacher: Float[Tensor, "batch chan y x"],
     cell_weights: Float[Tensor, "batch region y x"],
     channel_weights: Float[Tensor, "batch region chan"],
 ) -> tuple[Float[Tensor, "region"], Float[Tensor, "batch 1 y x"]]:
-    """`weighted_squares` of the difference of two maps for several regions at once, and the channel mean of `aligned`.
+    """Weighted squared difference of two maps for several regions at once, and the channel mean of `aligned`.
+
+    Summed over channels and cells by both weights, mean over the batch.
 
     The difference is squared once for all regions, its weights are matrix products of rank `region`, and backward
     writes one map. The gradient goes to `aligned` alone.

@@ -17,7 +17,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay
-from dualdistill.distill.criterion import HeadCriterion
 from dualdistill.distill.inner_geometry import (
     Sampling,
     expected_depth,
@@ -26,8 +25,7 @@ from dualdistill.distill.inner_geometry import (
     relation_loss,
     sample_map,
 )
-from dualdistill.distill.label_encoder import LabelEncoder
-from dualdistill.distill.method import Requires, check_extents, check_weights
+from dualdistill.distill.method import DistillerInputs, Requires, check_extents, check_weights
 from dualdistill.distill.shapes import BevShapes
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import BevOutput, Losses, Targets
@@ -80,16 +78,9 @@ class TigBevConfig:
             depth_instances=self.inner_depth_weight is not None,
         )
 
-    def build(
-        self,
-        *,
-        teacher: BevShapes,
-        student: BevShapes,
-        criterion: HeadCriterion | None = None,
-        label_encoder: LabelEncoder | None = None,
-    ) -> "TigBev":
-        """See `DistillerConfig.build`; neither criterion nor label encoder is used."""
-        return TigBev(self, teacher, student)
+    def build(self, inputs: DistillerInputs) -> "TigBev":
+        """See `DistillerConfig.build`."""
+        return TigBev(self, inputs.teacher, inputs.student)
 
 
 class TigBev(nn.Module):

@@ -15,10 +15,8 @@ from torch.nn import functional as F
 
 from dualdistill.distill.adversary import Discriminator, accuracy, adversarial_loss, reverse_gradient
 from dualdistill.distill.align import no_weight_decay
-from dualdistill.distill.criterion import HeadCriterion
 from dualdistill.distill.instances import InstanceHead, instance_losses
-from dualdistill.distill.label_encoder import LabelEncoder
-from dualdistill.distill.method import Requires, check_extents, check_no_effect, check_weights
+from dualdistill.distill.method import DistillerInputs, Requires, check_extents, check_no_effect, check_weights
 from dualdistill.distill.responses import in_students_units, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.distill.terms import balanced_mean
@@ -142,16 +140,9 @@ class X3kdConfig:
             weights |= {"xis/class": self.xis.weight, "xis/center": self.xis.weight}
         return weights
 
-    def build(
-        self,
-        *,
-        teacher: BevShapes,
-        student: BevShapes,
-        criterion: HeadCriterion | None = None,
-        label_encoder: LabelEncoder | None = None,
-    ) -> "X3kd":
-        """See `DistillerConfig.build`; neither criterion nor label encoder is used."""
-        return X3kd(self, teacher, student)
+    def build(self, inputs: DistillerInputs) -> "X3kd":
+        """See `DistillerConfig.build`."""
+        return X3kd(self, inputs.teacher, inputs.student)
 
 
 class Refinement(nn.Module):

@@ -1,8 +1,7 @@
 """The nuScenes detection metrics on arrays: AP, true-positive errors, NDS.
 
 Equal to nuscenes-devkit 1.2.0 (`tests/parity/test_nuscenes_eval.py`), ties and empty classes included. The
-work is done in two steps: `match_evaluated` matches detections and objects once, and `average_matches` averages,
-with every sample taken once or, for a bootstrap, any number of times.
+work is done in two steps: `match_evaluated` matches detections and objects, and `average_matches` averages.
 """
 
 from dataclasses import dataclass
@@ -117,23 +116,11 @@ def best_first(detections: Detections) -> Int64[np.ndarray, "detections"]:
     return sorted_rows(len(CLASSES) - 1 - detections.boxes.label, detections.score, groups=len(CLASSES))[::-1]
 
 
-def average_matches(
-    matches: Matches,
-    config: DetectionConfig = DETECTION_CVPR_2019,
-    times: Int64[np.ndarray, "samples"] | None = None,
-) -> DetectionMetrics:
-    """Metrics of `matches`.
-
-    Args:
-        times: Weight of each sample, a count; None is once. Twice equals two copies of the sample.
-    """
-    label, rows, hits, error = matches.detections.boxes.label, matches.turns, matches.hits, matches.error
-    object_times = detection_times = None
-    if times is not None:
-        object_times, detection_times = times[matches.objects.sample], times[matches.detections.boxes.sample]
-        rows, hits, error = _repeated(matches, detection_times[matches.turns])
-    num_objects = np.bincount(matches.objects.label, object_times, minlength=len(CLASSES)).astype(float)
-    num_detections = np.bincount(label, detection_times, minlength=len(CLASSES)).astype(np.int64)
+def average_matches(matches: Matches, config: DetectionConfig = DETECTION_CVPR_2019) -> DetectionMetrics:
+    """Metrics of `matches`."""
+    rows, hits, error = matches.turns, matches.hits, matches.error
+    num_objects = np.bincount(matches.objects.label, minlength=len(CLASSES)).astype(float)
+    num_detections = np.bincount(matches.detections.boxes.label, minlength=len(CLASSES))
     ends = np.cumsum(num_detections)
 
     shape = (len(CLASSES), len(config.distances), len(RECALLS))
@@ -155,22 +142,6 @@ def average_matches(
         error=_average_errors(curves, config),
         curves=curves,
     )
-
-
-def _repeated(
-    matches: Matches, times: Int64[np.ndarray, "detections"]
-) -> tuple[Int64[np.ndarray, "repeated"], Hits, Float64[np.ndarray, "repeated_hits error"]]:
-    """Turns, hits and errors where each turn is taken so many times, one after the other."""
-    hits = matches.hits
-    again = times[hits.turn]
-    copy = np.arange(again.sum()) - np.repeat(again.cumsum() - again, again)
-    first = times.cumsum() - times
-    repeated = Hits(
-        threshold=np.repeat(hits.threshold, again),
-        turn=np.repeat(first[hits.turn], again) + copy,
-        obj=np.repeat(hits.obj, again),
-    )
-    return np.repeat(matches.turns, times), repeated, np.repeat(matches.error, again, axis=0)
 
 
 def _errors(objects: GlobalBoxes, detections: GlobalBoxes) -> Float64[np.ndarray, "pairs error"]:

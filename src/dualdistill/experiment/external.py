@@ -13,10 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from dualdistill.distill.criterion import HeadCriterion
-from dualdistill.distill.label_encoder import LabelEncoder
-from dualdistill.distill.method import Requires
-from dualdistill.distill.shapes import BevShapes
+from dualdistill.distill.method import DistillerInputs, Requires
 from dualdistill.errors import UserError
 
 
@@ -91,12 +88,5 @@ class UnloadedMethod:
         """Unknown: see `Experiment.requires`."""
         return Requires()
 
-    def build(
-        self,
-        *,
-        teacher: BevShapes,
-        student: BevShapes,
-        criterion: HeadCriterion | None = None,
-        label_encoder: LabelEncoder | None = None,
-    ) -> nn.Module:
+    def build(self, inputs: DistillerInputs) -> nn.Module:
         raise ValueError(f"{self.reference} was not loaded: see dualdistill.experiment.plain.with_method")

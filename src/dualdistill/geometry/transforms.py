@@ -53,10 +53,3 @@ def quaternion_from_rotation(rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "4
     row = max(enumerate(rows), key=lambda item: item[1][item[0]])[1]
     length = math.copysign(math.hypot(*row), row[0])
     return rotation.new_tensor([value / length for value in row])
-
-
-def rotation_about_z(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 3 3"]:
-    """Counter-clockwise rotation in the x-y plane, radians."""
-    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
-    rows = ((cos, -sin, zero), (sin, cos, zero), (zero, zero, one))
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)

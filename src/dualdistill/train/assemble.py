@@ -13,6 +13,7 @@ from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.distill.label_encoder import LabelDetector, LabelEncoder
+from dualdistill.distill.method import DistillerInputs
 from dualdistill.distill.shapes import BevShapes
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.plain import from_plain
@@ -103,7 +104,7 @@ def assemble(
         return Training(student)
     requires = distiller.requires
     encoder = load_label_encoder(experiment, label_encoder, frozen) if requires.label_encoder else None
-    built = distiller.build(
+    inputs = DistillerInputs(
         teacher=shapes_of(frozen),
         student=shapes_of(student, experiment.data),
         criterion=frozen.criterion() if requires.criterion else None,
@@ -112,7 +113,7 @@ def assemble(
     return Training(
         student,
         teacher=source(frozen) if source is not None else LiveTeacher(frozen, config.teacher_precision),
-        distiller=built,
+        distiller=distiller.build(inputs),
         distiller_weights={name: config.distill_weight * weight for name, weight in distiller.weights.items()},
         gradient_share=config.gradient_share,
     )
