@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-CHECK_OF_DOCSTRINGS = False
+CHECK_OF_DOCSTRINGS = True
 """Whether docstrings that begin with "Of " are problems."""
 
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md")
