@@ -27,7 +27,7 @@ WIDTHS = (
     "teacher.head.shared_channels=8",
     "teacher.head.head_channels=8",
 )
-"""Of the narrow networks in `foreign`, whose recipes are full size."""
+"""Settings of the narrow networks in `foreign`, whose recipes are full size."""
 ONE_STEP = (
     "training.epochs=none",
     "training.steps=1",

@@ -48,7 +48,7 @@ def configured(**changes: object) -> DataConfig:
 
 
 def is_virtual(points: Tensor) -> Tensor:
-    """Of points in the 17 channels."""
+    """Which points of the 17-channel layout are virtual."""
     return points[:, 15] == 1
 
 

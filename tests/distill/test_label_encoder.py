@@ -33,7 +33,7 @@ def scene(boxes: int = 4, seed: int = 0) -> Batch:
 
 
 def shapes_of(teacher: CenterPoint) -> BevShapes:
-    """Of a teacher that sees nothing: its shapes do not depend on what it sees."""
+    """Shapes of a teacher's maps, which do not depend on the input."""
     nothing = Points(features=torch.zeros(0, 5), sample=torch.zeros(0, dtype=torch.long))
     with torch.no_grad():
         return BevShapes.of(teacher.eval()(replace(scene(0), points=nothing)))

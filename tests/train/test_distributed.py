@@ -21,7 +21,7 @@ from dualdistill.train.random_batch import random_batch
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER
 
 BOXES = (20, 3)
-"""Of the two samples: far from equally many, or the normalisers of losses would not matter."""
+"""Boxes of the two samples: far from equally many, or the normalisers of losses would not matter."""
 SEEN = (0.6, 0.1)
 """Shares of image cells that show an object."""
 METHODS = (

@@ -83,14 +83,14 @@ def test_mlflow_gets_every_step_of_one_run(tmp_path, monkeypatch):
         calls.append(("start", run_id))
         return SimpleNamespace(info=SimpleNamespace(run_id="abc"))
 
-    stand_in = SimpleNamespace(
+    fake = SimpleNamespace(
         set_experiment=lambda name: calls.append(("experiment", name)),
         start_run=start_run,
         log_dict=lambda facts, file: calls.append((file, facts["seed"])),
         log_metrics=lambda record, step: calls.append((step, record["loss"])),
         end_run=lambda: calls.append("end"),
     )
-    monkeypatch.setitem(sys.modules, "mlflow", stand_in)
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
     log_two(new_run(tmp_path), ["mlflow"])
     first = [("experiment", "toy"), ("start", None), ("experiment.json", 0), (1, 2.0), (2, 2.0), "end"]
     again = [("experiment", "toy"), ("start", "abc"), ("experiment.json", 0), (3, 2.0), "end"]

@@ -48,12 +48,12 @@ class RootReport:
     num_scenes: int
     num_samples: int
     num_annotations: int
-    """Of all categories."""
+    """Annotations of all categories, also of those that no detection class covers."""
     boxes_of_class: dict[str, int]
     """Those that can train or count: with at least one point."""
     num_files: int
     num_bytes: int
-    """Of the files that are there."""
+    """Total size of the sensor files found."""
     problems: tuple[Problem, ...]
 
     @property

@@ -125,7 +125,7 @@ class VirtualPointsConfig:
 
     @property
     def point_channels(self) -> int:
-        """Of a point as the network sees it."""
+        """Channels of a point of the teacher's input."""
         return 17 if self.layout == "distillbev" else 16
 
 
@@ -239,5 +239,5 @@ class DataConfig:
 
     @property
     def point_channels(self) -> int:
-        """Of a point in a sample."""
+        """Channels of a point in a sample."""
         return 5 if self.virtual_points is None else self.virtual_points.point_channels

@@ -54,7 +54,7 @@ class InstanceTargets:
             )
 
     def __call__(self, position: int, views: Sequence[ImageView]) -> InstanceMap:
-        """Of one sample, whose cameras are seen in these views.
+        """Instance map of one sample, in the image views given.
 
         Raises:
             UserError: for a file that is missing or broken.

@@ -27,7 +27,7 @@ from dualdistill.ops.rotated_iou import rotated_iou
 from dualdistill.structures import CLASSES, Boxes
 
 CHANNELS = 5
-"""Of plain LiDAR points; with virtual points there are more."""
+"""Channels of plain LiDAR points; virtual points have more."""
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 """Wraps the loop over samples, to show how far it is."""
