@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor
 
-from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping
+from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, changed
 from dualdistill.convert.names import by_patterns, head_patterns, renamed
 from dualdistill.convert.pillar_teacher import FIRST, pillar_conversion
 from dualdistill.convert.voxel_teacher import mmdet3d_name, voxel_conversion
@@ -104,10 +104,4 @@ def without_height(ours: dict[str, Tensor], mapping: list[KeyMapping]) -> tuple[
     weight = ours[FIRST][:, :-1].clone()
     weight[:, 2] += height
     reasons = {FIRST: "height column joined to z", _MEAN: "less the weight of the height column"}
-    entries = [
-        KeyMapping(entry.key, entry.shape, "changed", entry.into, reasons[entry.into])
-        if entry.into in reasons
-        else entry
-        for entry in mapping
-    ]
-    return ours | {FIRST: weight, _MEAN: ours[_MEAN] - height}, entries
+    return ours | {FIRST: weight, _MEAN: ours[_MEAN] - height}, changed(mapping, reasons)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dualdistill.convert.legacy_boxes import in_new_boxes
-from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, completed
+from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, changed, completed
 from dualdistill.convert.names import renamed
 from dualdistill.convert.student_names import our_name, recognise
 from dualdistill.errors import UserError
@@ -94,10 +94,8 @@ def _plain_convolutions(
     """Transposed 1x1 convolutions, stored (in, out, 1, 1), as plain ones."""
     names = {name for name, tensor in ours.items() if _TRANSPOSED.fullmatch(name) and tensor.shape[2:] == (1, 1)}
     why = "transposed 1x1 convolution, here a plain one"
-    return (
-        ours | {name: ours[name].transpose(0, 1).contiguous() for name in names},
-        [KeyMapping(e.key, e.shape, "changed", e.into, why) if e.into in names else e for e in mapping],
-    )
+    plain = {name: ours[name].transpose(0, 1).contiguous() for name in names}
+    return ours | plain, changed(mapping, dict.fromkeys(names, why))
 
 
 def check_geometry(config: BevDepthConfig, kind: str, found: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -15,7 +14,6 @@ from dualdistill.data.splits import samples_of_split
 from dualdistill.distill.label_encoder import LabelDetector, LabelEncoder
 from dualdistill.distill.shapes import BevShapes
 from dualdistill.experiment.experiment import Experiment
-from dualdistill.experiment.plain import from_plain
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.center_head import init_task_heads
 from dualdistill.models.centerpoint import CenterPoint
@@ -176,8 +174,3 @@ def shapes_of(detector: BevDepth | CenterPoint, data: DataConfig | None = None) 
     shapes = BevShapes.of(detector.eval()(example))
     detector.train(was_training)
     return shapes
-
-
-def experiment_of(facts: dict[str, Any]) -> Experiment:
-    """The experiment a weights file was made by."""
-    return from_plain(facts["experiment"])

@@ -10,14 +10,9 @@ from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import DivergedError, UserError
 from dualdistill.experiment.experiment import Experiment, Role
+from dualdistill.experiment.plain import from_plain
 from dualdistill.models.checkpoints import load_weights, read_facts
-from dualdistill.train.assemble import (
-    Network,
-    build_detector,
-    experiment_of,
-    open_dataset,
-    split_names,
-)
+from dualdistill.train.assemble import Network, build_detector, open_dataset, split_names
 from dualdistill.train.run_folder import RunFolder
 from dualdistill.train.trained_weights import TrainedWeights
 
@@ -45,7 +40,7 @@ class LoadedDetector:
         facts = read_facts(path)
         if facts["role"] not in get_args(Role):
             raise UserError(f"{path} holds a {facts['role']}; expected one of {_FILES}.")
-        experiment = _with_available_backend(experiment_of(facts))
+        experiment = _with_available_backend(from_plain(facts["experiment"]))
         teacher = TrainedWeights.recall(facts["teacher"]) if experiment.role == "label_encoder" else None
         detector = build_detector(experiment, teacher)
         load_weights(detector, path)
@@ -54,7 +49,7 @@ class LoadedDetector:
     @property
     def without_spconv(self) -> bool:
         """Whether plain PyTorch replaces spconv, which is not installed; the results are the same."""
-        return self.experiment != experiment_of(self.facts)
+        return self.experiment != from_plain(self.facts["experiment"])
 
     def index(self, data: Path | None, version: str | None) -> NuscenesIndex:
         """The given data root, or else the one of the training.
