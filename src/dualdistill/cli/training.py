@@ -41,7 +41,7 @@ def train(
     devices: Devices = 1,
     nodes: Nodes = 1,
     log: Log = None,
-    check: Annotated[bool, typer.Option(help="Look at every sensor file before training.")] = True,
+    check: Annotated[bool, typer.Option(help="Check every sensor file before training.")] = True,
 ) -> None:
     """Train a teacher, a label encoder, or a student, alone or distilled."""
     from dualdistill.commands.train import start_training

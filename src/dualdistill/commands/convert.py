@@ -30,7 +30,7 @@ _RELEASED_MVP = VirtualPointsConfig(masks="official", missing="unpainted", ring_
 
 
 def convert_checkpoint(
-    console: Console, path: Path, out: Path, boxes: str | None = None, voxel: float | None = None
+    console: Console, path: Path, out: Path, boxes: BoxConvention | None = None, voxel: float | None = None
 ) -> dict[str, Any]:
     """Convert `path`, print the mapping of every key, write `out`; returns the JSON record.
 
@@ -86,17 +86,15 @@ def _image_size(config: BevDepthConfig, state: dict[str, Tensor]) -> tuple[int, 
     return IMAGE_SIZES[config.image.backbone]
 
 
-def _boxes(foreign: Foreign, asked: str | None) -> BoxConvention | None:
+def _boxes(foreign: Foreign, asked: BoxConvention | None) -> BoxConvention | None:
     """The box convention, from the option or the file, which must agree."""
     recorded = foreign.boxes
     if asked is None:
         return recorded
-    if asked not in ("legacy", "new"):
-        raise UserError(f"--boxes is legacy or new, got {asked!r}.")
     if recorded is not None and recorded != asked:
         version = foreign.meta.get("mmdet3d_version") or f"mmengine {foreign.meta.get('mmengine_version')}"
         raise UserError(f"--boxes {asked} contradicts the file: it was written by version {version}, {recorded} boxes.")
-    return "legacy" if asked == "legacy" else "new"
+    return asked
 
 
 def _voxel_suffix(config: CenterPointConfig) -> str:

@@ -47,7 +47,7 @@ class Conversion:
     boxes: BoxConvention
     """Boxes of the file; ours are always new."""
     notes: tuple[str, ...] = ()
-    """Limits of the conversion that the user should know before trusting the numbers."""
+    """Limits of the conversion, which the user should read before trusting the numbers."""
 
 
 def changed(mapping: list[KeyMapping], why: Mapping[str, str]) -> list[KeyMapping]:

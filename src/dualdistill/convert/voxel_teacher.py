@@ -64,7 +64,7 @@ def with_kernels_first(
     (out, kz ky kx, in).
 
     Raises:
-        UserError: if the shapes say neither, or not one of them for all.
+        UserError: if the kernels have neither layout, or not all have the same.
     """
     kernels = {name: t for name, t in ours.items() if name.startswith(_PREFIX) and t.ndim == 5}
     old = {name for name, t in kernels.items() if tuple(t.shape[:3]) in _KERNELS}

@@ -93,14 +93,11 @@ class ComparedRow:
     def plain(self) -> dict[str, Any]:
         """The row as JSON values: scores and gains in [0, 1], unrounded; None for what is unknown."""
         first = self.runs[0]
-        kept = ("name", "teacher", "mean_ap", "nd_score", *TP_ERRORS, "gain_mean_ap", "gain_nd_score")
-        published = ("published_mean_ap", "published_nd_score", "seeds")
-        values = self.scores.values() | {
-            "teacher_mean_ap": self.teacher_mean_ap,
-            "teacher_nd_score": self.teacher_nd_score,
-        }
+        kept: tuple[str, ...] = ("name", "teacher", "mean_ap", "nd_score", *TP_ERRORS, "gain_mean_ap", "gain_nd_score")
+        kept += ("teacher_mean_ap", "teacher_nd_score", "published_mean_ap", "published_nd_score", "seeds")
+        values = self.values()
         return {
-            **{key: values[key] for key in (*kept, "teacher_mean_ap", "teacher_nd_score", *published)},
+            **{key: values[key] for key in kept},
             "published_source": first.published[2] if first.published else None,
             "standard_deviation": dict(self.scores.spread),
             "gain_mean_ap_interval": self.interval_mean_ap,

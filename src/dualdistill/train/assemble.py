@@ -1,6 +1,6 @@
 """From an experiment to what trains: data sets, detector, teacher source, distiller."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -50,17 +50,13 @@ def open_dataset(
     return NuscenesDataset(index, data, positions, training=training, seed=seed)
 
 
-def evaluation_loader(dataset: NuscenesDataset, batch_size: int, workers: int) -> DataLoader[Batch]:
-    """Every sample once, in order."""
-    return DataLoader(
-        dataset,
-        batch_sampler=[
-            [(0, i) for i in range(start, min(start + batch_size, len(dataset)))]
-            for start in range(0, len(dataset), batch_size)
-        ],
-        collate_fn=collate,
-        num_workers=workers,
-    )
+def evaluation_loader(
+    dataset: NuscenesDataset, batch_size: int, workers: int, items: Sequence[int] | None = None
+) -> DataLoader[Batch]:
+    """The samples `items` of a data set, or all of them, once and in this order."""
+    items = range(len(dataset)) if items is None else items
+    batches = [[(0, i) for i in items[start : start + batch_size]] for start in range(0, len(items), batch_size)]
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)
 
 
 def assemble(

@@ -47,7 +47,7 @@ def launch(devices: int, nodes: int = 1, *, unused_parameters: bool = False) -> 
         raise UserError(
             f"{type(environment).__name__.removesuffix('Environment')} started {environment.world_size()} processes, "
             f"but --devices {devices} --nodes {nodes} are {devices * nodes}. Give the devices of one machine and the "
-            "number of machines that it was told."
+            "number of machines that it was started with."
         )
     several = devices * nodes > 1
     strategy = DDPStrategy(find_unused_parameters=unused_parameters, timeout=TIMEOUT) if several else "auto"

@@ -122,7 +122,7 @@ def _message(step: int, cause: str, tokens: list[str], run: RunFolder) -> str:
     last = f"The last checkpoint is {kept}." if kept else "There is no checkpoint yet."
     return (
         f"The training diverged in step {step}: {cause}. Samples: {', '.join(tokens)}. {last} Train again with a lower "
-        "training.optimiser.learning_rate or clip_norm, or look for a fault in these samples."
+        "training.optimiser.learning_rate or clip_norm, or search these samples for a fault."
     )
 
 
