@@ -42,9 +42,7 @@ def prepare(root: Annotated[Path, typer.Argument(help="A nuScenes root.")], vers
 
 @app.command("check")
 def check(
-    root: Annotated[Path, typer.Argument(help="A nuScenes root.")],
-    version: Version = None,
-    json_file: JsonFile = None,
+    root: Annotated[Path, typer.Argument(help="A nuScenes root.")], version: Version = None, json_file: JsonFile = None
 ) -> None:
     """Check the tables of a root and all of its sensor files."""
     from dualdistill.commands.data import check_data

@@ -32,8 +32,7 @@ def train(
         typer.Option(help="LabelDistill only: run folder or weights; default: the newest in OUT with this teacher."),
     ] = None,
     teacher_cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder for the teacher's output for each sample: filled first, then reused."),
+        Path | None, typer.Option(help="Folder for the teacher's output for each sample: filled first, then reused.")
     ] = None,
     version: Version = None,
     split: Annotated[str | None, typer.Option(help="Trained on; default: train, or mini_train for v1.0-mini.")] = None,

@@ -15,14 +15,7 @@ from rich.console import Console
 
 from dualdistill.commands.data import synthesise
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.commands.report_sections import (
-    Colour,
-    ReportedModel,
-    add_facts,
-    add_scenes,
-    add_training,
-    all_sensors,
-)
+from dualdistill.commands.report_sections import Colour, ReportedModel, add_facts, add_scenes, add_training, all_sensors
 from dualdistill.commands.train import start_training
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.recipes.catalogue import find

@@ -8,17 +8,8 @@ from typing import Any
 
 from dualdistill.report.table import Column, Table, Value
 
-TP_ERRORS = {
-    "trans_err": "mATE",
-    "scale_err": "mASE",
-    "orient_err": "mAOE",
-    "vel_err": "mAVE",
-    "attr_err": "mAAE",
-}
+TP_ERRORS = {"trans_err": "mATE", "scale_err": "mASE", "orient_err": "mAOE", "vel_err": "mAVE", "attr_err": "mAAE"}
 """The five true-positive errors: key of the nuScenes devkit, and common name."""
-
-SCORES = ("mean_ap", "nd_score", *TP_ERRORS)
-"""Fields of `ResultRow` that an evaluation yields."""
 
 PERCENT: dict[str, Any] = {"digits": 1, "scale": 100.0}
 """Format of a score in [0, 1]."""
@@ -82,7 +73,7 @@ class ResultRow:
         """
         if not rows:
             raise ValueError("a mean needs at least one row, got none")
-        fields = (*SCORES, "gain_mean_ap", "gain_nd_score")
+        fields = ("mean_ap", "nd_score", *TP_ERRORS, "gain_mean_ap", "gain_nd_score")
         values = {key: [v for row in rows if (v := _known(getattr(row, key))) is not None] for key in fields}
         known = {key: some for key, some in values.items() if some}
         means: dict[str, Any] = {key: statistics.fmean(some) for key, some in known.items()}

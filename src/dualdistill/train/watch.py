@@ -30,13 +30,9 @@ class Watch:
     step is queued (at once where the host waits for the GPU anyway), so that no step waits for it.
     """
 
-    def __init__(self, fabric: Fabric, loader: DataLoader[Batch], run: RunFolder, *, accumulate: int, first: int):
-        """Args:
-        accumulate: Batches of one step.
-        first: Steps done before the first batch of `loader`.
-        """
-        self.fabric, self.loader, self.run = fabric, loader, run
-        self.accumulate, self.first = accumulate, first
+    def __init__(self, fabric: Fabric, loader: DataLoader[Batch], run: RunFolder, *, accumulate: int):
+        """Args: `accumulate` counts the batches of one step."""
+        self.fabric, self.loader, self.run, self.accumulate = fabric, loader, run, accumulate
         self._lag = 1 if fabric.device.type == "cuda" else 0
         self._pending: deque[tuple[int, Mapping[str, Tensor], Tensor, Any]] = deque()
 

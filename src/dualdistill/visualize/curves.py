@@ -56,11 +56,7 @@ def loss_names(runs: Mapping[str, Sequence[Record]]) -> list[str]:
     return [key for key in keys if key == "loss"] + [key for key in keys if key.startswith("loss/")]
 
 
-def draw_curves(
-    runs: Mapping[str, Sequence[Record]],
-    *,
-    theme: Theme = LIGHT,
-) -> Figure:
+def draw_curves(runs: Mapping[str, Sequence[Record]], *, theme: Theme = LIGHT) -> Figure:
     """Small multiples: a plot for each loss, a line for each run with it, raw values faint in the background.
 
     Args:
