@@ -27,14 +27,9 @@ pillar (mmdetection3d since 1.0.0rc1)."""
 
 
 def convert_mmdet3d_pillars(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
-    """A pillar CenterPoint, hard or dynamic, or with virtual points MVP.
+    """A pillar CenterPoint, hard or dynamic, or with virtual points MVP; an `Importer`.
 
-    Args:
-        state: Without the prefix "module.".
-        boxes: The convention of the file, None if unknown: an odd number of columns proves the new one.
-
-    Raises:
-        UserError: for unknown or missing keys, another shape, or an unknown box convention.
+    An odd number of columns of the first point layer proves new boxes.
     """
     ours, mapping = renamed(state, partial(by_patterns, patterns=_PILLARS))
     if FIRST not in ours or _MEAN not in ours:
@@ -68,16 +63,7 @@ def convert_mmdet3d_pillars(state: dict[str, Tensor], boxes: BoxConvention | Non
 
 
 def convert_mmdet3d_voxels(state: dict[str, Tensor], boxes: BoxConvention | None, voxel: float | None) -> Conversion:
-    """A voxel CenterPoint.
-
-    Args:
-        state: Without the prefix "module.".
-        boxes: The convention of the file, None if unknown.
-        voxel: Side of its voxels, metres, None if unknown.
-
-    Raises:
-        UserError: for unknown or missing keys, another shape, an unknown box convention or voxel size.
-    """
+    """A voxel CenterPoint; a `VoxelImporter`."""
     ours, mapping = renamed(state, lambda key: mmdet3d_name(key) or by_patterns(key, _BEV))
     return voxel_conversion(
         family="mmdetection3d CenterPoint, voxels", ours=ours, mapping=mapping, boxes=_known(boxes), size=voxel

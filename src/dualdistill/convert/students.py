@@ -35,14 +35,8 @@ _GEOMETRY = {
 def convert_student(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
     """A student of the family that its keys show.
 
-    Geometry is not loaded but compared with that of our network: a wrong size, range or cell shows there.
-
-    Args:
-        state: Without the prefixes "module." and "model.".
-        boxes: The family decides; a contradiction is an error.
-
-    Raises:
-        UserError: for unknown or missing keys, another shape or geometry, or the wrong boxes.
+    An `Importer`. Geometry is not loaded but compared with that of our network: a wrong size, range or cell shows
+    there. The family decides on the boxes; a contradiction is an error.
     """
     official = any(name.startswith("backbone.depth_net.") for name in state)
     own_boxes: BoxConvention = "new" if official else "legacy"

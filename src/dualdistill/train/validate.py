@@ -1,7 +1,6 @@
 """Scores of a detector during its training, shared by all processes."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,11 +46,8 @@ def validator(
             f"Split {split!r} of {index.root} has no annotations to validate against: set training.validate_steps and "
             "training.validate_epochs to none."
         )
-    data = experiment.data
-    if experiment.role == "student":
-        data = replace(data, points=False, virtual_points=None, depth=False, depth_instance=False)
     mine = range(fabric.global_rank, len(positions), fabric.world_size)
-    dataset = NuscenesDataset(index, data, positions, training=False, seed=seed)
+    dataset = NuscenesDataset(index, experiment.evaluation_data, positions, training=False, seed=seed)
     loader = evaluation_loader(dataset, BATCH, workers, mine)
 
     def validate(detector: nn.Module) -> dict[str, float]:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from dualdistill.errors import DivergedError
 from dualdistill.ops.processes import number_of_processes
 from dualdistill.structures import Batch
-from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.run_folder import RunFolder, step_name
 from dualdistill.train.state import TrainingState
 
 
@@ -85,7 +85,7 @@ class Watch:
             ) from None
 
     def _fail(self, step: int, names: list[str]) -> None:
-        folder = self.run.path / "diverged" / f"step_{step:06d}"
+        folder = self.run.path / "diverged" / step_name(step)
         tokens = self._save_batches(folder, step, names)
         reports: list[Any] = [(names, tokens)]
         if (processes := number_of_processes()) > 1:
