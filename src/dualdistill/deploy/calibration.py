@@ -28,7 +28,8 @@ from dualdistill.errors import UserError
 from dualdistill.structures import CAMERAS, Batch, Boxes, Cameras, SampleMeta
 
 Frame = Literal["lidar", "ego"]
-_Row3, _Row4 = tuple[float, float, float], tuple[float, float, float, float]
+_Row3 = tuple[float, float, float]
+_Row4 = tuple[float, float, float, float]
 _Pose = tuple[_Row4, _Row4, _Row4, _Row4]
 
 
