@@ -6,15 +6,11 @@ import pytest
 
 from dualdistill.commands.compare import compare_runs
 from dualdistill.errors import UserError
+from dualdistill.experiment.plain import to_plain
+from dualdistill.recipes.catalogue import find
 
-EXPERIMENT = {
-    "data": {"points": False},
-    "training": {"steps": 4},
-    "teacher": None,
-    "student": {"x": 1},
-    "distiller": None,
-}
-DISTILLED = EXPERIMENT | {"data": {"points": True}, "teacher": {"y": 1}, "distiller": {"method": "dualdistill"}}
+EXPERIMENT = to_plain(find("synthetic/student").build())
+DISTILLED = to_plain(find("synthetic/dualdistill-centerpoint").build())
 
 
 def write_run(out, recipe, seed, mean_ap, *, split="val", finished=True, experiment=EXPERIMENT):
@@ -33,6 +29,7 @@ def write_run(out, recipe, seed, mean_ap, *, split="val", finished=True, experim
         "seed": seed,
         "data": {"root": "/world", "version": "v1.0-trainval", "split": "train"},
         "teacher": teacher,
+        "label_encoder": None,
         "experiment": experiment,
     }
     (folder / "experiment.json").write_text(json.dumps(record))

@@ -55,8 +55,6 @@ def test_what_the_user_says_of_the_boxes_must_not_contradict_the_file(tmp_path, 
     torch.save({"state_dict": dict(mmdet3d_pillars()), "meta": {"mmdet3d_version": "0.17.2"}}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"contradicts the file.*0\.17\.2"):
         convert_checkpoint(console, tmp_path / "w.pth", tmp_path / "t.safetensors", "new")
-    with pytest.raises(UserError, match="legacy or new"):
-        convert_checkpoint(console, tmp_path / "w.pth", tmp_path / "t.safetensors", "old")
     with pytest.raises(UserError, match=r"ends in \.safetensors"):
         convert_checkpoint(console, tmp_path / "w.pth", tmp_path / "t.pth")
     assert not (tmp_path / "t.safetensors").exists()

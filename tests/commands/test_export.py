@@ -64,8 +64,6 @@ def test_without_the_extra_the_message_names_it(runs, tmp_path, console, monkeyp
     ("options", "message"),
     [
         ({"formats": ["tflite"]}, "--format tflite: expected onnx or torch"),
-        ({"dtype": "int8"}, "--dtype int8: expected fp32 or bf16"),
-        ({"geometry": "bent"}, "--geometry bent"),
         ({"formats": ["onnx"], "dtype": "bf16"}, "no bf16 convolutions"),
         ({"sample": "never"}, "neither the token"),
         ({"data": Path("somewhere"), "calibration": Path("some.json")}, "two sources"),

@@ -1,4 +1,3 @@
-import json
 import math
 
 import numpy as np
@@ -6,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualdistill.visualize.curves import draw_curves, loss_names, read_records, series, smoothed
+from dualdistill.visualize.curves import draw_curves, loss_names, series, smoothed
 from dualdistill.visualize.palette import DARK, LIGHT
 
 
@@ -14,15 +13,6 @@ def run(losses, steps=50):
     return [
         {"step": step, "learning_rate": 0.1, **{name: f(step) for name, f in losses.items()}} for step in range(steps)
     ]
-
-
-def test_records_are_read_and_a_line_cut_by_a_crash_is_left_out(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps({"step": 1, "loss": 2.0}) + "\n" + '{"step": 2, "lo')
-    assert read_records(path) == [{"step": 1, "loss": 2.0}]
-    path.write_text('{"step": 1, "lo\n' + json.dumps({"step": 2, "loss": 2.0}) + "\n")
-    with pytest.raises(ValueError, match="line 1"):
-        read_records(path)
 
 
 def test_a_step_told_twice_counts_as_told_last():

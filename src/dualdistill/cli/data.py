@@ -1,7 +1,7 @@
 """The verbs of `dualdistill data`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,7 +10,8 @@ from dualdistill.cli.shared import JsonFile, Version, console, write_json
 app = typer.Typer(help="Make, index and check data roots.", no_args_is_help=True)
 
 Masks = Annotated[
-    str, typer.Option(help="Source of the instance masks: synthetic (a synthetic world's own) or maskrcnn.")
+    Literal["synthetic", "maskrcnn"],
+    typer.Option(help="Source of the instance masks; synthetic: a synthetic world's own."),
 ]
 MaskWeights = Annotated[Path | None, typer.Option(help="Local COCO weights of torchvision's Mask R-CNN.")]
 Noise = Annotated[
@@ -21,7 +22,7 @@ Noise = Annotated[
 @app.command("make-synthetic")
 def make_synthetic(
     root: Annotated[Path, typer.Argument(help="New folder for the world.")],
-    size: Annotated[str, typer.Option(help="tiny, demo or bench.")] = "demo",
+    size: Annotated[Literal["tiny", "demo", "bench"], typer.Option(help="Size of the world.")] = "demo",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
 ) -> None:
@@ -41,9 +42,7 @@ def prepare(root: Annotated[Path, typer.Argument(help="A nuScenes root.")], vers
 
 @app.command("check")
 def check(
-    root: Annotated[Path, typer.Argument(help="A nuScenes root.")],
-    version: Version = None,
-    json_file: JsonFile = None,
+    root: Annotated[Path, typer.Argument(help="A nuScenes root.")], version: Version = None, json_file: JsonFile = None
 ) -> None:
     """Check the tables of a root and all of its sensor files."""
     from dualdistill.commands.data import check_data

@@ -1,7 +1,7 @@
 """Command-line options of `export` and `convert`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,9 +19,9 @@ def export(
     formats: Annotated[
         list[str] | None, typer.Option("--format", help="onnx, torch or both, separated by a comma; default: both.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="fp32, or bf16 (torch alone).")] = "fp32",
+    dtype: Annotated[Literal["fp32", "bf16"], typer.Option(help="bf16: torch alone.")] = "fp32",
     geometry: Annotated[
-        str, typer.Option(help="fixed: one rig, inside the file; input: any rig, as inputs.")
+        Literal["fixed", "input"], typer.Option(help="fixed: one rig, inside the file; input: any rig, as inputs.")
     ] = "fixed",
     version: Version = None,
     split: Annotated[
@@ -56,8 +56,8 @@ def convert(
     foreign: Annotated[Path, typer.Argument(help="A checkpoint of an official code base (.pth, .ckpt, .safetensors).")],
     out: Annotated[Path, typer.Option(help="The weights file to write, .safetensors.")],
     boxes: Annotated[
-        str | None,
-        typer.Option(help="Box convention of the file, legacy or new: needed only if the file does not record it."),
+        Literal["legacy", "new"] | None,
+        typer.Option(help="Box convention of the file: needed only if the file does not record it."),
     ] = None,
     voxel: Annotated[
         float | None,

@@ -13,8 +13,7 @@ Root = Annotated[Path, typer.Option("--data", help="A nuScenes root: the folder 
 Version = Annotated[str | None, typer.Option(help="Folder of tables, such as v1.0-mini; needed if a root has several.")]
 Out = Annotated[Path, typer.Option(help="Folder for the run folders.")]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change one setting of the recipe: a.b=c. Repeatable."),
+    list[str] | None, typer.Option("--set", help="Change one setting of the recipe: a.b=c. Repeatable.")
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the output as JSON to this file.")]
 Seed = Annotated[int, typer.Option(help="Seed of initial weights, sample order and augmentation.")]

@@ -32,8 +32,7 @@ def train(
         typer.Option(help="LabelDistill only: run folder or weights; default: the newest in OUT with this teacher."),
     ] = None,
     teacher_cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder for the teacher's output for each sample: filled first, then reused."),
+        Path | None, typer.Option(help="Folder for the teacher's output for each sample: filled first, then reused.")
     ] = None,
     version: Version = None,
     split: Annotated[str | None, typer.Option(help="Trained on; default: train, or mini_train for v1.0-mini.")] = None,
@@ -41,7 +40,7 @@ def train(
     devices: Devices = 1,
     nodes: Nodes = 1,
     log: Log = None,
-    check: Annotated[bool, typer.Option(help="Look at every sensor file before training.")] = True,
+    check: Annotated[bool, typer.Option(help="Check every sensor file before training.")] = True,
 ) -> None:
     """Train a teacher, a label encoder, or a student, alone or distilled."""
     from dualdistill.commands.train import start_training

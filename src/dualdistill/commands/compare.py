@@ -1,7 +1,6 @@
 """`compare`: one table of many evaluated runs."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dualdistill.errors import UserError
-from dualdistill.experiment.experiment import Role
+from dualdistill.experiment.plain import from_plain
 from dualdistill.models.checkpoints import fingerprint
 from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.report.comparison import Comparison, RunRecord, TeacherRecord, compare
@@ -92,14 +91,14 @@ def read_run(run: RunFolder, checkpoint: str = "last") -> RunRecord:
         recipe=plain["recipe"],
         overrides=tuple(plain["overrides"]),
         seed=plain["seed"],
-        role=_role(plain["experiment"]),
+        role=from_plain(plain["experiment"]).role,
         experiment=plain["experiment"],
         data=_data(plain["data"], results),
         metrics=json.loads((results / "metrics.json").read_text()),
         step=step_of(folder),
         finished=(run.path / "finished.json").stat().st_mtime,
         teacher=_teacher(plain["teacher"]) if plain["teacher"] else None,
-        label_encoder=_teacher(plain["label_encoder"]) if plain.get("label_encoder") else None,
+        label_encoder=_teacher(plain["label_encoder"]) if plain["label_encoder"] else None,
         published=_published(plain["recipe"]),
     )
 
@@ -128,9 +127,8 @@ def to_html(parts: list[Comparison]) -> str:
     return page.html()
 
 
-def _evaluated(runs: Iterable[RunFolder], checkpoint: str) -> list[RunFolder]:
+def _evaluated(runs: list[RunFolder], checkpoint: str) -> list[RunFolder]:
     """The runs, if all have been evaluated; otherwise a UserError with the missing commands."""
-    runs = list(runs)
     missing = [
         run for run in runs if not (run.evaluation(run.checkpoint(checkpoint).name) / "evaluated.json").is_file()
     ]
@@ -141,12 +139,6 @@ def _evaluated(runs: Iterable[RunFolder], checkpoint: str) -> list[RunFolder]:
             f"{len(missing)} of {len(runs)} runs have not been evaluated at {checkpoint!r}. Run:\n{commands}"
         )
     return runs
-
-
-def _role(experiment: dict[str, Any]) -> Role:
-    if experiment["student"] is not None:
-        return "student"
-    return "teacher" if experiment.get("label_encoder") is None else "label_encoder"
 
 
 def _data(trained: dict[str, str], results: Path) -> str:

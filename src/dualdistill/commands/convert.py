@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from torch import Tensor, nn
+from torch import Tensor
 
 from dualdistill.convert.checkpoint_file import Foreign, read_foreign
 from dualdistill.convert.families import convert
@@ -30,7 +30,7 @@ _RELEASED_MVP = VirtualPointsConfig(masks="official", missing="unpainted", ring_
 
 
 def convert_checkpoint(
-    console: Console, path: Path, out: Path, boxes: str | None = None, voxel: float | None = None
+    console: Console, path: Path, out: Path, boxes: BoxConvention | None = None, voxel: float | None = None
 ) -> dict[str, Any]:
     """Convert `path`, print the mapping of every key, write `out`; returns the JSON record.
 
@@ -52,7 +52,10 @@ def convert_checkpoint(
         "experiment": to_plain(experiment),
         "converted": {"file": path.name, "sha256": fingerprint(path), "family": conversion.family},
     }
-    save_weights(out, _network(conversion), facts)
+    config = conversion.config
+    network = CenterPoint(config) if isinstance(config, CenterPointConfig) else BevDepth(config)
+    network.load_state_dict(conversion.state)
+    save_weights(out, network, facts)
     _print(console, path, foreign, conversion)
     using = "evaluate it with" if experiment.role == "student" else "evaluate it, or distil from it:"
     console.print(f"wrote {out} ({experiment.role}); {using}\n  dualdistill evaluate {out} --data ROOT")
@@ -69,7 +72,8 @@ def experiment_for(conversion: Conversion, state: dict[str, Tensor]) -> Experime
     """
     config = conversion.config
     if isinstance(config, CenterPointConfig):
-        base = find(f"nuscenes/teacher-centerpoint{_voxel_suffix(config)}").build()
+        voxels = "" if config.voxel is None else "-voxel" if config.voxel.size == 0.1 else "-voxel-0.075"
+        base = find(f"nuscenes/teacher-centerpoint{voxels}").build()  # whose data have the range of the voxels
         virtual = _RELEASED_MVP if config.point_channels == 17 else None
         return replace(base, data=replace(base.data, virtual_points=virtual), teacher=config)
     official = config.lift.net == "squeeze"
@@ -86,24 +90,15 @@ def _image_size(config: BevDepthConfig, state: dict[str, Tensor]) -> tuple[int, 
     return IMAGE_SIZES[config.image.backbone]
 
 
-def _boxes(foreign: Foreign, asked: str | None) -> BoxConvention | None:
+def _boxes(foreign: Foreign, asked: BoxConvention | None) -> BoxConvention | None:
     """The box convention, from the option or the file, which must agree."""
     recorded = foreign.boxes
     if asked is None:
         return recorded
-    if asked not in ("legacy", "new"):
-        raise UserError(f"--boxes is legacy or new, got {asked!r}.")
     if recorded is not None and recorded != asked:
         version = foreign.meta.get("mmdet3d_version") or f"mmengine {foreign.meta.get('mmengine_version')}"
         raise UserError(f"--boxes {asked} contradicts the file: it was written by version {version}, {recorded} boxes.")
-    return "legacy" if asked == "legacy" else "new"
-
-
-def _voxel_suffix(config: CenterPointConfig) -> str:
-    """End of the name of the teacher's recipe, whose data have the range of the voxels."""
-    if config.voxel is None:
-        return ""
-    return "-voxel" if config.voxel.size == 0.1 else "-voxel-0.075"
+    return asked
 
 
 def _voxel(foreign: Foreign, asked: float | None) -> float | None:
@@ -115,13 +110,6 @@ def _voxel(foreign: Foreign, asked: float | None) -> float | None:
     if asked is not None and foreign.voxel not in (None, asked):
         raise UserError(f"--voxel {asked} contradicts the file: its configuration has {foreign.voxel} m.")
     return foreign.voxel if asked is None else asked
-
-
-def _network(conversion: Conversion) -> nn.Module:
-    config = conversion.config
-    network = CenterPoint(config) if isinstance(config, CenterPointConfig) else BevDepth(config)
-    network.load_state_dict(conversion.state)
-    return network
 
 
 def _print(console: Console, path: Path, foreign: Foreign, conversion: Conversion) -> None:

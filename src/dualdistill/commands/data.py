@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from dualdistill.synthetic import BENCH, DEMO, TINY, make_synthetic
 
 SIZES = {"tiny": TINY, "demo": DEMO, "bench": BENCH}
 
+Masks = Literal["synthetic", "maskrcnn"]
+"""Sources of instance masks."""
+
 
 def synthesise(console: Console, root: Path, size: str, seed: int, workers: int | None) -> None:
     """Write a synthetic world, unless the root already holds it.
@@ -37,10 +40,8 @@ def synthesise(console: Console, root: Path, size: str, seed: int, workers: int 
         workers: Processes; None takes one per core.
 
     Raises:
-        UserError: for an unknown size, and a root that holds something else.
+        UserError: for a root that holds something else.
     """
-    if size not in SIZES:
-        raise UserError(f"There is no size {size!r}; choose {', '.join(SIZES)}.")
     config = dataclasses.replace(SIZES[size], seed=seed)
     with progress(console, "making the world") as report:
         make_synthetic(root, config, workers=workers or os.cpu_count() or 1, progress=report)
@@ -97,18 +98,18 @@ def check_data(console: Console, root: Path, version: str | None) -> dict[str, A
 
 
 def make_virtual(
-    console: Console, root: Path, version: str | None, source: str, weights: Path | None, noise: float = 0.0
+    console: Console, root: Path, version: str | None, source: Masks, weights: Path | None, noise: float = 0.0
 ) -> None:
     """Make the painted and virtual points of every LiDAR sweep of a root, unless they exist.
 
     Args:
-        source: "synthetic" or "maskrcnn", the origin of the instance masks.
+        source: Origin of the instance masks.
         weights: Local weights of Mask R-CNN.
         noise: As in `VirtualPointsConfig`; each value has its own files.
     """
     index = NuscenesIndex.open(root, version)
     masks = _masks(index, source, weights, noise)
-    cache = VirtualPointsCache.of(index, "synthetic" if source == "synthetic" else "maskrcnn", noise)
+    cache = VirtualPointsCache.of(index, source, noise)
     rows = np.flatnonzero(index.data_channel == LIDAR).tolist()
     with progress(console, "completing sweeps") as report:
         made = make_virtual_points(index, rows, masks, cache, progress=_watched(report))
@@ -119,7 +120,7 @@ def make_instances(
     console: Console,
     root: Path,
     version: str | None,
-    source: str,
+    source: Masks,
     weights: Path | None,
     noise: float = 0.0,
     split: str = "all",
@@ -127,27 +128,24 @@ def make_instances(
     """Make the instance masks of every key frame image of a split, unless they exist.
 
     Args:
-        source: "synthetic" or "maskrcnn".
         weights: Local weights of Mask R-CNN.
         noise: As in `InstancesConfig`; each value has its own files.
     """
     index = NuscenesIndex.open(root, version)
     rows = key_images(index, samples_of_split(index, split))
     masks = _masks(index, source, weights, noise)
-    cache = MaskCache.of(index, "synthetic" if source == "synthetic" else "maskrcnn", noise)
+    cache = MaskCache.of(index, source, noise)
     with progress(console, "finding instances") as report:
         made = make_masks(index, rows, masks, cache, progress=_watched(report))
     folder = cache.files.folder
     console.print(f"{root}: instance masks of {made} images made, {len(rows) - made} kept, in {folder}")
 
 
-def _masks(index: NuscenesIndex, source: str, weights: Path | None, noise: float) -> InstanceMasks:
+def _masks(index: NuscenesIndex, source: Masks, weights: Path | None, noise: float) -> InstanceMasks:
     """The source of instance masks that the options name."""
     # Imported here, because torchvision's detectors take a while and no other verb needs them.
     from dualdistill.data.virtual_points.maskrcnn import WANTED, MaskRcnn
 
-    if source not in ("synthetic", "maskrcnn"):
-        raise UserError(f"There are no masks {source!r}; choose synthetic or maskrcnn.")
     if weights is not None and source != "maskrcnn":
         raise UserError(f"--weights has no effect with --masks {source}.")
     if not 0 <= noise <= 1:

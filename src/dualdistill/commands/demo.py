@@ -15,20 +15,12 @@ from rich.console import Console
 
 from dualdistill.commands.data import synthesise
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.commands.report_sections import (
-    Colour,
-    ReportedModel,
-    add_classes,
-    add_facts,
-    add_scenes,
-    add_training,
-    all_sensors,
-)
+from dualdistill.commands.report_sections import Colour, ReportedModel, add_facts, add_scenes, add_training, all_sensors
 from dualdistill.commands.train import start_training
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.recipes.catalogue import find
 from dualdistill.report.page import ReportPage
-from dualdistill.report.scores import ResultRow, results_table
+from dualdistill.report.scores import ResultRow, class_table, results_table
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.run_folder import RunFolder, write_atomically
 from dualdistill.train.trained_weights import evaluation_folder
@@ -141,13 +133,8 @@ def _reported(part: _Part, run: Path) -> ReportedModel:
 def result_rows(models: list[ReportedModel]) -> list[ResultRow]:
     """The teacher, the student, and the distilled student with its gain over the student."""
     teacher, student, distilled = (
-        ResultRow.from_metrics(
-            model.name,
-            model.metrics,
-            is_teacher=model.colour == "teacher",
-            steps=model.loaded.facts["step"],
-        )
-        for model in models
+        ResultRow.from_metrics(m.name, m.metrics, is_teacher=m.colour == "teacher", steps=m.loaded.facts["step"])
+        for m in models
     )
     return [teacher, student, distilled.gaining_over(student)]
 
@@ -171,8 +158,10 @@ def write_report(models: list[ReportedModel], rows: list[ResultRow], out: Path, 
         page.highlight(f"{100 * (row.mean_ap or 0):.1f}", f"mAP, {row.name}")
     page.highlight(f"{100 * (distilled.gain_mean_ap or 0):+.1f}".replace("-", "−"), "mAP gained by distillation")
     page.section("Result").table(results_table(rows), "Scores on the validation scenes.")
-    add_classes(page, models)
+    classes = class_table({model.name: model.metrics["mean_dist_aps"] for model in models})
+    page.table(classes, "Average precision by class, percent.")
     add_scenes(page, models, all_sensors(models[2].loaded), samples=4)
     add_training(page, models)
     add_facts(page, models)
-    return page.write(out / "report.html")
+    write_atomically(out / "report.html", page.html())
+    return out / "report.html"

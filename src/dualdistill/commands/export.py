@@ -1,7 +1,7 @@
 """`dualdistill export`: the student alone, as ONNX and as a PyTorch program, checked against the live model."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,15 +14,7 @@ from dualdistill.commands.samples import image_size_of, read_sample, require_dat
 from dualdistill.deploy.calibration import Rig
 from dualdistill.deploy.fold import storage_mib
 from dualdistill.deploy.freeze import Format, FrozenStudent
-from dualdistill.deploy.graph import (
-    SUFFIXES,
-    Deployable,
-    Precision,
-    deployable,
-    require_onnx,
-    write_onnx,
-    write_torch,
-)
+from dualdistill.deploy.graph import SUFFIXES, Deployable, Precision, deployable, require_onnx, write_onnx, write_torch
 from dualdistill.deploy.rig_geometry import rig_geometry
 from dualdistill.deploy.runtime import OnnxRun, Run, TorchRun, decode_boxes, frame_inputs, predictions_of
 from dualdistill.errors import UserError
@@ -33,6 +25,7 @@ from dualdistill.evaluate.to_global import detections_to_global
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.checkpoints import fingerprint
 from dualdistill.report.progress import progress
+from dualdistill.report.templates import render
 from dualdistill.structures import Batch, HeadOutput
 from dualdistill.train.assemble import split_names
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
@@ -79,8 +72,8 @@ def export_student(
     sample: str = "0",
     calibration: Path | None = None,
     formats: list[str] | None = None,
-    dtype: str = "fp32",
-    geometry: str = "fixed",
+    dtype: Precision = "fp32",
+    geometry: Geometry = "fixed",
     version: str | None = None,
     split: str | None = None,
     check_metrics: bool = False,
@@ -141,21 +134,15 @@ def export_student(
     return record
 
 
-def _plan(formats: list[str], dtype: str, geometry: str) -> list[_Export]:
+def _plan(formats: list[str], dtype: Precision, geometry: Geometry) -> list[_Export]:
     """The files that are asked for.
 
     Raises:
-        UserError: for unknown values, and for combinations that nothing can run.
+        UserError: for an unknown format, and for combinations that nothing can run.
     """
     words = [word for text in formats for word in text.split(",") if word]
-    for given, known, option in (
-        (words, ("onnx", "torch"), "--format"),
-        ([dtype], ("fp32", "bf16"), "--dtype"),
-        ([geometry], ("fixed", "input"), "--geometry"),
-    ):
-        unknown = [word for word in given if word not in known]
-        if unknown:
-            raise UserError(f"{option} {unknown[0]}: expected {' or '.join(known)}.")
+    if unknown := [word for word in words if word not in SUFFIXES]:
+        raise UserError(f"--format {unknown[0]}: expected onnx or torch.")
     if dtype == "bf16" and "onnx" in words:
         raise UserError(
             "ONNX Runtime has no bf16 convolutions on the CPU: give --format torch with --dtype bf16. (OpenVINO runs "
@@ -236,16 +223,16 @@ def _check_metrics(
     scores = {"live": {"mAP": live["mean_ap"], "NDS": live["nd_score"]}}
     for export in exports:
         # A frozen calibration is that of one sample; the cars of a data set, and their motion, differ.
-        free = _Export(format=export.format, geometry="input", precision=export.precision)
+        free = replace(export, geometry="input")
         run = free.write(folder / f"any-rig{SUFFIXES[export.format]}", free.make(student, dataset[0]))
         parts, tokens = [], []
-        with progress(console, f"detecting with the {export.format} file") as say:
+        with progress(console, f"detecting with the {export.format} file") as report:
             for i in range(len(dataset)):
                 batch = dataset[i]
                 boxes = decode_boxes(student, predictions_of(run, student, batch, any_rig=True), batch)
                 parts.append(detections_to_global(boxes, batch.meta[0], sample=i))
                 tokens.append(batch.meta[0].token)
-                say(i + 1, len(dataset))
+                report(i + 1, len(dataset))
         results = folder / export.format / "results_nusc.json"
         write_submission(results, Detections.concatenate(parts), tokens, sources=["camera"])
         metrics = evaluate_submission(results, index, split, folder / export.format)
@@ -261,51 +248,15 @@ def _check_metrics(
 
 def _readme(trained: LoadedDetector, record: dict[str, Any]) -> str:
     """Text of the export's README: inputs, outputs, and code to run it."""
-    fixed = record["geometry"] == "fixed"
-    takes_previous_map = isinstance(trained.detector, BevDepth) and trained.detector.config.temporal.warps
     height, width = record["image_size"]
-    lines = [
-        f"# {trained.facts['recipe']}, step {trained.facts['step']}",
-        "",
-        f"`images`: uint8, (camera, 3, {height}, {width}), RGB, in the order of calibration.json, resized and cropped "
-        "as the experiment says (`dualdistill recipes show` of the run); normalisation is in the graph.",
-        "`heatmap` (1, 10, y, x): logits by class. `regression` (1, 6, 10, y, x): offset x, y (cells), z, log length, "
-        "width, height, sin yaw, cos yaw, velocity, for each of six tasks.",
-        f"Map: frame `{record['bev']['frame']}`, extent {record['bev']['extent']} m, first cell at the lower bounds.",
-        "",
-    ]
-    if fixed:
-        lines += ["The calibration in calibration.json is part of the file: another rig needs another export.", ""]
-    else:
-        lines += [
-            "`camera`, `point`, `cell` describe the rig: `dualdistill.deploy.rig_geometry.rig_geometry` makes them.",
-            "",
-        ]
-    if takes_previous_map:
-        lines += [
-            "`map` is the BEV map of this frame: pass it as `previous_map` with the next frame, and the car's motion "
-            "as `previous_from_current` (1, 4, 4). For the first frame run twice, zeros first, then the map that came "
-            "out; velocities are metres between the two frames: divide them by the seconds between.",
-            "",
-        ]
-    more = "".join(f', "{name}": {name}' for name in next(iter(record["files"].values()))["inputs"] if name != "images")
-    if "model.onnx" in record["files"]:
-        lines += [
-            "```python",
-            "import onnxruntime",
-            'session = onnxruntime.InferenceSession("model.onnx")',
-            f'heatmap, regression, *_ = session.run(None, {{"images": images{more}}})',
-            "```",
-            "",
-        ]
-    if "model.pt2" in record["files"]:
-        keywords = more.replace('"', "").replace(": ", "=")
-        lines += [
-            "```python",
-            "import torch",
-            'model = torch.export.load("model.pt2").module()',
-            f"heatmap, regression, *_ = model(images=images{keywords})",
-            "```",
-            "",
-        ]
-    return "\n".join(lines)
+    return render(
+        "export.md.jinja",
+        recipe=trained.facts["recipe"],
+        step=trained.facts["step"],
+        height=height,
+        width=width,
+        bev=record["bev"],
+        fixed=record["geometry"] == "fixed",
+        files=record["files"],
+        inputs=next(iter(record["files"].values()))["inputs"],
+    )

@@ -12,14 +12,14 @@ from torch import Tensor
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.errors import UserError
 from dualdistill.report.page import ReportPage
-from dualdistill.report.scores import class_table
-from dualdistill.structures import Batch, BevOutput, Boxes
+from dualdistill.structures import Batch, Boxes
 from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.loaded_detector import LoadedDetector
+from dualdistill.train.metrics import read_metrics
 from dualdistill.train.run_folder import RunFolder
 from dualdistill.visualize.bev import draw_bev_panels
 from dualdistill.visualize.cameras import draw_cameras
-from dualdistill.visualize.curves import draw_curves, read_records
+from dualdistill.visualize.curves import draw_curves
 from dualdistill.visualize.features import draw_features
 from dualdistill.visualize.layers import BoxLayer
 from dualdistill.visualize.palette import DARK, LIGHT, Theme
@@ -53,7 +53,7 @@ def all_sensors(loaded: LoadedDetector, data: Path | None = None, split: str | N
 
 def add_training(page: ReportPage, models: list[ReportedModel]) -> None:
     """A section with the loss curves of all runs on the same axes."""
-    records = {model.name: read_records(model.run.metrics) for model in models}
+    records = {model.name: read_metrics(model.run.metrics) for model in models}
     page.section("Training", "Unweighted losses of each step, smoothed; raw values in the background.")
     page.figure(draw_curves(records), "Training losses.", alt="Loss curves of all runs", dpi=110)
 
@@ -84,7 +84,8 @@ def add_scenes(
     )
     for item in chosen:
         batch = dataset[item]
-        outputs = {model.name: outputs_of(model.loaded, batch) for model in models}
+        with torch.no_grad():
+            outputs = {model.name: model.loaded.detector.to("cpu")(batch) for model in models}
         found = {model.name: model.loaded.detector.detect(outputs[model.name], batch)[0] for model in models}
         page.heading(f"Sample {batch.meta[0].token[:8]}")
         maps = {model.name: outputs[model.name].neck[0] for model in models}
@@ -102,12 +103,6 @@ def add_scenes(
             layers = [truth, *(_layer(model, found[model.name], DARK) for model in models)]
             points = batch.points.features if batch.points is not None else None
             recording.add(batch.meta[0].token, points, batch.cameras, layers)
-
-
-def outputs_of(loaded: LoadedDetector, batch: Batch) -> BevOutput:
-    """The detector's outputs for a batch, computed on the CPU."""
-    with torch.no_grad():
-        return loaded.detector.to("cpu").eval()(batch)
 
 
 def _add_bev(page: ReportPage, models: list[ReportedModel], batch: Batch, found: Mapping[str, Boxes]) -> Figure:
@@ -143,25 +138,13 @@ def _add_features(
     page: ReportPage, maps: Mapping[str, Tensor], boxes: Boxes, extent: tuple[float, float, float, float]
 ) -> Figure:
     figure = draw_features(maps, boxes, extent=extent)
-    page.figure(
-        figure,
-        "Mean magnitude of the BEV features before the head; annotations outlined.",
-        alt="BEV feature maps side by side",
-        dpi=90,
-    )
+    caption = "Mean magnitude of the BEV features before the head; annotations outlined."
+    page.figure(figure, caption, alt="BEV feature maps side by side", dpi=90)
     return figure
 
 
 def _layer(model: ReportedModel, boxes: Boxes, theme: Theme) -> BoxLayer:
     return BoxLayer(name=model.name, boxes=boxes, colour=getattr(theme, model.colour), min_score=SHOWN_SCORE)
-
-
-def add_classes(page: ReportPage, models: list[ReportedModel]) -> None:
-    """A table with the AP of each class, averaged over the distance thresholds."""
-    page.table(
-        class_table({model.name: model.metrics["mean_dist_aps"] for model in models}),
-        "Average precision by class, percent.",
-    )
 
 
 def add_facts(page: ReportPage, models: list[ReportedModel]) -> None:

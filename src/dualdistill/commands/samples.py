@@ -1,6 +1,5 @@
 """One sample of a data root, by token or number."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +37,14 @@ def position_of(index: NuscenesIndex, sample: str, split: str | None) -> int:
 
 def read_sample(trained: LoadedDetector, index: NuscenesIndex, sample: str, split: str | None) -> Batch:
     """The sample with the sensors that the detector needs, as a batch of one."""
-    needed = trained.experiment.data
-    if trained.experiment.role == "student":
-        needed = replace(needed, points=False, virtual_points=None, depth=False, depth_instance=False)
     position = np.array([position_of(index, sample, split)])
-    dataset = NuscenesDataset(index, needed, position, training=False, seed=trained.facts["seed"])
-    return dataset[0]
+    data, seed = trained.experiment.evaluation_data, trained.facts["seed"]
+    return NuscenesDataset(index, data, position, training=False, seed=seed)[0]
 
 
 def image_size_of(index: NuscenesIndex, token: str) -> tuple[int, int]:
     """Height and width of a sample's stored images, pixels."""
-    row = int(index.sample_cameras[list(index.sample_token).index(token), 0])
+    row = int(index.sample_cameras[position_of(index, token, None), 0])
     height, width = index.data_size[row]
     return int(height), int(width)
 

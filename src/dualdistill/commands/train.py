@@ -14,11 +14,12 @@ from dualdistill.errors import UserError
 from dualdistill.experiment.overrides import override
 from dualdistill.experiment.plain import differences, to_plain
 from dualdistill.recipes.catalogue import Recipe, find
+from dualdistill.report.templates import render
 from dualdistill.train.assemble import split_names
 from dualdistill.train.fill_cache import refuse_uncacheable
 from dualdistill.train.launch import launch, on_leader
 from dualdistill.train.metrics import make_sinks
-from dualdistill.train.run_folder import RunFolder, environment
+from dualdistill.train.run_folder import RunFolder, environment, write_atomically
 from dualdistill.train.session import Job, Session
 from dualdistill.train.trained_weights import find_label_encoder, find_teacher
 
@@ -65,10 +66,10 @@ def start_training(
     sinks = make_sinks(log)
     if label_encoder is not None and experiment.label_encoder_recipe is None:
         raise UserError(f"--label-encoder has no effect: {recipe} learns from none.")
-    taught_by = find_teacher(experiment, teacher, out) if experiment.teacher_recipe is not None else None
-    told_by = None
-    if taught_by is not None and experiment.label_encoder_recipe is not None:
-        told_by = find_label_encoder(experiment, label_encoder, out, taught_by)
+    teacher_weights = find_teacher(experiment, teacher, out) if experiment.teacher_recipe is not None else None
+    encoder_weights = None
+    if teacher_weights is not None and experiment.label_encoder_recipe is not None:
+        encoder_weights = find_label_encoder(experiment, label_encoder, out, teacher_weights)
     index = NuscenesIndex.open(data, version)
     job = Job(
         recipe=chosen.name,
@@ -78,8 +79,8 @@ def start_training(
         data=data.resolve(),
         version=index.version,
         split=split or split_names(index.version)[0],
-        teacher=taught_by,
-        label_encoder=told_by,
+        teacher=teacher_weights,
+        label_encoder=encoder_weights,
         teacher_cache=teacher_cache.resolve() if teacher_cache else None,
         log=tuple(log),
     )
@@ -92,26 +93,18 @@ def start_training(
         run = RunFolder.create(out, chosen.name, seed)
         run.write_json("experiment.json", job.plain())
         run.write_json("environment.json", environment())
-        (run.path / "card.md").write_text(_card(job, chosen))
+        write_atomically(run.path / "card.md", _card(job, chosen))
         console.print(f"[bold]{escape(chosen.name)}[/], seed {seed} -> {escape(str(run.path))}")
-        for weights in (taught_by, told_by):
+        for weights in (teacher_weights, encoder_weights):
             if weights is not None:
                 console.print(f"distilled from {escape(str(weights.path))}")
         return run.path
 
     run = RunFolder(on_leader(fabric, create))
-    _finish(
-        Session(
-            console=console,
-            fabric=fabric,
-            run=run,
-            job=job,
-            index=index,
-            devices=devices,
-            workers=workers,
-            sinks=sinks,
-        )
+    session = Session(
+        console=console, fabric=fabric, run=run, job=job, index=index, devices=devices, workers=workers, sinks=sinks
     )
+    _finish(session)
     return run.path
 
 
@@ -145,18 +138,10 @@ def resume_training(
     console = console if fabric.is_global_zero else Console(quiet=True)
     if run.newest() is None:
         console.print("The run has no checkpoint yet: its training starts again at step 0.")
-    _finish(
-        Session(
-            console=console,
-            fabric=fabric,
-            run=run,
-            job=job,
-            index=index,
-            devices=devices,
-            workers=workers,
-            sinks=sinks,
-        )
+    session = Session(
+        console=console, fabric=fabric, run=run, job=job, index=index, devices=devices, workers=workers, sinks=sinks
     )
+    _finish(session)
     return run.path
 
 
@@ -175,32 +160,23 @@ def _finish(session: Session) -> None:
 
 def _card(job: Job, recipe: Recipe) -> str:
     """A page for whoever finds the run: what it is and how to repeat it."""
-    changed = differences(to_plain(recipe.build()), to_plain(job.experiment))
-    lines = [f"# {recipe.name}, seed {job.seed}", "", recipe.summary, ""]
-    lines += [f"- data: {job.data} ({job.version}, split {job.split})"]
-    for title, weights in (("teacher", job.teacher), ("label encoder", job.label_encoder)):
-        if weights is None:
-            continue
-        identity = weights.identity
-        score = identity["score"]
-        scored = f"mAP {score['mAP']:.4f}, NDS {score['NDS']:.4f}" if score else "not evaluated beside its weights"
-        lines += [
-            f"- {title}: {identity['recipe']}, step {identity['step']}, sha256 {identity['sha256'][:16]}…, {scored}"
-        ]
-    lines += [f"- changed: `{key}` from `{before}` to `{after}`" for key, before, after in changed]
-    options = [f"--data {shlex.quote(str(job.data))}", f"--version {job.version}", f"--split {job.split}"]
-    options += [f"--seed {job.seed}", *(f"--set {shlex.quote(assignment)}" for assignment in job.overrides)]
-    for name, path in (
-        ("teacher", job.teacher and job.teacher.path),
-        ("label-encoder", job.label_encoder and job.label_encoder.path),
-        ("teacher-cache", job.teacher_cache),
+    command = ["dualdistill", "train", recipe.typed, "--data", str(job.data), "--version", job.version]
+    command += ["--split", job.split, "--seed", str(job.seed)]
+    for assignment in job.overrides:
+        command += ["--set", assignment]
+    for option, path in (
+        ("--teacher", job.teacher and job.teacher.path),
+        ("--label-encoder", job.label_encoder and job.label_encoder.path),
+        ("--teacher-cache", job.teacher_cache),
     ):
-        options += [f"--{name} {shlex.quote(str(path))}"] if path else []
-    lines += [
-        "",
-        "Repeat with:",
-        "",
-        f"    dualdistill train {recipe.typed} {' '.join(options)}",
-        "",
-    ]
-    return "\n".join(lines)
+        command += [option, str(path)] if path else []
+    weights = {"teacher": job.teacher, "label encoder": job.label_encoder}
+    card = render(
+        "card.md.jinja",
+        job=job,
+        recipe=recipe,
+        weights={title: one.identity for title, one in weights.items() if one is not None},
+        changed=differences(to_plain(recipe.build()), to_plain(job.experiment)),
+        command=shlex.join(command),
+    )
+    return card + "\n"

@@ -6,17 +6,11 @@ from pathlib import Path
 from rich.console import Console
 
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.commands.report_sections import (
-    ReportedModel,
-    add_facts,
-    add_scenes,
-    add_training,
-    all_sensors,
-)
+from dualdistill.commands.report_sections import ReportedModel, add_facts, add_scenes, add_training, all_sensors
 from dualdistill.report.page import ReportPage
 from dualdistill.report.scores import ResultRow, results_table
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
-from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.run_folder import RunFolder, write_atomically
 from dualdistill.visualize.recording import Recording, require_rerun
 
 
@@ -59,7 +53,8 @@ def visualize_run(
     with Recording(folder / "recording.rrd") if rerun else nullcontext() as recording:
         add_scenes(page, [model], dataset, samples, drawings=folder / "drawings", recording=recording)
     add_facts(page, [model])
-    written = page.write(folder / "report.html")
+    written = folder / "report.html"
+    write_atomically(written, page.html())
     console.print(f"wrote {written}, and its drawings of samples in {folder / 'drawings'}")
     if rerun:
         console.print(f"wrote {folder / 'recording.rrd'}: open it with `rerun {folder / 'recording.rrd'}`")

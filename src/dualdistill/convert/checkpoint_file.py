@@ -122,8 +122,8 @@ def _refusal(path: Path) -> str:
 
 
 def _check_classes(path: Path, meta: dict[str, Any]) -> None:
-    told = meta.get("dataset_meta")
-    classes = meta.get("CLASSES") or (told.get("classes") if isinstance(told, dict) else None)
+    data = meta.get("dataset_meta")
+    classes = meta.get("CLASSES") or (data.get("classes") if isinstance(data, dict) else None)
     if isinstance(classes, list | tuple) and tuple(classes) != CLASSES:
         raise UserError(
             f"{path} detects other classes, or in another order: expected {', '.join(CLASSES)}; came "

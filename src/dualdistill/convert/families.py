@@ -13,7 +13,10 @@ from dualdistill.convert.tianweiy import convert_tianweiy_pillars, convert_tianw
 from dualdistill.errors import UserError
 
 Importer = Callable[[dict[str, Tensor], BoxConvention | None], Conversion]
+"""From a state without prefixes of wrappers, and the box convention of the file (None: unknown). Raises UserError for
+unknown or missing keys, another shape or geometry, and unknown or contradicting boxes."""
 VoxelImporter = Callable[[dict[str, Tensor], BoxConvention | None, float | None], Conversion]
+"""The same with the side of the voxels, metres (None: unknown)."""
 
 _VOXELS: dict[str, VoxelImporter] = {
     "pts_middle_encoder.": convert_mmdet3d_voxels,

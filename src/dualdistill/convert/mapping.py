@@ -1,6 +1,7 @@
 """Records of a conversion: what happened to each tensor of a foreign checkpoint, and the network they now fill."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -46,7 +47,15 @@ class Conversion:
     boxes: BoxConvention
     """Boxes of the file; ours are always new."""
     notes: tuple[str, ...] = ()
-    """Limits of the conversion that the user should know before trusting the numbers."""
+    """Limits of the conversion, which the user should read before trusting the numbers."""
+
+
+def changed(mapping: list[KeyMapping], why: Mapping[str, str]) -> list[KeyMapping]:
+    """The mapping with the tensors named in `why`, by our names, as changed for these reasons."""
+    return [
+        replace(entry, fate="changed", why=why[entry.into]) if entry.into is not None and entry.into in why else entry
+        for entry in mapping
+    ]
 
 
 def completed(model: nn.Module, state: dict[str, Tensor], mapping: list[KeyMapping]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor
 
-from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping
+from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, changed
 from dualdistill.convert.names import by_patterns, head_patterns, renamed
 from dualdistill.convert.pillar_teacher import FIRST, pillar_conversion
 from dualdistill.convert.voxel_teacher import mmdet3d_name, voxel_conversion
@@ -27,14 +27,9 @@ pillar (mmdetection3d since 1.0.0rc1)."""
 
 
 def convert_mmdet3d_pillars(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
-    """A pillar CenterPoint, hard or dynamic, or with virtual points MVP.
+    """A pillar CenterPoint, hard or dynamic, or with virtual points MVP; an `Importer`.
 
-    Args:
-        state: Without the prefix "module.".
-        boxes: The convention of the file, None if unknown: an odd number of columns proves the new one.
-
-    Raises:
-        UserError: for unknown or missing keys, another shape, or an unknown box convention.
+    An odd number of columns of the first point layer proves new boxes.
     """
     ours, mapping = renamed(state, partial(by_patterns, patterns=_PILLARS))
     if FIRST not in ours or _MEAN not in ours:
@@ -68,16 +63,7 @@ def convert_mmdet3d_pillars(state: dict[str, Tensor], boxes: BoxConvention | Non
 
 
 def convert_mmdet3d_voxels(state: dict[str, Tensor], boxes: BoxConvention | None, voxel: float | None) -> Conversion:
-    """A voxel CenterPoint.
-
-    Args:
-        state: Without the prefix "module.".
-        boxes: The convention of the file, None if unknown.
-        voxel: Side of its voxels, metres, None if unknown.
-
-    Raises:
-        UserError: for unknown or missing keys, another shape, an unknown box convention or voxel size.
-    """
+    """A voxel CenterPoint; a `VoxelImporter`."""
     ours, mapping = renamed(state, lambda key: mmdet3d_name(key) or by_patterns(key, _BEV))
     return voxel_conversion(
         family="mmdetection3d CenterPoint, voxels", ours=ours, mapping=mapping, boxes=_known(boxes), size=voxel
@@ -104,10 +90,4 @@ def without_height(ours: dict[str, Tensor], mapping: list[KeyMapping]) -> tuple[
     weight = ours[FIRST][:, :-1].clone()
     weight[:, 2] += height
     reasons = {FIRST: "height column joined to z", _MEAN: "less the weight of the height column"}
-    entries = [
-        KeyMapping(entry.key, entry.shape, "changed", entry.into, reasons[entry.into])
-        if entry.into in reasons
-        else entry
-        for entry in mapping
-    ]
-    return ours | {FIRST: weight, _MEAN: ours[_MEAN] - height}, entries
+    return ours | {FIRST: weight, _MEAN: ours[_MEAN] - height}, changed(mapping, reasons)

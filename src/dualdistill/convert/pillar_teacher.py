@@ -65,8 +65,7 @@ def bev_sizes(state: dict[str, Tensor]) -> dict[str, Any]:
         "stage_layers": tuple((entries + 1) // 3 - 1 for entries in layers),
         "neck_channels": len(state["neck.deblocks.0.1.weight"]),
         "head": CenterHeadConfig(
-            shared_channels=len(state["head.shared.0.weight"]),
-            head_channels=len(state["head.tasks.0.reg.0.0.weight"]),
+            shared_channels=len(state["head.shared.0.weight"]), head_channels=len(state["head.tasks.0.reg.0.0.weight"])
         ),
     }
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dualdistill.convert.legacy_boxes import in_new_boxes
-from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, completed
+from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, changed, completed
 from dualdistill.convert.names import renamed
 from dualdistill.convert.student_names import our_name, recognise
 from dualdistill.errors import UserError
@@ -35,14 +35,8 @@ _GEOMETRY = {
 def convert_student(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
     """A student of the family that its keys show.
 
-    Geometry is not loaded but compared with that of our network: a wrong size, range or cell shows there.
-
-    Args:
-        state: Without the prefixes "module." and "model.".
-        boxes: The family decides; a contradiction is an error.
-
-    Raises:
-        UserError: for unknown or missing keys, another shape or geometry, or the wrong boxes.
+    An `Importer`. Geometry is not loaded but compared with that of our network: a wrong size, range or cell shows
+    there. The family decides on the boxes; a contradiction is an error.
     """
     official = any(name.startswith("backbone.depth_net.") for name in state)
     own_boxes: BoxConvention = "new" if official else "legacy"
@@ -94,10 +88,8 @@ def _plain_convolutions(
     """Transposed 1x1 convolutions, stored (in, out, 1, 1), as plain ones."""
     names = {name for name, tensor in ours.items() if _TRANSPOSED.fullmatch(name) and tensor.shape[2:] == (1, 1)}
     why = "transposed 1x1 convolution, here a plain one"
-    return (
-        ours | {name: ours[name].transpose(0, 1).contiguous() for name in names},
-        [KeyMapping(e.key, e.shape, "changed", e.into, why) if e.into in names else e for e in mapping],
-    )
+    plain = {name: ours[name].transpose(0, 1).contiguous() for name in names}
+    return ours | plain, changed(mapping, dict.fromkeys(names, why))
 
 
 def check_geometry(config: BevDepthConfig, kind: str, found: Tensor) -> None:

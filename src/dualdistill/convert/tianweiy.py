@@ -37,13 +37,7 @@ def our_name(key: str) -> str | None:
 def convert_tianweiy_pillars(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
     """The original pillar CenterPoint: two point layers, hard pillars, convolutions with a bias before their norm.
 
-    Args:
-        state: Without the prefix "module.".
-        boxes: Always legacy there; None or "legacy".
-
-    Raises:
-        UserError: for unknown or missing keys, another shape, new boxes, or virtual points in the layout of this code
-            base.
+    An `Importer`; refuses new boxes, and virtual points in the layout of this code base.
     """
     _refuse_new(boxes)
     ours, mapping = without_biases(*renamed(state, our_name))
@@ -66,14 +60,7 @@ def convert_tianweiy_pillars(state: dict[str, Tensor], boxes: BoxConvention | No
 def convert_tianweiy_voxels(state: dict[str, Tensor], boxes: BoxConvention | None, voxel: float | None) -> Conversion:
     """The original voxel CenterPoint: convolutions with a bias before their norm.
 
-    Args:
-        state: Without the prefix "module.".
-        boxes: Always legacy there; None or "legacy".
-        voxel: Side of its voxels, metres, None if unknown.
-
-    Raises:
-        UserError: for unknown or missing keys, another shape, new boxes, an unknown voxel size, or virtual points in
-            the layout of this code base.
+    A `VoxelImporter`; refuses new boxes, and virtual points in the layout of this code base.
     """
     _refuse_new(boxes)
     ours, mapping = without_biases(*renamed(state, our_name))

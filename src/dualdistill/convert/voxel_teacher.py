@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping
+from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, changed
 from dualdistill.convert.names import count
 from dualdistill.convert.pillar_teacher import bev_sizes, teacher_conversion
 from dualdistill.errors import UserError
@@ -64,7 +64,7 @@ def with_kernels_first(
     (out, kz ky kx, in).
 
     Raises:
-        UserError: if the shapes say neither, or not one of them for all.
+        UserError: if the kernels have neither layout, or not all have the same.
     """
     kernels = {name: t for name, t in ours.items() if name.startswith(_PREFIX) and t.ndim == 5}
     old = {name for name, t in kernels.items() if tuple(t.shape[:3]) in _KERNELS}
@@ -77,9 +77,9 @@ def with_kernels_first(
         )
     first = new == kernels.keys()
     why = "kernel of spconv 2.x: one axis" if first else "kernel of spconv 1.x: output first, one axis"
-    entries = [KeyMapping(e.key, e.shape, "changed", e.into, why) if e.into in kernels else e for e in mapping]
-    changed = {name: t if first else t.permute(4, 0, 1, 2, 3) for name, t in kernels.items()}
-    return ours | {name: t.flatten(1, 3).contiguous() for name, t in changed.items()}, entries
+    turned = {name: t if first else t.permute(4, 0, 1, 2, 3) for name, t in kernels.items()}
+    flat = {name: t.flatten(1, 3).contiguous() for name, t in turned.items()}
+    return ours | flat, changed(mapping, dict.fromkeys(kernels, why))
 
 
 def voxel_conversion(

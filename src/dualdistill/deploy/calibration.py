@@ -28,20 +28,22 @@ from dualdistill.errors import UserError
 from dualdistill.structures import CAMERAS, Batch, Boxes, Cameras, SampleMeta
 
 Frame = Literal["lidar", "ego"]
-Matrix = list[list[float]]
+_Row3 = tuple[float, float, float]
+_Row4 = tuple[float, float, float, float]
+_Pose = tuple[_Row4, _Row4, _Row4, _Row4]
 
 
 class _Camera(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     name: str
-    intrinsics: Matrix
-    lidar_from_camera: Matrix | None = None
-    ego_from_camera: Matrix | None = None
+    intrinsics: tuple[_Row3, _Row3, _Row3]
+    lidar_from_camera: _Pose | None = None
+    ego_from_camera: _Pose | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     image_size: tuple[int, int]
     cameras: list[_Camera]
-    ego_from_lidar: Matrix | None = None
+    ego_from_lidar: _Pose | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +72,12 @@ class Rig:
             raise UserError(f"{path} is not a calibration file ({error}); docs/export.md shows the form") from error
         if not file.cameras:
             raise UserError(f"{path} describes no camera")
-        ego_from_lidar = None
-        if file.ego_from_lidar is not None:
-            ego_from_lidar = _matrix(file.ego_from_lidar, 4, f"{path}: ego_from_lidar")
         return cls(
             names=tuple(camera.name for camera in file.cameras),
             image_size=file.image_size,
             frame=frame,
-            intrinsics=torch.stack([_matrix(c.intrinsics, 3, f"{path}: intrinsics of {c.name}") for c in file.cameras]),
-            bev_from_camera=torch.stack([_pose(c, frame, ego_from_lidar, path) for c in file.cameras]),
+            intrinsics=torch.tensor([camera.intrinsics for camera in file.cameras], dtype=torch.float64),
+            bev_from_camera=torch.stack([_pose(camera, frame, file.ego_from_lidar, path) for camera in file.cameras]),
         )
 
     @classmethod
@@ -133,18 +132,12 @@ class Rig:
         return Batch(boxes=(Boxes.empty(),), augmented_from_bev=torch.eye(4)[None], meta=(meta,), cameras=cameras)
 
 
-def _matrix(rows: Matrix, size: int, what: str) -> Float[Tensor, "size size"]:
-    if len(rows) != size or any(len(row) != size for row in rows):
-        raise UserError(f"{what} must be {size} rows of {size} numbers")
-    return torch.tensor(rows, dtype=torch.float64)
-
-
-def _pose(camera: _Camera, frame: Frame, ego_from_lidar: Tensor | None, path: Path) -> Float[Tensor, "4 4"]:
+def _pose(camera: _Camera, frame: Frame, ego_from_lidar: _Pose | None, path: Path) -> Float[Tensor, "4 4"]:
     """`frame`_from_camera, a rotation and a translation."""
     given = {"lidar": camera.lidar_from_camera, "ego": camera.ego_from_camera}
     other: Frame = "ego" if frame == "lidar" else "lidar"
     if given[frame] is not None:
-        pose = _matrix(given[frame] or [], 4, f"{path}: {frame}_from_camera of {camera.name}")
+        pose = torch.tensor(given[frame], dtype=torch.float64)
     elif given[other] is None:
         raise UserError(f"{path}: {camera.name} has neither lidar_from_camera nor ego_from_camera")
     elif ego_from_lidar is None:
@@ -153,8 +146,9 @@ def _pose(camera: _Camera, frame: Frame, ego_from_lidar: Tensor | None, path: Pa
             f"give {frame}_from_camera, or ego_from_lidar beside it"
         )
     else:
-        frame_from_other = ego_from_lidar if frame == "ego" else torch.linalg.inv(ego_from_lidar)
-        pose = frame_from_other @ _matrix(given[other] or [], 4, f"{path}: {other}_from_camera of {camera.name}")
+        link = torch.tensor(ego_from_lidar, dtype=torch.float64)
+        frame_from_other = link if frame == "ego" else torch.linalg.inv(link)
+        pose = frame_from_other @ torch.tensor(given[other], dtype=torch.float64)
     rotation = pose[:3, :3]
     if (rotation @ rotation.mT - torch.eye(3, dtype=pose.dtype)).abs().max() > 1e-3 or torch.linalg.det(rotation) < 0:
         raise UserError(

@@ -8,6 +8,7 @@ from operator import getitem
 from typing import Any
 
 import torch
+import torchvision  # noqa: F401  (registers the deformable convolution)
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
@@ -19,14 +20,8 @@ _AUTOCAST_REGION = torch.ops.higher_order.wrap_with_autocast
 _EXACT = "dualdistill_exact"
 """Mark of nodes that compute in float32 at any precision."""
 
-_BIAS_AT = {_CONV: 2, _TRANSPOSED: 2}
+_BIAS_AT: dict[Any, int] = {_CONV: 2, _TRANSPOSED: 2, torch.ops.torchvision.deform_conv2d.default: 4}
 """Position of the bias among the arguments of each convolution; the weight is argument 1."""
-
-
-def _with_deformable() -> dict[Any, int]:
-    import torchvision  # noqa: F401  (registers the operator)
-
-    return _BIAS_AT | {torch.ops.torchvision.deform_conv2d.default: 4}
 
 
 def fold_norms(module: GraphModule) -> int:
@@ -34,15 +29,14 @@ def fold_norms(module: GraphModule) -> int:
 
     Changes the module in place; returns the number of norms left.
     """
-    bias_at = _with_deformable()
     graph = module.graph
     left = 0
     for norm in _calls(graph, [_NORM]):
         conv = norm.args[0]
-        if not isinstance(conv, Node) or conv.target not in bias_at or len(conv.users) > 1:
+        if not isinstance(conv, Node) or conv.target not in _BIAS_AT or len(conv.users) > 1:
             left += 1
             continue
-        position = bias_at[conv.target]
+        position = _BIAS_AT[conv.target]
         _, gain, shift, mean_node, variance, _, _, eps, *_ = norm.args
         assert isinstance(eps, float)
         mean = _value(module, mean_node).double()

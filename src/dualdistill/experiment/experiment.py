@@ -1,6 +1,6 @@
 """An experiment: everything that decides a result, as one frozen record."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dualdistill.data.config import DataConfig
@@ -61,6 +61,13 @@ class Experiment:
         if self.student is not None:
             return "student"
         return "teacher" if self.label_encoder is None else "label_encoder"
+
+    @property
+    def evaluation_data(self) -> DataConfig:
+        """What the trained detector reads: a camera student no points, depth labels or instance masks."""
+        if self.role != "student":
+            return self.data
+        return replace(self.data, points=False, virtual_points=None, depth=False, depth_instance=False, instances=None)
 
     @property
     def distils(self) -> bool:

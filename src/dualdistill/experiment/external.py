@@ -55,7 +55,7 @@ def _of_file(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs: dataclasses look their module up
+    sys.modules[name] = module  # before it runs: dataclasses search sys.modules for it
     try:
         spec.loader.exec_module(module)
     except BaseException:

@@ -53,11 +53,11 @@ def _assign(record: Any, assignments: list[tuple[str, list[str], str]], kind: ty
     for name, deeper in inner.items():
         current = changes.get(name, getattr(record, name, None))
         changes[name] = _assign(current, deeper, _record_kind(current, hints[name], deeper[0][0], name))
-    said = ", ".join(f"{key}={text}" for key, _, text in assignments)
+    typed = ", ".join(f"{key}={text}" for key, _, text in assignments)
     try:
         return kind(**changes) if record is None else replace(record, **changes)
     except ValueError as error:
-        raise UserError(f"--set {said}: {error}.") from None
+        raise UserError(f"--set {typed}: {error}.") from None
 
 
 def _record_kind(value: Any, hint: Any, key: str, name: str) -> type:

@@ -40,7 +40,7 @@ def from_plain(plain: dict[str, Any]) -> Experiment:
     """The experiment `to_plain` made.
 
     Raises:
-        UserError: for a key or value that this version does not know.
+        UserError: for a key or value that is unknown to this version.
     """
     values: dict[str, Any] = {}
     hints = get_type_hints(Experiment)

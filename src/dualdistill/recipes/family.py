@@ -51,10 +51,7 @@ class Family:
         """The student of `alone`, started from the teacher's task heads and not distilled: the gain over `alone` that
         is not distillation's."""
         return replace(
-            alone,
-            teacher=self.network(kind),
-            teacher_recipe=f"{self.name}/teacher-{kind}",
-            init_head_from_teacher=True,
+            alone, teacher=self.network(kind), teacher_recipe=f"{self.name}/teacher-{kind}", init_head_from_teacher=True
         )
 
     def distilled(self, alone: Experiment, distiller: DistillerConfig, kind: Teacher) -> Experiment:

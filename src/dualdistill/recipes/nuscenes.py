@@ -48,12 +48,7 @@ def teacher(kind: Teacher) -> Experiment:
     """The LiDAR teacher: dynamic 0.2 m pillars or 0.1 m voxels, ten sweeps, class-balanced, pasted objects; MVP:
     virtual points."""
     cycle = OptimiserConfig(
-        schedule="cyclic",
-        learning_rate=1e-4,
-        cycle_peak=10.0,
-        cycle_rise=0.4,
-        weight_decay=0.01,
-        clip_norm=35.0,
+        schedule="cyclic", learning_rate=1e-4, cycle_peak=10.0, cycle_rise=0.4, weight_decay=0.01, clip_norm=35.0
     )
     return Experiment(
         data=DataConfig(

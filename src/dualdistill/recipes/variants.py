@@ -52,10 +52,7 @@ LABEL_ABLATIONS: Rows = {
         "LabelDistill with features of the labels only",
         LabelDistillConfig(lidar_weight=None, response=None),
     ),
-    "lidar-only": (
-        "LabelDistill without labels: LiDAR features and responses",
-        LabelDistillConfig(label_weight=None),
-    ),
+    "lidar-only": ("LabelDistill without labels: LiDAR features and responses", LabelDistillConfig(label_weight=None)),
     "no-partition": ("LabelDistill without parting channels", LabelDistillConfig(partition="none")),
     "soft-response": (
         "LabelDistill with a heat map loss that can raise, too",

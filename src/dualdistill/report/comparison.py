@@ -7,10 +7,11 @@ undistilled student of the same seed, settings and data, if that is among the ru
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dualdistill.experiment.plain import differences
 from dualdistill.report.intervals import mean_interval
 from dualdistill.report.scores import PERCENT, TP_ERRORS, ResultRow, filled
 from dualdistill.report.table import Column, Table, Value
@@ -92,14 +93,11 @@ class ComparedRow:
     def plain(self) -> dict[str, Any]:
         """The row as JSON values: scores and gains in [0, 1], unrounded; None for what is unknown."""
         first = self.runs[0]
-        kept = ("name", "teacher", "mean_ap", "nd_score", *TP_ERRORS, "gain_mean_ap", "gain_nd_score")
-        published = ("published_mean_ap", "published_nd_score", "seeds")
-        values = self.scores.values() | {
-            "teacher_mean_ap": self.teacher_mean_ap,
-            "teacher_nd_score": self.teacher_nd_score,
-        }
+        kept: tuple[str, ...] = ("name", "teacher", "mean_ap", "nd_score", *TP_ERRORS, "gain_mean_ap", "gain_nd_score")
+        kept += ("teacher_mean_ap", "teacher_nd_score", "published_mean_ap", "published_nd_score", "seeds")
+        values = self.values()
         return {
-            **{key: values[key] for key in (*kept, "teacher_mean_ap", "teacher_nd_score", *published)},
+            **{key: values[key] for key in kept},
             "published_source": first.published[2] if first.published else None,
             "standard_deviation": dict(self.scores.spread),
             "gain_mean_ap_interval": self.interval_mean_ap,
@@ -267,32 +265,21 @@ def _names(groups: list[list[RunRecord]]) -> tuple[list[str], list[str]]:
     names = [name(run) for run in every]
     if len(set(names)) == len(names):
         return names, shared
+    namesakes = [[other for other in every if other is not run and name(other) == name(run)] for run in every]
     return [
-        f"{text}{_distinction(run, _namesakes(run, every, name))}" for text, run in zip(names, every, strict=True)
+        f"{text}{_distinction(run, others)}" for text, run, others in zip(names, every, namesakes, strict=True)
     ], shared
-
-
-def _namesakes(run: RunRecord, every: list[RunRecord], name: Callable[[RunRecord], str]) -> list[RunRecord]:
-    return [other for other in every if other is not run and name(other) == name(run)]
 
 
 def _distinction(run: RunRecord, namesakes: list[RunRecord]) -> str:
     """The settings, or the teacher, in which a run differs from others of its name."""
     if not namesakes:
         return ""
-    own = _flat(run.experiment)
-    keys = [key for key in own if any(_flat(other.experiment).get(key) != own[key] for other in namesakes)]
-    words = [f"{key}={json.dumps(own[key])}" for key in keys[:3]]
+    own = {key: value for other in namesakes for key, value, _ in differences(run.experiment, other.experiment)}
+    words = [f"{key}={json.dumps(value)}" for key, value in list(own.items())[:3]]
     if run.teacher and any(other.teacher != run.teacher for other in namesakes):
         words.append(f"teacher at step {run.teacher.step}")
     return f" [{', '.join(words) or 'other settings'}]"
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

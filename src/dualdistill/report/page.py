@@ -3,10 +3,9 @@
 import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -113,21 +112,13 @@ class ReportPage:
             },
         )
 
-    def facts(self, facts: Mapping[str, object]) -> "ReportPage":
+    def facts(self, facts: Mapping[str, str | int]) -> "ReportPage":
         """A list of names and values: settings, versions."""
-        return self._add("facts", [(name, _written(value)) for name, value in facts.items()])
+        return self._add("facts", list(facts.items()))
 
     def html(self) -> str:
         """The page as one HTML document."""
         return render("page.html.jinja", page=self, light=LIGHT, dark=DARK)
-
-    def write(self, path: Path) -> Path:
-        """Write the page in one step: a reader finds the old page or the new one, never a part."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(self.html(), encoding="utf-8")
-        temporary.replace(path)
-        return path
 
     def _add(self, kind: str, part: Any) -> "ReportPage":
         if not self.sections:
@@ -152,20 +143,3 @@ def encoded(figure: Figure, encoding: Encoding = "png", dpi: int = 150) -> tuple
         palette.save(file, "PNG", optimize=True)
     data = base64.b64encode(file.getvalue()).decode("ascii")
     return f"data:image/{encoding};base64,{data}", image.width, image.height
-
-
-def _written(value: object) -> str:
-    """A value in prose: yes and no, lists with commas, a dash for None."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_written(item)}" for key, item in value.items())
-    if isinstance(value, Sequence):
-        return ", ".join(_written(item) for item in value)
-    return str(value)

@@ -8,17 +8,8 @@ from typing import Any
 
 from dualdistill.report.table import Column, Table, Value
 
-TP_ERRORS = {
-    "trans_err": "mATE",
-    "scale_err": "mASE",
-    "orient_err": "mAOE",
-    "vel_err": "mAVE",
-    "attr_err": "mAAE",
-}
+TP_ERRORS = {"trans_err": "mATE", "scale_err": "mASE", "orient_err": "mAOE", "vel_err": "mAVE", "attr_err": "mAAE"}
 """The five true-positive errors: key of the nuScenes devkit, and common name."""
-
-SCORES = ("mean_ap", "nd_score", *TP_ERRORS)
-"""Fields of `ResultRow` that an evaluation yields."""
 
 PERCENT: dict[str, Any] = {"digits": 1, "scale": 100.0}
 """Format of a score in [0, 1]."""
@@ -82,7 +73,7 @@ class ResultRow:
         """
         if not rows:
             raise ValueError("a mean needs at least one row, got none")
-        fields = (*SCORES, "gain_mean_ap", "gain_nd_score")
+        fields = ("mean_ap", "nd_score", *TP_ERRORS, "gain_mean_ap", "gain_nd_score")
         values = {key: [v for row in rows if (v := _known(getattr(row, key))) is not None] for key in fields}
         known = {key: some for key, some in values.items() if some}
         means: dict[str, Any] = {key: statistics.fmean(some) for key, some in known.items()}
@@ -103,7 +94,7 @@ class ResultRow:
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
 
 
-def results_table(rows: Sequence[ResultRow], title: str = "") -> Table:
+def results_table(rows: Sequence[ResultRow]) -> Table:
     """The main table: one row per model; columns without any value are left out.
 
     mAP, NDS and gains in percent and percentage points; errors in their own units (metres, 1 - IoU, radians,
@@ -116,7 +107,7 @@ def results_table(rows: Sequence[ResultRow], title: str = "") -> Table:
         Column(key="teacher", title="Teacher", side=True),
         Column(key="mean_ap", title="mAP", better="up", **PERCENT),
         Column(key="nd_score", title="NDS", better="up", **PERCENT),
-        *(Column(key=key, title=title_, digits=3, better="down") for key, title_ in TP_ERRORS.items()),
+        *(Column(key=key, title=title, digits=3, better="down") for key, title in TP_ERRORS.items()),
         Column(key="gain_mean_ap", title="Δ mAP", signed=True, **PERCENT),
         Column(key="gain_nd_score", title="Δ NDS", signed=True, **PERCENT),
         Column(key="published_mean_ap", title="mAP publ.", **PERCENT, side=True),
@@ -130,11 +121,10 @@ def results_table(rows: Sequence[ResultRow], title: str = "") -> Table:
         rows=tuple(values),
         spreads=tuple(row.spread for row in rows),
         ranked=tuple(not row.is_teacher for row in rows),
-        title=title,
     )
 
 
-def class_table(average_precisions: Mapping[str, Mapping[str, float]], title: str = "") -> Table:
+def class_table(average_precisions: Mapping[str, Mapping[str, float]]) -> Table:
     """AP (percent) by class: one row per class in the order of the first model, one column per model, the mean last.
 
     Args:
@@ -142,16 +132,13 @@ def class_table(average_precisions: Mapping[str, Mapping[str, float]], title: st
     """
     models = list(average_precisions)
     classes = list(dict.fromkeys(name for values in average_precisions.values() for name in values))
-    columns = [
-        Column(key="class", title="Class"),
-        *(Column(key=model, title=model, **PERCENT) for model in models),
-    ]
+    columns = (Column(key="class", title="Class"), *(Column(key=model, title=model, **PERCENT) for model in models))
     rows: list[dict[str, Value]] = [
         {"class": name.replace("_", " "), **{model: average_precisions[model].get(name) for model in models}}
         for name in classes
     ]
     means = {model: _mean(list(average_precisions[model].values())) for model in models}
-    return Table(columns=tuple(columns), rows=(*rows, {"class": "mean", **means}), title=title, summary=True)
+    return Table(columns=columns, rows=(*rows, {"class": "mean", **means}), summary=True)
 
 
 def filled(columns: Sequence[Column], values: Sequence[Mapping[str, Value]]) -> tuple[Column, ...]:

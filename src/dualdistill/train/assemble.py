@@ -1,8 +1,7 @@
 """From an experiment to what trains: data sets, detector, teacher source, distiller."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -16,7 +15,6 @@ from dualdistill.distill.label_encoder import LabelDetector, LabelEncoder
 from dualdistill.distill.method import DistillerInputs
 from dualdistill.distill.shapes import BevShapes
 from dualdistill.experiment.experiment import Experiment
-from dualdistill.experiment.plain import from_plain
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.center_head import init_task_heads
 from dualdistill.models.centerpoint import CenterPoint
@@ -53,17 +51,13 @@ def open_dataset(
     return NuscenesDataset(index, data, positions, training=training, seed=seed)
 
 
-def evaluation_loader(dataset: NuscenesDataset, batch_size: int, workers: int) -> DataLoader[Batch]:
-    """Every sample once, in order."""
-    return DataLoader(
-        dataset,
-        batch_sampler=[
-            [(0, i) for i in range(start, min(start + batch_size, len(dataset)))]
-            for start in range(0, len(dataset), batch_size)
-        ],
-        collate_fn=collate,
-        num_workers=workers,
-    )
+def evaluation_loader(
+    dataset: NuscenesDataset, batch_size: int, workers: int, items: Sequence[int] | None = None
+) -> DataLoader[Batch]:
+    """The samples `items` of a data set, or all of them, once and in this order."""
+    items = range(len(dataset)) if items is None else items
+    batches = [[(0, i) for i in items[start : start + batch_size]] for start in range(0, len(items), batch_size)]
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)
 
 
 def assemble(
@@ -177,8 +171,3 @@ def shapes_of(detector: BevDepth | CenterPoint, data: DataConfig | None = None) 
     shapes = BevShapes.of(detector.eval()(example))
     detector.train(was_training)
     return shapes
-
-
-def experiment_of(facts: dict[str, Any]) -> Experiment:
-    """The experiment a weights file was made by."""
-    return from_plain(facts["experiment"])

@@ -135,9 +135,8 @@ class Checkpoints:
 def _synchronise(folder: Path) -> None:
     """Wait until a folder and all in it are on the disk."""
     for path in [*folder.rglob("*"), folder]:
-        if path.is_file() or os.name == "posix":
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

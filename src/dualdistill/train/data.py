@@ -1,6 +1,7 @@
 """Which samples a training sees, and in which order: a pure function of (seed, step)."""
 
 import os
+import resource
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -74,7 +75,6 @@ def training_loader(
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=workers,
-        prefetch_factor=2 if workers else None,
         worker_init_fn=outlive_stop_signals,
         pin_memory=pin_memory,
     )
@@ -88,10 +88,6 @@ def default_workers(processes: int = 1) -> int:
 
 def allow_open_files() -> None:
     """Raise this process's limit of open files as far as it may: loader processes pass each tensor as a file."""
-    try:
-        import resource
-    except ImportError:  # not a POSIX system
-        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -105,7 +105,7 @@ def open_cache(
     if not count:
         return source
     done = 0
-    with progress(console, "filling the teacher cache") as say:
+    with progress(console, "filling the teacher cache") as report:
         for flip, items in missing.items():
             if not items:
                 continue  # PyTorch warns of a loader of nothing
@@ -113,7 +113,7 @@ def open_cache(
             for batch in DataLoader(datasets[flip], batch_sampler=batches, collate_fn=collate, num_workers=workers):
                 cache.write(batch, live(batch.to(device)))
                 done += len(batch)
-                say(done, count)
+                report(done, count)
     return source
 
 

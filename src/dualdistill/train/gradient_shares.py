@@ -66,7 +66,7 @@ def gradient_shares(
         experiment, trained.index(data, None), split=record["data"]["split"], training=True, seed=record["seed"]
     )
     teacher, label_encoder = (
-        TrainedWeights.recall(record[name]) if record.get(name) else None for name in ("teacher", "label_encoder")
+        TrainedWeights.recall(record[name]) if record[name] else None for name in ("teacher", "label_encoder")
     )
     training = assemble(experiment, teacher=teacher, label_encoder=label_encoder).train()
     load_weights(training.detector, trained.path)

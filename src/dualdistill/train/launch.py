@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import (
-    ClusterEnvironment,
     LightningEnvironment,
     LSFEnvironment,
     MPIEnvironment,
@@ -42,12 +41,13 @@ def launch(devices: int, nodes: int = 1, *, unused_parameters: bool = False) -> 
         raise UserError(f"--devices and --nodes must be at least 1, got {devices} and {nodes}.")
     if 0 < torch.cuda.device_count() < devices:
         raise UserError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs.")
-    environment = _environment()
+    kinds = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment)
+    environment = next((kind() for kind in kinds if kind.detect()), LightningEnvironment())  # as Fabric finds it
     if not isinstance(environment, LightningEnvironment) and environment.world_size() != devices * nodes:
         raise UserError(
             f"{type(environment).__name__.removesuffix('Environment')} started {environment.world_size()} processes, "
             f"but --devices {devices} --nodes {nodes} are {devices * nodes}. Give the devices of one machine and the "
-            "number of machines that it was told."
+            "number of machines that it was started with."
         )
     several = devices * nodes > 1
     strategy = DDPStrategy(find_unused_parameters=unused_parameters, timeout=TIMEOUT) if several else "auto"
@@ -73,9 +73,3 @@ def on_leader(fabric: Fabric, function: Callable[[], Result]) -> Result:
             raise outcome
         raise SystemExit(0)  # the leader reports it; other exit codes would make the launcher kill the leader
     return outcome
-
-
-def _environment() -> ClusterEnvironment:
-    """The launcher of this process, found as Fabric does."""
-    kinds = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment)
-    return next((kind() for kind in kinds if kind.detect()), LightningEnvironment())

@@ -8,16 +8,12 @@ from typing import Any, get_args
 
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import DivergedError, UserError
 from dualdistill.experiment.experiment import Experiment, Role
+from dualdistill.experiment.plain import from_plain
 from dualdistill.models.checkpoints import load_weights, read_facts
-from dualdistill.train.assemble import (
-    Network,
-    build_detector,
-    experiment_of,
-    open_dataset,
-    split_names,
-)
+from dualdistill.train.assemble import Network, build_detector, split_names
 from dualdistill.train.run_folder import RunFolder
 from dualdistill.train.trained_weights import TrainedWeights
 
@@ -45,7 +41,7 @@ class LoadedDetector:
         facts = read_facts(path)
         if facts["role"] not in get_args(Role):
             raise UserError(f"{path} holds a {facts['role']}; expected one of {_FILES}.")
-        experiment = _with_available_backend(experiment_of(facts))
+        experiment = _with_available_backend(from_plain(facts["experiment"]))
         teacher = TrainedWeights.recall(facts["teacher"]) if experiment.role == "label_encoder" else None
         detector = build_detector(experiment, teacher)
         load_weights(detector, path)
@@ -54,7 +50,7 @@ class LoadedDetector:
     @property
     def without_spconv(self) -> bool:
         """Whether plain PyTorch replaces spconv, which is not installed; the results are the same."""
-        return self.experiment != experiment_of(self.facts)
+        return self.experiment != from_plain(self.facts["experiment"])
 
     def index(self, data: Path | None, version: str | None) -> NuscenesIndex:
         """The given data root, or else the one of the training.
@@ -69,10 +65,9 @@ class LoadedDetector:
 
     def dataset(self, index: NuscenesIndex, split: str | None) -> NuscenesDataset:
         """The samples of a split (default: validation) with the sensors that the detector reads."""
-        split = split or split_names(index.version)[1]
-        for_teacher = self.experiment.role != "student"
-        return open_dataset(
-            self.experiment, index, split=split, training=False, seed=self.facts["seed"], for_teacher=for_teacher
+        positions = samples_of_split(index, split or split_names(index.version)[1])
+        return NuscenesDataset(
+            index, self.experiment.evaluation_data, positions, training=False, seed=self.facts["seed"]
         )
 
 

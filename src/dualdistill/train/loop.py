@@ -45,7 +45,7 @@ def fit(
     """
     config, training = state.config, state.training
     model = fabric.setup_module(training.train())
-    watch = Watch(fabric, loader, checkpoints.run, accumulate=config.accumulate, first=state.step)
+    watch = Watch(fabric, loader, checkpoints.run, accumulate=config.accumulate)
     batches = TimedIterator(loader)
     while state.step < total_steps:
         distil = training.distiller is not None and state.step < config.distill_fraction * total_steps
@@ -54,10 +54,7 @@ def fit(
         for micro in range(config.accumulate):
             batch = next(batches).to(fabric.device, non_blocking=True)
             seed_random_layers(seed, state.step, micro, fabric.global_rank)
-            with (
-                watch.naming(state, batch),
-                fabric.no_backward_sync(model, enabled=micro + 1 < config.accumulate),
-            ):
+            with watch.naming(state, batch), fabric.no_backward_sync(model, enabled=micro + 1 < config.accumulate):
                 with torch.autocast(fabric.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                     losses = model(batch, distil=distil)
                     loss = weighted_sum(losses, training.weights)

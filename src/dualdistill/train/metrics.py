@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, runtime_checkable
+from typing import IO, Any, Protocol, runtime_checkable
 
 from dualdistill.errors import UserError
 from dualdistill.train.run_folder import RunFolder, write_atomically
-
-SinkName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 @runtime_checkable

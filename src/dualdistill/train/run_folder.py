@@ -144,7 +144,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old one or the new one, never a half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

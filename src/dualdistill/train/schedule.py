@@ -12,10 +12,7 @@ def learning_rate(config: OptimiserConfig, step: int, total_steps: int) -> float
     fraction = step / total_steps
     base = config.learning_rate
     if config.schedule == "cyclic":
-        peak = base * config.cycle_peak
-        if fraction < config.cycle_rise:
-            return _cosine(base, peak, fraction / config.cycle_rise)
-        return _cosine(peak, base * 1e-4, (fraction - config.cycle_rise) / (1 - config.cycle_rise))
+        return _cycle(config, fraction, base, base * config.cycle_peak, base * 1e-4)
     rate = base * 0.1 ** sum(fraction >= drop for drop in config.drops)
     if step < config.warmup_steps:
         rate *= 1 - (1 - step / config.warmup_steps) * (1 - config.warmup_ratio)
@@ -26,14 +23,17 @@ def momentum(config: OptimiserConfig, step: int, total_steps: int) -> float:
     """Adam's first beta at `step`: 0.9, or mirrored to the rate between 0.9 and 0.9 * 0.85 / 0.95 in a cycle."""
     if config.schedule == "step":
         return 0.9
-    low, fraction = 0.9 * 0.85 / 0.95, step / total_steps
-    if fraction < config.cycle_rise:
-        return _cosine(0.9, low, fraction / config.cycle_rise)
-    return _cosine(low, 0.9, (fraction - config.cycle_rise) / (1 - config.cycle_rise))
+    return _cycle(config, step / total_steps, 0.9, 0.9 * 0.85 / 0.95, 0.9)
 
 
-def _cosine(start: float, end: float, fraction: float) -> float:
-    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * fraction))
+def _cycle(config: OptimiserConfig, fraction: float, start: float, turn: float, end: float) -> float:
+    """Half a cosine from `start` to `turn` during the rise, another one to `end` after it."""
+    rise = config.cycle_rise
+    if fraction < rise:
+        end, progress = turn, fraction / rise
+    else:
+        start, progress = turn, (fraction - rise) / (1 - rise)
+    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * progress))
 
 
 def parameter_groups(modules: list[nn.Module], weight_decay: float) -> list[dict[str, object]]:

@@ -1,7 +1,7 @@
 """One training from its job to its end: assemble, restore, take the steps, record how it ended."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ class Job:
         """
         plain = run.experiment
         teacher, label_encoder = (
-            TrainedWeights.recall(plain[name]) if plain.get(name) else None for name in ("teacher", "label_encoder")
+            TrainedWeights.recall(plain[name]) if plain[name] else None for name in ("teacher", "label_encoder")
         )
         return cls(
             recipe=plain["recipe"],
@@ -88,8 +88,8 @@ class Job:
             split=plain["data"]["split"],
             teacher=teacher,
             label_encoder=label_encoder,
-            teacher_cache=Path(plain["teacher_cache"]) if plain.get("teacher_cache") else None,
-            log=tuple(plain.get("log", ())),
+            teacher_cache=Path(plain["teacher_cache"]) if plain["teacher_cache"] else None,
+            log=tuple(plain["log"]),
         )
 
 
@@ -147,12 +147,15 @@ class Session:
             world=self.fabric.world_size,
             pin_memory=self.fabric.device.type == "cuda",
         )
-        validate = self._validator(workers) if every is not None else None
+        validate = None
+        if every is not None:
+            split = split_names(job.version)[1]
+            validate = validator(self.fabric, job.experiment, self.index, split, seed=job.seed, workers=workers)
         self._announce(total, workers)
         if lead:
             self.run.log(f"steps {state.step} to {total}, {len(dataset)} training samples")
-        with progress(self.console, f"training {job.recipe}", before=state.step) as say, StopSignals() as signals:
-            metrics = MetricsLogger(self.sinks if lead else (), say)
+        with progress(self.console, f"training {job.recipe}", before=state.step) as report, StopSignals() as signals:
+            metrics = MetricsLogger(self.sinks if lead else (), report)
             metrics.start(self.run, facts, state.step)
             try:
                 stopped = fit(
@@ -182,16 +185,15 @@ class Session:
         """The parts of the training, from the job's seed."""
         job = self.job
         random.seed(job.seed)
-        np.random.seed(job.seed)  # noqa: NPY002 (libraries below us may draw from it; our own draws have generators)
+        np.random.seed(job.seed)  # noqa: NPY002 (libraries may draw from it; this package's draws have generators)
         torch.manual_seed(job.seed)
 
         def cached(teacher: CenterPoint) -> TeacherSource:
             assert job.teacher_cache is not None
             assert job.teacher is not None
-            fingerprint = job.teacher.identity["sha256"]
-            root, experiment = job.teacher_cache, job.experiment
+            root, sha256 = job.teacher_cache, job.teacher.identity["sha256"]
             return open_cache(
-                self.console, root, experiment, self.index, job.split, teacher, fingerprint, workers=workers
+                self.console, root, job.experiment, self.index, job.split, teacher, sha256, workers=workers
             )
 
         training = assemble(
@@ -204,10 +206,6 @@ class Session:
         if job.experiment.training.sync_batch_norm:
             training = nn.SyncBatchNorm.convert_sync_batchnorm(training)
         return training
-
-    def _validator(self, workers: int) -> Callable[[nn.Module], dict[str, float]]:
-        split = split_names(self.job.version)[1]
-        return validator(self.fabric, self.job.experiment, self.index, split, seed=self.job.seed, workers=workers)
 
     def _restore(self, checkpoints: Checkpoints, state: TrainingState) -> None:
         """Restore in all processes the checkpoint that the leading one can."""

@@ -1,10 +1,11 @@
 """Requests to stop: SIGINT (Ctrl-C), SIGTERM (a scheduler), SIGHUP (a closed terminal)."""
 
 import signal
-from types import FrameType, TracebackType
+from contextlib import suppress
+from types import FrameType
 from typing import Any
 
-STOP = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GRACE_SECONDS = 60
 
 
@@ -20,16 +21,12 @@ class StopSignals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        try:
+        with suppress(ValueError):  # only the main thread has signal handlers
             heeded = [number for number in STOP if signal.getsignal(number) != signal.SIG_IGN]
             self._previous = {number: signal.signal(number, self._note) for number in heeded}
-        except ValueError:  # only the main thread has signal handlers
-            self._previous = {}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -45,5 +42,4 @@ def outlive_stop_signals(worker: int) -> None:
     """
     for number in STOP:
         signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "alarm"):
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))

@@ -170,11 +170,7 @@ def _score_beside(weights: Path) -> dict[str, float] | None:
 def evaluation_folder(weights: Path) -> Path:
     """Where a checkpoint's scores are: in its run; next to the file, under its name, for weights outside a run."""
     weights = weights.resolve()
-    run = run_folder_of(weights)
-    return run.evaluation(weights.parent.name) if run else weights.parent / "evaluation" / weights.stem
-
-
-def run_folder_of(path: Path) -> RunFolder | None:
-    """The run a weights file lies in, if it does."""
-    folder = path.resolve().parents[2] if len(path.resolve().parents) > 2 else None
-    return RunFolder(folder) if folder is not None and (folder / "experiment.json").is_file() else None
+    folders = weights.parents[2:3]  # run/checkpoints/step_000400/student.safetensors
+    if folders and (folders[0] / "experiment.json").is_file():
+        return RunFolder(folders[0]).evaluation(weights.parent.name)
+    return weights.parent / "evaluation" / weights.stem

@@ -1,16 +1,13 @@
 """Scores of a detector during its training, shared by all processes."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import nn
-from torch.utils.data import DataLoader
 
-from dualdistill.data.collate import collate
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
@@ -22,6 +19,7 @@ from dualdistill.evaluate.records import Detections
 from dualdistill.evaluate.to_global import detections_to_global
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.ops.processes import number_of_processes
+from dualdistill.train.assemble import evaluation_loader
 
 BATCH = 4
 """Samples a process detects in at once."""
@@ -30,7 +28,7 @@ BATCH = 4
 def validator(
     fabric: Fabric, experiment: Experiment, index: NuscenesIndex, split: str, *, seed: int, workers: int
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """A function from a detector to its mAP and NDS on a split, or on as many of its samples as the experiment says.
+    """A function from a detector to its mAP and NDS on a split, or on `validate_samples` of its samples.
 
     All processes must call it together: each detects in its share of the samples. The detector's mode (training or
     evaluation) is left as it was.
@@ -48,16 +46,9 @@ def validator(
             f"Split {split!r} of {index.root} has no annotations to validate against: set training.validate_steps and "
             "training.validate_epochs to none."
         )
-    data = experiment.data
-    if experiment.role == "student":
-        data = replace(data, points=False, virtual_points=None, depth=False, depth_instance=False)
     mine = range(fabric.global_rank, len(positions), fabric.world_size)
-    loader = DataLoader(
-        NuscenesDataset(index, data, positions, training=False, seed=seed),
-        batch_sampler=[[(0, item) for item in mine[start : start + BATCH]] for start in range(0, len(mine), BATCH)],
-        collate_fn=collate,
-        num_workers=workers,
-    )
+    dataset = NuscenesDataset(index, experiment.evaluation_data, positions, training=False, seed=seed)
+    loader = evaluation_loader(dataset, BATCH, workers, mine)
 
     def validate(detector: nn.Module) -> dict[str, float]:
         modes = [(module, module.training) for module in detector.modules()]

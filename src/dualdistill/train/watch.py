@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from dualdistill.errors import DivergedError
 from dualdistill.ops.processes import number_of_processes
 from dualdistill.structures import Batch
-from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.run_folder import RunFolder, step_name
 from dualdistill.train.state import TrainingState
 
 
@@ -30,13 +30,9 @@ class Watch:
     step is queued (at once where the host waits for the GPU anyway), so that no step waits for it.
     """
 
-    def __init__(self, fabric: Fabric, loader: DataLoader[Batch], run: RunFolder, *, accumulate: int, first: int):
-        """Args:
-        accumulate: Batches of one step.
-        first: Steps done before the first batch of `loader`.
-        """
-        self.fabric, self.loader, self.run = fabric, loader, run
-        self.accumulate, self.first = accumulate, first
+    def __init__(self, fabric: Fabric, loader: DataLoader[Batch], run: RunFolder, *, accumulate: int):
+        """Args: `accumulate` counts the batches of one step."""
+        self.fabric, self.loader, self.run, self.accumulate = fabric, loader, run, accumulate
         self._lag = 1 if fabric.device.type == "cuda" else 0
         self._pending: deque[tuple[int, Mapping[str, Tensor], Tensor, Any]] = deque()
 
@@ -89,7 +85,7 @@ class Watch:
             ) from None
 
     def _fail(self, step: int, names: list[str]) -> None:
-        folder = self.run.path / "diverged" / f"step_{step:06d}"
+        folder = self.run.path / "diverged" / step_name(step)
         tokens = self._save_batches(folder, step, names)
         reports: list[Any] = [(names, tokens)]
         if (processes := number_of_processes()) > 1:
@@ -122,7 +118,7 @@ def _message(step: int, cause: str, tokens: list[str], run: RunFolder) -> str:
     last = f"The last checkpoint is {kept}." if kept else "There is no checkpoint yet."
     return (
         f"The training diverged in step {step}: {cause}. Samples: {', '.join(tokens)}. {last} Train again with a lower "
-        "training.optimiser.learning_rate or clip_norm, or look for a fault in these samples."
+        "training.optimiser.learning_rate or clip_norm, or search these samples for a fault."
     )
 
 

@@ -1,10 +1,8 @@
 """Loss curves: one small plot per quantity, with all runs on top of each other."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,18 +20,8 @@ Record = Mapping[str, Any]
 
 Series = Float[np.ndarray, "points"]
 
-
-def read_records(path: Path) -> list[Record]:
-    """The records of a metrics.jsonl, in order; an incomplete last line (after a crash) is left out."""
-    records = []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ValueError(f"{path}, line {number}, is not JSON: {error}") from error
-    return records
+SMOOTHING = 0.02
+"""Half-life of the moving average, as a fraction of the longest run."""
 
 
 def series(records: Sequence[Record], name: str) -> tuple[Series, Series]:
@@ -68,21 +56,13 @@ def loss_names(runs: Mapping[str, Sequence[Record]]) -> list[str]:
     return [key for key in keys if key == "loss"] + [key for key in keys if key.startswith("loss/")]
 
 
-def draw_curves(
-    runs: Mapping[str, Sequence[Record]],
-    names: Sequence[str] | None = None,
-    *,
-    smoothing: float = 0.02,
-    theme: Theme = LIGHT,
-) -> Figure:
-    """Small multiples: a plot for each quantity, a line for each run with it, raw values faint in the background.
+def draw_curves(runs: Mapping[str, Sequence[Record]], *, theme: Theme = LIGHT) -> Figure:
+    """Small multiples: a plot for each loss, a line for each run with it, raw values faint in the background.
 
     Args:
         runs: Records of each run, by its name in the legend.
-        names: Quantities; None takes `loss_names`.
-        smoothing: Half-life of the moving average, as a fraction of the longest run.
     """
-    names = loss_names(runs) if names is None else list(names)
+    names = loss_names(runs)
     if not names:
         raise ValueError("no losses to draw: the runs have recorded none")
     chosen = dict(zip(runs, cycle(theme.series), strict=False))
@@ -98,7 +78,7 @@ def draw_curves(
     for axes, name in zip(all_axes, names, strict=False):
         _prepare(axes, name, last, theme)
         for run, records in runs.items():
-            _draw_run(axes, *series(records, name), smoothing * last, chosen[run])
+            _draw_run(axes, *series(records, name), SMOOTHING * last, chosen[run])
         _scale(axes)
     for axes in all_axes[len(names) :]:
         axes.set_axis_off()

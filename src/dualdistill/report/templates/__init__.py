@@ -1,10 +1,10 @@
-"""Templates of the report's pages, filled in by Jinja2; every value is escaped."""
+"""Templates of the pages that commands write, filled in by Jinja2; every value in HTML is escaped."""
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader(__name__, "."),
-    autoescape=True,
+    autoescape=lambda name: name is None or ".md" not in name,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
