@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,14 @@ def nuscenes_root() -> Path:
     if root is None:
         pytest.skip("no real nuScenes frames: set DUALDISTILL_NUSCENES to a nuScenes root")
     return Path(root)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stop_signals() -> None:
+    """A shell starts what runs in its background with SIGINT ignored; tests send it."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
