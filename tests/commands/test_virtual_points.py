@@ -97,7 +97,6 @@ def test_noise_that_makes_no_sense_is_refused(world: Path, console: Console, amo
 @pytest.mark.parametrize(
     ("source", "weights", "message"),
     [
-        ("centernet", None, "choose synthetic or maskrcnn"),
         ("synthetic", Path("weights.pth"), "--weights has no effect"),
         ("maskrcnn", None, "needs --weights FILE: the COCO weights of torchvision's maskrcnn_resnet50_fpn_v2"),
         ("maskrcnn", Path("/nowhere/weights.pth"), "no weights file /nowhere/weights.pth"),

@@ -104,10 +104,11 @@ def assemble(
         criterion=frozen.criterion() if requires.criterion else None,
         label_encoder=encoder,
     )
+    built = distiller.build(inputs)  # before the source: filling a cache draws random numbers
     return Training(
         student,
         teacher=source(frozen) if source is not None else LiveTeacher(frozen, config.teacher_precision),
-        distiller=distiller.build(inputs),
+        distiller=built,
         distiller_weights={name: config.distill_weight * weight for name, weight in distiller.weights.items()},
         gradient_share=config.gradient_share,
     )
