@@ -1,7 +1,7 @@
 # CPU:  docker build -t dualdistill .
 # CUDA: docker build -t dualdistill --build-arg BASE=nvidia/cuda:13.0.1-runtime-ubuntu24.04 \
 #           --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
-# Run:  docker run --rm --shm-size 8g -v /path/to/nuscenes:/data -v "$PWD/runs:/work/runs" dualdistill evaluate ...
+# Run:  docker run --rm --shm-size 8g -v /path/to/nuscenes:/data -v "$PWD/runs:/workspace/runs" dualdistill evaluate ...
 ARG BASE=debian:trixie-slim
 FROM ${BASE}
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -17,6 +17,6 @@ COPY pyproject.toml README.md LICENSE NOTICE /src/
 COPY src /src/src
 RUN pip install '/src[synthetic,export]'
 
-WORKDIR /work
+WORKDIR /workspace
 ENTRYPOINT ["dualdistill"]
 CMD ["--help"]

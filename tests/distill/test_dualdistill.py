@@ -116,7 +116,7 @@ def test_weight_decay_spares_the_projector_but_not_the_released_one(make_pair):
     assert pair.build(DualDistillConfig(mfd=MfdConfig(alignment="aoa-released"))).no_weight_decay() == set()
 
 
-def test_a_judge_that_is_a_module_is_refused(make_pair):
+def test_a_criterion_that_is_a_module_is_refused(make_pair):
     class Module(nn.Module):
         def pseudo_boxes(self, predictions, temperature):
             raise NotImplementedError

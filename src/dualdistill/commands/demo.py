@@ -4,9 +4,8 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.report_sections import Colour, ReportedModel, add_facts, add_scenes, add_training, all_sensors
 from dualdistill.commands.train import start_training
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.ops.threads import one_thread
 from dualdistill.recipes.catalogue import find
 from dualdistill.report.page import ReportPage
 from dualdistill.report.scores import ResultRow, class_table, results_table
@@ -57,7 +57,7 @@ def run_demo(console: Console, *, out: Path, data: Path, seed: int, quick: bool 
     console.rule("1 of 3  A synthetic driving world")
     synthesise(console, root, "tiny" if quick else "demo", seed=0, workers=None)
     console.rule("2 of 3  The LiDAR teacher")
-    with _one_thread():
+    with one_thread():  # a small network is slower on two while another process loads its data
         teacher = train_and_score(console, PARTS[0].recipe, root, out, overrides, seed)
     console.rule("3 of 3  The camera student, alone and distilled, side by side")
     runs = [teacher, *_side_by_side([part.recipe for part in PARTS[1:]], root, out, overrides, seed, teacher)]
@@ -89,17 +89,6 @@ def train_and_score(
     )
     evaluate_anything(console, run, workers=workers)
     return run
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Context with one thread: a small network is slower on two while another process loads its data."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _side_by_side(
@@ -156,7 +145,7 @@ def write_report(models: list[ReportedModel], rows: list[ResultRow], out: Path, 
     page = ReportPage("DualDistill on a synthetic world", caveat(root, quick), byline=time.strftime("%Y-%m-%d %H:%M"))
     for row in rows:
         page.highlight(f"{100 * (row.mean_ap or 0):.1f}", f"mAP, {row.name}")
-    page.highlight(f"{100 * (distilled.gain_mean_ap or 0):+.1f}".replace("-", "−"), "mAP gained by distillation")
+    page.highlight(f"{100 * (distilled.gain_mean_ap or 0):+z.1f}".replace("-", "−"), "mAP gained by distillation")
     page.section("Result").table(results_table(rows), "Scores on the validation scenes.")
     classes = class_table({model.name: model.metrics["mean_dist_aps"] for model in models})
     page.table(classes, "Average precision by class, percent.")

@@ -5,8 +5,7 @@ stream even so, which is 0 here (spconv 2.3.8). Its sums have a data race: the t
 pointers to source and target, so that a cell now and then receives another's share. It runs in one thread here.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, wraps
 from types import ModuleType
@@ -19,6 +18,7 @@ from torch.func import functional_call
 
 from dualdistill.errors import UserError
 from dualdistill.ops.sparse_conv import Sites, Triple, densify, flat_index
+from dualdistill.ops.threads import one_thread
 
 MISSING = (
     "Voxels are convolved by spconv, which is not installed. Install it with `pip install 'dualdistill[voxel]'` (on a "
@@ -57,17 +57,6 @@ def _undisturbed(sums: Callable[..., Any]) -> Callable[..., Any]:
             return sums(features, *args, **options)
 
     return alone
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for PyTorch and everything else on OpenMP inside the block."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True, eq=False)
