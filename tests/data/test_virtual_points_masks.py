@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
@@ -16,6 +17,7 @@ from dualdistill.data.virtual_points.cache import VirtualPointsCache
 from dualdistill.data.virtual_points.make import lidar_records, make_virtual_points
 from dualdistill.data.virtual_points.maskrcnn import CATEGORIES, NAME_OF_COCO, MaskRcnn
 from dualdistill.data.virtual_points.masks import PAINT_CLASSES, InstanceMasks
+from dualdistill.data.virtual_points.semantic_masks import SemanticMasks
 from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 from dualdistill.errors import UserError
 from dualdistill.structures import CLASSES, Boxes
@@ -129,3 +131,57 @@ def test_mask_rcnn_wants_its_own_weights_in_a_local_file(tiny_index: NuscenesInd
     save_file({"backbone.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="another model"):
         MaskRcnn(tiny_index, tmp_path / "other.safetensors")
+
+
+def write_class_maps(world: NuscenesIndex, folder: Path, classes: np.ndarray, legend: str = '{"13": "car"}') -> int:
+    """One class map and its legend; returns the row of the image."""
+    row = int(world.sample_cameras[0, 1])
+    path = (folder / world.data_filename[row]).with_suffix(".png")
+    path.parent.mkdir(parents=True)
+    Image.fromarray(classes).save(path)
+    (folder / "classes.json").write_text(legend)
+    return row
+
+
+def test_connected_regions_of_a_class_map_are_instances(world: NuscenesIndex, tmp_path: Path) -> None:
+    classes = np.zeros((72, 128), dtype=np.uint8)  # half the image's size
+    classes[10:20, 10:30] = 13
+    classes[20:30, 30:50] = 13  # touches the first at a corner
+    classes[50:60, 100:120] = 13
+    classes[40, 5:90] = 11  # a class that the legend leaves out
+    row = write_class_maps(world, tmp_path, classes)
+    source: InstanceMasks = SemanticMasks(world, tmp_path)
+    found = source(row)
+    assert found.masks.flatten(1).sum(dim=1).tolist() == [1600, 800]
+    assert [PAINT_CLASSES[klass] for klass in found.klass.tolist()] == ["car", "car"]
+    assert len(source(int(world.sample_cameras[0, 0]))) == 0, "an image without a class map"
+
+
+def test_specks_of_a_class_map_are_left_out(world: NuscenesIndex, tmp_path: Path) -> None:
+    classes = np.zeros((144, 256), dtype=np.uint8)
+    classes[10, 10:13] = 13
+    row = write_class_maps(world, tmp_path, classes)
+    assert len(SemanticMasks(world, tmp_path)(row)) == 0
+
+
+@pytest.mark.parametrize(
+    ("legend", "mode", "reason"),
+    [
+        ('{"13": "tram"}', "L", "names tram; the classes are car, truck"),
+        ("[13]", "L", "expected the class of each number"),
+        ('{"13": "car"}', "RGB", "one channel of class numbers"),
+    ],
+)
+def test_class_maps_that_cannot_be_read_are_refused(
+    world: NuscenesIndex, tmp_path: Path, legend: str, mode: str, reason: str
+) -> None:
+    blank = np.zeros((72, 128, 3) if mode == "RGB" else (72, 128), dtype=np.uint8)
+    row = write_class_maps(world, tmp_path, blank, legend)
+    with pytest.raises(UserError, match=reason):
+        SemanticMasks(world, tmp_path)(row)
+
+
+def test_a_folder_without_class_maps_of_the_root_is_refused(world: NuscenesIndex, tmp_path: Path) -> None:
+    (tmp_path / "classes.json").write_text('{"13": "car"}')
+    with pytest.raises(UserError, match=r"no class map for an image of .*, such as samples/CAM_FRONT"):
+        SemanticMasks(world, tmp_path)

@@ -20,6 +20,7 @@ from dualdistill.data.virtual_points.make import make_virtual_points
 from dualdistill.data.virtual_points.mask_cache import MaskCache, key_images, make_masks
 from dualdistill.data.virtual_points.masks import InstanceMasks
 from dualdistill.data.virtual_points.noise import NoisyMasks
+from dualdistill.data.virtual_points.semantic_masks import SemanticMasks
 from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 from dualdistill.errors import UserError
 from dualdistill.report.progress import Report, progress
@@ -28,7 +29,7 @@ from dualdistill.synthetic import BENCH, DEMO, TINY, make_synthetic
 
 SIZES = {"tiny": TINY, "demo": DEMO, "bench": BENCH}
 
-Masks = Literal["synthetic", "maskrcnn"]
+Masks = Literal["synthetic", "maskrcnn", "semantic"]
 """Sources of instance masks."""
 
 
@@ -104,7 +105,7 @@ def make_virtual(
 
     Args:
         source: Origin of the instance masks.
-        weights: Local weights of Mask R-CNN.
+        weights: Local weights of Mask R-CNN, or the folder of class maps.
         noise: As in `VirtualPointsConfig`; each value has its own files.
     """
     index = NuscenesIndex.open(root, version)
@@ -128,7 +129,7 @@ def make_instances(
     """Make the instance masks of every key frame image of a split, unless they exist.
 
     Args:
-        weights: Local weights of Mask R-CNN.
+        weights: Local weights of Mask R-CNN, or the folder of class maps.
         noise: As in `InstancesConfig`; each value has its own files.
     """
     index = NuscenesIndex.open(root, version)
@@ -146,7 +147,7 @@ def _masks(index: NuscenesIndex, source: Masks, weights: Path | None, noise: flo
     # Imported here, because torchvision's detectors take a while and no other verb needs them.
     from dualdistill.data.virtual_points.maskrcnn import WANTED, MaskRcnn
 
-    if weights is not None and source != "maskrcnn":
+    if weights is not None and source == "synthetic":
         raise UserError(f"--weights has no effect with --masks {source}.")
     if not 0 <= noise <= 1:
         raise UserError(f"--noise must lie between 0 and 1, got {noise:g}.")
@@ -154,6 +155,10 @@ def _masks(index: NuscenesIndex, source: Masks, weights: Path | None, noise: flo
         raise UserError(f"--noise has no effect with --masks {source}, whose masks have real errors.")
     if source == "synthetic":
         return NoisyMasks(SyntheticMasks(index), index, noise) if noise else SyntheticMasks(index)
+    if source == "semantic":
+        if weights is None:
+            raise UserError("--masks semantic needs --weights FOLDER, a folder of class maps (docs/methods/mvp.md).")
+        return SemanticMasks(index, weights)
     if weights is None:
         raise UserError(f"--masks maskrcnn needs --weights FILE: {WANTED}.")
     return MaskRcnn(index, weights, device="cuda" if torch.cuda.is_available() else "cpu")

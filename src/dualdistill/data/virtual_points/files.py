@@ -34,7 +34,7 @@ def folder_of(kind: str, index: NuscenesIndex, source: MaskSource, noise: float)
 def mask_options(config: VirtualPointsConfig | InstancesConfig) -> str:
     """Options of `dualdistill data` that make the files a configuration needs."""
     noise = f" --noise {config.noise:g}" if config.noise else ""
-    weights = " --weights FILE" if config.masks == "maskrcnn" else ""
+    weights = {"maskrcnn": " --weights FILE", "semantic": " --weights FOLDER"}.get(config.masks, "")
     return f"--masks {config.masks}{noise}{weights}"
 
 
