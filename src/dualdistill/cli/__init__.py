@@ -30,6 +30,7 @@ for verb in (
     results.predict,
     results.gradients,
     deployment.export,
+    deployment.push,
     deployment.convert,
 ):
     app.command()(verb)

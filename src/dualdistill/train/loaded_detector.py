@@ -1,18 +1,25 @@
 """Detectors restored from their weights files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
+from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import DivergedError, UserError
+from dualdistill.evaluate.detect import detect
 from dualdistill.experiment.experiment import Experiment, Role
 from dualdistill.experiment.plain import from_plain
 from dualdistill.models.checkpoints import load_weights, read_facts
+from dualdistill.structures import CLASSES, Boxes
 from dualdistill.train.assemble import Network, build_detector, split_names
 from dualdistill.train.run_folder import RunFolder
 from dualdistill.train.trained_weights import TrainedWeights
@@ -51,6 +58,41 @@ class LoadedDetector:
     def without_spconv(self) -> bool:
         """Whether plain PyTorch replaces spconv, which is not installed; the results are the same."""
         return self.experiment != from_plain(self.facts["experiment"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels of its boxes."""
+        return CLASSES
+
+    def predict(self, images: Sequence[np.ndarray | Tensor], rig: Rig, *, min_score: float = 0.0) -> Boxes:
+        """Objects around the car at one moment, the best first, in the frame of the rig.
+
+        Args:
+            images: One a camera in the rig's order, uint8 [height, width, 3], RGB; any size in the proportions of
+                `rig.image_size`, and any number of cameras.
+            min_score: Leaves out boxes below.
+
+        Returns:
+            Boxes on the CPU. Their velocities are NaN for a student of two frames, which sees the moment twice.
+
+        Raises:
+            UserError: for a LiDAR teacher, images that do not fit the rig, and a rig in another frame.
+        """
+        config = self.experiment.data
+        if self.experiment.role != "student":
+            raise UserError(f"{self.path} is a {self.experiment.role}, which takes no images: load a camera student.")
+        if rig.frame != config.bev_frame:
+            raise UserError(
+                f"the rig's poses are in the {rig.frame} frame, this student works in the {config.bev_frame} frame: "
+                f'make the rig with frame="{config.bev_frame}"'
+            )
+        frames = rig.views(images, config).expand(config.num_frames, -1, -1, -1, -1)
+        batch = rig.batch(frames, config).to(next(self.detector.parameters()).device)
+        with torch.no_grad(), naming(self):
+            boxes = detect(self.detector, batch)[0].to("cpu")
+        if config.num_frames > 1:
+            boxes = replace(boxes, velocity=torch.full_like(boxes.velocity, torch.nan))
+        return boxes.best(min_score)
 
     def index(self, data: Path | None, version: str | None) -> NuscenesIndex:
         """The given data root, or else the one of the training.
