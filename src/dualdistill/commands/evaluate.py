@@ -71,9 +71,10 @@ def evaluate_anything(
         index = NuscenesIndex.open(data, version)
         results, name, folder = what, what.name, out or what.parent
     else:
-        if not what.exists():
+        weights = weights_of(what, checkpoint)
+        if not weights.exists():
             raise UserError(f"There is no run folder, weights file or result file {what}.")
-        loaded = LoadedDetector.load(weights_of(what, checkpoint))
+        loaded = LoadedDetector.load(weights)
         if loaded.without_spconv:
             console.print(WITHOUT_SPCONV)
         index = loaded.index(data, version)

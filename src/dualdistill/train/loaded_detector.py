@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from dualdistill import zoo
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
@@ -59,8 +60,9 @@ class LoadedDetector:
             UserError: where neither is known, or the root cannot be opened.
         """
         known = self.facts["data"]
-        if data is None and known is None:
-            raise UserError(f"{self.path} was converted, so the root of its data is unknown: give --data ROOT.")
+        if data is None and (known is None or zoo.name_of(self.path)):
+            origin = "was converted" if known is None else "is of the zoo"
+            raise UserError(f"{self.path} {origin}, so the root of its data is unknown: give --data ROOT.")
         return NuscenesIndex.open(data or Path(known["root"]), version or (None if data else known["version"]))
 
     def dataset(self, index: NuscenesIndex, split: str | None) -> NuscenesDataset:
@@ -72,11 +74,12 @@ class LoadedDetector:
 
 
 def weights_of(path: Path, checkpoint: str) -> Path:
-    """The detector's weights in a run folder, or the file itself.
+    """The detector's weights in a run folder, the file itself, or the file of `zoo:NAME`.
 
     Raises:
-        UserError: if a folder is no run, or has no such checkpoint.
+        UserError: if a folder is no run, or has no such checkpoint, and for a name that the zoo does not have.
     """
+    path = zoo.resolve(path)
     if not path.is_dir():
         return path
     folder = RunFolder.open(path).checkpoint(checkpoint)
