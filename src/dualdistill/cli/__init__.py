@@ -26,6 +26,7 @@ for verb in (
     speed.plan,
     training.resume,
     results.evaluate,
+    results.submit,
     results.visualize,
     results.compare,
     results.predict,
@@ -40,10 +41,11 @@ app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"dualdistill {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

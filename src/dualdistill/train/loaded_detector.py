@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+from jaxtyping import Int
+
 from dualdistill import zoo
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
@@ -65,9 +68,12 @@ class LoadedDetector:
             raise UserError(f"{self.path} {origin}, so the root of its data is unknown: give --data ROOT.")
         return NuscenesIndex.open(data or Path(known["root"]), version or (None if data else known["version"]))
 
-    def dataset(self, index: NuscenesIndex, split: str | None) -> NuscenesDataset:
-        """The samples of a split (default: validation) with the sensors that the detector reads."""
-        positions = samples_of_split(index, split or split_names(index.version)[1])
+    def dataset(
+        self, index: NuscenesIndex, split: str | None, samples: Int[np.ndarray, "samples"] | None = None
+    ) -> NuscenesDataset:
+        """The samples of a split (default: validation), or those at some positions of the index, with the sensors that
+        the detector reads."""
+        positions = samples_of_split(index, split or split_names(index.version)[1]) if samples is None else samples
         return NuscenesDataset(
             index, self.experiment.evaluation_data, positions, training=False, seed=self.facts["seed"]
         )

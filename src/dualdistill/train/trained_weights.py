@@ -162,7 +162,7 @@ def _train_one(recipe: str, out: Path, option: str, more: str = "", which: str =
 def _score_beside(weights: Path) -> dict[str, float] | None:
     """mAP and NDS of a checkpoint, where it has been evaluated."""
     if name := zoo.name_of(weights):
-        return {"mAP": zoo.card(name).mAP, "NDS": zoo.card(name).NDS}
+        return zoo.card(name).score
     metrics = evaluation_folder(weights) / "metrics.json"
     if not metrics.is_file():
         return None

@@ -35,6 +35,11 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     NDS: float | None
     sha256: str
 
+    @property
+    def score(self) -> dict[str, float] | None:
+        """mAP and NDS by name."""
+        return None if self.mAP is None or self.NDS is None else {"mAP": self.mAP, "NDS": self.NDS}
+
 
 @cache
 def cards() -> dict[str, Card]:
