@@ -152,6 +152,26 @@ class Rig:
         plain = msgspec.to_builtins(_File(image_size=self.image_size, cameras=cameras))
         path.write_text(json.dumps(plain, indent=2) + "\n")
 
+    def files(self, folder: Path) -> list[list[Path]]:
+        """The images of every moment in a folder, in the rig's order: NAME.jpg (or .png) of each camera for one moment;
+        for many, a folder NAME of each camera, whose files in alphabetical order are the moments.
+
+        Raises:
+            UserError: if a camera has no image, or not as many as the others.
+        """
+        of_camera = []
+        for name in self.names:
+            inside = sorted((folder / name).iterdir()) if (folder / name).is_dir() else sorted(folder.glob(f"{name}.*"))
+            of_camera.append([file for file in inside if file.suffix.lower() in (".jpg", ".jpeg", ".png")])
+        counts = dict(zip(self.names, map(len, of_camera), strict=True))
+        if min(counts.values()) == 0 or len(set(counts.values())) > 1:
+            found = ", ".join(f"{name}: {count}" for name, count in counts.items())
+            raise UserError(
+                f"{folder} should hold NAME.jpg of each camera of the calibration, or a folder NAME of each, all with "
+                f"as many images; it has {found}"
+            )
+        return [list(moment) for moment in zip(*of_camera, strict=True)]
+
     def load(self, images: list[Path], config: DataConfig) -> UInt8[Tensor, "cam 3 h w"]:
         """Image files, one a camera in the rig's order, as inputs of the network.
 

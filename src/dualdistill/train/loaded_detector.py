@@ -8,8 +8,10 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
+from dualdistill import zoo
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
@@ -101,24 +103,29 @@ class LoadedDetector:
             UserError: where neither is known, or the root cannot be opened.
         """
         known = self.facts["data"]
-        if data is None and known is None:
-            raise UserError(f"{self.path} was converted, so the root of its data is unknown: give --data ROOT.")
+        if data is None and (known is None or zoo.name_of(self.path)):
+            origin = "was converted" if known is None else "is of the zoo"
+            raise UserError(f"{self.path} {origin}, so the root of its data is unknown: give --data ROOT.")
         return NuscenesIndex.open(data or Path(known["root"]), version or (None if data else known["version"]))
 
-    def dataset(self, index: NuscenesIndex, split: str | None) -> NuscenesDataset:
-        """The samples of a split (default: validation) with the sensors that the detector reads."""
-        positions = samples_of_split(index, split or split_names(index.version)[1])
+    def dataset(
+        self, index: NuscenesIndex, split: str | None, samples: Int[np.ndarray, "samples"] | None = None
+    ) -> NuscenesDataset:
+        """The samples of a split (default: validation), or those at some positions of the index, with the sensors that
+        the detector reads."""
+        positions = samples_of_split(index, split or split_names(index.version)[1]) if samples is None else samples
         return NuscenesDataset(
             index, self.experiment.evaluation_data, positions, training=False, seed=self.facts["seed"]
         )
 
 
 def weights_of(path: Path, checkpoint: str) -> Path:
-    """The detector's weights in a run folder, or the file itself.
+    """The detector's weights in a run folder, the file itself, or the file of `zoo:NAME`.
 
     Raises:
-        UserError: if a folder is no run, or has no such checkpoint.
+        UserError: if a folder is no run, or has no such checkpoint, and for a name that the zoo does not have.
     """
+    path = zoo.resolve(path)
     if not path.is_dir():
         return path
     folder = RunFolder.open(path).checkpoint(checkpoint)
