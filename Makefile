@@ -13,8 +13,8 @@ test: check $(DEVKIT)/.installed
 	OMP_NUM_THREADS=1 DUALDISTILL_DEVKIT_PYTHON=$(abspath $(DEVKIT))/bin/python $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/.installed-test
-	$(BIN)/ruff format --check src tests benchmarks studies docs tools
-	$(BIN)/ruff check src tests benchmarks studies docs tools
+	$(BIN)/ruff format --check src tests benchmarks studies examples docs tools
+	$(BIN)/ruff check src tests benchmarks studies examples docs tools
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
 	$(BIN)/python tools/check_references.py
@@ -24,8 +24,8 @@ bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks --all --quick
 
 format: $(VENV)/.installed-test
-	$(BIN)/ruff format src tests benchmarks studies docs tools
-	$(BIN)/ruff check --fix src tests benchmarks studies docs tools
+	$(BIN)/ruff format src tests benchmarks studies examples docs tools
+	$(BIN)/ruff check --fix src tests benchmarks studies examples docs tools
 
 # The documentation site, in build/docs; a warning is an error. External links need the network and are checked apart.
 docs: $(VENV)/.installed-docs

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from dualdistill.synthetic import BENCH, TINY
+from dualdistill.synthetic import BENCH, DEMO, TINY
 from dualdistill.synthetic.config import SyntheticConfig
 
 Kind = Literal["centerpoint", "mvp", "mvp-oracle"]
@@ -257,6 +257,8 @@ MAIN = Study(
     noises=(0.6, 0.0),
 )
 
+DEMO_ROWS = (STUDENT, "head-centerpoint", "dualdistill-centerpoint", "dualdistill-centerpoint-plus")
+
 STUDIES = {
     "main": MAIN,
     "ablations": replace(
@@ -278,6 +280,15 @@ STUDIES = {
             for each in (row, *(_scaled(row, factor) for factor in FACTORS))
         ),
         seeds={1200: (101, 102), 6000: (101, 102)},
+    ),
+    "demo": replace(
+        MAIN,
+        name="demo",
+        summary="the demo's world and settings: seed 21 to choose them, three others to show",
+        world=DEMO,
+        rows=tuple(row for row in ROWS if row.key in DEMO_ROWS),
+        seeds={1200: (21, 31, 32, 33)},
+        batch=2,
     ),
     "noise": replace(
         MAIN,

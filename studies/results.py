@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dualdistill import zoo
+
 FOLDER = Path(__file__).parent / "results"
-WEIGHTS = Path(__file__).parent / "weights"
-"""Half-precision weights that all runs of the studies share."""
+WEIGHTS = zoo.FOLDER
+"""Half-precision weights that all runs of the studies share; they ship with the package."""
 
 
 def read(path: Path) -> dict[str, Any]:

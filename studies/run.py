@@ -14,10 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from safetensors.torch import load_file, save_file
 
+from dualdistill import zoo
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.models.checkpoints import facts_text, fingerprint, read_facts
+from dualdistill.recipes.catalogue import find
 from dualdistill.synthetic import make_synthetic
 from dualdistill.train.loaded_detector import weights_of
 from dualdistill.train.run_folder import environment
@@ -162,7 +165,22 @@ def train_network(place: Workplace, name: str, network: Network) -> None:
     place.weights.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(half, place.network(name))
     entry = {"recipe": network.recipe, "sets": list(network.sets), "sha256": fingerprint(half)}
-    place.record("networks", name, entry | _scores(folder) | {"cpu_seconds": seconds} | _machine())
+    scores = _scores(folder)
+    place.record("networks", name, entry | scores | {"cpu_seconds": seconds} | _machine())
+    world = place.study.world
+    card = zoo.Card(
+        what=find(network.recipe).summary,
+        recipe=network.recipe,
+        settings=network.sets,
+        seed=0,
+        data=f"synthetic world {world.name}, seed {world.seed}: {world.train_scenes} training scenes; scored on its "
+        f"{world.val_scenes} validation scenes",
+        command=f"python -m studies run {place.study.name}",
+        mAP=scores["mean_ap"],
+        NDS=scores["nd_score"],
+        sha256=entry["sha256"],
+    )
+    place.network(name).with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=1))
 
 
 def run_job(place: Workplace, job: Job) -> None:

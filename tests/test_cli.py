@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from dualdistill import __version__
+
 
 def run(*arguments):
     command = [sys.executable, "-m", "dualdistill.cli", *map(str, arguments)]
@@ -42,6 +44,7 @@ def test_only_nuscenes_recipes_carry_published_numbers_and_each_says_where_from(
         (("evaluate", "/nowhere/results.json"), "give --data"),
         (("evaluate", "/nowhere"), "no run folder"),
         (("resume", "/nowhere"), "not a run"),
+        (("evaluate", "zoo:nobody", "--data", "/nowhere"), "zoo:teacher-centerpoint"),
         (("data", "check", "/nowhere"), "/nowhere"),
         (("data", "make-synthetic", "/nowhere", "--size", "huge"), "'huge' is not one of"),
         (("trian",), "No such command"),
@@ -66,6 +69,14 @@ def test_what_differs_between_two_recipes_is_all_that_diff_says(tmp_path):
     )
     assert result.returncode == 0
     assert [row["setting"] for row in json.loads(path.read_text())] == ["distiller.crd"]
+
+
+def test_the_version_and_the_zoo_are_printed(tmp_path):
+    assert run("--version").stdout.strip() == f"dualdistill {__version__}"
+    result = run("zoo", "--json", tmp_path / "zoo.json")
+    assert result.returncode == 0, result.stderr
+    for model in json.loads((tmp_path / "zoo.json").read_text()):
+        assert model["name"] in result.stdout
 
 
 def test_doctor_finds_nothing_wrong_where_the_tests_run():

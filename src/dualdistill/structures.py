@@ -89,6 +89,17 @@ class Boxes(_Movable):
         chosen: dict[str, Any] = {name: None if column is None else column[index] for name, column in columns.items()}
         return Boxes(**chosen)
 
+    def best(self, min_score: float = 0.0) -> "Boxes":
+        """The boxes with at least this score, the best first.
+
+        Raises:
+            ValueError: for boxes without scores.
+        """
+        if self.score is None:
+            raise ValueError("boxes without scores have no best")
+        order = self.score.argsort(descending=True, stable=True)
+        return self.select(order[self.score[order] >= min_score])
+
     @classmethod
     def empty(cls, device: torch.device | str = "cpu") -> "Boxes":
         return cls(

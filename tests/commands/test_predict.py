@@ -56,7 +56,7 @@ def test_boxes_come_best_first_with_a_drawing(runs, tmp_path, console):
     json.dumps(answer)
     for name in ("seen.png", "seen-cameras.png"):
         with Image.open(tmp_path / name) as picture:
-            assert picture.width > 300
+            assert picture.width > 280
     assert f"{len(scores)} boxes" in console.file.getvalue()
 
 
@@ -114,6 +114,41 @@ def test_what_a_calibration_file_lacks_is_said(runs, tmp_path, console):
             Rig.read(tmp_path / "bad.json", "lidar")
     with pytest.raises(UserError, match="cannot read"):
         Rig.read(tmp_path / "none.json", "lidar")
+
+
+def test_pictures_have_the_photographs_own_size_for_any_number_of_cameras(runs, tmp_path, console):
+    images, calibration = own_files(runs, tmp_path)
+    plain = json.loads(calibration.read_text())
+    calibration.write_text(json.dumps(plain | {"cameras": plain["cameras"][:2]}))
+    predicted(console, runs["student"], images=images[:2], calibration=calibration, picture=tmp_path / "seen.png")
+    with Image.open(images[0]) as photograph, Image.open(tmp_path / "seen-cameras.png") as picture:
+        assert picture.width == 2 * photograph.width + 4
+
+
+def test_a_folder_of_images_is_a_moment_and_folders_of_cameras_are_a_film(runs, tmp_path, console):
+    images, calibration = own_files(runs, tmp_path)
+    listed = predicted(console, runs["student"], images=images, calibration=calibration)
+    folder, film = tmp_path / "moment", tmp_path / "film"
+    for name, image in zip(CAMERAS, images, strict=True):
+        (film / name).mkdir(parents=True)
+        folder.mkdir(exist_ok=True)
+        for copy in (folder / f"{name}.jpg", film / name / "1.jpg", film / name / "2.jpg"):
+            copy.write_bytes(image.read_bytes())
+    assert predicted(console, runs["student"], images=[folder], calibration=calibration) == listed
+    answer = predicted(console, runs["student"], images=[film], calibration=calibration, video=tmp_path / "seen.gif")
+    assert [frame["boxes"] for frame in answer["frames"]] == [listed["boxes"]] * 2
+    with Image.open(tmp_path / "seen.gif") as gif:
+        assert gif.height == 480
+    (film / "CAM_BACK" / "2.jpg").unlink()
+    with pytest.raises(UserError, match="CAM_BACK: 1"):
+        predicted(console, runs["student"], images=[film], calibration=calibration)
+
+
+def test_a_film_shows_every_key_frame_of_the_scene(runs, tmp_path, console):
+    answer = predicted(console, runs["student"], video=tmp_path / "scene.gif")
+    assert len({frame["sample"] for frame in answer["frames"]}) == 3
+    with pytest.raises(UserError, match="expected a name"):
+        predicted(console, runs["student"], video=tmp_path / "scene.avi")
 
 
 def test_images_follow_their_option_in_a_row(monkeypatch, tmp_path):

@@ -1,13 +1,20 @@
 """What `visualize` leaves behind."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from dualdistill.commands import report_sections
+from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.visualize import visualize_run
 from dualdistill.errors import UserError
+from dualdistill.report.page import ReportPage
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.trained_weights import evaluation_folder
 
 
 def test_a_page_and_a_png_of_each_drawing_lie_beside_the_evaluation(runs, world, console):
@@ -16,11 +23,36 @@ def test_a_page_and_a_png_of_each_drawing_lie_beside_the_evaluation(runs, world,
     assert page == folder / "report.html"
     assert "data:image/png" in page.read_text()
     names = sorted(path.name for path in (folder / "drawings").iterdir())
-    assert len(names) == 6
-    assert {name.split("-")[1] for name in names} == {"bev.png", "cameras.png", "features.png"}
+    assert len(names) == 8
+    assert {name.split("-")[1] for name in names} == {"bev.png", "cameras.png", "depth.png", "features.png"}
     for name in names:
         with Image.open(folder / "drawings" / name) as image:
             assert min(image.size) > 100
+
+
+@pytest.mark.parametrize(("frame", "axis"), [("lidar", "y"), ("ego", "x")])
+def test_forward_is_up_in_the_frame_of_the_student(runs, world, monkeypatch, frame, axis):
+    seen = set()
+    for name in ("draw_bev_panels", "draw_features"):
+        drawing = getattr(report_sections, name)
+
+        def noted(*given, drawing=drawing, **options):
+            seen.add(options["forward"])
+            return drawing(*given, **options)
+
+        monkeypatch.setattr(report_sections, name, noted)
+    loaded = LoadedDetector.load(weights_of(runs["student"], "last"))
+    loaded = replace(
+        loaded, experiment=replace(loaded.experiment, data=replace(loaded.experiment.data, bev_frame=frame))
+    )
+    dataset = report_sections.all_sensors(loaded, world)
+    folder = evaluation_folder(loaded.path)
+    evaluate_anything(Console(quiet=True), runs["student"], data=world, workers=0)
+    scored = report_sections.Scored.read(folder, dataset.index, "val")
+    run = RunFolder(runs["student"])
+    model = report_sections.ReportedModel(name="student", colour="student", loaded=loaded, run=run, scored=scored)
+    report_sections.add_scenes(ReportPage("page"), [model], dataset, samples=1)
+    assert seen == {axis}
 
 
 def test_a_recording_holds_annotations_and_detections(runs, world, console):

@@ -38,12 +38,15 @@ class Pair:
 
     def build(self, config):
         encoder = self.label_encoder() if config.requires.label_encoder else None
-        return config.build(DistillerInputs(**self.shapes, criterion=self.criterion, label_encoder=encoder))
+        tasks = self.criterion.config.task_of_class
+        inputs = DistillerInputs(**self.shapes, criterion=self.criterion, label_encoder=encoder, task_of_class=tasks)
+        return config.build(inputs)
 
     def label_encoder(self) -> LabelEncoder:
         """The same one each time."""
         torch.manual_seed(0)
-        return LabelEncoderConfig(hidden_channels=8).build(teacher=self.shapes["teacher"])
+        classes = len(self.criterion.config.task_of_class)
+        return LabelEncoderConfig(hidden_channels=8).build(teacher=self.shapes["teacher"], classes=classes)
 
 
 def random_boxes(count: int, generator: torch.Generator) -> Boxes:

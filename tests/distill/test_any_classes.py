@@ -1,4 +1,4 @@
-"""DualDistill, DistillBEV and TiG-BEV work on detectors of any classes and tasks: here three classes in one task."""
+"""Every distiller works on detectors of any classes and tasks: here three classes in one task, or in two."""
 
 from dataclasses import replace
 
@@ -7,25 +7,32 @@ import torch
 
 from dualdistill.distill.distillbev import DistillBevConfig
 from dualdistill.distill.dualdistill import DualDistillConfig
+from dualdistill.distill.labeldistill import LabelDistillConfig, ResponseConfig
 from dualdistill.distill.tig_bev import TigBevConfig
+from dualdistill.distill.x3kd import X3kdConfig, XisConfig
 from dualdistill.models.center_head import CenterHead, CenterHeadConfig
 from dualdistill.models.center_targets import center_targets
 from dualdistill.models.head_criterion import CenterCriterion
 from dualdistill.structures import BevOutput, weighted_sum
 from tests.distill.conftest import GRID
 
-HEAD = CenterHeadConfig(shared_channels=8, head_channels=4, heatmap_bias=-2.0, task_classes=(3,))
 
-
-@pytest.fixture
-def pair(make_pair):
+@pytest.fixture(params=[(3,), (1, 2)], ids=["one task", "two tasks"])
+def pair(make_pair, request):
+    head_config = CenterHeadConfig(shared_channels=8, head_channels=4, heatmap_bias=-2.0, task_classes=request.param)
     made = make_pair()
     boxes = tuple(replace(each, label=each.label % 3) for each in made.targets.boxes)
-    targets = replace(made.targets, boxes=boxes, heatmap=center_targets(boxes, GRID, HEAD).heatmap)
+    assert made.targets.instances is not None
+    targets = replace(
+        made.targets,
+        boxes=boxes,
+        heatmap=center_targets(boxes, GRID, head_config).heatmap,
+        instances=replace(made.targets.instances, klass=made.targets.instances.klass.clamp(max=2)),
+    )
 
     def with_three_classes(output: BevOutput) -> BevOutput:
         torch.manual_seed(0)
-        head = CenterHead(HEAD, in_channels=output.neck.shape[1]).eval().requires_grad_(False)
+        head = CenterHead(head_config, in_channels=output.neck.shape[1]).eval().requires_grad_(False)
         return replace(output, head=head, predictions=head(output.neck.detach()))
 
     return replace(
@@ -33,12 +40,23 @@ def pair(make_pair):
         teacher=with_three_classes(made.teacher),
         student=with_three_classes(made.student),
         targets=targets,
-        criterion=CenterCriterion(GRID, HEAD),
+        criterion=CenterCriterion(GRID, head_config),
     )
 
 
-@pytest.mark.parametrize("config", [DualDistillConfig(), DistillBevConfig(), TigBevConfig(keypoints=6)])
-def test_three_classes_in_one_task_give_finite_losses_and_gradients(config, pair):
+@pytest.mark.parametrize(
+    "config",
+    [
+        DualDistillConfig(),
+        DistillBevConfig(),
+        TigBevConfig(keypoints=6),
+        X3kdConfig(refine_channels=8, xis=XisConfig()),
+        LabelDistillConfig(),
+        LabelDistillConfig(response=ResponseConfig(target="soft")),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_three_classes_give_finite_losses_and_gradients(config, pair):
     distiller = pair.build(config)
     losses = distiller(pair.teacher, pair.student, pair.targets)
     assert losses.keys() == config.weights.keys()

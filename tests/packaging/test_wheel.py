@@ -67,7 +67,8 @@ def test_the_unpacked_wheel_runs_from_an_empty_folder(wheel, tmp_path):
     empty.mkdir()
     wheel.extractall(site)
     script = f"import sys; sys.path.insert(0, {str(site)!r}); "
-    script += "import dualdistill; print(dualdistill.__file__); from dualdistill.cli import main; "
+    script += "import dualdistill; print(dualdistill.__file__); "
+    script += "[getattr(dualdistill, name) for name in dualdistill.__all__]; from dualdistill.cli import main; "
     script += "sys.argv = ['dualdistill', '--help']; main()"
     environment = {"PATH": "", "HOME": str(empty), "COLUMNS": "80"}
     done = subprocess.run(

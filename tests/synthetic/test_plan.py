@@ -9,6 +9,7 @@ from dualdistill.data.build_annotations import CLASS_OF_CATEGORY
 from dualdistill.structures import CLASSES
 from dualdistill.synthetic import DEMO, catalogue
 from dualdistill.synthetic.catalogue import SLACK, Kind
+from dualdistill.synthetic.config import FULL_REACH
 from dualdistill.synthetic.draw import draw_scene
 from dualdistill.synthetic.mesh import Material, Mesh, blob, box, cylinder, wheel
 from dualdistill.synthetic.occupancy import Occupancy
@@ -34,6 +35,15 @@ def test_a_scene_is_drawn_the_same_twice_and_its_neighbour_differs() -> None:
     assert [a.size for a in first.actors] == [a.size for a in again.actors]
     assert [a.size for a in first.actors] != [a.size for a in other.actors]
     np.testing.assert_array_equal(first.ground.codes, again.ground.codes)
+
+
+def test_a_small_reach_keeps_everybody_near() -> None:
+    """Rows that start within reach may go on beyond it: a lane's last vehicle, road works of up to 24 m."""
+    for index in range(6):
+        plan = draw_scene(DEMO, "val", index)
+        away = [np.hypot(*np.subtract(actor.track.at(0.0)[:2], plan.ego.at(0.0)[:2])) for actor in plan.actors]
+        assert np.mean(np.array(away) < DEMO.reach + 12) > 0.8
+        assert max(away) < FULL_REACH
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.category}-{kind.size[2]}")

@@ -1,6 +1,7 @@
 """Equal configs, equal bytes; what is there is neither redone nor overwritten."""
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,16 @@ def test_an_unfinished_world_is_redone(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         make_synthetic(tmp_path / "broken", replace(SMALLEST, seed=5), workers=1, progress=interrupt)
     assert digest(make_synthetic(tmp_path / "broken", SMALLEST, workers=1)) == whole
+
+
+def test_a_world_made_before_a_setting_existed_is_the_one_with_its_default(tmp_path: Path) -> None:
+    root = make_synthetic(tmp_path / "world", SMALLEST, workers=1)
+    stamp = json.loads((root / "synthetic.json").read_text())
+    del stamp["config"]["reach"]
+    (root / "synthetic.json").write_text(json.dumps(stamp))
+    make_synthetic(root, SMALLEST, workers=1)
+    with pytest.raises(UserError, match="another configuration"):
+        make_synthetic(root, replace(SMALLEST, reach=20.0), workers=1)
 
 
 def test_a_folder_of_others_is_not_touched(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from matplotlib.colors import to_rgb
 from torch.testing import assert_close
 
 from dualdistill.geometry.cameras import image_augmentation
-from dualdistill.structures import Boxes
-from dualdistill.visualize.cameras import NEAR, draw_cameras, front_faces, visible_edges
+from dualdistill.structures import CAMERAS, Boxes
+from dualdistill.visualize.cameras import NEAR, Photographs, View, draw_cameras, front_faces, visible_edges
 from dualdistill.visualize.layers import BoxLayer
 from tests.visualize.scenes import BEV_FROM_FORWARD_CAMERA, boxes, forward_view, pinhole
 
@@ -24,14 +24,13 @@ def rig(height=100, width=200):
     """Six grey pictures; the front camera looks along +y, the others nowhere near a box."""
     away = torch.eye(4)
     away[2, 3] = 1000.0
-    bev_from_camera = torch.stack([away, BEV_FROM_FORWARD_CAMERA, *[away] * 4])
+    poses = [away, BEV_FROM_FORWARD_CAMERA, *[away] * 4]
+    eye, intrinsics = torch.eye(4), pinhole(100.0, width, height)
+    views = [
+        View(intrinsics=intrinsics, augmented_from_image=eye, camera_from_bev=torch.linalg.inv(pose)) for pose in poses
+    ]
     images = torch.full((6, 3, height, width), 90, dtype=torch.uint8)
-    return (
-        images,
-        pinhole(100.0, width, height).expand(6, 3, 3),
-        torch.eye(4).expand(6, 4, 4),
-        bev_from_camera,
-    )
+    return Photographs(names=CAMERAS, images=images, views=tuple(views))
 
 
 def test_a_known_box_lands_on_known_pixels():
@@ -106,8 +105,8 @@ def test_a_front_face_half_behind_is_cut_to_a_polygon_in_front():
 
 def test_lines_are_drawn_where_the_box_is_and_nowhere_else():
     layer = BoxLayer(name="truth", boxes=boxes((0.0, 10.5, 0.0, 1.0, 4.0, 4.0, math.pi / 2)), colour="#00ff00")
-    plain = pixels_of(draw_cameras(*rig(), [], image_width=200))
-    drawn = pixels_of(draw_cameras(*rig(), [layer], image_width=200))
+    plain = pixels_of(draw_cameras(rig(), {"": []}))
+    drawn = pixels_of(draw_cameras(rig(), {"": [layer]}))
     changed = (plain != drawn).any(axis=-1)[:200]  # above the legend
     rows, columns = np.nonzero(changed)
     left = 204  # of the front picture: 200 pixels and a gap of 4
@@ -122,8 +121,8 @@ def test_lines_are_drawn_where_the_box_is_and_nowhere_else():
 def test_boxes_below_the_score_stay_out_of_the_picture():
     found = boxes((0.0, 10.0, 0.0, 1.0, 4.0, 4.0, 0.0), (3.0, 10.0, 0.0, 1.0, 1.0, 1.0, 0.0), score=[0.2, 0.1])
     layer = BoxLayer(name="student", boxes=found, colour="red", min_score=0.3)
-    plain = pixels_of(draw_cameras(*rig(), [], image_width=200))
-    drawn = pixels_of(draw_cameras(*rig(), [layer], image_width=200))
+    plain = pixels_of(draw_cameras(rig(), {"": []}))
+    drawn = pixels_of(draw_cameras(rig(), {"": [layer]}))
     assert (plain[:200] == drawn[:200]).all()
 
 
@@ -131,7 +130,7 @@ def test_no_boxes_and_boxes_of_every_class_can_be_drawn():
     many = boxes(*[(float(x), 15.0, 0.0, 2.0, 1.0, 1.0, 0.1 * x) for x in range(-5, 5)])
     many = Boxes(**{**{f: getattr(many, f) for f in ("center", "size", "yaw", "velocity")}, "label": torch.arange(10)})
     layer = BoxLayer(name="truth", boxes=many)
-    drawn = pixels_of(draw_cameras(*rig(), [BoxLayer(name="none", boxes=Boxes.empty()), layer]))
+    drawn = pixels_of(draw_cameras(rig(), {"": [BoxLayer(name="none", boxes=Boxes.empty()), layer]}, image_width=420))
     from dualdistill.visualize.palette import DARK
 
     for colour in DARK.classes.values():
@@ -139,7 +138,36 @@ def test_no_boxes_and_boxes_of_every_class_can_be_drawn():
         assert (np.abs(drawn - wanted).max(axis=-1) < 12).any(), colour  # at least in the legend
 
 
-def test_a_wrong_number_of_pictures_is_an_error():
-    images, *geometry = rig()
-    with pytest.raises(ValueError, match="6 images"):
-        draw_cameras(images[:5], *[tensor[:5] for tensor in geometry], [])
+@pytest.mark.parametrize(
+    ("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 2, 2), (5, 3, 2), (8, 3, 3)]
+)
+def test_any_number_of_cameras_fits_a_grid_at_its_own_size(count, columns, rows):
+    one = rig()
+    many = Photographs(
+        names=tuple(map(str, range(count))),
+        images=one.images[:1].expand(count, -1, -1, -1),
+        views=one.views[:1] * count,
+    )
+    drawn = pixels_of(draw_cameras(many, {"": []}))
+    assert drawn.shape[:2] == (rows * 100 + (rows - 1) * 4 + 34, columns * 200 + (columns - 1) * 4)
+
+
+def test_detectors_stand_side_by_side_on_the_same_cameras():
+    box = boxes((0.0, 10.5, 0.0, 1.0, 4.0, 4.0, math.pi / 2))
+    panels = {"alone": [], "distilled": [BoxLayer(name="distilled", boxes=box, colour="#00ff00")]}
+    photographs = rig().select([1])
+    assert photographs.names == ("CAM_FRONT",)
+    drawn = pixels_of(draw_cameras(photographs, panels))
+    green = (drawn[:100, :, 1] - drawn[:100, :, 0]) > 100
+    assert not green[:, :200].any()
+    assert green[:, 204:].any()
+
+
+def test_the_boxes_in_each_picture_are_counted():
+    assert rig().seen(boxes((0.0, 10.0, 0.0, 1.0, 1.0, 1.0, 0.0), (0.0, -10.0, 0.0, 1.0, 1.0, 1.0, 0.0)))[1] == 1
+
+
+def test_photographs_need_as_many_names_as_images():
+    one = rig()
+    with pytest.raises(ValueError, match="as many names"):
+        Photographs(names=one.names[:5], images=one.images, views=one.views)

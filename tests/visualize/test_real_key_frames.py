@@ -15,7 +15,7 @@ from dualdistill.geometry.boxes import points_in_boxes
 from dualdistill.geometry.transforms import rigid, transform
 from dualdistill.structures import CAMERAS, CLASSES, Boxes
 from dualdistill.visualize.bev import draw_bev
-from dualdistill.visualize.cameras import View, draw_cameras, visible_edges
+from dualdistill.visualize.cameras import Photographs, View, draw_cameras, visible_edges
 from dualdistill.visualize.layers import BoxLayer
 from dualdistill.visualize.palette import DARK, LIGHT
 from tests.geometry.reference import boxes_from_legacy
@@ -180,13 +180,9 @@ def test_centres_land_where_the_info_file_says():
 
 def test_both_drawings_are_made(key_frame, tmp_path):
     truth = key_frame.boxes
-    cameras = draw_cameras(
-        key_frame.images,
-        key_frame.intrinsics,
-        torch.eye(4, dtype=torch.float64).expand(6, 4, 4),
-        key_frame.bev_from_camera,
-        [BoxLayer(name="ground truth", boxes=truth)],
-    )
+    views = tuple(key_frame.view(camera) for camera in range(len(CAMERAS)))
+    photographs = Photographs(names=CAMERAS, images=key_frame.images, views=views)
+    cameras = draw_cameras(photographs, {"": [BoxLayer(name="ground truth", boxes=truth)]}, image_width=640)
     bev = draw_bev(
         key_frame.points,
         [BoxLayer(name="ground truth", boxes=truth, colour=LIGHT.truth)],

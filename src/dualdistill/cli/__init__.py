@@ -4,16 +4,17 @@ Exit codes: 0 success, 1 internal error, 2 wrong input.
 """
 
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from dualdistill import __version__
 from dualdistill.cli import data, deployment, recipes, results, speed, start, training
 from dualdistill.errors import UserError
 
 app = typer.Typer(
-    help="LiDAR-to-camera distillation for bird's-eye-view 3D object detection.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -25,17 +26,36 @@ for verb in (
     speed.plan,
     training.resume,
     results.evaluate,
+    results.submit,
     results.visualize,
     results.compare,
     results.predict,
     results.gradients,
     deployment.export,
+    deployment.push,
     deployment.convert,
+    recipes.zoo,
 ):
     app.command()(verb)
 app.add_typer(speed.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        typer.echo(f"dualdistill {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """LiDAR-to-camera distillation for bird's-eye-view 3D object detection."""
 
 
 def main() -> None:

@@ -25,13 +25,27 @@ Noise = Annotated[
 def make_synthetic(
     root: Annotated[Path, typer.Argument(help="New folder for the world.")],
     size: Annotated[Literal["tiny", "demo", "bench"], typer.Option(help="Size of the world.")] = "demo",
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same bytes; default: the one of the size.")
+    ] = None,
+    train_scenes: Annotated[int | None, typer.Option(help="Instead of the size's.")] = None,
+    val_scenes: Annotated[int | None, typer.Option(help="Instead of the size's.")] = None,
+    key_frames: Annotated[int | None, typer.Option(help="Of each scene, two a second; instead of the size's.")] = None,
+    image_width: Annotated[int | None, typer.Option(help="Pixels, 16:9; instead of the size's.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
 ) -> None:
     """Make a synthetic driving world in the nuScenes format."""
-    from dualdistill.commands.data import synthesise
+    from dualdistill.commands.data import sized, synthesise
 
-    synthesise(console, root, size, seed, workers)
+    config = sized(
+        size,
+        seed=seed,
+        train_scenes=train_scenes,
+        val_scenes=val_scenes,
+        key_frames=key_frames,
+        image_width=image_width,
+    )
+    synthesise(console, root, config, workers)
 
 
 @app.command("prepare")

@@ -1,4 +1,4 @@
-"""Command-line options of `export` and `convert`."""
+"""Command-line options of `export`, `push` and `convert`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -50,6 +50,18 @@ def export(
         check_metrics=check_metrics,
     )
     write_json(json_file, record)
+
+
+def push(
+    what: Annotated[Path, typer.Argument(help="A run folder or a weights file.")],
+    repo: Annotated[str, typer.Argument(help="Repository on the Hugging Face hub: owner/name.")],
+    checkpoint: Annotated[str, typer.Option(help="Checkpoint of a run: last, best or step_000400.")] = "last",
+    private: Annotated[bool, typer.Option(help="Make a new repository private.")] = False,
+) -> None:
+    """Upload a detector with a model card to the Hugging Face hub (extra hub)."""
+    from dualdistill.commands.push import push as push_detector
+
+    push_detector(console, what, repo, checkpoint=checkpoint, private=private)
 
 
 def convert(

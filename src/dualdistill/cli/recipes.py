@@ -1,4 +1,4 @@
-"""The verbs of `dualdistill recipes`."""
+"""What can be run and what is trained already: the verbs of `dualdistill recipes`, and `zoo`."""
 
 from typing import Annotated
 
@@ -39,3 +39,12 @@ def recipes_diff(
     from dualdistill.commands.recipes import diff_recipes
 
     write_json(json_file, diff_recipes(console, a, b))
+
+
+def zoo(
+    name: Annotated[str | None, typer.Argument(help="Show one card in full.")] = None, json_file: JsonFile = None
+) -> None:
+    """List the trained models that ship with the package: `zoo:NAME` stands for one wherever weights are taken."""
+    from dualdistill.commands.zoo import show_zoo
+
+    write_json(json_file, show_zoo(console, name))

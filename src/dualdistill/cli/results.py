@@ -19,6 +19,11 @@ def evaluate(
     official: Annotated[
         bool, typer.Option(help="Compute the metrics with nuscenes-devkit, which must be installed.")
     ] = False,
+    scenes: Annotated[str | None, typer.Option(help="Score these scenes of the split alone: names, by commas.")] = None,
+    fraction: Annotated[float, typer.Option(help="Score a fraction of the scenes, evenly spread.")] = 1.0,
+    slices: Annotated[
+        bool, typer.Option("--slices", help="Also score by distance, and night and rain where scenes are described so.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Score with the nuScenes detection metrics; also writes the submission file."""
@@ -34,8 +39,32 @@ def evaluate(
         checkpoint=checkpoint,
         workers=workers,
         official=official,
+        scenes=scenes.split(",") if scenes else (),
+        fraction=fraction,
+        sliced=slices,
     )
     write_json(json_file, metrics)
+
+
+def submit(
+    what: Annotated[Path, typer.Argument(help="A results_nusc.json, or a run folder or weights file to run first.")],
+    data: Annotated[
+        Path | None, typer.Option(help="The nuScenes root; without it sample tokens are not checked.")
+    ] = None,
+    version: Version = None,
+    split: Annotated[str | None, typer.Option(help="Default: test for v1.0-test, else val.")] = None,
+    out: Annotated[Path, typer.Option(help="The file to hand in.")] = Path("submission.json"),
+    checkpoint: Annotated[str, typer.Option(help="Checkpoint of a run: last, best or step_000400.")] = "last",
+    workers: Workers = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Write and check a file for the nuScenes detection server. Nothing is scored: test has no annotations."""
+    from dualdistill.commands.submit import submit_results
+
+    facts = submit_results(
+        console, what, data=data, version=version, split=split, out=out, checkpoint=checkpoint, workers=workers
+    )
+    write_json(json_file, facts)
 
 
 def visualize(
@@ -70,21 +99,28 @@ def compare(
 
 
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="A weights file or a run folder.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A weights file, a run folder, or zoo:NAME.")],
     more_images: Annotated[list[Path] | None, typer.Argument(help="More files of --images.", hidden=True)] = None,
     data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
     sample: Annotated[str, typer.Option(help="Token of a sample, or its number in the split.")] = "0",
     images: Annotated[
-        list[Path] | None, typer.Option(help="Own images, one per camera, in the order of the calibration file.")
+        list[Path] | None,
+        typer.Option(help="Own images: a folder, or one file per camera in the order of the calibration file."),
     ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration of those cameras, a JSON file: see docs/export.md.")
     ] = None,
     version: Version = None,
     split: Annotated[str | None, typer.Option(help="Split of --sample; default: val, or mini_val.")] = None,
-    min_score: Annotated[float, typer.Option(help="Leave out boxes with lower scores.")] = 0.0,
+    min_score: Annotated[
+        float | None,
+        typer.Option(help="Leave out boxes with lower scores. Default: none; drawn are those from 0.2 on."),
+    ] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Also draw the boxes: a .png in bird's-eye view, and one of the six cameras.")
+        Path | None, typer.Option(help="Also draw the boxes: a .png in bird's-eye view, and one of the cameras.")
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="A .gif or .webp of the sample's whole scene, or of all images of the folder.")
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -102,6 +138,7 @@ def predict(
         split=split,
         min_score=min_score,
         picture=picture,
+        video=video,
     )
     write_json(json_file, predicted)
 

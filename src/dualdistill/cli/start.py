@@ -21,9 +21,14 @@ def demo(
         "data/synthetic-demo"
     ),
     seed: Seed = 0,
-    quick: Annotated[bool, typer.Option(help="A tiny world and a few steps, to see that everything runs.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A tiny world and a few steps, to see that everything runs.")
+    ] = False,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Train the teacher too; students start from random weights.")
+    ] = False,
 ) -> None:
-    """Train a teacher, a student and a distilled student on a synthetic world; ends with a table and report.html."""
+    """Train a camera student alone and distilled on a synthetic world; ends with a table and report.html."""
     from dualdistill.commands.demo import run_demo
 
-    run_demo(console, out=out, data=data, seed=seed, quick=quick)
+    run_demo(console, out=out, data=data, seed=seed, quick=quick, from_scratch=from_scratch)

@@ -25,25 +25,42 @@ from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 from dualdistill.errors import UserError
 from dualdistill.report.progress import Report, progress
 from dualdistill.report.table import Column, Table, Value
-from dualdistill.synthetic import BENCH, DEMO, TINY, make_synthetic
+from dualdistill.synthetic import BENCH, DEMO, TINY, SyntheticConfig, make_synthetic
 
-SIZES = {"tiny": TINY, "demo": DEMO, "bench": BENCH}
+
+def sized(size: str, image_width: int | None = None, **changes: Any) -> SyntheticConfig:
+    """A size of world by name, with changes; None leaves a setting as it is.
+
+    Args:
+        image_width: Pixels; the height follows, 16:9.
+
+    Raises:
+        UserError: for a setting that cannot be.
+    """
+    if image_width is not None:
+        changes |= {"image_width": image_width, "image_height": image_width * 9 // 16}
+    try:
+        return dataclasses.replace(
+            {"tiny": TINY, "demo": DEMO, "bench": BENCH}[size],
+            **{name: value for name, value in changes.items() if value is not None},
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
 
 Masks = Literal["synthetic", "maskrcnn", "semantic"]
 """Sources of instance masks."""
 
 
-def synthesise(console: Console, root: Path, size: str, seed: int, workers: int | None) -> None:
+def synthesise(console: Console, root: Path, config: SyntheticConfig, workers: int | None) -> None:
     """Write a synthetic world, unless the root already holds it.
 
     Args:
-        size: A key of `SIZES`.
         workers: Processes; None takes one per core.
 
     Raises:
         UserError: for a root that holds something else.
     """
-    config = dataclasses.replace(SIZES[size], seed=seed)
     with progress(console, "making the world") as report:
         make_synthetic(root, config, workers=workers or os.cpu_count() or 1, progress=report)
     index = NuscenesIndex.open(root)

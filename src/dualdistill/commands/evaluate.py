@@ -1,7 +1,8 @@
 """`evaluate`: a run, a weights file or a result file, scored with the nuScenes detection metrics."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,20 @@ from rich.markup import escape
 
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.splits import samples_of_scenes
 from dualdistill.errors import UserError
 from dualdistill.evaluate.detect import detect_all
-from dualdistill.evaluate.records import Detections
-from dualdistill.evaluate.scoring import evaluate_submission
+from dualdistill.evaluate.records import Detections, GroundTruth
+from dualdistill.evaluate.scoring import evaluate_submission, read_results
+from dualdistill.evaluate.slices import slices
 from dualdistill.evaluate.submission import Source, write_submission
 from dualdistill.evaluate.to_global import detections_to_global
 from dualdistill.evaluate.warning_signs import warning_signs
 from dualdistill.experiment.experiment import Role
 from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.report.progress import progress
-from dualdistill.report.scores import ResultRow, results_table
+from dualdistill.report.scores import PERCENT, ResultRow, results_table
+from dualdistill.report.table import Column, Table
 from dualdistill.train.assemble import evaluation_loader, split_names
 from dualdistill.train.data import default_workers
 from dualdistill.train.loaded_detector import LoadedDetector, naming, weights_of
@@ -47,6 +51,9 @@ def evaluate_anything(
     checkpoint: str = "last",
     workers: int | None = None,
     official: bool = False,
+    scenes: Sequence[str] = (),
+    fraction: float = 1.0,
+    sliced: bool = False,
 ) -> dict[str, Any]:
     """Score a run folder, a weights file or a result file, and print the scores.
 
@@ -55,6 +62,9 @@ def evaluate_anything(
     Args:
         workers: Loader processes; None takes `default_workers`.
         official: Whether nuscenes-devkit computes the metrics.
+        scenes: Names of the only scenes of the split to score; none takes all.
+        fraction: Of the scenes to score, evenly spread. The scores of a part are written to the folder part/.
+        sliced: Whether scores by distance and condition are printed, and written to slices.json.
 
     Returns:
         The metrics, with the keys of the devkit's `metrics_summary.json`.
@@ -62,6 +72,9 @@ def evaluate_anything(
     Raises:
         UserError: for input that cannot be evaluated.
     """
+    partly = bool(scenes) or fraction != 1
+    if partly and official:
+        raise UserError("nuscenes-devkit scores whole splits: leave out --official, or --scenes and --fraction.")
     loaded = None
     if what.suffix == ".json":
         if data is None:
@@ -71,27 +84,39 @@ def evaluate_anything(
         index = NuscenesIndex.open(data, version)
         results, name, folder = what, what.name, out or what.parent
     else:
-        if not what.exists():
+        weights = weights_of(what, checkpoint)
+        if not weights.exists():
             raise UserError(f"There is no run folder, weights file or result file {what}.")
-        loaded = LoadedDetector.load(weights_of(what, checkpoint))
+        loaded = LoadedDetector.load(weights)
         if loaded.without_spconv:
             console.print(WITHOUT_SPCONV)
         index = loaded.index(data, version)
         name, folder = loaded.facts["recipe"], out or evaluation_folder(loaded.path)
+    folder = folder / "part" if partly and out is None else folder
+    split = split or split_names(index.version)[1]
+    samples = samples_of_scenes(index, split, scenes, fraction) if partly else None
+    if loaded is not None:
         results = folder / "results_nusc.json"
         workers = default_workers() if workers is None else workers
-        write_detections(console, loaded, loaded.dataset(index, split), results, workers)
-    split = split or split_names(index.version)[1]
+        write_detections(console, loaded, loaded.dataset(index, split, samples), results, workers)
     if official:
         from dualdistill.evaluate.official import official_metrics
 
         metrics = official_metrics(results, index.root, index.version, split, folder)
     else:
-        metrics = evaluate_submission(results, index, split, folder)
+        metrics = evaluate_submission(results, index, split, folder, samples=samples)
     evaluated = {"root": str(index.root.resolve()), "version": index.version, "split": split}
+    if samples is not None:
+        evaluated["scenes"] = ", ".join(dict.fromkeys(index.scene_name[s] for s in index.sample_scene[samples]))
+        console.print(f"{len(samples)} samples of split {split}: a part of it, which compares with no published score.")
     write_atomically(folder / "evaluated.json", json.dumps(evaluated, indent=2) + "\n")
     console.print(results_table([ResultRow.from_metrics(name, metrics)]).to_rich(console.width))
-    for line in (*_remarks(loaded, metrics, index, split), *warning_signs(metrics)):
+    if sliced:
+        table = slices_table(index, *read_results(results, index, split, samples)[:2])
+        console.print(table.to_rich(console.width))
+        write_atomically(folder / "slices.json", table.to_json())
+    whole_val = split == "val" and not partly and not (index.root / "synthetic.json").is_file()
+    for line in (*_remarks(loaded, metrics, compares=whole_val), *warning_signs(metrics)):
         console.print(escape(line))
     console.print(f"wrote {folder / 'metrics.json'}")
     return metrics
@@ -115,8 +140,23 @@ def write_detections(
     write_submission(path, Detections.concatenate(parts), [meta.token for meta, _ in found], sources=sources)
 
 
-def _remarks(loaded: LoadedDetector | None, metrics: dict[str, Any], index: NuscenesIndex, split: str) -> Iterator[str]:
-    """The published result of the recipe beside the measured one, and the meaning of an unusual score."""
+def slices_table(index: NuscenesIndex, ground_truth: GroundTruth, detections: Detections) -> Table:
+    """mAP by distance and condition."""
+    columns = (
+        Column(key="name", title="Part"),
+        Column(key="objects", title="Objects"),
+        Column(key="classes", title="Classes"),
+        Column(key="mean_ap", title="mAP of these", **PERCENT),
+    )
+    return Table(columns=columns, rows=tuple(map(asdict, slices(index, ground_truth, detections))))
+
+
+def _remarks(loaded: LoadedDetector | None, metrics: dict[str, Any], *, compares: bool) -> Iterator[str]:
+    """The published result of the recipe beside the measured one, and the meaning of an unusual score.
+
+    Args:
+        compares: Whether the scores are those of nuScenes val, as the published ones.
+    """
     if loaded is None:
         return
     if loaded.experiment.role == "label_encoder":
@@ -126,7 +166,7 @@ def _remarks(loaded: LoadedDetector | None, metrics: dict[str, Any], index: Nusc
         return
     published = recipe.published
     line = f"Published for {recipe.name}: mAP {published.mean_ap:g}, NDS {published.nds:g} ({published.source})."
-    if split == "val" and not (index.root / "synthetic.json").is_file():
+    if compares:
         gaps = (100 * metrics["mean_ap"] - published.mean_ap, 100 * metrics["nd_score"] - published.nds)
         line += " Measured minus published: mAP {:+.1f}, NDS {:+.1f}.".format(*gaps).replace("-", "−")
     else:

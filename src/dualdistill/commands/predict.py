@@ -1,24 +1,43 @@
 """`dualdistill predict`: detections in one sample of a data root, or in the user's own images."""
 
+import math
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from rich.console import Console
-from rich.table import Table
+from torch import Tensor
 
-from dualdistill.commands.samples import read_sample, require_data
+from dualdistill.commands.samples import photographs_of, position_of, read_sample, require_data
+from dualdistill.data.images import stored_image
+from dualdistill.data.index import NuscenesIndex
 from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
 from dualdistill.evaluate.detect import detect
-from dualdistill.structures import CAMERAS, CLASSES, Batch, Boxes
+from dualdistill.report.table import Column, Table, Value
+from dualdistill.structures import CLASSES, Batch, Boxes
 from dualdistill.train.loaded_detector import LoadedDetector, naming, weights_of
 from dualdistill.visualize.bev import Forward, draw_bev
-from dualdistill.visualize.cameras import draw_cameras
+from dualdistill.visualize.cameras import Photographs, draw_cameras
+from dualdistill.visualize.film import beside, rendered, require_film, write_film
 from dualdistill.visualize.layers import BoxLayer
+from dualdistill.visualize.palette import DARK
+
+Moment = tuple[Batch, Photographs | None]
+"""One sample as a batch of one, and its images at their own size."""
 
 SHOWN_ROWS = 25
 """Boxes in the printed table; the JSON has them all."""
+SHOWN_SCORE = 0.2
+"""Lowest drawn score, unless one is given: a detector has hundreds of boxes."""
+FILM_HEIGHT = 480
+"""Pixels of a film's frames."""
+FILM_RATE = 4.0
+"""Frames a second of a film: twice the speed of nuScenes' key frames."""
 
 
 def predict_sample(
@@ -31,45 +50,98 @@ def predict_sample(
     calibration: Path | None,
     version: str | None = None,
     split: str | None = None,
-    min_score: float = 0.0,
+    min_score: float | None = None,
     picture: Path | None = None,
+    video: Path | None = None,
 ) -> dict[str, Any]:
-    """Detect, print the boxes, best first, and draw them; returns them as JSON values."""
+    """Detect, print the boxes, best first, and draw them; returns them as JSON values.
+
+    Args:
+        images: One file a camera, or one folder (`Rig.files`).
+        min_score: Leaves out boxes with lower scores; None keeps all, and draws those from `SHOWN_SCORE` on.
+        picture: A .png: boxes from above; beside it NAME-cameras.png, at the images' own size.
+        video: A .gif or .webp of all key frames of the sample's scene, or of all images of a folder.
+    """
     require_data(data, calibration)
     if bool(images) != (calibration is not None):
         raise UserError("Own images need both --images and --calibration FILE.json (docs/export.md shows the form).")
+    if picture is not None and picture.suffix != ".png":
+        raise UserError(f"--picture writes PNG: expected a name that ends in .png, got {picture.name}")
+    if video is not None:
+        require_film(video)
     trained = LoadedDetector.load(weights_of(checkpoint, "last"))
     if calibration is not None:
-        batch = own_batch(console, trained, images, calibration)
+        moments = own_moments(console, trained, images, calibration)
     else:
-        batch = read_sample(trained, trained.index(data, version), sample, split)
-    with torch.no_grad(), naming(trained):
-        (boxes,) = detect(trained.detector, batch)
-    assert boxes.score is not None
-    boxes = boxes.select(boxes.score >= min_score)
-    boxes = boxes.select(boxes.score.argsort(descending=True, stable=True))  # type: ignore[union-attr]
+        moments = moments_of_root(trained, trained.index(data, version), sample, split, scene=video is not None)
+    records: list[dict[str, Any]] = []
+    frames = []
+    for batch, photographs in moments if video is not None else islice(moments, 1):
+        with torch.no_grad(), naming(trained):
+            (boxes,) = detect(trained.detector, batch)
+        boxes = boxes.best(min_score or 0.0)
+        layer = BoxLayer(name="detections", boxes=boxes, min_score=SHOWN_SCORE if min_score is None else min_score)
+        forward: Forward = "y" if trained.experiment.data.bev_frame == "lidar" else "x"
+        if not records:
+            _show(console, boxes, trained)
+            if picture is not None:
+                for path in draw(picture, batch, layer, photographs, forward):
+                    console.print(f"wrote {path}")
+        records.append(
+            {
+                "sample": batch.meta[0].token or None,
+                "frame": trained.experiment.data.bev_frame,
+                "boxes": plain_boxes(boxes),
+            }
+        )
+        if video is not None:
+            seen = [] if photographs is None else [rendered(draw_cameras(photographs, {"": [layer]}))]
+            above = rendered(draw_bev(_points(batch), [layer], forward=forward, theme=DARK))
+            frames.append(beside([*seen, above], FILM_HEIGHT))
+    if video is None:
+        return records[0]
+    write_film(video, frames, rate=FILM_RATE)
+    console.print(f"wrote {video}: {len(frames)} frames")
+    return {"frames": records}
+
+
+def _show(console: Console, boxes: Boxes, trained: LoadedDetector) -> None:
     frame = trained.experiment.data.bev_frame
-    record = {"sample": batch.meta[0].token or None, "frame": frame, "boxes": plain_boxes(boxes)}
-    console.print(boxes_table(boxes, f"{trained.facts['recipe']}, step {trained.facts['step']}, {frame} frame"))
+    table = boxes_table(boxes, f"{trained.facts['recipe']}, step {trained.facts['step']}, {frame} frame")
+    console.print(table.to_rich(console.width))
     if len(boxes) > SHOWN_ROWS:
         console.print(f"… and {len(boxes) - SHOWN_ROWS} more; --min-score hides low scores, --json has them all")
-    if picture is not None:
-        for path in draw(picture, batch, boxes, trained):
-            console.print(f"wrote {path}")
-    return record
 
 
-def own_batch(console: Console, trained: LoadedDetector, images: list[Path], calibration: Path) -> Batch:
-    """The user's images as one sample."""
+def moments_of_root(
+    trained: LoadedDetector, index: NuscenesIndex, sample: str, split: str | None, *, scene: bool
+) -> Iterator[Moment]:
+    """A sample of a root, or all key frames of its scene."""
+    position = position_of(index, sample, split)
+    positions = [position]
+    if scene:
+        positions = np.flatnonzero(index.sample_scene == index.sample_scene[position]).tolist()
+    for each in positions:
+        batch = read_sample(trained, index, index.sample_token[each], split)
+        photographs = None
+        if batch.cameras is not None:
+            photographs = photographs_of(index, batch.cameras, batch.meta[0].token)
+        yield batch, photographs
+
+
+def own_moments(console: Console, trained: LoadedDetector, images: list[Path], calibration: Path) -> Iterator[Moment]:
+    """The user's images, moment by moment."""
     if trained.experiment.role == "teacher":
         raise UserError(f"{trained.path} holds a LiDAR teacher, which takes no images. Give --data ROOT.")
     config = trained.experiment.data
     rig = Rig.read(calibration, config.bev_frame)
-    frames = rig.load(images, config)[None]
     if config.num_frames == 2:
         console.print("This student takes two frames; the given images stand for both: speeds are not meaningful.")
-        frames = frames.expand(2, -1, -1, -1, -1)
-    return rig.batch(frames, config)
+    for files in rig.files(images[0]) if len(images) == 1 and images[0].is_dir() else [images]:
+        batch = rig.batch(rig.load(files, config).expand(config.num_frames, -1, -1, -1, -1), config)
+        stored = torch.stack([stored_image(path, rig.image_size) for path in files])
+        assert batch.cameras is not None
+        yield batch, Photographs.of(batch.cameras, stored, rig.names)
 
 
 def plain_boxes(boxes: Boxes) -> list[dict[str, Any]]:
@@ -90,30 +162,28 @@ def plain_boxes(boxes: Boxes) -> list[dict[str, Any]]:
 
 
 def boxes_table(boxes: Boxes, title: str) -> Table:
-    """The best boxes, for a terminal."""
-    table = Table(title=f"{len(boxes)} boxes: {title}", title_justify="left")
-    for heading in ("class", "score", "x", "y", "z", "length", "width", "height", "yaw °", "speed m/s"):
-        table.add_column(heading, justify="left" if heading == "class" else "right")
+    """The best boxes: metres, degrees, metres a second."""
+    columns = [Column(key="class", title="Class"), Column(key="score", title="Score", digits=2)]
+    columns += [Column(key=key, title=key, digits=1) for key in ("x", "y", "z", "length", "width", "height")]
+    columns += [Column(key="yaw", title="yaw °", digits=0), Column(key="speed", title="m/s", digits=1)]
+    rows: list[dict[str, Value]] = []
     for box in plain_boxes(boxes)[:SHOWN_ROWS]:
-        metres = [f"{value:.1f}" for value in (*box["center"], *box["length_width_height"])]
-        yaw, speed = float(torch.tensor(box["yaw"]).rad2deg()), float(torch.tensor(box["velocity"]).norm())
-        table.add_row(box["class"], f"{box['score']:.2f}", *metres, f"{yaw:.0f}", f"{speed:.1f}")
-    return table
+        numbers = (*box["center"], *box["length_width_height"], math.degrees(box["yaw"]), math.hypot(*box["velocity"]))
+        named = dict(zip((column.key for column in columns[2:]), numbers, strict=True))
+        rows.append({"class": box["class"].replace("_", " "), "score": box["score"], **named})
+    return Table(columns=tuple(columns), rows=tuple(rows), title=f"{len(boxes)} boxes: {title}")
 
 
-def draw(picture: Path, batch: Batch, boxes: Boxes, trained: LoadedDetector) -> list[Path]:
-    """The boxes from above, and in the images of a nuScenes-like rig of six (NAME-cameras.png); returns the files."""
-    if picture.suffix != ".png":
-        raise UserError(f"--picture writes PNG: expected a name that ends in .png, got {picture.name}")
+def draw(picture: Path, batch: Batch, layer: BoxLayer, photographs: Photographs | None, forward: Forward) -> list[Path]:
+    """The boxes from above, and in the photographs at their own size (NAME-cameras.png); returns the files."""
     picture.parent.mkdir(parents=True, exist_ok=True)
-    layer = BoxLayer(name="detections", boxes=boxes)
-    points = batch.points.features if batch.points is not None else None
-    forward: Forward = "y" if trained.experiment.data.bev_frame == "lidar" else "x"
-    draw_bev(points, [layer], forward=forward).savefig(picture, dpi=120)
-    cameras = batch.cameras
-    if cameras is None or cameras.images.shape[2] != len(CAMERAS):
+    draw_bev(_points(batch), [layer], forward=forward).savefig(picture, dpi=120)
+    if photographs is None:
         return [picture]
-    beside = picture.with_name(f"{picture.stem}-cameras.png")
-    of_frame = (cameras.intrinsics[0, 0], cameras.augmented_from_image[0, 0], cameras.bev_from_camera[0, 0])
-    draw_cameras(cameras.images[0, 0], *of_frame, [layer]).savefig(beside, dpi=120)
-    return [picture, beside]
+    cameras = picture.with_name(f"{picture.stem}-cameras.png")
+    draw_cameras(photographs, {"": [layer]}).savefig(cameras, dpi=100)
+    return [picture, cameras]
+
+
+def _points(batch: Batch) -> Float[Tensor, "points chan"] | None:
+    return None if batch.points is None else batch.points.features

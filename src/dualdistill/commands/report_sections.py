@@ -1,59 +1,93 @@
 """Sections of the report pages that `visualize` and `demo` write."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
+from dualdistill import zoo
+from dualdistill.commands.samples import photographs_of
 from dualdistill.data.dataset import NuscenesDataset
+from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
+from dualdistill.evaluate.operating_point import balanced_score
+from dualdistill.evaluate.records import Detections, GroundTruth
+from dualdistill.evaluate.scoring import read_results
 from dualdistill.report.page import ReportPage
-from dualdistill.structures import Batch, Boxes
+from dualdistill.structures import CAMERAS, Batch, BevOutput, Boxes
 from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.loaded_detector import LoadedDetector
 from dualdistill.train.metrics import read_metrics
 from dualdistill.train.run_folder import RunFolder
-from dualdistill.visualize.bev import draw_bev_panels
-from dualdistill.visualize.cameras import draw_cameras
+from dualdistill.visualize.bev import Forward, draw_bev_panels
+from dualdistill.visualize.cameras import Photographs, draw_cameras
 from dualdistill.visualize.curves import draw_curves
+from dualdistill.visualize.depth import draw_depth, likely_depth
 from dualdistill.visualize.features import draw_features
 from dualdistill.visualize.layers import BoxLayer
 from dualdistill.visualize.palette import DARK, LIGHT, Theme
 from dualdistill.visualize.recording import Recording
 
-SHOWN_SCORE = 0.2
-"""Lowest score of the drawn detections, of which a detector has hundreds."""
-
 Colour = str
 """Field of `Theme`: "teacher", "student" or "distilled"."""
+
+SIDE_BY_SIDE = 3
+"""Cameras of a sample that are shown of several students."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """An evaluation that was written to a folder, with what it was made of."""
+
+    metrics: dict[str, Any]
+    ground_truth: GroundTruth
+    detections: Detections
+
+    @classmethod
+    def read(cls, folder: Path, index: NuscenesIndex, split: str) -> "Scored":
+        """The metrics and results that `evaluate` has written for this split."""
+        truth, detections, _ = read_results(folder / "results_nusc.json", index, split)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        return cls(metrics=metrics, ground_truth=truth, detections=detections)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportedModel:
-    """A trained detector of a report, with its run and metrics."""
+    """A trained detector of a report, with its run and evaluation."""
 
     name: str
     colour: Colour
     loaded: LoadedDetector
-    run: RunFolder
-    metrics: dict[str, Any]
+    run: RunFolder | None
+    """None for weights outside a run."""
+    scored: Scored
+
+    @cached_property
+    def min_score(self) -> float:
+        """Lowest score of the drawn boxes."""
+        return balanced_score(self.scored.ground_truth, self.scored.detections)
+
+    def layer(self, boxes: Boxes, theme: Theme) -> BoxLayer:
+        """Its detections in a drawing."""
+        return BoxLayer(name=self.name, boxes=boxes, colour=getattr(theme, self.colour), min_score=self.min_score)
 
 
 def all_sensors(loaded: LoadedDetector, data: Path | None = None, split: str | None = None) -> NuscenesDataset:
     """The samples of a split with images and points, whichever of them the detector reads."""
     index = loaded.index(data, None)
-    seen = replace(loaded.experiment.data, cameras=True, points=True, object_sampling=None)
+    seen = replace(loaded.experiment.data, cameras=True, points=True, depth=True, object_sampling=None)
     experiment = replace(loaded.experiment, data=seen)
     return open_dataset(experiment, index, split=split or split_names(index.version)[1], training=False, seed=0)
 
 
 def add_training(page: ReportPage, models: list[ReportedModel]) -> None:
     """A section with the loss curves of all runs on the same axes."""
-    records = {model.name: read_metrics(model.run.metrics) for model in models}
+    records = {model.name: read_metrics(model.run.metrics) for model in models if model.run is not None}
     page.section("Training", "Unweighted losses of each step, smoothed; raw values in the background.")
     page.figure(draw_curves(records), "Training losses.", alt="Loss curves of all runs", dpi=110)
 
@@ -67,7 +101,7 @@ def add_scenes(
     drawings: Path | None = None,
     recording: Recording | None = None,
 ) -> None:
-    """A section with BEV, camera images and feature maps of samples spread evenly over the split.
+    """A section with photographs, BEV, feature and depth maps of samples spread evenly over a data set.
 
     Args:
         drawings: Folder for a PNG file of each drawing.
@@ -77,90 +111,114 @@ def add_scenes(
         raise UserError(f"--samples must be at least 1, got {samples}.")
     count = min(samples, len(dataset))
     chosen = [round(i * (len(dataset) - 1) / max(1, count - 1)) for i in range(count)]
+    from_score = ", ".join(f"{model.min_score:.2f} ({model.name})" for model in models)
     page.section(
         "Scenes",
-        "Samples spread evenly over the split, not selected by hand. Detections with a score of at least "
-        f"{SHOWN_SCORE}; annotations filled. Forward is up.",
+        "Samples spread evenly, not selected by hand. Annotations are green; detections are drawn from the score on "
+        f"that has the best F1 on the validation split: {from_score}. Forward is up.",
     )
     for item in chosen:
         batch = dataset[item]
         with torch.no_grad():
             outputs = {model.name: model.loaded.detector.to("cpu")(batch) for model in models}
         found = {model.name: model.loaded.detector.detect(outputs[model.name], batch)[0] for model in models}
-        page.heading(f"Sample {batch.meta[0].token[:8]}")
-        maps = {model.name: outputs[model.name].neck[0] for model in models}
+        token = batch.meta[0].token
+        page.heading(f"Sample {token[:8]}")
+        forward: Forward = "y" if dataset.config.bev_frame == "lidar" else "x"
+        assert batch.cameras is not None
         figures = {
-            "bev": _add_bev(page, models, batch, found),
-            "cameras": _add_cameras(page, models, batch, found),
-            "features": _add_features(page, maps, batch.boxes[0], outputs[models[0].name].extent),
+            "cameras": _add_cameras(page, models, batch, found, photographs_of(dataset.index, batch.cameras, token)),
+            "bev": _add_bev(page, models, batch, found, forward),
+            "features": _add_features(page, outputs, batch.boxes[0], forward),
+            "depth": _add_depth(page, outputs, batch),
         }
         if drawings is not None:
             drawings.mkdir(parents=True, exist_ok=True)
             for what, figure in figures.items():
-                figure.savefig(drawings / f"{batch.meta[0].token[:8]}-{what}.png", dpi=120)
+                if figure is not None:
+                    figure.savefig(drawings / f"{token[:8]}-{what}.png", dpi=100)
         if recording is not None:
             truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=DARK.truth)
-            layers = [truth, *(_layer(model, found[model.name], DARK) for model in models)]
+            layers = [truth, *(model.layer(found[model.name], DARK) for model in models)]
             points = batch.points.features if batch.points is not None else None
-            recording.add(batch.meta[0].token, points, batch.cameras, layers)
+            recording.add(token, points, batch.cameras, layers)
 
 
-def _add_bev(page: ReportPage, models: list[ReportedModel], batch: Batch, found: Mapping[str, Boxes]) -> Figure:
+def _add_bev(
+    page: ReportPage, models: list[ReportedModel], batch: Batch, found: Mapping[str, Boxes], forward: Forward
+) -> Figure:
     points = batch.points.features if batch.points is not None else None
 
     def drawn(theme: Theme) -> Figure:
         truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=theme.truth, filled=True)
-        panels = {model.name: [truth, _layer(model, found[model.name], theme)] for model in models}
-        return draw_bev_panels(points, panels, theme=theme)
+        panels = {model.name: [truth, model.layer(found[model.name], theme)] for model in models}
+        return draw_bev_panels(points, panels, theme=theme, forward=forward)
 
     caption, light = "Bird's-eye view: LiDAR points, annotations and detections.", drawn(LIGHT)
     page.figure(light, caption, alt="Boxes from above", dark=drawn(DARK), dpi=100)
     return light
 
 
-def _add_cameras(page: ReportPage, models: list[ReportedModel], batch: Batch, found: Mapping[str, Boxes]) -> Figure:
-    cameras, shown = batch.cameras, models[-1]
-    assert cameras is not None
+def _add_cameras(
+    page: ReportPage, models: list[ReportedModel], batch: Batch, found: Mapping[str, Boxes], photographs: Photographs
+) -> Figure:
+    """Several students side by side, on the cameras with most annotations; one detector on all cameras."""
+    shown = [model for model in models if model.colour != "teacher"] or models
     truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=DARK.truth)
-    figure = draw_cameras(
-        cameras.images[0, 0],
-        cameras.intrinsics[0, 0],
-        cameras.augmented_from_image[0, 0],
-        cameras.bev_from_camera[0, 0],
-        [truth, _layer(shown, found[shown.name], DARK)],
-    )
-    caption = f"Camera images as the network gets them, with annotations and the detections of {shown.name}."
-    page.figure(figure, caption, alt="Six camera images with boxes", encoding="jpeg", dpi=100)
+    panels = {model.name: [truth, model.layer(found[model.name], DARK)] for model in shown}
+    if len(shown) > 1:
+        counts = photographs.seen(batch.boxes[0])
+        busiest = sorted(range(len(counts)), key=lambda camera: -counts[camera])[:SIDE_BY_SIDE]
+        photographs = photographs.select(sorted(busiest))
+    caption = f"Photographs with annotations and the detections of {' and '.join(panels)}."
+    if len(shown) > 1:
+        caption += " The cameras with most annotations."
+    width = min(photographs.images.shape[-1], 800)
+    figure = draw_cameras(photographs, panels, image_width=max(width, 420))
+    page.figure(figure, caption, alt="Camera images with boxes", encoding="jpeg", dpi=100)
     return figure
 
 
-def _add_features(
-    page: ReportPage, maps: Mapping[str, Tensor], boxes: Boxes, extent: tuple[float, float, float, float]
-) -> Figure:
-    figure = draw_features(maps, boxes, extent=extent)
+def _add_features(page: ReportPage, outputs: Mapping[str, BevOutput], boxes: Boxes, forward: Forward) -> Figure:
+    maps = {name: output.neck[0] for name, output in outputs.items()}
+    figure = draw_features(maps, boxes, extent=next(iter(outputs.values())).extent, forward=forward)
     caption = "Mean magnitude of the BEV features before the head; annotations outlined."
     page.figure(figure, caption, alt="BEV feature maps side by side", dpi=90)
     return figure
 
 
-def _layer(model: ReportedModel, boxes: Boxes, theme: Theme) -> BoxLayer:
-    return BoxLayer(name=model.name, boxes=boxes, colour=getattr(theme, model.colour), min_score=SHOWN_SCORE)
+def _add_depth(page: ReportPage, outputs: Mapping[str, BevOutput], batch: Batch) -> Figure | None:
+    """Depth of the front cameras; None where no model has any."""
+    maps = {name: likely_depth(o.camera)[0, :3] for name, o in outputs.items() if o.camera is not None}
+    if not maps or batch.cameras is None:
+        return None
+    measured = {"LiDAR": batch.depth[0, :3]} if batch.depth is not None else {}
+    figure = draw_depth(CAMERAS[:3], batch.cameras.images[0, 0, :3], measured | maps)
+    page.figure(
+        figure,
+        "Front cameras as the network gets them, the depth that the LiDAR measured in each cell of the image features "
+        "(black: none), and each student's most likely depth.",
+        alt="Depth maps",
+        dpi=90,
+    )
+    return figure
 
 
 def add_facts(page: ReportPage, models: list[ReportedModel]) -> None:
     """A section with recipe, seed, data and weights of each model, so that it can be repeated."""
     page.section("Settings")
     for model in models:
-        facts, record = model.loaded.facts, model.run.experiment
+        facts = model.loaded.facts
+        overrides = model.run.experiment["overrides"] if model.run else zoo.card(model.loaded.path.stem).settings
         page.heading(model.name)
         page.facts(
             {
                 "recipe": facts["recipe"],
-                "changed": ", ".join(record["overrides"]) or "nothing",
+                "changed": ", ".join(overrides) or "nothing",
                 "seed": facts["seed"],
                 "steps": facts["step"],
                 "parameters": f"{sum(p.numel() for p in model.loaded.detector.parameters()):,}",
-                "data": f"{record['data']['version']}, trained on {record['data']['split']}",
-                "weights": str(model.loaded.path),
+                "data": f"{facts['data']['version']}, trained on {facts['data']['split']}",
+                "weights": zoo.name_of(model.loaded.path) or str(model.loaded.path),
             }
         )

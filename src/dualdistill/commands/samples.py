@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dualdistill.data.dataset import NuscenesDataset
+from dualdistill.data.images import stored_image
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
-from dualdistill.structures import Batch
+from dualdistill.structures import Batch, Cameras
 from dualdistill.train.assemble import split_names
 from dualdistill.train.loaded_detector import LoadedDetector
+from dualdistill.visualize.cameras import Photographs
 
 
 def position_of(index: NuscenesIndex, sample: str, split: str | None) -> int:
@@ -47,6 +50,13 @@ def image_size_of(index: NuscenesIndex, token: str) -> tuple[int, int]:
     row = int(index.sample_cameras[position_of(index, token, None), 0])
     height, width = index.data_size[row]
     return int(height), int(width)
+
+
+def photographs_of(index: NuscenesIndex, cameras: Cameras, token: str) -> Photographs:
+    """The images of a sample at their own size, to draw on."""
+    rows = index.sample_cameras[list(index.sample_token).index(token)]
+    images = [stored_image(index.path(int(row)), image_size_of(index, token)) for row in rows]
+    return Photographs.of(cameras, torch.stack(images))
 
 
 def require_data(data: Path | None, calibration: Path | None) -> None:

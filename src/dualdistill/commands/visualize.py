@@ -6,9 +6,10 @@ from pathlib import Path
 from rich.console import Console
 
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.commands.report_sections import ReportedModel, add_facts, add_scenes, add_training, all_sensors
+from dualdistill.commands.report_sections import ReportedModel, Scored, add_facts, add_scenes, add_training, all_sensors
 from dualdistill.report.page import ReportPage
 from dualdistill.report.scores import ResultRow, results_table
+from dualdistill.train.assemble import split_names
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.run_folder import RunFolder, write_atomically
 from dualdistill.visualize.recording import Recording, require_rerun
@@ -44,12 +45,13 @@ def visualize_run(
     metrics = evaluate_anything(console, weights, data=data, split=split)
     experiment = loaded.experiment
     colour = "teacher" if experiment.role != "student" else "distilled" if experiment.distiller else "student"
-    model = ReportedModel(name=loaded.facts["recipe"], colour=colour, loaded=loaded, run=run, metrics=metrics)
+    dataset = all_sensors(loaded, data, split)
+    scored = Scored.read(folder, dataset.index, split or split_names(dataset.index.version)[1])
+    model = ReportedModel(name=loaded.facts["recipe"], colour=colour, loaded=loaded, run=run, scored=scored)
     page = ReportPage(model.name, f"Step {loaded.facts['step']}, evaluated on {split or 'the validation split'}.")
     table = results_table([ResultRow.from_metrics(model.name, metrics)])
     page.section("Result").table(table, "Scores on the split named above.")
     add_training(page, [model])
-    dataset = all_sensors(loaded, data, split)
     with Recording(folder / "recording.rrd") if rerun else nullcontext() as recording:
         add_scenes(page, [model], dataset, samples, drawings=folder / "drawings", recording=recording)
     add_facts(page, [model])

@@ -72,6 +72,11 @@ def load_image(
     return apply_view(torch.from_numpy(pixels).permute(2, 0, 1), view, stored_size, scale)
 
 
+def stored_image(path: Path, stored_size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
+    """RGB pixels of an image file as they are. Arguments and errors as in `load_image`."""
+    return load_image(path, ImageView(resize=1.0, crop=(0, 0), size=stored_size), stored_size)
+
+
 def _decode(
     content: bytes, path: Path, stored_size: tuple[int, int], target: tuple[int, int] | None
 ) -> tuple[UInt8[np.ndarray, "h w 3"], float]:

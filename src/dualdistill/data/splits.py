@@ -5,6 +5,7 @@ The official lists are facts of the data set, taken from nuscenes-devkit 1.2.0 (
 """
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -77,3 +78,28 @@ def samples_of_split(index: NuscenesIndex, split: str) -> Int[np.ndarray, "sampl
         f"{split!r} {problem} {index.root} ({index.version}). "
         f"Splits with scenes there: {', '.join([*here, 'all'])}. Scenes there: {shown}"
     )
+
+
+def samples_of_scenes(
+    index: NuscenesIndex, split: str, scenes: Sequence[str] = (), fraction: float = 1.0
+) -> Int[np.ndarray, "samples"]:
+    """Positions of the samples of some scenes of a split.
+
+    Args:
+        scenes: Names; none takes all.
+        fraction: Of these scenes, evenly spread, at least one.
+
+    Raises:
+        UserError: for a scene that the split lacks, a fraction that is none, and as `samples_of_split`.
+    """
+    samples = samples_of_split(index, split)
+    present = {index.scene_name[scene]: scene for scene in dict.fromkeys(index.sample_scene[samples].tolist())}
+    if missing := [name for name in scenes if name not in present]:
+        some = ", ".join(list(present)[:8])
+        raise UserError(f"{split!r} of {index.root} has no scene {missing[0]}; it has {len(present)}, such as {some}.")
+    if not 0 < fraction <= 1:
+        raise UserError(f"--fraction must lie above 0 and be at most 1, got {fraction:g}.")
+    named = [present[name] for name in scenes or present]
+    count = max(1, round(fraction * len(named)))
+    chosen = [named[i * len(named) // count] for i in range(count)]
+    return samples[np.isin(index.sample_scene[samples], chosen)]

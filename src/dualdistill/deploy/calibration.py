@@ -11,11 +11,13 @@ student works in the other of the two frames.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -23,7 +25,7 @@ from torch import Tensor
 from dualdistill.data.augment import draw_view
 from dualdistill.data.config import DataConfig
 from dualdistill.data.frames import STAND_IN_GAP
-from dualdistill.data.images import load_image
+from dualdistill.data.images import apply_view, load_image
 from dualdistill.errors import UserError
 from dualdistill.structures import CAMERAS, Batch, Boxes, Cameras, SampleMeta
 
@@ -48,22 +50,67 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Rig:
-    """Cameras around a car, in the BEV frame of a student."""
+    """Cameras around a car, in the BEV frame of a student. `read` makes one of a file, `of_matrices` of arrays.
 
-    names: tuple[str, ...]
+    Raises:
+        UserError: for poses that are no rotation with a translation.
+    """
+
+    names: tuple[str, ...] = ()
+    """Names of the cameras, in the order of their images; if not given, their numbers."""
     image_size: tuple[int, int]
-    """Height and width of the stored images, pixels."""
-    frame: Frame
+    """Height and width of the images that the intrinsics belong to, pixels."""
+    frame: Frame = "lidar"
+    """Frame of the poses: x right, y forward, z up at the LiDAR, or x forward, y left, z up at the rear axle."""
     intrinsics: Float[Tensor, "cam 3 3"]
+    """Pixels."""
     bev_from_camera: Float[Tensor, "cam 4 4"]
+    """Poses of the cameras (x right, y down, z forward) in the frame, metres."""
+
+    def __post_init__(self) -> None:
+        names = self.names or tuple(f"camera {number}" for number in range(len(self.intrinsics)))
+        object.__setattr__(self, "names", names)
+        rotation = self.bev_from_camera[:, :3, :3].double()
+        skewed = (rotation @ rotation.mT - torch.eye(3, dtype=rotation.dtype)).abs().amax(dim=(1, 2)) > 1e-3
+        for camera in torch.nonzero(skewed | (torch.linalg.det(rotation) < 0)).flatten().tolist():
+            raise UserError(f"the pose of {names[camera]} is not a rotation with a translation; give right-handed axes")
 
     @classmethod
-    def read(cls, path: Path, frame: Frame) -> "Rig":
-        """The rig of a JSON file, its poses transformed to `frame`.
+    def of_matrices(
+        cls,
+        intrinsics: Sequence[Any] | np.ndarray | Tensor,
+        bev_from_camera: Sequence[Any] | np.ndarray | Tensor,
+        image_size: tuple[int, int],
+        *,
+        frame: Frame = "lidar",
+        names: tuple[str, ...] = (),
+    ) -> "Rig":
+        """The rig of a 3x3 and a 4x4 matrix for each camera: arrays, tensors or nested lists.
+
+        Raises:
+            UserError: for matrices of another shape; and as the class.
+        """
+        matrices = {"intrinsics": intrinsics, "bev_from_camera": bev_from_camera}
+        tensors = {name: torch.from_numpy(np.array(given, dtype=np.float64)) for name, given in matrices.items()}
+        for name, side in (("intrinsics", 3), ("bev_from_camera", 4)):
+            shape = tuple(tensors[name].shape)
+            if len(shape) != 3 or shape[1:] != (side, side) or not shape[0]:
+                raise UserError(f"{name} must be a {side}x{side} matrix for each camera, got {shape}")
+        counts = [len(each) for each in (*tensors.values(), names or tensors["intrinsics"])]
+        if len({*counts}) > 1:
+            raise UserError(
+                "a rig needs intrinsics, poses and names of the same cameras, got {}, {}, {}".format(*counts)
+            )
+        return cls(image_size=image_size, frame=frame, names=names, **tensors)
+
+    @classmethod
+    def read(cls, path: Path | str, frame: Frame = "lidar") -> "Rig":
+        """The rig of a JSON file (docs/export.md#predicting-boxes), its poses transformed to `frame`.
 
         Raises:
             UserError: for a file that is missing, not of that form, or that does not lead to the frame.
         """
+        path = Path(path)
         try:
             file = msgspec.json.decode(path.read_bytes(), type=_File)
         except OSError as error:
@@ -72,13 +119,17 @@ class Rig:
             raise UserError(f"{path} is not a calibration file ({error}); docs/export.md shows the form") from error
         if not file.cameras:
             raise UserError(f"{path} describes no camera")
-        return cls(
-            names=tuple(camera.name for camera in file.cameras),
-            image_size=file.image_size,
-            frame=frame,
-            intrinsics=torch.tensor([camera.intrinsics for camera in file.cameras], dtype=torch.float64),
-            bev_from_camera=torch.stack([_pose(camera, frame, file.ego_from_lidar, path) for camera in file.cameras]),
-        )
+        poses = torch.stack([_pose(camera, frame, file.ego_from_lidar, path) for camera in file.cameras])
+        try:
+            return cls(
+                names=tuple(camera.name for camera in file.cameras),
+                image_size=file.image_size,
+                frame=frame,
+                intrinsics=torch.tensor([camera.intrinsics for camera in file.cameras], dtype=torch.float64),
+                bev_from_camera=poses,
+            )
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
 
     @classmethod
     def of(cls, batch: Batch, image_size: tuple[int, int], frame: Frame) -> "Rig":
@@ -101,19 +152,70 @@ class Rig:
         plain = msgspec.to_builtins(_File(image_size=self.image_size, cameras=cameras))
         path.write_text(json.dumps(plain, indent=2) + "\n")
 
+    def files(self, folder: Path) -> list[list[Path]]:
+        """The images of every moment in a folder, in the rig's order: NAME.jpg (or .png) of each camera for one moment;
+        for many, a folder NAME of each camera, whose files in alphabetical order are the moments.
+
+        Raises:
+            UserError: if a camera has no image, or not as many as the others.
+        """
+        of_camera = []
+        for name in self.names:
+            inside = sorted((folder / name).iterdir()) if (folder / name).is_dir() else sorted(folder.glob(f"{name}.*"))
+            of_camera.append([file for file in inside if file.suffix.lower() in (".jpg", ".jpeg", ".png")])
+        counts = dict(zip(self.names, map(len, of_camera), strict=True))
+        if min(counts.values()) == 0 or len(set(counts.values())) > 1:
+            found = ", ".join(f"{name}: {count}" for name, count in counts.items())
+            raise UserError(
+                f"{folder} should hold NAME.jpg of each camera of the calibration, or a folder NAME of each, all with "
+                f"as many images; it has {found}"
+            )
+        return [list(moment) for moment in zip(*of_camera, strict=True)]
+
     def load(self, images: list[Path], config: DataConfig) -> UInt8[Tensor, "cam 3 h w"]:
         """Image files, one a camera in the rig's order, as inputs of the network.
 
         Raises:
             UserError: for another number of files than cameras, and for files that are not such images.
         """
+        self._require_one_each(images)
+        view = draw_view(config.image_augmentation, config.image_size, self.image_size, None)
+        return torch.stack([load_image(path, view, self.image_size, draft=config.draft_decoding) for path in images])
+
+    def views(self, images: Sequence[np.ndarray | Tensor], config: DataConfig) -> UInt8[Tensor, "cam 3 h w"]:
+        """Images in memory as inputs of the network.
+
+        Args:
+            images: One a camera in the rig's order, uint8 [height, width, 3], RGB, of any size in the proportions of
+                `image_size`.
+
+        Raises:
+            UserError: for another number of images than cameras, and for arrays of another form.
+        """
+        self._require_one_each(images)
+        view = draw_view(config.image_augmentation, config.image_size, self.image_size, None)
+        seen = []
+        for name, image in zip(self.names, images, strict=True):
+            pixels = image.cpu() if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
+            if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+                kind = f"{str(pixels.dtype).removeprefix('torch.')} {list(pixels.shape)}"
+                raise UserError(f"the image of {name} is {kind}: expected uint8 [height, width, 3], RGB")
+            (height, width), (own_height, own_width) = pixels.shape[:2], self.image_size
+            scale = min(height / own_height, width / own_width)
+            if max(abs(scale * own_height - height), abs(scale * own_width - width)) >= 2:
+                raise UserError(
+                    f"the image of {name} has {width}x{height} pixels, those of the rig {own_width}x{own_height}"
+                    ": they differ in proportions; crop the image, and shift the principal point with it"
+                )
+            seen.append(apply_view(pixels.permute(2, 0, 1), view, self.image_size, scale))
+        return torch.stack(seen)
+
+    def _require_one_each(self, images: Sequence[object]) -> None:
         if len(images) != len(self.names):
             raise UserError(
                 f"the calibration describes {len(self.names)} cameras ({', '.join(self.names)}): "
                 f"expected one image each, in that order, got {len(images)}"
             )
-        view = draw_view(config.image_augmentation, config.image_size, self.image_size, None)
-        return torch.stack([load_image(path, view, self.image_size, draft=config.draft_decoding) for path in images])
 
     def batch(self, images: UInt8[Tensor, "frame cam 3 h w"], config: DataConfig) -> Batch:
         """One sample of a car at rest, without annotations."""
@@ -133,7 +235,7 @@ class Rig:
 
 
 def _pose(camera: _Camera, frame: Frame, ego_from_lidar: _Pose | None, path: Path) -> Float[Tensor, "4 4"]:
-    """`frame`_from_camera, a rotation and a translation."""
+    """`frame`_from_camera."""
     given = {"lidar": camera.lidar_from_camera, "ego": camera.ego_from_camera}
     other: Frame = "ego" if frame == "lidar" else "lidar"
     if given[frame] is not None:
@@ -149,9 +251,4 @@ def _pose(camera: _Camera, frame: Frame, ego_from_lidar: _Pose | None, path: Pat
         link = torch.tensor(ego_from_lidar, dtype=torch.float64)
         frame_from_other = link if frame == "ego" else torch.linalg.inv(link)
         pose = frame_from_other @ torch.tensor(given[other], dtype=torch.float64)
-    rotation = pose[:3, :3]
-    if (rotation @ rotation.mT - torch.eye(3, dtype=pose.dtype)).abs().max() > 1e-3 or torch.linalg.det(rotation) < 0:
-        raise UserError(
-            f"{path}: the pose of {camera.name} is not a rotation with a translation; give right-handed axes"
-        )
     return pose

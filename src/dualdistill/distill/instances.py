@@ -19,10 +19,10 @@ from dualdistill.structures import CLASSES, InstanceMap, Losses
 class InstanceHead(nn.Module):
     """Segmentation head on image features; used in training only."""
 
-    def __init__(self, in_channels: int, channels: int = 256):
+    def __init__(self, in_channels: int, channels: int = 256, *, classes: int = len(CLASSES)):
         super().__init__()
         self.shared = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1), nn.ReLU())
-        self.klass = nn.Conv2d(channels, len(CLASSES) + 1, 1)
+        self.klass = nn.Conv2d(channels, classes + 1, 1)
         self.offset = nn.Conv2d(channels, 2, 1)
 
     def forward(
@@ -46,7 +46,7 @@ def instance_losses(
     if klass.shape[-2:] != logits.shape[-2:]:
         raise ValueError(f"instances must have the size of image features {logits.shape[-2:]}, got {klass.shape[-2:]}")
     seen = klass >= 0
-    entropy = F.cross_entropy(logits, torch.where(seen, klass, len(CLASSES)).long(), reduction="none")
+    entropy = F.cross_entropy(logits, torch.where(seen, klass, logits.shape[1] - 1).long(), reduction="none")
     error = F.smooth_l1_loss(offsets, center_offsets(instance, seen), reduction="none").mean(dim=1)
     return {
         "class": balanced_mean(entropy[:, None], seen[:, None]),

@@ -37,27 +37,28 @@ class LabelEncoderConfig:
         if self.hidden_channels < 1:
             raise ValueError(f"hidden_channels must be at least 1, got {self.hidden_channels}")
 
-    def build(self, *, teacher: BevShapes) -> "LabelEncoder":
-        """The encoder for a teacher with maps of these shapes.
+    def build(self, *, teacher: BevShapes, classes: int = len(CLASSES)) -> "LabelEncoder":
+        """The encoder for a teacher with maps of these shapes and so many classes.
 
         Raises:
             ValueError: if the teacher's finest stage is not a whole multiple of its others.
         """
-        return LabelEncoder(self, teacher)
+        return LabelEncoder(self, teacher, classes)
 
 
 class LabelEncoder(nn.Module):
     """Boxes to the teacher's encoder stages. Labels are drawn on the grid of the finest of them."""
 
-    def __init__(self, config: LabelEncoderConfig, teacher: BevShapes):
+    def __init__(self, config: LabelEncoderConfig, teacher: BevShapes, classes: int = len(CLASSES)):
         super().__init__()
         self.config = config
+        self.classes = classes
         self.shapes = teacher
         _, height, width = teacher.stages[0]
         self.grid = teacher.grid(teacher.stages[0])
         hidden = config.hidden_channels
         self.of_box = _per_cell(BOX_VALUES, hidden)
-        self.of_klass = _per_cell(len(CLASSES), hidden)
+        self.of_klass = _per_cell(classes, hidden)
         self.of_both = _per_cell(hidden, hidden)
         self.norm = nn.LayerNorm(hidden)
         self.mix = ResidualBlock(hidden, hidden)
@@ -76,7 +77,8 @@ class LabelEncoder(nn.Module):
 
     def draw(self, boxes: tuple[Boxes, ...]) -> LabelMaps:
         """The boxes as maps, the input of the encoder."""
-        return label_maps(boxes, self.grid, paint_out_of_range=self.config.paint_out_of_range)
+        paint = self.config.paint_out_of_range
+        return label_maps(boxes, self.grid, classes=self.classes, paint_out_of_range=paint)
 
     def encode(self, maps: LabelMaps) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
         hidden = self.norm(self.of_both(self.of_box(maps.box) + self.of_klass(maps.klass)))

@@ -37,7 +37,9 @@ class LabelMaps:
 
 
 @torch.no_grad()
-def label_maps(boxes: tuple[Boxes, ...], grid: BevGrid, *, paint_out_of_range: bool = False) -> LabelMaps:
+def label_maps(
+    boxes: tuple[Boxes, ...], grid: BevGrid, *, classes: int = len(CLASSES), paint_out_of_range: bool = False
+) -> LabelMaps:
     """The boxes of each sample, drawn at half their length and width; unknown velocities become 0.
 
     Of several boxes over one cell the last is drawn: by class, then in the order of the annotations. The part of a
@@ -46,20 +48,20 @@ def label_maps(boxes: tuple[Boxes, ...], grid: BevGrid, *, paint_out_of_range: b
     Args:
         boxes: In the frame of the grid.
     """
-    drawn = [_draw(each, grid, paint_out_of_range) for each in boxes]
+    drawn = [_draw(each, grid, classes, paint_out_of_range) for each in boxes]
     box, klass = (torch.stack(maps) for maps in zip(*drawn, strict=True))
     return LabelMaps(box=box, klass=klass)
 
 
 def _draw(
-    boxes: Boxes, grid: BevGrid, paint_out_of_range: bool
+    boxes: Boxes, grid: BevGrid, classes: int, paint_out_of_range: bool
 ) -> tuple[Float[Tensor, "y x 9"], Float[Tensor, "y x klass"]]:
     if not paint_out_of_range:
         boxes = boxes.select(grid.inside(grid.cells(boxes.center[:, :2])))
     boxes = boxes.select(boxes.label.argsort(stable=True))
     yaw, velocity = boxes.yaw[:, None], boxes.velocity.nan_to_num(0.0)
     values = torch.cat([boxes.center, boxes.size, yaw, velocity], dim=1).float()
-    klass = F.one_hot(boxes.label.long(), len(CLASSES)).float()
+    klass = F.one_hot(boxes.label.long(), classes).float()
     index = _last_box(boxes, grid)  # -1, no box, selects the zeros at the end
     return F.pad(values, (0, 0, 0, 1))[index], F.pad(klass, (0, 0, 0, 1))[index]
 

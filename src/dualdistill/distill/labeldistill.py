@@ -25,7 +25,7 @@ from dualdistill.ops.focal import gaussian_focal, probability
 from dualdistill.ops.frozen import FrozenModule
 from dualdistill.ops.processes import mean_count
 from dualdistill.ops.residual import ResidualBlock
-from dualdistill.structures import TASK_OF_CLASS, TASKS, BevOutput, Boxes, HeadOutput, Losses, Targets
+from dualdistill.structures import TASK_OF_CLASS, BevOutput, Boxes, HeadOutput, Losses, Targets
 
 Partition = Literal["released", "key_frame", "none"]
 """Thirds of all channels of the canvas, the past frame's included, which no gradient reaches; or of the key frame's; or
@@ -112,7 +112,7 @@ class LabelDistillConfig:
 
     def build(self, inputs: DistillerInputs) -> "LabelDistill":
         """See `DistillerConfig.build`."""
-        return LabelDistill(self, inputs.teacher, inputs.student, inputs.label_encoder)
+        return LabelDistill(self, inputs.teacher, inputs.student, inputs.label_encoder, inputs.task_of_class)
 
 
 class Adaptor(nn.Module):
@@ -136,7 +136,12 @@ class LabelDistill(nn.Module):
     encoder."""
 
     def __init__(
-        self, config: LabelDistillConfig, teacher: BevShapes, student: BevShapes, label_encoder: LabelEncoder | None
+        self,
+        config: LabelDistillConfig,
+        teacher: BevShapes,
+        student: BevShapes,
+        label_encoder: LabelEncoder | None,
+        task_of_class: tuple[int, ...] = TASK_OF_CLASS,
     ):
         super().__init__()
         check_extents(teacher, student)
@@ -145,6 +150,7 @@ class LabelDistill(nn.Module):
         if (config.label_weight is not None) != (label_encoder is not None):
             raise ValueError("label_weight and a trained label encoder go together: pass both to build, or neither")
         self.config = config
+        self.task_of_class = task_of_class
         self.grid = teacher.grid(teacher.neck)
         self.label_encoder: FrozenModule | None = None
         if label_encoder is not None:
@@ -176,7 +182,14 @@ class LabelDistill(nn.Module):
                     losses[f"{guide}/{level}"] = masked_squares(adaptors[level](part.float()) - stages[stage], mask)
             if self.config.response is not None:
                 theirs = in_students_units(teacher.predictions, targets)
-                response = response_losses(theirs, student.predictions, targets, self.grid, self.config.response.target)
+                response = response_losses(
+                    theirs,
+                    student.predictions,
+                    targets,
+                    self.grid,
+                    self.config.response.target,
+                    self.task_of_class,
+                )
                 losses |= {f"response/{name}": loss for name, loss in response.items()}
         return losses
 
@@ -227,7 +240,12 @@ def masked_squares(error: Float[Tensor, "batch chan y x"], mask: Float[Tensor, "
 
 
 def response_losses(
-    teacher: HeadOutput, student: HeadOutput, targets: Targets, grid: BevGrid, target: ResponseTarget = "released"
+    teacher: HeadOutput,
+    student: HeadOutput,
+    targets: Targets,
+    grid: BevGrid,
+    target: ResponseTarget = "released",
+    task_of_class: tuple[int, ...] = TASK_OF_CLASS,
 ) -> Losses:
     """Losses `RESPONSES` of the student's predictions against the teacher's, each the sum over tasks
     (docs/methods/labeldistill.md#response-losses).
@@ -246,9 +264,10 @@ def response_losses(
         cells = gaussian_focal(p, q)
     else:
         cells = (q - p).square() * -(q * p.log() + (1 - q) * (1 - p).log())
-    peaks = sum_by_task((targets.heatmap == 1).sum(dim=(0, 2, 3)).float())
-    heatmap = (sum_by_task(cells.sum(dim=(0, 2, 3))) / mean_count(peaks, at_least=1)).sum()
-    return {"heatmap": heatmap} | _box_responses(teacher.regression, student.regression, targets.boxes, grid)
+    peaks = sum_by_task((targets.heatmap == 1).sum(dim=(0, 2, 3)).float(), task_of_class)
+    heatmap = (sum_by_task(cells.sum(dim=(0, 2, 3)), task_of_class) / mean_count(peaks, at_least=1)).sum()
+    boxes = _box_responses(teacher.regression, student.regression, targets.boxes, grid, task_of_class)
+    return {"heatmap": heatmap} | boxes
 
 
 def _box_responses(
@@ -256,9 +275,10 @@ def _box_responses(
     student: Float[Tensor, "batch task code y x"],
     boxes: tuple[Boxes, ...],
     grid: BevGrid,
+    task_of_class: tuple[int, ...],
 ) -> Losses:
     sample = torch.cat([each.label.new_full((len(each),), i) for i, each in enumerate(boxes)]).long()
-    task = torch.tensor(TASK_OF_CLASS, device=sample.device)[torch.cat([each.label for each in boxes]).long()]
+    task = torch.tensor(task_of_class, device=sample.device)[torch.cat([each.label for each in boxes]).long()]
     cell = torch.cat([grid.cells(each.center[:, :2]) for each in boxes])
     known = torch.cat([each.velocity.isfinite().all(dim=1) for each in boxes])
     used = grid.inside(cell) & torch.cat([(each.size > 0).all(dim=1) for each in boxes])
@@ -266,7 +286,7 @@ def _box_responses(
 
     place = (sample, task, slice(None), cell[:, 1], cell[:, 0])
     error = (student[place].float() - teacher[place].float()).abs()  # boxes code
-    count = mean_count(error.new_zeros(len(TASKS)).index_add(0, task, error.new_ones(len(error))))
+    count = mean_count(error.new_zeros(teacher.shape[1]).index_add(0, task, error.new_ones(len(error))))
     error = error / count[task, None]  # so that each task sums to its mean
     groups = error.split((2, 1, 3, 2, 2), dim=1)
     losses = {name: group.sum() for name, group in zip(RESPONSES[1:], groups, strict=True)}

@@ -8,6 +8,7 @@ from torch import nn
 from dualdistill.distill.criterion import HeadCriterion
 from dualdistill.distill.label_encoder import LabelEncoder
 from dualdistill.distill.shapes import BevShapes
+from dualdistill.structures import TASK_OF_CLASS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +41,8 @@ class DistillerInputs:
     """The teacher's, if `requires.criterion`."""
     label_encoder: LabelEncoder | None = None
     """Trained for this teacher, if `requires.label_encoder`."""
+    task_of_class: tuple[int, ...] = TASK_OF_CLASS
+    """Task of each class of both heads, ascending from 0."""
 
 
 @runtime_checkable

@@ -10,22 +10,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dualdistill.ops.constants import constant
-from dualdistill.structures import TASK_OF_CLASS, TASKS, HeadOutput, Targets
+from dualdistill.structures import TASK_OF_CLASS, HeadOutput, Targets
 
 VELOCITY = slice(8, 10)
 """Codes of the velocity in `HeadOutput.regression`."""
 
 
-def sum_by_task(per_class: Float[Tensor, "*batch klass"]) -> Float[Tensor, "*batch task"]:
-    """Sums over the classes of each of nuScenes' tasks.
+def sum_by_task(
+    per_class: Float[Tensor, "*batch klass"], task_of_class: tuple[int, ...] = TASK_OF_CLASS
+) -> Float[Tensor, "*batch task"]:
+    """Sums over the classes of each task.
 
     Raises:
-        ValueError: for another number of classes.
+        ValueError: for another number of classes than `task_of_class` has.
     """
-    if per_class.shape[-1] != len(TASK_OF_CLASS):
-        raise ValueError(f"expected the {len(TASK_OF_CLASS)} classes of nuScenes, got {per_class.shape[-1]}")
-    task_of_class = constant(TASK_OF_CLASS, per_class.device)
-    return per_class.new_zeros(*per_class.shape[:-1], len(TASKS)).index_add(-1, task_of_class, per_class)
+    if per_class.shape[-1] != len(task_of_class):
+        raise ValueError(f"expected {len(task_of_class)} classes, got {per_class.shape[-1]}")
+    tasks = max(task_of_class) + 1
+    index = constant(task_of_class, per_class.device)
+    return per_class.new_zeros(*per_class.shape[:-1], tasks).index_add(-1, index, per_class)
 
 
 def in_students_units(teacher: HeadOutput, targets: Targets) -> HeadOutput:

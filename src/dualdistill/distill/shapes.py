@@ -13,20 +13,28 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BevShapes:
-    """Shapes of the maps in a `BevOutput`, without their batch axis."""
+    """Shapes (channels, height, width) of the maps in a `BevOutput`, without their batch axis.
 
-    canvas: Shape
-    """Input of the BEV encoder."""
+    Maps lie in one rectangle of the ground, in a frame that both detectors share: rows grow with y, columns with x, and
+    cells are square.
+    """
+
     stages: tuple[Shape, ...]
     """Encoder stages, fine to coarse."""
     neck: Shape
     """Input of the detection head."""
     extent: tuple[float, float, float, float]
     """x_min, y_min, x_max, y_max of all maps, metres."""
+    canvas: Shape = (0, 0, 0)
+    """Input of the BEV encoder; if not given, the finest stage stands for it."""
     frames: int = 1
     """Frames stacked in the canvas."""
     image: Shape | None = None
     """Image features of one camera; None for a detector without cameras."""
+
+    def __post_init__(self) -> None:
+        if not self.canvas[0]:
+            object.__setattr__(self, "canvas", (*self.stages, self.neck)[0])
 
     @classmethod
     def of(cls, output: BevOutput) -> "BevShapes":

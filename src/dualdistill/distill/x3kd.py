@@ -23,7 +23,7 @@ from dualdistill.distill.terms import balanced_mean
 from dualdistill.ops.focal import gaussian_focal, probability
 from dualdistill.ops.processes import mean_count
 from dualdistill.ops.residual import ResidualBlock
-from dualdistill.structures import BevOutput, HeadOutput, Losses, Targets
+from dualdistill.structures import TASK_OF_CLASS, BevOutput, HeadOutput, Losses, Targets
 
 FeatureLevel = Literal["canvas", "stage0", "neck"]
 """The teacher's map that the student resembles: its pillars, its first stage, or what its head reads. The first two
@@ -142,7 +142,7 @@ class X3kdConfig:
 
     def build(self, inputs: DistillerInputs) -> "X3kd":
         """See `DistillerConfig.build`."""
-        return X3kd(self, inputs.teacher, inputs.student)
+        return X3kd(self, inputs.teacher, inputs.student, inputs.task_of_class)
 
 
 class Refinement(nn.Module):
@@ -169,12 +169,19 @@ class X3kd(nn.Module):
     Owns the refinement, the discriminator and the instance head, neither teacher nor student.
     """
 
-    def __init__(self, config: X3kdConfig, teacher: BevShapes, student: BevShapes):
+    def __init__(
+        self,
+        config: X3kdConfig,
+        teacher: BevShapes,
+        student: BevShapes,
+        task_of_class: tuple[int, ...] = TASK_OF_CLASS,
+    ):
         super().__init__()
         check_extents(teacher, student)
         if (config.xod is not None or config.level == "neck") and teacher.neck[1:] != student.neck[1:]:
             raise ValueError(f"the heads must share one grid, got {teacher.neck[1:]} and {student.neck[1:]} cells")
         self.config = config
+        self.task_of_class = task_of_class
         self.refine: nn.Module | None = None
         self.discriminator: Discriminator | None = None
         self.instances: InstanceHead | None = None
@@ -192,7 +199,7 @@ class X3kd(nn.Module):
         if config.xis is not None:
             if student.image is None:
                 raise ValueError("xis needs image features: this student has none")
-            self.instances = InstanceHead(student.image[0])
+            self.instances = InstanceHead(student.image[0], classes=len(task_of_class))
         self._figures: dict[str, Tensor] = {}
 
     def forward(self, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses:
@@ -219,7 +226,7 @@ class X3kd(nn.Module):
                     probability(student.predictions.heatmap),
                     pseudo_heatmap(probability(responses.heatmap), xod.positive_threshold, xod.positives),
                 )
-                losses["xod/box"] = box_loss(responses, student.predictions, xod.box_threshold)
+                losses["xod/box"] = box_loss(responses, student.predictions, xod.box_threshold, self.task_of_class)
             if self.instances is not None:
                 if student.camera is None or targets.instances is None:
                     raise ValueError("xis needs image features of the student and targets.instances, one is None")
@@ -275,7 +282,9 @@ def heatmap_loss(
     return gaussian_focal(student, target).sum() / mean_count((target == 1).sum(), at_least=1)
 
 
-def box_loss(teacher: HeadOutput, student: HeadOutput, threshold: float) -> Float[Tensor, ""]:
+def box_loss(
+    teacher: HeadOutput, student: HeadOutput, threshold: float, task_of_class: tuple[int, ...] = TASK_OF_CLASS
+) -> Float[Tensor, ""]:
     """Smooth L1 of the codes of every cell, mean over codes; mean over cells, weighted by the teacher's mean
     probability over the classes of a task; sum over tasks (docs/methods/x3kd.md#output-distillation).
 
@@ -284,17 +293,19 @@ def box_loss(teacher: HeadOutput, student: HeadOutput, threshold: float) -> Floa
         threshold: A cell where no class of the task is this probable has no weight.
     """
     error = F.smooth_l1_loss(student.regression.float(), teacher.regression, reduction="none").mean(dim=2)
-    weight = box_weights(probability(teacher.heatmap), threshold)  # batch task y x
+    weight = box_weights(probability(teacher.heatmap), threshold, task_of_class)  # batch task y x
     return ((error * weight).sum(dim=(0, 2, 3)) / mean_count(weight.sum(dim=(0, 2, 3)), at_least=1e-4)).sum()
 
 
 @torch.no_grad()
-def box_weights(probability: Float[Tensor, "batch klass y x"], threshold: float) -> Float[Tensor, "batch task y x"]:
+def box_weights(
+    probability: Float[Tensor, "batch klass y x"], threshold: float, task_of_class: tuple[int, ...] = TASK_OF_CLASS
+) -> Float[Tensor, "batch task y x"]:
     """Mean probability over the classes of each task, 0 where none of them reaches the threshold."""
     classes = probability.movedim(1, -1)  # batch y x klass
-    count = sum_by_task(torch.ones_like(classes[0, 0, 0]))
-    anything = sum_by_task((classes >= threshold).float()) > 0
-    return torch.where(anything, sum_by_task(classes) / count, 0.0).movedim(-1, 1)
+    count = sum_by_task(torch.ones_like(classes[0, 0, 0]), task_of_class)
+    anything = sum_by_task((classes >= threshold).float(), task_of_class) > 0
+    return torch.where(anything, sum_by_task(classes, task_of_class) / count, 0.0).movedim(-1, 1)
 
 
 def _feature_shapes(level: FeatureLevel, teacher: BevShapes, student: BevShapes) -> tuple[Shape, Shape]:

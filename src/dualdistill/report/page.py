@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Literal
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from dualdistill.report.table import Table
 from dualdistill.report.templates import render
+from dualdistill.visualize.film import rendered
 from dualdistill.visualize.palette import DARK, LIGHT
 
 Encoding = Literal["png", "jpeg"]
@@ -129,12 +128,7 @@ class ReportPage:
 
 def encoded(figure: Figure, encoding: Encoding = "png", dpi: int = 150) -> tuple[str, int, int]:
     """A figure as a data URI, with its width and height in pixels."""
-    canvas = FigureCanvasAgg(figure)
-    before = figure.dpi
-    figure.set_dpi(dpi)
-    canvas.draw()
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    figure.set_dpi(before)
+    image = rendered(figure, dpi)
     file = io.BytesIO()
     if encoding == "jpeg":
         image.save(file, "JPEG", quality=84, optimize=True, progressive=True)

@@ -40,6 +40,9 @@ class ResultRow:
     gain_mean_ap: float | None = None
     """Difference in mAP to the baseline."""
     gain_nd_score: float | None = None
+    interval_mean_ap: str | None = None
+    """95 % interval of the gain in mAP, in points."""
+    interval_nd_score: str | None = None
     published_mean_ap: float | None = None
     """Result in the literature, in [0, 1]."""
     published_nd_score: float | None = None
@@ -109,7 +112,9 @@ def results_table(rows: Sequence[ResultRow]) -> Table:
         Column(key="nd_score", title="NDS", better="up", **PERCENT),
         *(Column(key=key, title=title, digits=3, better="down") for key, title in TP_ERRORS.items()),
         Column(key="gain_mean_ap", title="Δ mAP", signed=True, **PERCENT),
+        Column(key="interval_mean_ap", title="95 %"),
         Column(key="gain_nd_score", title="Δ NDS", signed=True, **PERCENT),
+        Column(key="interval_nd_score", title="95 %"),
         Column(key="published_mean_ap", title="mAP publ.", **PERCENT, side=True),
         Column(key="published_nd_score", title="NDS publ.", **PERCENT, side=True),
         Column(key="steps", title="Steps", side=True),

@@ -31,7 +31,7 @@ def draw_scene(config: SyntheticConfig, split: str, index: int) -> ScenePlan:
     occupancy.take(ego, EGO_LENGTH + 3.0, EGO_WIDTH)
     props = _Roadside(street, occupancy, rng)
     props.houses()
-    traffic = Traffic(street, ego, occupancy, rng)
+    traffic = Traffic(street, ego, occupancy, rng, config.reach)
     actors = traffic.draw()
     props.furniture()
     return ScenePlan(

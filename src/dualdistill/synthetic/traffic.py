@@ -4,12 +4,10 @@ import numpy as np
 
 from dualdistill.synthetic import catalogue
 from dualdistill.synthetic.catalogue import Kind
+from dualdistill.synthetic.config import FULL_REACH
 from dualdistill.synthetic.occupancy import Occupancy
 from dualdistill.synthetic.plan import Actor, Track
 from dualdistill.synthetic.street import Curve, Street
-
-AHEAD, BEHIND = 55.0, -45.0
-"""Metres along the road, from the ego car, between which objects are placed."""
 
 _DRIVEN = (
     (catalogue.CAR, 0.7),
@@ -28,8 +26,15 @@ _PARKED = (
 class Traffic:
     """Places objects one after the other; whatever would collide with earlier ones is left out."""
 
-    def __init__(self, street: Street, ego: Track, occupancy: Occupancy, rng: np.random.Generator):
+    def __init__(
+        self, street: Street, ego: Track, occupancy: Occupancy, rng: np.random.Generator, reach: float = FULL_REACH
+    ):
+        """
+        Args:
+            reach: Metres along the road, ahead of the ego car, up to which objects are placed; behind it, 9/11 of them.
+        """
         self._street, self._ego, self._occupancy, self._rng = street, ego, occupancy, rng
+        self._ahead, self._behind, self._scale = reach, -reach * 45 / 55, reach / FULL_REACH
         self.actors: list[Actor] = []
 
     def draw(self) -> tuple[Actor, ...]:
@@ -57,8 +62,8 @@ class Traffic:
 
     def _along(self) -> float:
         """A place along the road, denser near the ego car."""
-        spread = self._rng.normal(6.0, 20.0)
-        return self._ego.length + float(np.clip(spread, BEHIND, AHEAD))
+        spread = self._scale * self._rng.normal(6.0, 20.0)
+        return self._ego.length + float(np.clip(spread, self._behind, self._ahead))
 
     def _choose(self, kinds: tuple[tuple[Kind, float], ...]) -> Kind:
         share = np.array([weight for _, weight in kinds])
@@ -80,9 +85,9 @@ class Traffic:
         own = direction > 0 and abs(offset - self._ego.offset) < 1.0
         queue = not own and rng.random() < 0.15
         speed = self._ego.speed if own else 0.0 if queue else rng.uniform(3.0, 12.0)
-        place = self._ego.length + BEHIND + rng.uniform(0, 20)
+        place = self._ego.length + self._behind + self._scale * rng.uniform(0, 20)
         sparse = rng.uniform(9.0, 34.0)
-        while place < self._ego.length + AHEAD + (0 if speed == 0 else 10):
+        while place < self._ego.length + self._ahead + (0 if speed == 0 else 10 * self._scale):
             kind = self._choose(_DRIVEN)
             track = Track(
                 curve=self._street.main,
@@ -135,8 +140,8 @@ class Traffic:
         offset = side * (street.half - street.parking / 2 if on_strip else street.half + street.pavement + 3.5)
         across = not on_strip and rng.random() < 0.5
         filled = rng.uniform(0.15, 0.75) if on_strip else rng.uniform(0.0, 0.4)
-        place = self._ego.length + BEHIND + rng.uniform(0, 6)
-        while place < self._ego.length + AHEAD:
+        place = self._ego.length + self._behind + rng.uniform(0, 6)
+        while place < self._ego.length + self._ahead:
             step = 3.0 if across else 6.5
             if rng.random() < filled and street.clear_of_crossing(place, 8.0):
                 turn = (0.0 if direction > 0 else np.pi) + rng.normal(0, 0.03) + (np.pi / 2 if across else 0.0)
@@ -194,7 +199,7 @@ class Traffic:
         way = int(rng.choice([-1, 1]))
         track = Track(
             curve=self._street.main,
-            length=self._ego.length + rng.uniform(8, 40),
+            length=self._ego.length + self._scale * rng.uniform(8, 40),
             offset=-way * rng.uniform(-1.0, self._street.half + 1.5),
             drift=way * rng.uniform(0.8, 1.6),
             turn=way * np.pi / 2 + rng.normal(0, 0.1),
@@ -205,7 +210,7 @@ class Traffic:
         """A fenced-off strip at the kerb: cones lead around it; barriers, machines and workers."""
         rng, street = self._rng, self._street
         side = int(rng.choice([-1, 1]))
-        start = self._ego.length + rng.uniform(-14, 22)
+        start = self._ego.length + self._scale * rng.uniform(-14, 22)
         length = rng.uniform(10, 24)
         edge = street.half - (street.parking or 1.0)
         deep = street.half + rng.uniform(0.5, 2.0)

@@ -84,7 +84,9 @@ def _prepare(root: Path, config: SyntheticConfig) -> bool:
     """Makes an empty folder structure; False if the world is already there."""
     stamp = root / _STAMP
     if stamp.is_file() and not (root / _UNFINISHED).exists():
-        if json.loads(stamp.read_text()) == _stamp(config):
+        found = json.loads(stamp.read_text())
+        found["config"] = asdict(SyntheticConfig()) | found["config"]  # an older root lacks newer settings
+        if found == _stamp(config):
             return False
         raise UserError(
             f"expected an empty folder or the synthetic world {config.name!r} (seed {config.seed}), but "

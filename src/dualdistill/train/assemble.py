@@ -103,6 +103,7 @@ def assemble(
         student=shapes_of(student, experiment.data),
         criterion=frozen.criterion() if requires.criterion else None,
         label_encoder=encoder,
+        task_of_class=student.config.head.task_of_class,
     )
     built = distiller.build(inputs)  # before the source: filling a cache draws random numbers
     return Training(

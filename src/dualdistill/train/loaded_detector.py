@@ -1,18 +1,27 @@
 """Detectors restored from their weights files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dualdistill import zoo
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
+from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import DivergedError, UserError
+from dualdistill.evaluate.detect import detect
 from dualdistill.experiment.experiment import Experiment, Role
 from dualdistill.experiment.plain import from_plain
 from dualdistill.models.checkpoints import load_weights, read_facts
+from dualdistill.structures import CLASSES, Boxes
 from dualdistill.train.assemble import Network, build_detector, split_names
 from dualdistill.train.run_folder import RunFolder
 from dualdistill.train.trained_weights import TrainedWeights
@@ -52,6 +61,41 @@ class LoadedDetector:
         """Whether plain PyTorch replaces spconv, which is not installed; the results are the same."""
         return self.experiment != from_plain(self.facts["experiment"])
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels of its boxes."""
+        return CLASSES
+
+    def predict(self, images: Sequence[np.ndarray | Tensor], rig: Rig, *, min_score: float = 0.0) -> Boxes:
+        """Objects around the car at one moment, the best first, in the frame of the rig.
+
+        Args:
+            images: One a camera in the rig's order, uint8 [height, width, 3], RGB; any size in the proportions of
+                `rig.image_size`, and any number of cameras.
+            min_score: Leaves out boxes below.
+
+        Returns:
+            Boxes on the CPU. Their velocities are NaN for a student of two frames, which sees the moment twice.
+
+        Raises:
+            UserError: for a LiDAR teacher, images that do not fit the rig, and a rig in another frame.
+        """
+        config = self.experiment.data
+        if self.experiment.role != "student":
+            raise UserError(f"{self.path} is a {self.experiment.role}, which takes no images: load a camera student.")
+        if rig.frame != config.bev_frame:
+            raise UserError(
+                f"the rig's poses are in the {rig.frame} frame, this student works in the {config.bev_frame} frame: "
+                f'make the rig with frame="{config.bev_frame}"'
+            )
+        frames = rig.views(images, config).expand(config.num_frames, -1, -1, -1, -1)
+        batch = rig.batch(frames, config).to(next(self.detector.parameters()).device)
+        with torch.no_grad(), naming(self):
+            boxes = detect(self.detector, batch)[0].to("cpu")
+        if config.num_frames > 1:
+            boxes = replace(boxes, velocity=torch.full_like(boxes.velocity, torch.nan))
+        return boxes.best(min_score)
+
     def index(self, data: Path | None, version: str | None) -> NuscenesIndex:
         """The given data root, or else the one of the training.
 
@@ -59,24 +103,29 @@ class LoadedDetector:
             UserError: where neither is known, or the root cannot be opened.
         """
         known = self.facts["data"]
-        if data is None and known is None:
-            raise UserError(f"{self.path} was converted, so the root of its data is unknown: give --data ROOT.")
+        if data is None and (known is None or zoo.name_of(self.path)):
+            origin = "was converted" if known is None else "is of the zoo"
+            raise UserError(f"{self.path} {origin}, so the root of its data is unknown: give --data ROOT.")
         return NuscenesIndex.open(data or Path(known["root"]), version or (None if data else known["version"]))
 
-    def dataset(self, index: NuscenesIndex, split: str | None) -> NuscenesDataset:
-        """The samples of a split (default: validation) with the sensors that the detector reads."""
-        positions = samples_of_split(index, split or split_names(index.version)[1])
+    def dataset(
+        self, index: NuscenesIndex, split: str | None, samples: Int[np.ndarray, "samples"] | None = None
+    ) -> NuscenesDataset:
+        """The samples of a split (default: validation), or those at some positions of the index, with the sensors that
+        the detector reads."""
+        positions = samples_of_split(index, split or split_names(index.version)[1]) if samples is None else samples
         return NuscenesDataset(
             index, self.experiment.evaluation_data, positions, training=False, seed=self.facts["seed"]
         )
 
 
 def weights_of(path: Path, checkpoint: str) -> Path:
-    """The detector's weights in a run folder, or the file itself.
+    """The detector's weights in a run folder, the file itself, or the file of `zoo:NAME`.
 
     Raises:
-        UserError: if a folder is no run, or has no such checkpoint.
+        UserError: if a folder is no run, or has no such checkpoint, and for a name that the zoo does not have.
     """
+    path = zoo.resolve(path)
     if not path.is_dir():
         return path
     folder = RunFolder.open(path).checkpoint(checkpoint)

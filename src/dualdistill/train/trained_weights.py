@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from dualdistill import zoo
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment, Role
 from dualdistill.experiment.plain import differences, from_plain, to_plain
@@ -34,7 +35,7 @@ class TrainedWeights:
     def identity(self) -> dict[str, Any]:
         """For the record of who learns from it: which weights exactly."""
         return {
-            "path": str(self.path),
+            "path": zoo.name_of(self.path) or str(self.path),
             "sha256": fingerprint(self.path),
             "recipe": self.facts["recipe"],
             "step": self.facts["step"],
@@ -48,7 +49,7 @@ class TrainedWeights:
         Raises:
             UserError: if they are gone, or others are in their place.
         """
-        path = Path(identity["path"])
+        path = zoo.with_fingerprint(identity["sha256"]) or Path(identity["path"])
         if not path.is_file():
             raise UserError(f"{path} is needed ({identity['recipe']}), and is gone: put it back where it was.")
         if fingerprint(path) != identity["sha256"]:
@@ -130,7 +131,7 @@ def _typed(value: Any) -> str:
 
 def _named(given: Path, role: Role, option: str) -> TrainedWeights:
     """The weights in a run folder or file, if they have that role."""
-    path = given
+    path = given = zoo.resolve(given)
     if given.is_dir():
         folder = RunFolder.open(given).checkpoint("last")
         kept = [folder / f"{one}.safetensors" for one in (role, *_WHAT)]
@@ -160,6 +161,8 @@ def _train_one(recipe: str, out: Path, option: str, more: str = "", which: str =
 
 def _score_beside(weights: Path) -> dict[str, float] | None:
     """mAP and NDS of a checkpoint, where it has been evaluated."""
+    if name := zoo.name_of(weights):
+        return zoo.card(name).score
     metrics = evaluation_folder(weights) / "metrics.json"
     if not metrics.is_file():
         return None
@@ -168,7 +171,10 @@ def _score_beside(weights: Path) -> dict[str, float] | None:
 
 
 def evaluation_folder(weights: Path) -> Path:
-    """Where a checkpoint's scores are: in its run; next to the file, under its name, for weights outside a run."""
+    """Where a checkpoint's scores are: in its run; next to the file, under its name, for weights outside a run; below
+    runs/ for those of the zoo."""
+    if name := zoo.name_of(weights):
+        return Path("runs") / name.replace(":", "/")
     weights = weights.resolve()
     folders = weights.parents[2:3]  # run/checkpoints/step_000400/student.safetensors
     if folders and (folders[0] / "experiment.json").is_file():

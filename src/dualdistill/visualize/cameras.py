@@ -1,6 +1,7 @@
-"""Camera images with boxes: projection with edges clipped at the near plane, and the figure of six images."""
+"""Camera images with boxes: projection with edges clipped at the near plane, and figures of any number of images."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from dualdistill.geometry.boxes import corners
 from dualdistill.geometry.cameras import project
 from dualdistill.geometry.transforms import transform
-from dualdistill.structures import CAMERAS, Boxes
+from dualdistill.structures import CAMERAS, Boxes, Cameras
 from dualdistill.visualize.layers import BoxLayer
 from dualdistill.visualize.palette import DARK
 
@@ -84,34 +85,86 @@ def _beyond(polygon: Float[Tensor, "_ 3"], near: float) -> Float[Tensor, "_ 3"]:
     return torch.stack(kept) if kept else polygon.new_zeros(0, 3)
 
 
-def draw_cameras(
-    images: UInt8[Tensor, "cam 3 h w"],
-    intrinsics: Float[Tensor, "cam 3 3"],
-    augmented_from_image: Float[Tensor, "cam 4 4"],
-    bev_from_camera: Float[Tensor, "cam 4 4"],
-    layers: Sequence[BoxLayer],
-    *,
-    image_width: int | None = None,
-) -> Figure:
-    """The images of one sample, front row above back row, with the boxes of all layers, front faces tinted.
+@dataclass(frozen=True, kw_only=True)
+class Photographs:
+    """Camera images of one moment, of any number of cameras, with what projects boxes into them."""
 
-    The tensors are one sample and frame of `structures.Cameras`; boxes are in the BEV frame of `bev_from_camera`.
+    names: tuple[str, ...]
+    images: UInt8[Tensor, "cam 3 h w"]
+    """RGB, at any size."""
+    views: tuple[View, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.names) == len(self.images) == len(self.views):
+            counts = f"{len(self.names)}, {len(self.images)} and {len(self.views)}"
+            raise ValueError(f"expected as many names as images and views, got {counts}")
+
+    @classmethod
+    def of(
+        cls,
+        cameras: Cameras,
+        stored: UInt8[Tensor, "cam 3 h w"] | None = None,
+        names: Sequence[str] = CAMERAS,
+    ) -> "Photographs":
+        """The key frame of one sample.
+
+        Args:
+            stored: The images as they are stored; None takes the network's, resized and cropped.
+        """
+        augmented = cameras.augmented_from_image[0, 0].cpu().double()
+        if stored is not None:
+            augmented = torch.eye(4, dtype=torch.float64).expand_as(augmented)
+        intrinsics, poses = cameras.intrinsics[0, 0].cpu().double(), cameras.bev_from_camera[0, 0].cpu().double()
+        views = (
+            View(intrinsics=k, augmented_from_image=image, camera_from_bev=torch.linalg.inv(pose))
+            for k, image, pose in zip(intrinsics, augmented, poses, strict=True)
+        )
+        images = cameras.images[0, 0] if stored is None else stored
+        return cls(names=tuple(names), images=images, views=tuple(views))
+
+    def select(self, chosen: Sequence[int]) -> "Photographs":
+        """Some of the cameras, by position."""
+        return Photographs(
+            names=tuple(self.names[i] for i in chosen),
+            images=self.images[list(chosen)],
+            views=tuple(self.views[i] for i in chosen),
+        )
+
+    def seen(self, boxes: Boxes) -> list[int]:
+        """Number of boxes whose centre lies in each image."""
+        height, width = self.images.shape[-2:]
+        counts = []
+        for view in self.views:
+            centers = transform(view.camera_from_bev, boxes.center.to(view.camera_from_bev.dtype))
+            centers = centers[centers[:, 2] > NEAR]
+            u, v = view.project(centers).unbind(dim=1)
+            counts.append(int(((u >= 0) & (u < width) & (v >= 0) & (v < height)).sum()))
+        return counts
+
+
+def draw_cameras(
+    photographs: Photographs, panels: Mapping[str, Sequence[BoxLayer]], *, image_width: int | None = None
+) -> Figure:
+    """The images with boxes, front faces tinted. One panel: all cameras in a grid. Several, such as one a detector:
+    side by side, a column a panel and a row a camera.
 
     Args:
-        layers: First at the bottom.
-        image_width: Width of each image in the figure, pixels at 100 dpi; None keeps their own, within 420 to 640.
+        panels: Layers by title, first at the bottom; boxes are in the BEV frame of the views.
+        image_width: Width of each image in the figure, pixels at 100 dpi; None keeps their own.
     """
-    count, _, height, width = images.shape
-    if count != len(CAMERAS):
-        raise ValueError(f"expected {len(CAMERAS)} images, in the order of CAMERAS, got {count}")
-    drawn_width = image_width or min(max(width, 420), 640)
+    if not panels:
+        raise ValueError("a drawing of cameras needs at least one panel")
+    count, _, height, width = photographs.images.shape
+    columns = len(panels) if len(panels) > 1 else _columns(count)
+    tiles = [(camera, title) for camera in range(count) for title in panels]
+    rows = -(-len(tiles) // columns)
+    drawn_width = image_width or width
     drawn_height = drawn_width * height / width
     gap, legend_height = 4, 34
-    columns, rows = 3, 2
     total_width = columns * drawn_width + (columns - 1) * gap
     total_height = rows * drawn_height + (rows - 1) * gap + legend_height
     figure = Figure(figsize=(total_width / 100, total_height / 100), dpi=100, facecolor=DARK.paper)
-    for index, name in enumerate(CAMERAS):
+    for index, (camera, title) in enumerate(tiles):
         row, column = divmod(index, columns)
         axes = figure.add_axes((
             column * (drawn_width + gap) / total_width,
@@ -119,19 +172,20 @@ def draw_cameras(
             drawn_width / total_width,
             drawn_height / total_height,
         ))  # fmt: skip
-        axes.imshow(images[index].permute(1, 2, 0).cpu().numpy(), interpolation="auto")
+        axes.imshow(photographs.images[camera].permute(1, 2, 0).cpu().numpy(), interpolation="auto")
         axes.set_axis_off()
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-        view = View(
-            intrinsics=intrinsics[index].cpu().double(),
-            augmented_from_image=augmented_from_image[index].cpu().double(),
-            camera_from_bev=torch.linalg.inv(bev_from_camera[index].cpu().double()),
-        )
-        for layer in layers:
-            draw_layer(axes, layer, view, line_width=0.72 * drawn_width / 420)
-        _label(axes, name.removeprefix("CAM_").replace("_", " ").lower())
-    _draw_legend(figure, layers)
+        for layer in panels[title]:
+            draw_layer(axes, layer, photographs.views[camera], line_width=0.72 * max(drawn_width / 420, 1))
+        name = readable(photographs.names[camera])
+        label(axes, f"{name}, {title}" if len(panels) > 1 else name)
+    _draw_legend(figure, [layer for layers in panels.values() for layer in layers])
     return figure
+
+
+def _columns(count: int) -> int:
+    """Columns of a grid of so many pictures: up to three in a row, four as two by two."""
+    return 2 if count == 4 else min(count, 3) if count <= 6 else math.ceil(math.sqrt(count))
 
 
 def draw_layer(axes: Axes, layer: BoxLayer, view: View, *, line_width: float = 0.8) -> None:
@@ -162,7 +216,13 @@ def draw_layer(axes: Axes, layer: BoxLayer, view: View, *, line_width: float = 0
     )
 
 
-def _label(axes: Axes, text: str) -> None:
+def readable(name: str) -> str:
+    """The name of a camera for people: "front left" for CAM_FRONT_LEFT."""
+    return name.removeprefix("CAM_").replace("_", " ").lower()
+
+
+def label(axes: Axes, text: str) -> None:
+    """A caption in the upper left corner of a picture."""
     axes.text(
         0.012,
         0.975,

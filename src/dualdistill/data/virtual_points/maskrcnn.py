@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
 
 from dualdistill.data.config import MASK_RCNN_SCORE
-from dualdistill.data.images import ImageView, load_image
+from dualdistill.data.images import stored_image
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.virtual_points.masks import ImageInstances
 from dualdistill.errors import UserError
@@ -73,8 +73,7 @@ class MaskRcnn:
 
     def __call__(self, row: int) -> ImageInstances:
         height, width = (int(side) for side in self.index.data_size[row])
-        whole = ImageView(resize=1.0, crop=(0, 0), size=(height, width))
-        image = load_image(self.index.path(row), whole, (height, width))
+        image = stored_image(self.index.path(row), (height, width))
         with torch.inference_mode():
             (found,) = self.model([image.to(self.device).float() / 255])
         names = [NAME_OF_COCO.get(label, "") for label in found["labels"].tolist()]

@@ -1,0 +1,131 @@
+"""Trained detectors and trainings in one call each, as the command line has them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from dualdistill import hub
+from dualdistill.commands.evaluate import evaluate_anything
+from dualdistill.commands.train import start_training
+from dualdistill.deploy.calibration import Rig
+from dualdistill.structures import Boxes
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
+
+
+def load(weights: str | Path, *, checkpoint: str = "last", device: str | None = None) -> LoadedDetector:
+    """A trained detector in evaluation mode; its `predict` finds the objects in images.
+
+    Args:
+        weights: "zoo:NAME" (`dualdistill zoo` lists them), a run folder, a weights file, or "hf:owner/name" of the
+            Hugging Face hub (extra `hub`).
+        checkpoint: Of a run: "last", "best" or "step_000400".
+        device: Default: the GPU, if there is one.
+
+    Raises:
+        UserError: if there is no such detector, or its weights are damaged.
+    """
+    loaded = LoadedDetector.load(weights_of(hub.resolve(weights), checkpoint))
+    loaded.detector.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return loaded
+
+
+def predict(weights: str | Path, images: Sequence[np.ndarray | Tensor], rig: Rig, *, min_score: float = 0.0) -> Boxes:
+    """Objects around the car in the images of one moment: `load(weights).predict(images, rig)`.
+
+    Raises:
+        UserError: as `load` and `LoadedDetector.predict`.
+    """
+    return load(weights).predict(images, rig, min_score=min_score)
+
+
+def score(
+    what: str | Path,
+    *,
+    data: str | Path | None = None,
+    version: str | None = None,
+    split: str | None = None,
+    out: str | Path | None = None,
+    checkpoint: str = "last",
+    workers: int | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Score a detector or a result file with the nuScenes detection metrics, as `dualdistill evaluate` does.
+
+    Args:
+        what: As in `load`, or a results_nusc.json.
+        data: A nuScenes root; default: the one of the training.
+        split: Default: val, or mini_val for v1.0-mini.
+        out: Folder for metrics.json and results_nusc.json.
+        quiet: Print nothing.
+
+    Returns:
+        The metrics, with the keys of the devkit's metrics_summary.json: "mean_ap", "nd_score", "label_aps", ...
+
+    Raises:
+        UserError: for input that cannot be evaluated.
+    """
+    return evaluate_anything(
+        Console(quiet=quiet),
+        hub.resolve(what),
+        data=_path(data),
+        version=version,
+        split=split,
+        out=_path(out),
+        checkpoint=checkpoint,
+        workers=workers,
+    )
+
+
+def fit(
+    recipe: str,
+    *,
+    data: str | Path,
+    out: str | Path = "runs",
+    settings: Mapping[str, object] | None = None,
+    seed: int = 0,
+    teacher: str | Path | None = None,
+    label_encoder: str | Path | None = None,
+    version: str | None = None,
+    split: str | None = None,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Train a teacher, a label encoder or a student in this process, as `dualdistill train` does.
+
+    Args:
+        recipe: A name from `dualdistill recipes list`, or "file.py:function".
+        data: A nuScenes root.
+        out: Folder of the run folders.
+        settings: Changes of the recipe, such as {"training.steps": 200}.
+        teacher: As in `load`; default: the newest finished run of the recipe's teacher in `out`.
+        label_encoder: The same for LabelDistill.
+        quiet: Print nothing.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: if something is missing, before any time is spent; and if the training diverges.
+    """
+    return start_training(
+        Console(quiet=quiet),
+        recipe,
+        data=Path(data),
+        out=Path(out),
+        overrides=[f"{name}={value}" for name, value in (settings or {}).items()],
+        seed=seed,
+        teacher=None if teacher is None else hub.resolve(teacher),
+        label_encoder=None if label_encoder is None else hub.resolve(label_encoder),
+        version=version,
+        split=split,
+        workers=workers,
+    )
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)

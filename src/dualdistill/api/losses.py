@@ -1,0 +1,290 @@
+"""The distillation methods as losses for a training loop of your own, with detectors of any classes.
+
+A detector takes part with its BEV maps: `Maps` of a batch, whose `Shapes` are known in advance. A loss is made once;
+its parameters (the alignment layers) are optimised along with the student's and are not needed at test time:
+
+    distill = DualDistill(teacher=Shapes(...), student=Shapes(...), classes=3)
+    optimiser = torch.optim.AdamW([*student.parameters(), *distill.parameters()])
+    ...
+    loss = detection_loss + distill(teacher_maps, student_maps, boxes)
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dualdistill.distill.criterion import HeadCriterion
+from dualdistill.distill.distillbev import DistillBevConfig
+from dualdistill.distill.dualdistill import DualDistillConfig, MfdConfig
+from dualdistill.distill.label_encoder import LabelEncoder
+from dualdistill.distill.labeldistill import LabelDistillConfig
+from dualdistill.distill.method import DistillerConfig, DistillerInputs
+from dualdistill.distill.shapes import BevShapes as Shapes
+from dualdistill.distill.tig_bev import TigBevConfig
+from dualdistill.distill.x3kd import X3kdConfig
+from dualdistill.models.center_head import REGRESSION, CenterHeadConfig
+from dualdistill.models.center_targets import center_targets
+from dualdistill.models.head_criterion import CenterCriterion
+from dualdistill.structures import TASKS, BevOutput, Boxes, HeadOutput, Losses, Targets, weighted_sum
+
+CODES = sum(REGRESSION.values())
+NUSCENES = tuple(map(len, TASKS))
+
+Head = Callable[[Tensor], "HeadOutput | tuple[Tensor, Tensor]"]
+"""A detection head as a function of the map it reads: heat map logits [batch, classes, y, x], and
+[batch, tasks, 10, y, x] codes, the tasks' axis left out where there is one: offset x, y (cells), z of the centre (m),
+log length, log width, log height, sin yaw, cos yaw, velocity x, y (m/s; a head without them has 8 codes)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maps:
+    """BEV maps of one detector for one batch."""
+
+    neck: Float[Tensor, "batch chan y x"]
+    """Input of the detection head."""
+    stages: Sequence[Tensor] = ()
+    """Encoder stages, fine to coarse, each [batch, channels, y, x]."""
+    head: Head | None = None
+    """The detection head. The teacher's must be given, and gets no gradient of its own if it is frozen."""
+    predictions: HeadOutput | tuple[Tensor, Tensor] | None = None
+    """Output of the head for `neck`; computed where it is needed and not given."""
+    canvas: Tensor | None = None
+    """Input of the BEV encoder; if not given, the finest stage stands for it."""
+
+
+class Distiller(nn.Module):
+    """A distillation method: called with the maps of teacher and student and the annotated boxes, it returns the loss.
+
+    Args:
+        config: Settings of the method.
+        teacher: Shapes of the frozen teacher's maps.
+        student: Shapes of the student's; its maps cover the same rectangle.
+        classes: Number of classes, or of the classes of each task of the heads, in the order of their labels.
+        criterion: Pseudo boxes and losses of a teacher head that is not CenterPoint-like.
+        label_encoder: LabelDistill only.
+        reads_predictions: Whether the student's own predictions are compared with the teacher's.
+
+    Raises:
+        ValueError: for shapes that do not fit each other or the settings.
+    """
+
+    def __init__(
+        self,
+        config: DistillerConfig,
+        teacher: Shapes,
+        student: Shapes,
+        classes: int | Sequence[int],
+        *,
+        criterion: HeadCriterion | None = None,
+        label_encoder: LabelEncoder | None = None,
+        reads_predictions: bool = False,
+    ):
+        super().__init__()
+        self.shapes = {"teacher": teacher, "student": student}
+        x_min, y_min, x_max, y_max = teacher.extent
+        self.head_config = CenterHeadConfig(
+            task_classes=(classes,) if isinstance(classes, int) else tuple(classes),
+            center_range=(x_min - 10, y_min - 10, -10.0, x_max + 10, y_max + 10, 10.0),
+        )
+        self.grid = teacher.grid(teacher.neck)
+        self.reads_predictions = reads_predictions
+        self.weights = config.weights
+        self.method = config.build(
+            DistillerInputs(
+                teacher=teacher,
+                student=student,
+                criterion=criterion or CenterCriterion(self.grid, self.head_config),
+                label_encoder=label_encoder,
+                task_of_class=self.head_config.task_of_class,
+            )
+        )
+
+    def forward(
+        self, teacher: Maps | BevOutput, student: Maps | BevOutput, targets: Sequence[Boxes] | Targets
+    ) -> Float[Tensor, ""]:
+        """Weighted sum of `losses`."""
+        return weighted_sum(self.losses(teacher, student, targets), self.weights)
+
+    def losses(
+        self, teacher: Maps | BevOutput, student: Maps | BevOutput, targets: Sequence[Boxes] | Targets
+    ) -> Losses:
+        """Unweighted losses by name; `weights` has the weight of each.
+
+        Args:
+            targets: Annotated boxes of each sample, in the frame of the maps (velocities NaN where unknown), or
+                `structures.Targets` with what the settings need besides.
+
+        Raises:
+            ValueError: for maps of other shapes than this loss was made for, and for labels beyond its classes.
+        """
+        if not isinstance(targets, Targets):
+            boxes = tuple(targets)
+            highest = max((int(each.label.max()) for each in boxes if len(each)), default=0)
+            if highest >= sum(self.head_config.task_classes):
+                raise ValueError(f"expected labels below {sum(self.head_config.task_classes)} (classes), got {highest}")
+            targets = Targets(boxes=boxes, heatmap=center_targets(boxes, self.grid, self.head_config).heatmap)
+        with torch.no_grad():
+            theirs = self._output("teacher", teacher, needs_head=True)
+        ours = self._output("student", student, needs_head=self.reads_predictions)
+        losses: Losses = self.method(theirs, ours, targets)
+        return losses
+
+    def _output(self, who: str, maps: Maps | BevOutput, needs_head: bool) -> BevOutput:
+        """The record that a distiller reads, checked against the shapes."""
+        if isinstance(maps, BevOutput):
+            return maps
+        shapes = self.shapes[who]
+        found = [tuple(each.shape[1:]) for each in (*maps.stages, maps.neck)]
+        if found != [*shapes.stages, shapes.neck]:
+            raise ValueError(f"the {who}'s stages and neck must be {[*shapes.stages, shapes.neck]}, got {found}")
+        head = maps.head
+
+        def read(neck: Tensor) -> HeadOutput:
+            if head is None:
+                raise ValueError(f"this loss reads the {who}'s predictions: give its Maps a head")
+            return _head_output(head(neck))
+
+        batch, _, height, width = maps.neck.shape
+        predictions = HeadOutput(
+            heatmap=maps.neck.new_zeros(batch, 0, height, width),
+            regression=maps.neck.new_zeros(batch, 0, CODES, height, width),
+        )
+        if maps.predictions is not None:
+            predictions = _head_output(maps.predictions)
+        elif needs_head:
+            predictions = read(maps.neck)
+        count, classes = predictions.heatmap.shape[1], sum(self.head_config.task_classes)
+        if needs_head and count != classes:
+            raise ValueError(f"the {who}'s heat maps have {count} classes, this loss was made for {classes}")
+        return BevOutput(
+            extent=shapes.extent,
+            canvas=maps.canvas if maps.canvas is not None else (*maps.stages, maps.neck)[0],
+            stages=tuple(maps.stages),
+            neck=maps.neck,
+            predictions=predictions,
+            head=read,
+            frames=shapes.frames,
+        )
+
+
+def _head_output(output: HeadOutput | tuple[Tensor, Tensor]) -> HeadOutput:
+    """Heat maps and codes as a record, with an axis for tasks, and velocities of zero where there are none."""
+    if isinstance(output, HeadOutput):
+        return output
+    heatmap, codes = output
+    codes = codes.unsqueeze(1) if codes.ndim == 4 else codes
+    return HeadOutput(heatmap=heatmap, regression=F.pad(codes, (0, 0, 0, 0, 0, CODES - codes.shape[2])))
+
+
+def _last_two(shapes: Shapes, other: Shapes) -> tuple[int, ...]:
+    """The coarsest two stages, which the papers distil, or as many as the other detector has, too."""
+    count, stages = min(2, len(shapes.stages), len(other.stages)), len(shapes.stages)
+    return tuple(range(stages - count, stages))
+
+
+class DualDistill(Distiller):
+    """DualDistill (BMVC 2025): the teacher's features by regions (MFD), aligned by attention and an orthogonal
+    projection (AOA), and its boxes through its own head (CRD). See docs/methods/dualdistill.md.
+
+    Args as in `Distiller`; the default `config` distils the coarsest two stages of each detector.
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: Shapes,
+        student: Shapes,
+        classes: int | Sequence[int] = NUSCENES,
+        config: DualDistillConfig | None = None,
+        criterion: HeadCriterion | None = None,
+    ):
+        stages = _last_two(student, teacher), _last_two(teacher, student)
+        config = config or DualDistillConfig(mfd=MfdConfig(student_stages=stages[0], teacher_stages=stages[1]))
+        super().__init__(config, teacher, student, classes, criterion=criterion)
+
+
+class DistillBev(Distiller):
+    """DistillBEV (ICCV 2023): the teacher's features, weighted region by region. See docs/methods/distillbev.md.
+
+    Args as in `Distiller`; the default `config` distils the coarsest two stages of each detector.
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: Shapes,
+        student: Shapes,
+        classes: int | Sequence[int] = NUSCENES,
+        config: DistillBevConfig | None = None,
+    ):
+        stages = _last_two(student, teacher), _last_two(teacher, student)
+        config = config or DistillBevConfig(student_stages=stages[0], teacher_stages=stages[1])
+        super().__init__(config, teacher, student, classes)
+
+
+class TigBev(Distiller):
+    """TiG-BEV (2022): relations between the features inside boxes. See docs/methods/tig_bev.md.
+
+    Args as in `Distiller`; the default `config` leaves out inner depth, which needs `structures.BevOutput` with depth
+    logits and `structures.Targets` with depth labels.
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: Shapes,
+        student: Shapes,
+        classes: int | Sequence[int] = NUSCENES,
+        config: TigBevConfig | None = None,
+    ):
+        super().__init__(config or TigBevConfig(inner_depth_weight=None), teacher, student, classes)
+
+
+class X3kd(Distiller):
+    """X3KD-style distillation (after CVPR 2023): features, an adversary, and outputs. See docs/methods/x3kd.md.
+
+    Args as in `Distiller`. Both detectors need a head, over maps of one size.
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: Shapes,
+        student: Shapes,
+        classes: int | Sequence[int] = NUSCENES,
+        config: X3kdConfig | None = None,
+    ):
+        super().__init__(config or X3kdConfig(), teacher, student, classes, reads_predictions=True)
+
+
+class LabelDistill(Distiller):
+    """LabelDistill (ECCV 2024): features of the teacher and of a label encoder, and the teacher's responses. See
+    docs/methods/labeldistill.md.
+
+    Args as in `Distiller`. Both detectors need a head, over maps of one size. `label_encoder` is trained for the
+    teacher before (`distill.label_encoder`); without one, the default `config` leaves its features out. The default
+    pairs the teacher's coarsest two stages with maps of their size.
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: Shapes,
+        student: Shapes,
+        classes: int | Sequence[int] = NUSCENES,
+        config: LabelDistillConfig | None = None,
+        label_encoder: LabelEncoder | None = None,
+    ):
+        ours = {"canvas": student.canvas} | {f"stage{i}": shape for i, shape in enumerate(student.stages)}
+        level_of_size = {shape[1:]: level for level, shape in reversed(ours.items())}
+        paired = [i for i, shape in enumerate(teacher.stages) if shape[1:] in level_of_size][-2:]
+        config = config or LabelDistillConfig(
+            label_weight=0.3 if label_encoder is not None else None,
+            student_levels=tuple(level_of_size[teacher.stages[i][1:]] for i in paired),
+            teacher_stages=tuple(paired),
+        )
+        super().__init__(config, teacher, student, classes, label_encoder=label_encoder, reads_predictions=True)

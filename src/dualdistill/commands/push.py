@@ -1,0 +1,68 @@
+"""`push`: a trained detector to the Hugging Face hub, as one safetensors file with a model card."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from safetensors.torch import load_file, save_file
+
+from dualdistill import hub
+from dualdistill.models.checkpoints import facts_text
+from dualdistill.report.templates import render
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
+from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.trained_weights import evaluation_folder
+
+
+def push(console: Console, what: Path, repo: str, *, checkpoint: str = "last", private: bool = False) -> str:
+    """Upload the weights and the card of a run or weights file; returns the address of the repository.
+
+    Paths of this machine are left out of both. `load("hf:owner/name")` takes it from there.
+
+    Raises:
+        UserError: for what is no trained detector, a name that is no repository, a missing extra, and where the hub
+            cannot be written.
+    """
+    repo, _ = hub.repository(repo)
+    hub.client()
+    loaded = LoadedDetector.load(weights_of(what, checkpoint))
+    facts = without_folders(loaded.facts)
+    card = RunFolder(what).path / "card.md"
+    scores = evaluation_folder(loaded.path) / "metrics.json"
+    with tempfile.TemporaryDirectory() as folder:
+        save_file(load_file(loaded.path), Path(folder) / hub.FILE, metadata=facts_text(facts))
+        page = render(
+            "model_card.md.jinja",
+            repo=repo,
+            facts=facts,
+            card=_without_paths(card.read_text(), loaded.facts) if card.is_file() else None,
+            metrics=json.loads(scores.read_text()) if scores.is_file() else None,
+        )
+        (Path(folder) / "README.md").write_text(page + "\n")
+        address = hub.upload(Path(folder), repo, private=private, message=f"{facts['recipe']}, step {facts['step']}")
+    console.print(
+        f"{escape(str(what))} -> {escape(address)}\nTake it with dualdistill.load('{hub.PREFIX}{escape(repo)}')"
+    )
+    return address
+
+
+def without_folders(facts: Any) -> Any:
+    """Facts of a weights file in which absolute paths are names alone."""
+    if isinstance(facts, dict):
+        return {name: without_folders(value) for name, value in facts.items()}
+    if isinstance(facts, list):
+        return [without_folders(value) for value in facts]
+    return Path(facts).name if isinstance(facts, str) and Path(facts).is_absolute() else facts
+
+
+def _without_paths(text: str, facts: Any) -> str:
+    """A text in which the absolute paths among the facts are names alone."""
+    if isinstance(facts, dict | list):
+        for value in facts.values() if isinstance(facts, dict) else facts:
+            text = _without_paths(text, value)
+    elif isinstance(facts, str) and Path(facts).is_absolute():
+        text = text.replace(facts, Path(facts).name)
+    return text

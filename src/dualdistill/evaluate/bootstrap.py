@@ -1,0 +1,78 @@
+"""Intervals over scenes: whether another draw of validation scenes would change which of two detectors is better."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Int64
+
+from dualdistill.evaluate.matching import Hits
+from dualdistill.evaluate.metrics import Matches, average_matches, match_evaluated
+from dualdistill.evaluate.protocol import DETECTION_CVPR_2019, DetectionConfig
+from dualdistill.evaluate.records import Detections, GroundTruth
+
+RESAMPLES = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """What one detector scores above another on the same scenes, in [-1, 1], with 95 % intervals."""
+
+    mean_ap: float
+    mean_ap_interval: tuple[float, float]
+    nd_score: float
+    nd_score_interval: tuple[float, float]
+    scenes: int
+
+
+def gain_over_scenes(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    reference: Detections,
+    config: DetectionConfig = DETECTION_CVPR_2019,
+    *,
+    resamples: int = RESAMPLES,
+) -> Gain:
+    """Gain of `detections` over `reference`, with percentile intervals of a paired bootstrap over scenes.
+
+    Samples of one scene are not independent, so whole scenes are drawn, with replacement and for both detectors alike.
+    The interval is that of two given networks on other scenes; another seed of their training is not part of it.
+    """
+    pair = [match_evaluated(ground_truth, each, config) for each in (detections, reference)]
+    _, scene = np.unique(ground_truth.scene, return_inverse=True)
+    scenes = int(scene.max()) + 1
+    rng = np.random.default_rng(0)
+    draws = [np.bincount(rng.integers(scenes, size=scenes), minlength=scenes)[scene] for _ in range(resamples)]
+    gains = np.array([_gain(pair, times, config) for times in (np.ones_like(scene), *draws)])
+    low, high = np.quantile(gains[1:], [0.025, 0.975], axis=0)
+    return Gain(
+        mean_ap=float(gains[0, 0]),
+        mean_ap_interval=(float(low[0]), float(high[0])),
+        nd_score=float(gains[0, 1]),
+        nd_score_interval=(float(low[1]), float(high[1])),
+        scenes=scenes,
+    )
+
+
+def _gain(pair: list[Matches], times: Int64[np.ndarray, "samples"], config: DetectionConfig) -> tuple[float, float]:
+    ours, theirs = (average_matches(repeated(matches, times), config) for matches in pair)
+    return ours.mean_ap - theirs.mean_ap, ours.nd_score - theirs.nd_score
+
+
+def repeated(matches: Matches, times: Int64[np.ndarray, "samples"]) -> Matches:
+    """The matches of a set in which each sample occurs so many times; objects and detections of one sample alone meet,
+    so nothing is matched anew."""
+    objects = matches.objects
+    count = times[matches.detections.boxes.sample[matches.turns]]
+    start = np.cumsum(count) - count
+    hits, copies = matches.hits, count[matches.hits.turn]
+    copy = np.arange(copies.sum()) - np.repeat(np.cumsum(copies) - copies, copies)
+    turn, threshold = np.repeat(start[hits.turn], copies) + copy, np.repeat(hits.threshold, copies)
+    order = np.argsort(threshold * max(int(count.sum()), 1) + turn)
+    return replace(
+        matches,
+        objects=objects.select(np.repeat(np.arange(len(objects)), times[objects.sample])),
+        detections=matches.detections.select(np.repeat(matches.turns, count)),
+        turns=np.arange(int(count.sum())),
+        hits=Hits(threshold=threshold[order], turn=turn[order], obj=np.repeat(hits.obj, copies)[order]),
+        error=np.repeat(matches.error, copies, axis=0)[order],
+    )
