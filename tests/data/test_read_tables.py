@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dualdistill.data import read_tables
-from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.index import FILES, NuscenesIndex
 from dualdistill.data.read_tables import key_of, read_records, read_table_columns
 from dualdistill.data.tables import TABLES, EgoPose, Record, SampleAnnotation, SampleData
 from dualdistill.data.tokens import Tokens
@@ -38,7 +38,7 @@ def decoded_at_once(path: Path) -> list[Record] | None:
 def index_files(root: Path, cache: Path, patch: pytest.MonkeyPatch) -> dict[str, bytes]:
     patch.setenv("DUALDISTILL_CACHE", str(cache))
     folder = NuscenesIndex.open(root).folder
-    return {path.stem: path.read_bytes() for path in folder.glob("*.arrow")}
+    return {name: (folder / f"{name}.arrow").read_bytes() for name in FILES}
 
 
 @pytest.mark.parametrize("piece", [30, 1500, 4001])

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,17 @@ LAYOUT = 5
 
 Rows = Position | Int[np.ndarray, "*rows"] | list[int]
 """One sensor record, or several."""
+
+FILES = (
+    "scenes",
+    "samples",
+    "calibrations",
+    "sensor_data",
+    "sensor_poses",
+    "annotations",
+    "categories",
+    "attributes",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -169,18 +180,19 @@ class NuscenesIndex:
     def load(cls, root: Path, version: str, folder: Path) -> "NuscenesIndex":
         """Map the columns that `open` has written to `folder`."""
         columns: dict[str, Any] = {}
-        for path in folder.glob("*.arrow"):
-            columns |= read_columns(path)
+        for name in FILES:
+            columns |= read_columns(folder / f"{name}.arrow")
         count = columns.pop("annotation_count")
         columns["annotation_offset"] = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
-        return cls(root=root, version=version, folder=folder, **columns)
+        known = {field.name for field in fields(cls)}
+        return cls(root=root, version=version, folder=folder, **{k: v for k, v in columns.items() if k in known})
 
 
 def _cache_folder(root: Path, version: str) -> Path:
     """One folder per root and version, in it one per state of the tables."""
     where = hashlib.sha256(f"{root}\n{version}".encode()).hexdigest()[:16]
-    paths = (root / version / f"{name}.json" for name in TABLES)
-    state = [(path.stem, s.st_size, s.st_mtime_ns) for path in paths if path.exists() for s in [path.stat()]]
+    stats = {name: (root / version / f"{name}.json") for name in TABLES}
+    state = [(name, s.st_size, s.st_mtime_ns) for name, path in stats.items() if path.exists() for s in [path.stat()]]
     what = hashlib.sha256(repr((LAYOUT, state)).encode()).hexdigest()[:16]
     return cache_root() / "index" / f"{root.name}-{where}" / what
 
