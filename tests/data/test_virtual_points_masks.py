@@ -13,7 +13,8 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
 
 from dualdistill.data.annotations import sample_boxes
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.virtual_points.cache import VirtualPointsCache
+from dualdistill.data.virtual_points.complete import CompletedSweep
+from dualdistill.data.virtual_points.files import ArrayFiles
 from dualdistill.data.virtual_points.make import lidar_records, make_virtual_points
 from dualdistill.data.virtual_points.maskrcnn import CATEGORIES, NAME_OF_COCO, MaskRcnn
 from dualdistill.data.virtual_points.masks import PAINT_CLASSES, InstanceMasks
@@ -40,6 +41,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> NuscenesIndex:
     return NuscenesIndex.open(make_synthetic(tmp_path_factory.mktemp("world") / "root", WORLD, workers=1))
 
 
+def files_in(folder: Path) -> ArrayFiles[CompletedSweep]:
+    return ArrayFiles(folder=folder, kind=CompletedSweep, what="virtual points", verb="virtual-points")
+
+
 def distances(points: Tensor, boxes: Boxes) -> Tensor:
     """Metres from each point to each box, 0 inside."""
     from_center = points[None, :, :3].double() - boxes.center[:, None]
@@ -50,7 +55,7 @@ def distances(points: Tensor, boxes: Boxes) -> Tensor:
 
 
 def test_virtual_points_lie_on_the_objects_they_are_named_after(world: NuscenesIndex, tmp_path: Path) -> None:
-    cache = VirtualPointsCache(folder=tmp_path, source="synthetic")
+    cache = files_in(tmp_path)
     make_virtual_points(world, lidar_records(world, np.arange(2), 10), SyntheticMasks(world), cache)
     to_own_class, covered = [], []
     detector_label = torch.tensor([CLASSES.index(name) for name in PAINT_CLASSES])
@@ -72,7 +77,7 @@ def test_virtual_points_lie_on_the_objects_they_are_named_after(world: NuscenesI
 
 
 def test_between_key_frames_the_synthetic_world_has_no_masks(world: NuscenesIndex, tmp_path: Path) -> None:
-    cache = VirtualPointsCache(folder=tmp_path, source="synthetic")
+    cache = files_in(tmp_path)
     rows = lidar_records(world, np.arange(2), 10)
     make_virtual_points(world, rows, SyntheticMasks(world), cache)
     sweeps = [row for row in rows if not world.data_is_key[row]]

@@ -15,9 +15,8 @@ from dualdistill.data.check import RootReport, check_root
 from dualdistill.data.config import DataConfig
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
-from dualdistill.data.virtual_points.cache import VirtualPointsCache
-from dualdistill.data.virtual_points.make import make_virtual_points
-from dualdistill.data.virtual_points.mask_cache import MaskCache, key_images, make_masks
+from dualdistill.data.virtual_points.make import make_virtual_points, own_files
+from dualdistill.data.virtual_points.mask_cache import key_images, make_masks, mask_files
 from dualdistill.data.virtual_points.masks import InstanceMasks
 from dualdistill.data.virtual_points.noise import NoisyMasks
 from dualdistill.data.virtual_points.semantic_masks import SemanticMasks
@@ -127,11 +126,11 @@ def make_virtual(
     """
     index = NuscenesIndex.open(root, version)
     masks = _masks(index, source, weights, noise)
-    cache = VirtualPointsCache.of(index, source, noise)
+    files = own_files(index, source, noise)
     rows = np.flatnonzero(index.data_channel == LIDAR).tolist()
     with progress(console, "completing sweeps") as report:
-        made = make_virtual_points(index, rows, masks, cache, progress=_watched(report))
-    console.print(f"{root}: virtual points of {made} LiDAR sweeps made, {len(rows) - made} kept, in {cache.folder}")
+        made = make_virtual_points(index, rows, masks, files, progress=_watched(report))
+    console.print(f"{root}: virtual points of {made} LiDAR sweeps made, {len(rows) - made} kept, in {files.folder}")
 
 
 def make_instances(
@@ -152,11 +151,10 @@ def make_instances(
     index = NuscenesIndex.open(root, version)
     rows = key_images(index, samples_of_split(index, split))
     masks = _masks(index, source, weights, noise)
-    cache = MaskCache.of(index, source, noise)
+    files = mask_files(index, source, noise)
     with progress(console, "finding instances") as report:
-        made = make_masks(index, rows, masks, cache, progress=_watched(report))
-    folder = cache.files.folder
-    console.print(f"{root}: instance masks of {made} images made, {len(rows) - made} kept, in {folder}")
+        made = make_masks(index, rows, masks, files, progress=_watched(report))
+    console.print(f"{root}: instance masks of {made} images made, {len(rows) - made} kept, in {files.folder}")
 
 
 def _masks(index: NuscenesIndex, source: Masks, weights: Path | None, noise: float) -> InstanceMasks:
