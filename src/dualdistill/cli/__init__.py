@@ -1,16 +1,19 @@
 """The command line: one function per verb, which imports its implementation when it is called to keep `--help` fast.
 
-Exit codes: 0 success, 1 internal error, 2 wrong input.
+Exit codes: 0 success, 1 internal error, 2 wrong input or a failure with a reason, 128 + N after stop signal N.
 """
 
+import io
+import os
 import sys
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from dualdistill.cli import data, deployment, recipes, results, speed, start, training
 from dualdistill.errors import UserError
+from dualdistill.files import as_user_error
 
 app = typer.Typer(
     help="LiDAR-to-camera distillation for bird's-eye-view 3D object detection.",
@@ -39,11 +42,18 @@ app.add_typer(recipes.app, name="recipes")
 
 
 def main() -> None:
-    """Run the command line; a UserError becomes a message and exit code 2, without traceback."""
+    """Run the command line; what is the user's or the machine's to solve becomes a message and exit code 2."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # child processes import nothing from the working directory
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be printable everywhere
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
-    except UserError as error:
+    except Exception as error:
+        explained = as_user_error(error)
+        if explained is None:
+            raise
         # An error raised in a loader process is wrapped in the traceback of that process, which is left out here.
-        message = str(error).rsplit(f"{UserError.__name__}: ", 1)[-1].strip()
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {escape(message)}")
+        message = str(explained).rsplit(f"{UserError.__name__}: ", 1)[-1].strip()
+        Console(stderr=True, soft_wrap=True, highlight=False).print(Text.assemble(("Error: ", "bold red"), message))
         sys.exit(2)

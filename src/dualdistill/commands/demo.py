@@ -1,6 +1,5 @@
 """`demo`: a synthetic world, a teacher, a student alone and a distilled student, compared in one report."""
 
-import json
 import multiprocessing
 import os
 import time
@@ -17,12 +16,13 @@ from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.report_sections import Colour, ReportedModel, add_facts, add_scenes, add_training, all_sensors
 from dualdistill.commands.train import start_training
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.files import write_atomically
 from dualdistill.ops.threads import one_thread
 from dualdistill.recipes.catalogue import find
 from dualdistill.report.page import ReportPage
 from dualdistill.report.scores import ResultRow, class_table, results_table
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
-from dualdistill.train.run_folder import RunFolder, write_atomically
+from dualdistill.train.run_folder import RunFolder, read_scores
 from dualdistill.train.trained_weights import evaluation_folder
 
 QUICK = ("training.steps=4", "training.log_every=1", "training.batch_size=2")
@@ -69,7 +69,7 @@ def run_demo(console: Console, *, out: Path, data: Path, seed: int, quick: bool 
     console.rule()
     console.print(table.to_rich(console.width))
     console.print(caveat(root, quick))
-    console.print(f"\nOpen [bold]{report}[/]  ({time.monotonic() - began:.0f} s)")
+    console.print(f"\nOpen {report}  ({time.monotonic() - began:.0f} s)", style="bold")
     return report
 
 
@@ -108,14 +108,14 @@ def _side_by_side(
 def _in_own_process(
     recipe: str, root: Path, out: Path, overrides: tuple[str, ...], seed: int, teacher: Path | None
 ) -> Path:
-    plain = Console(force_terminal=False, soft_wrap=True, highlight=False)
+    plain = Console(force_terminal=False, soft_wrap=True, highlight=False, markup=False)
     return train_and_score(plain, recipe, root, out, overrides, seed, teacher, workers=0)
 
 
 def _reported(part: _Part, run: Path) -> ReportedModel:
     loaded = LoadedDetector.load(weights_of(run, "last"))
     folder = RunFolder(run)
-    metrics = json.loads((evaluation_folder(loaded.path) / "metrics.json").read_text())
+    metrics = read_scores(evaluation_folder(loaded.path) / "metrics.json")
     return ReportedModel(name=part.name, colour=part.colour, loaded=loaded, run=folder, metrics=metrics)
 
 

@@ -1,13 +1,11 @@
 """`evaluate`: a run, a weights file or a result file, scored with the nuScenes detection metrics."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
@@ -19,13 +17,13 @@ from dualdistill.evaluate.submission import Source, write_submission
 from dualdistill.evaluate.to_global import detections_to_global
 from dualdistill.evaluate.warning_signs import warning_signs
 from dualdistill.experiment.experiment import Role
+from dualdistill.files import write_json
 from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.report.progress import progress
 from dualdistill.report.scores import ResultRow, results_table
 from dualdistill.train.assemble import evaluation_loader, split_names
 from dualdistill.train.data import default_workers
 from dualdistill.train.loaded_detector import LoadedDetector, naming, weights_of
-from dualdistill.train.run_folder import write_atomically
 from dualdistill.train.trained_weights import evaluation_folder
 
 EVALUATION_BATCH = 4
@@ -69,7 +67,7 @@ def evaluate_anything(
         if not what.is_file():
             raise UserError(f"There is no result file {what}.")
         index = NuscenesIndex.open(data, version)
-        results, name, folder = what, what.name, out or what.parent
+        results, name, folder = what, what.name, out or what.parent / "evaluation" / what.stem
     else:
         if not what.exists():
             raise UserError(f"There is no run folder, weights file or result file {what}.")
@@ -89,10 +87,10 @@ def evaluate_anything(
     else:
         metrics = evaluate_submission(results, index, split, folder)
     evaluated = {"root": str(index.root.resolve()), "version": index.version, "split": split}
-    write_atomically(folder / "evaluated.json", json.dumps(evaluated, indent=2) + "\n")
+    write_json(folder / "evaluated.json", evaluated)
     console.print(results_table([ResultRow.from_metrics(name, metrics)]).to_rich(console.width))
     for line in (*_remarks(loaded, metrics, index, split), *warning_signs(metrics)):
-        console.print(escape(line))
+        console.print(line)
     console.print(f"wrote {folder / 'metrics.json'}")
     return metrics
 

@@ -11,6 +11,7 @@ from dualdistill.commands.samples import read_sample, require_data
 from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
 from dualdistill.evaluate.detect import detect
+from dualdistill.files import draft
 from dualdistill.structures import CAMERAS, CLASSES, Batch, Boxes
 from dualdistill.train.loaded_detector import LoadedDetector, naming, weights_of
 from dualdistill.visualize.bev import Forward, draw_bev
@@ -36,6 +37,10 @@ def predict_sample(
 ) -> dict[str, Any]:
     """Detect, print the boxes, best first, and draw them; returns them as JSON values."""
     require_data(data, calibration)
+    if picture is not None and picture.suffix != ".png":
+        raise UserError(f"--picture writes PNG: expected a name that ends in .png, got {picture.name}")
+    if not 0 <= min_score <= 1:  # NaN is not
+        raise UserError(f"--min-score must lie between 0 and 1, got {min_score:g}.")
     if bool(images) != (calibration is not None):
         raise UserError("Own images need both --images and --calibration FILE.json (docs/export.md shows the form).")
     trained = LoadedDetector.load(weights_of(checkpoint, "last"))
@@ -103,17 +108,16 @@ def boxes_table(boxes: Boxes, title: str) -> Table:
 
 def draw(picture: Path, batch: Batch, boxes: Boxes, trained: LoadedDetector) -> list[Path]:
     """The boxes from above, and in the images of a nuScenes-like rig of six (NAME-cameras.png); returns the files."""
-    if picture.suffix != ".png":
-        raise UserError(f"--picture writes PNG: expected a name that ends in .png, got {picture.name}")
-    picture.parent.mkdir(parents=True, exist_ok=True)
     layer = BoxLayer(name="detections", boxes=boxes)
     points = batch.points.features if batch.points is not None else None
     forward: Forward = "y" if trained.experiment.data.bev_frame == "lidar" else "x"
-    draw_bev(points, [layer], forward=forward).savefig(picture, dpi=120)
+    with draft(picture) as temporary:
+        draw_bev(points, [layer], forward=forward).savefig(temporary, dpi=120)
     cameras = batch.cameras
     if cameras is None or cameras.images.shape[2] != len(CAMERAS):
         return [picture]
     beside = picture.with_name(f"{picture.stem}-cameras.png")
     of_frame = (cameras.intrinsics[0, 0], cameras.augmented_from_image[0, 0], cameras.bev_from_camera[0, 0])
-    draw_cameras(cameras.images[0, 0], *of_frame, [layer]).savefig(beside, dpi=120)
+    with draft(beside) as temporary:
+        draw_cameras(cameras.images[0, 0], *of_frame, [layer]).savefig(temporary, dpi=120)
     return [picture, beside]

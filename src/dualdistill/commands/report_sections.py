@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.errors import UserError
+from dualdistill.files import draft
 from dualdistill.report.page import ReportPage
 from dualdistill.structures import Batch, Boxes
 from dualdistill.train.assemble import open_dataset, split_names
@@ -95,9 +96,9 @@ def add_scenes(
             "features": _add_features(page, maps, batch.boxes[0], outputs[models[0].name].extent),
         }
         if drawings is not None:
-            drawings.mkdir(parents=True, exist_ok=True)
             for what, figure in figures.items():
-                figure.savefig(drawings / f"{batch.meta[0].token[:8]}-{what}.png", dpi=120)
+                with draft(drawings / f"{batch.meta[0].token[:8]}-{what}.png") as temporary:
+                    figure.savefig(temporary, dpi=120)
         if recording is not None:
             truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=DARK.truth)
             layers = [truth, *(_layer(model, found[model.name], DARK) for model in models)]

@@ -10,12 +10,12 @@ right, y down, z forward. Each camera has `lidar_from_camera` or `ego_from_camer
 student works in the other of the two frames.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -24,10 +24,15 @@ from dualdistill.data.augment import draw_view
 from dualdistill.data.config import DataConfig
 from dualdistill.data.frames import STAND_IN_GAP
 from dualdistill.data.images import load_image
+from dualdistill.data.plausible import LARGEST_SIDE, good_matrices, good_principal_points, good_sizes
 from dualdistill.errors import UserError
+from dualdistill.files import read_bytes, write_json
 from dualdistill.structures import CAMERAS, Batch, Boxes, Cameras, SampleMeta
 
 Frame = Literal["lidar", "ego"]
+MAX_CAMERAS = 64
+MAX_MOUNTING = 100.0
+"""Metres from the frame's origin."""
 _Row3 = tuple[float, float, float]
 _Row4 = tuple[float, float, float, float]
 _Pose = tuple[_Row4, _Row4, _Row4, _Row4]
@@ -65,13 +70,10 @@ class Rig:
             UserError: for a file that is missing, not of that form, or that does not lead to the frame.
         """
         try:
-            file = msgspec.json.decode(path.read_bytes(), type=_File)
-        except OSError as error:
-            raise UserError(f"cannot read the calibration file {path}: {error.strerror}") from error
-        except msgspec.DecodeError as error:
+            file = msgspec.json.decode(read_bytes(path), type=_File)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UserError(f"{path} is not a calibration file ({error}); docs/export.md shows the form") from error
-        if not file.cameras:
-            raise UserError(f"{path} describes no camera")
+        _require_plausible(file, path)
         return cls(
             names=tuple(camera.name for camera in file.cameras),
             image_size=file.image_size,
@@ -99,7 +101,7 @@ class Rig:
             for name, k, pose in zip(self.names, self.intrinsics.double(), self.bev_from_camera.double(), strict=True)
         ]
         plain = msgspec.to_builtins(_File(image_size=self.image_size, cameras=cameras))
-        path.write_text(json.dumps(plain, indent=2) + "\n")
+        write_json(path, plain)
 
     def load(self, images: list[Path], config: DataConfig) -> UInt8[Tensor, "cam 3 h w"]:
         """Image files, one a camera in the rig's order, as inputs of the network.
@@ -113,7 +115,9 @@ class Rig:
                 f"expected one image each, in that order, got {len(images)}"
             )
         view = draw_view(config.image_augmentation, config.image_size, self.image_size, None)
-        return torch.stack([load_image(path, view, self.image_size, draft=config.draft_decoding) for path in images])
+        given = "the calibration file"
+        loaded = [load_image(p, view, self.image_size, draft=config.draft_decoding, source=given) for p in images]
+        return torch.stack(loaded)
 
     def batch(self, images: UInt8[Tensor, "frame cam 3 h w"], config: DataConfig) -> Batch:
         """One sample of a car at rest, without annotations."""
@@ -130,6 +134,44 @@ class Rig:
         nowhere = torch.eye(4, dtype=torch.float64)
         meta = SampleMeta(token="", timestamp_us=0, global_from_bev=nowhere, ego_from_bev=nowhere)
         return Batch(boxes=(Boxes.empty(),), augmented_from_bev=torch.eye(4)[None], meta=(meta,), cameras=cameras)
+
+
+def _require_plausible(file: _File, path: Path) -> None:
+    """Check what no camera on a car can have; see `data.plausible`.
+
+    Raises:
+        UserError: naming the first camera that has it.
+    """
+    names = [camera.name for camera in file.cameras]
+    if not 1 <= len(set(names)) == len(names) <= MAX_CAMERAS:
+        raise UserError(f"{path} must describe 1 to {MAX_CAMERAS} cameras of different names, got {names[:20]}")
+    size = np.array([file.image_size] * len(names))
+    intrinsics = np.array([camera.intrinsics for camera in file.cameras])
+    for good, expected, given in (
+        (good_sizes(size), f"an image_size of 1 to {LARGEST_SIDE} pixels", file.image_size),
+        (good_matrices(intrinsics), "intrinsics with positive focal lengths and the last row 0, 0, 1", intrinsics),
+        (good_principal_points(intrinsics, size), "a principal point inside the image", intrinsics),
+    ):
+        if not good.all():
+            at = int(np.flatnonzero(~good)[0])
+            came = given[at].tolist() if isinstance(given, np.ndarray) else list(given)
+            raise UserError(f"{path}: camera {names[at]!r} needs {expected}, got {came}")
+    poses = {"ego_from_lidar": file.ego_from_lidar}
+    for camera in file.cameras:
+        poses |= {f"{camera.name}: {f}_from_camera": getattr(camera, f"{f}_from_camera") for f in ("lidar", "ego")}
+    for name, pose in poses.items():
+        if pose is not None and not _is_pose(torch.tensor(pose, dtype=torch.float64)):
+            raise UserError(
+                f"{path}: {name} is no pose: expected a rotation (right-handed axes), a translation below "
+                f"{MAX_MOUNTING:g} m and the last row 0, 0, 0, 1, got {list(map(list, pose))}"
+            )
+
+
+def _is_pose(pose: Float[Tensor, "4 4"]) -> bool:
+    rotation, last = pose[:3, :3], pose.new_tensor([0.0, 0.0, 0.0, 1.0])
+    orthogonal = (rotation @ rotation.mT - torch.eye(3, dtype=pose.dtype)).abs().max() < 1e-3
+    near = pose[:3, 3].abs().max() < MAX_MOUNTING
+    return bool(orthogonal & (torch.linalg.det(rotation) > 0) & near & (pose[3] == last).all())
 
 
 def _pose(camera: _Camera, frame: Frame, ego_from_lidar: _Pose | None, path: Path) -> Float[Tensor, "4 4"]:
@@ -149,9 +191,4 @@ def _pose(camera: _Camera, frame: Frame, ego_from_lidar: _Pose | None, path: Pat
         link = torch.tensor(ego_from_lidar, dtype=torch.float64)
         frame_from_other = link if frame == "ego" else torch.linalg.inv(link)
         pose = frame_from_other @ torch.tensor(given[other], dtype=torch.float64)
-    rotation = pose[:3, :3]
-    if (rotation @ rotation.mT - torch.eye(3, dtype=pose.dtype)).abs().max() > 1e-3 or torch.linalg.det(rotation) < 0:
-        raise UserError(
-            f"{path}: the pose of {camera.name} is not a rotation with a translation; give right-handed axes"
-        )
     return pose

@@ -89,4 +89,4 @@ class UnloadedMethod:
         return Requires()
 
     def build(self, inputs: DistillerInputs) -> nn.Module:
-        raise ValueError(f"{self.reference} was not loaded: see dualdistill.experiment.plain.with_method")
+        raise ValueError(f"{self.reference} was not loaded: see `dualdistill.experiment.plain.with_method`")

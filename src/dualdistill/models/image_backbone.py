@@ -16,6 +16,7 @@ from dualdistill.errors import UserError
 from dualdistill.models.checkpoints import differences
 from dualdistill.models.layers.image_neck import FeaturePyramid
 from dualdistill.models.layers.second import SecondFpn
+from dualdistill.settings import Few, checked
 
 MEAN = (123.675, 116.28, 103.53)
 """ImageNet means of R, G, B, in 0 to 255."""
@@ -24,6 +25,7 @@ STD = (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class ImageConfig:
     """Image backbone and neck of a camera student."""
 
@@ -36,7 +38,7 @@ class ImageConfig:
     neck: Literal["pyramid", "second"] = "pyramid"
     """Fusion of the levels to one map. "pyramid": top-down over the levels from `stride` to 32 (BEVDet); "second":
     SECOND's, over the levels from 4 to 32 (official)."""
-    channels: int = 512
+    channels: Few = 512
     """Channels of the neck's output."""
     stride: Literal[8, 16] = 16
     """Stride of the neck's output, the map that is lifted: image pixels per cell."""
@@ -50,8 +52,6 @@ class ImageConfig:
     weights need "bgr"."""
 
     def __post_init__(self) -> None:
-        if self.channels < 1:
-            raise ValueError(f"channels must be at least 1, got {self.channels}")
         if self.neck == "second" and self.channels % 4:
             raise ValueError(f"neck 'second' stacks four levels: channels must be a multiple of 4, got {self.channels}")
 

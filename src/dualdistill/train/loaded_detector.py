@@ -14,7 +14,7 @@ from dualdistill.experiment.experiment import Experiment, Role
 from dualdistill.experiment.plain import from_plain
 from dualdistill.models.checkpoints import load_weights, read_facts
 from dualdistill.train.assemble import Network, build_detector, split_names
-from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.run_folder import RunFolder, WeightsFacts
 from dualdistill.train.trained_weights import TrainedWeights
 
 _FILES = ", ".join(f"{role}.safetensors" for role in get_args(Role))
@@ -38,7 +38,7 @@ class LoadedDetector:
             UserError: for a file of another origin, weights that do not fit their own metadata, and a label encoder
                 whose teacher is missing.
         """
-        facts = read_facts(path)
+        facts = read_facts(path, WeightsFacts)
         if facts["role"] not in get_args(Role):
             raise UserError(f"{path} holds a {facts['role']}; expected one of {_FILES}.")
         experiment = _with_available_backend(from_plain(facts["experiment"]))

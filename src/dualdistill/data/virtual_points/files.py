@@ -5,7 +5,6 @@ They are in the cache folder (`$DUALDISTILL_CACHE`, else `~/.cache/dualdistill`)
 """
 
 import hashlib
-import json
 import os
 import zipfile
 import zlib
@@ -20,6 +19,7 @@ from dualdistill.data.cache import cache_root
 from dualdistill.data.config import InstancesConfig, MaskSource, VirtualPointsConfig
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
+from dualdistill.files import draft, read_json, write_json
 
 MADE_FROM = "made_from.json"
 
@@ -87,20 +87,16 @@ class ArrayFiles:
 
     def write(self, filename: str, arrays: dict[str, np.ndarray], *, compressed: bool = False) -> None:
         """Write the arrays of one sensor file in one step: the file is complete or absent."""
-        path = self.path(filename)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
         save = np.savez_compressed if compressed else np.savez
         columns: dict[str, Any] = {**arrays}
-        with draft.open("wb") as file:
+        with draft(self.path(filename), sync=False) as temporary, temporary.open("wb") as file:
             save(file, **columns)
-        draft.replace(path)
 
     @property
     def made_from(self) -> dict[str, Any] | None:
         """Origin of the files; None if there are none."""
         path = self.folder / MADE_FROM
-        return json.loads(path.read_text()) if path.is_file() else None
+        return read_json(path, dict[str, Any], f"the origin of {self.what}") if path.is_file() else None
 
     def begin(self, made_from: dict[str, Any]) -> None:
         """Record the origin of the files to be written.
@@ -114,8 +110,4 @@ class ArrayFiles:
                 f"{self.folder} holds {self.what} made from {before}, not from {made_from}. "
                 "Delete the folder to make them again."
             )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / MADE_FROM).write_text(json.dumps(made_from, indent=1) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {self.folder} ({error}): set DUALDISTILL_CACHE") from error
+        write_json(self.folder / MADE_FROM, made_from)
