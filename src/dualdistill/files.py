@@ -18,6 +18,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_TEXTS = ("No space left", "quota exceeded", "File too large", "file write failed", "write failed")
 """In errors of libraries that write files themselves."""
 _MEMORY_TEXTS = ("can't allocate memory", "out of memory", "bad_alloc")
+_PROCESS_TEXTS = ("DataLoader worker", "closed by peer", "reset by peer", "terminated abruptly")
 _REMEDIES = {
     errno.EACCES: "get the permission, or give another path",
     errno.EPERM: "get the permission, or give another path",
@@ -84,13 +85,13 @@ def draft(path: Path, *, sync: bool = True) -> Iterator[Path]:
     Raises:
         UserError: where it cannot be written, the disk being full for one; the old file is untouched then.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        with writing(path):
-            yield path
-        return
-    target = path.resolve() if path.is_symlink() else path
-    temporary = target.with_name(f".{target.stem[:200]}.{os.getpid()}{target.suffix}")
     with writing(path):
+        if path.is_relative_to("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
+            yield path
+            return
+        require_writable(path)
+        target = path.resolve() if path.is_symlink() else path
+        temporary = target.with_name(f".{target.stem[:200]}.{os.getpid()}{target.suffix}")
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -102,6 +103,21 @@ def draft(path: Path, *, sync: bool = True) -> Iterator[Path]:
                 synchronise(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: Path | None) -> Path | None:
+    """The path, if a file can be made there, as far as that is known before.
+
+    Raises:
+        UserError: for a folder, or a path below a file.
+    """
+    if path is not None:
+        with writing(path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if any(parent.is_file() for parent in path.absolute().parents):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    return path
 
 
 @contextmanager
@@ -194,6 +210,11 @@ def as_user_error(error: BaseException) -> UserError | None:
         return UserError(
             f"There is not enough memory ({str(error)[:200]}): take a smaller training.batch_size, data.image_size or "
             "network."
+        )
+    if any(text in str(error) for text in _PROCESS_TEXTS):
+        return UserError(
+            f"Another process of this command ended ({str(error).strip().splitlines()[-1][:200]}): its own message is "
+            "above, or it was killed for want of memory: take fewer --workers or a smaller training.batch_size."
         )
     if isinstance(error, UnicodeError):
         return UserError(f"A text is not UTF-8 ({error}): correct its encoding, or name the file in plain letters.")

@@ -61,7 +61,7 @@ def convert(value: Any, hint: Any, name: str, *, strict: bool = False) -> Any:
         converted = math.nan
     if all(abs(number) <= LARGEST for number in _numbers(converted)):  # NaN is not
         return converted
-    raise ValueError(f"{name} must be {describe(hint)}, got {value!r}")
+    raise ValueError(f"{name} must be {describe(hint)}, got {repr(value)[:60]}")
 
 
 def describe(hint: Any) -> str:
@@ -112,7 +112,8 @@ def _describe(hint: Any) -> str:
         kind, meta = arguments
         low = f"from {meta.ge:g}" if meta.ge is not None else f"above {meta.gt:g}" if meta.gt is not None else ""
         high = f" to {meta.le:g}" if meta.le not in (None, LARGEST) else f" below {meta.lt:g}" if meta.lt else ""
-        return f"{_describe(kind)} {low or 'up'}{high}{'' if high else ' on'}"
+        on = " on" if meta.ge is not None and not high else ""
+        return f"{_describe(kind)} {low}{high}{on}"
     if dataclasses.is_dataclass(hint):
         return f"default (then .{', '.join(field.name for field in dataclasses.fields(hint))} can be set)"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", types.NoneType: "none"}

@@ -16,7 +16,10 @@ Out = Annotated[Path, typer.Option(help="Folder for the run folders.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Change one setting of the recipe: a.b=c. Repeatable.")
 ]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the output as JSON to this file.")]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", callback=files.require_writable, help="Also write the output as JSON to this file."),
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, sample order and augmentation.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run the code outside this package that the run names.")]
 Workers = Annotated[

@@ -7,9 +7,9 @@ import typer
 
 from dualdistill.cli.shared import Out, Overrides, Root, Seed, Trust, Version, Workers, console
 
-Devices = Annotated[int, typer.Option(min=1, help="Processes (GPUs) on each machine; they share each batch.")]
+Devices = Annotated[int, typer.Option(min=1, max=4096, help="Processes (GPUs) on each machine; they share each batch.")]
 Nodes = Annotated[
-    int, typer.Option(min=1, help="Machines that train together, started by torchrun, SLURM or MASTER_ADDR.")
+    int, typer.Option(min=1, max=4096, help="Machines that train together, started by torchrun, SLURM or MASTER_ADDR.")
 ]
 Log = Annotated[
     list[str] | None,

@@ -38,6 +38,8 @@ def convert_checkpoint(
     """
     if out.suffix != ".safetensors":
         raise UserError(f"--out names the weights file to write and ends in .safetensors, got {out}.")
+    if out.resolve() == path.resolve():
+        raise UserError(f"--out {out} is the checkpoint itself: give another name, so that it is kept.")
     foreign = read_foreign(path)
     conversion = convert(foreign.state, _boxes(foreign, boxes), _voxel(foreign, voxel))
     experiment = experiment_for(conversion, foreign.state)

@@ -79,7 +79,7 @@ def evaluate_anything(
         results = folder / "results_nusc.json"
         workers = default_workers() if workers is None else workers
         write_detections(console, loaded, loaded.dataset(index, split), results, workers)
-    split = split or split_names(index.version)[1]
+    split = split if split is not None else split_names(index.version)[1]
     if official:
         from dualdistill.evaluate.official import official_metrics
 

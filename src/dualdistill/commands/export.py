@@ -221,7 +221,7 @@ def _check_metrics(
     assert isinstance(student, BevDepth)
     index = trained.index(data, version)
     dataset = trained.dataset(index, split)
-    split = split or split_names(index.version)[1]
+    split = split if split is not None else split_names(index.version)[1]
     folder = out / "metrics"
     write_detections(console, trained, dataset, folder / "live" / "results_nusc.json")
     student.to("cpu")

@@ -139,7 +139,7 @@ def _samples(
         drawn = NUSCENES_BALANCED if experiment.data.class_balanced else NUSCENES_TRAIN
         return NUSCENES_TRAIN, drawn, "the official train split (no --data was given)"
     index = NuscenesIndex.open(data, version)
-    split = split or split_names(index.version)[0]
+    split = split if split is not None else split_names(index.version)[0]
     dataset = open_dataset(experiment, index, split=split, training=False, seed=0)
     drawn = len(open_dataset(experiment, index, split=split, training=True, seed=0))
     return len(dataset), drawn, f"{data} ({index.version}, {split})"

@@ -49,7 +49,9 @@ def all_sensors(loaded: LoadedDetector, data: Path | None = None, split: str | N
     index = loaded.index(data, None)
     seen = replace(loaded.experiment.data, cameras=True, points=True, object_sampling=None)
     experiment = replace(loaded.experiment, data=seen)
-    return open_dataset(experiment, index, split=split or split_names(index.version)[1], training=False, seed=0)
+    return open_dataset(
+        experiment, index, split=split if split is not None else split_names(index.version)[1], training=False, seed=0
+    )
 
 
 def add_training(page: ReportPage, models: list[ReportedModel]) -> None:

@@ -78,7 +78,7 @@ def start_training(
         seed=seed,
         data=data.resolve(),
         version=index.version,
-        split=split or split_names(index.version)[0],
+        split=split if split is not None else split_names(index.version)[0],
         tables=index.digests,
         teacher=None,
         label_encoder=None,
@@ -171,7 +171,7 @@ def _finish(session: Session) -> None:
 def _wanted(recipe: str, job: Job, out: Path) -> Wanted:
     """What the weights of `recipe` must come from for a job to take them without being told to."""
     settings = RECIPES[recipe].build() if recipe in RECIPES else None
-    return Wanted(recipe=recipe, settings=settings, data=job.data_record, out=out)
+    return Wanted(recipe=recipe, settings=settings, learner=job.experiment, data=job.data_record, out=out)
 
 
 def _card(job: Job, recipe: Recipe, devices: int, nodes: int) -> str:

@@ -89,4 +89,4 @@ def _parse(text: str, hint: Any, key: str) -> Any:
     for value in (raw, text):  # as text, too: training.precision=32 means the word
         with suppress(ValueError):
             return convert(value, hint, key)
-    raise UserError(f"--set {key}={text}: expected {describe(hint)}.")
+    raise UserError(f"--set {key}={text[:60]}: expected {describe(hint)}.")

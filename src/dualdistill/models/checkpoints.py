@@ -9,8 +9,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dualdistill.errors import DivergedError, UserError
+from dualdistill.errors import UserError
 from dualdistill.files import decode_json, draft, problem
+from dualdistill.ops.finite import require_finite
 
 _KEY = "dualdistill"
 
@@ -70,13 +71,8 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
             f"{path} holds the weights of another model ({facts.get('recipe', 'unknown recipe')}, "
             f"{facts.get('role', 'unknown role')}); nothing was loaded. It differs in:\n  {shown}"
         )
-    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if bad:
-        raise DivergedError(
-            f"{path} ({facts.get('recipe', 'unknown recipe')}, step {facts.get('step', 'unknown')}) holds numbers that "
-            f"are not finite, in {bad[0]} and {len(bad) - 1} others: its training diverged. Take an earlier checkpoint "
-            "(--checkpoint step_…), or train again with a lower training.optimiser.learning_rate or clip_norm."
-        )
+    remedy = "take an earlier checkpoint (--checkpoint step_…), or train again with a lower training.optimiser."
+    require_finite(state, path, remedy + "learning_rate or clip_norm")
     module.load_state_dict(state)
     return facts
 

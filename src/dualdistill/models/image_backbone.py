@@ -16,6 +16,7 @@ from dualdistill.errors import UserError
 from dualdistill.models.checkpoints import differences
 from dualdistill.models.layers.image_neck import FeaturePyramid
 from dualdistill.models.layers.second import SecondFpn
+from dualdistill.ops.finite import require_finite
 from dualdistill.settings import Few, checked
 
 MEAN = (123.675, 116.28, 103.53)
@@ -135,6 +136,7 @@ class ImageEncoder(nn.Module):
         if source != "hub" and (state := _students_backbone(Path(source))) is not None:
             if wrong := differences(self.backbone.state_dict(), state):
                 raise UserError(f"{source} holds a student whose image backbone is no {name!r}: {wrong[0]}")
+            require_finite(state, Path(source))
             self.backbone.load_state_dict(state)
             return
         overlay = None if source == "hub" else {"file": str(_checked_file(Path(source), name))}
@@ -146,6 +148,7 @@ class ImageEncoder(nn.Module):
                 f"Without a network, give a file: image.pretrained=PATH/{name}.safetensors (names of timm or "
                 "torchvision), or train from scratch with image.pretrained=none."
             ) from error
+        require_finite(donor.state_dict(), Path(source))
         self.backbone.load_state_dict(donor.state_dict())
 
 

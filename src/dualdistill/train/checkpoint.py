@@ -57,8 +57,8 @@ class Checkpoints:
             return
         name = step_name(state.step)
         draft = self.run.checkpoints / f".{name}.new"
-        for left in self.run.checkpoints.glob(".step_*.new"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for left in self.run.checkpoints.glob(".*"):  # by a process that was killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         try:
             self._write(draft, state)
             for path in [*draft.rglob("*"), draft]:

@@ -61,11 +61,13 @@ class LoadedDetector:
         known = self.facts["data"]
         if data is None and known is None:
             raise UserError(f"{self.path} was converted, so the root of its data is unknown: give --data ROOT.")
-        return NuscenesIndex.open(data or Path(known["root"]), version or (None if data else known["version"]))
+        if data is None and version is None:
+            version = known["version"]
+        return NuscenesIndex.open(data or Path(known["root"]), version)
 
     def dataset(self, index: NuscenesIndex, split: str | None) -> NuscenesDataset:
         """The samples of a split (default: validation) with the sensors that the detector reads."""
-        positions = samples_of_split(index, split or split_names(index.version)[1])
+        positions = samples_of_split(index, split if split is not None else split_names(index.version)[1])
         return NuscenesDataset(
             index, self.experiment.evaluation_data, positions, training=False, seed=self.facts["seed"]
         )

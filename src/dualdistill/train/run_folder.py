@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import torch
+from msgspec import Meta
 
 import dualdistill
 from dualdistill.errors import UserError
 from dualdistill.files import read_json, write_atomically, write_json, writing
+
+Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 
 
 class DataRecord(TypedDict):
@@ -26,7 +29,7 @@ class DataRecord(TypedDict):
     root: str
     version: str
     split: str
-    tables: dict[str, str]
+    tables: NotRequired[dict[str, str]]
     """Digest of each part of the index."""
 
 
@@ -45,7 +48,7 @@ class RunRecord(TypedDict):
 
     recipe: str
     overrides: list[str]
-    seed: int
+    seed: Seed
     data: DataRecord
     teacher: WeightsRecord | None
     label_encoder: WeightsRecord | None
@@ -60,9 +63,9 @@ class WeightsFacts(TypedDict):
     role: str
     recipe: str
     step: int | None
-    seed: int
+    seed: Seed
     data: DataRecord | None
-    teacher: WeightsRecord | None
+    teacher: NotRequired[WeightsRecord | None]
     experiment: dict[str, Any]
 
 

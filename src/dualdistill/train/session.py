@@ -94,7 +94,7 @@ class Job:
             data=Path(plain["data"]["root"]),
             version=plain["data"]["version"],
             split=plain["data"]["split"],
-            tables=plain["data"]["tables"],
+            tables=plain["data"].get("tables", {}),
             teacher=teacher,
             label_encoder=label_encoder,
             teacher_cache=Path(plain["teacher_cache"]) if plain["teacher_cache"] else None,
@@ -108,7 +108,7 @@ class Job:
             UserError: if they changed since the run began.
         """
         index = NuscenesIndex.open(self.data, self.version)
-        changed = [name for name, digest in index.digests.items() if self.tables.get(name) != digest]
+        changed = [name for name, digest in index.digests.items() if self.tables.get(name, digest) != digest]
         if changed:
             raise UserError(
                 f"The tables of {self.data} ({self.version}) changed since this run began: its {', '.join(changed)} "

@@ -144,7 +144,7 @@ class TeacherCache:
                 if (file.metadata() or {}).get(_CHECKSUM) != _checksum(tensors):
                     raise OSError("its content does not fit its checksum")
                 return tensors
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
             raise UserError(
                 f"The teacher cache lacks {path} or cannot read it ({error}): delete the file where there is one and "
                 "start again with the same --teacher-cache; it fills what is missing."
@@ -155,7 +155,9 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     """CRC-32 of the content of tensors, by name."""
     total = 0
     for name in sorted(tensors):
-        total = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, zlib.crc32(name.encode(), total))
+        tensor = tensors[name]
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, total)
     return f"{total:08x}"
 
 

@@ -71,6 +71,8 @@ class Wanted:
     recipe: str
     settings: Experiment | None
     """Experiment of the recipe; None where only the name is known."""
+    learner: Experiment
+    """Who will learn from them: settings that it has in common with them may differ from the recipe."""
     data: DataRecord
     out: Path
     """Folder of the runs."""
@@ -78,15 +80,20 @@ class Wanted:
     def reason_against(self, weights: TrainedWeights) -> str | None:
         """Why weights are not taken; None if they are."""
         theirs = weights.facts["data"]
-        if theirs is None or any(theirs[key] != self.data[key] for key in ("version", "split", "tables")):
+        if theirs is None or any(theirs.get(key) != self.data.get(key) for key in ("version", "split", "tables")):
             where = "unknown data" if theirs is None else f"{theirs['root']} ({theirs['version']}, {theirs['split']})"
             return f"was trained on {where}"
         if self.settings is None:
             return None
-        ours, came = ({**plain, "teacher": None} for plain in (to_plain(self.settings), weights.facts["experiment"]))
-        rows = [row for row in differences(ours, came) if not row[0].startswith(_WITHOUT_EFFECT)]
-        changed = ", ".join(f"{key}={_typed(value)} (in the recipe {_typed(own)})" for key, own, value in rows)
-        return f"has other settings: {changed}" if changed else None
+        plain = (to_plain(self.settings), weights.facts["experiment"], to_plain(self.learner))
+        ours, came, learner = ({**each, "teacher": None} for each in plain)
+        shared = {key for key, _, _ in differences(ours, came)} - {key for key, _, _ in differences(learner, came)}
+        rows = [
+            f"{key}={_typed(value)} (in the recipe {_typed(own)})"
+            for key, own, value in differences(ours, came)
+            if key not in shared and not key.startswith(_WITHOUT_EFFECT)
+        ]
+        return f"has other settings: {', '.join(rows)}" if rows else None
 
 
 def find_teacher(experiment: Experiment, given: Path | None, wanted: Wanted) -> TrainedWeights:

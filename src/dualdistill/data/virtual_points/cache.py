@@ -58,7 +58,7 @@ class VirtualPointsCache:
                 painted=torch.from_numpy(arrays["real_points"]),
                 painted_rows=torch.from_numpy(arrays["real_points_indice"]),
             )
-        except KeyError as error:
+        except (KeyError, TypeError) as error:
             raise self.files.broken(filename, error) from error
 
     def write(self, filename: str, sweep: CompletedSweep) -> None:

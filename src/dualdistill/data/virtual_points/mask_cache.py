@@ -71,7 +71,7 @@ class MaskCache:
                 klass=torch.from_numpy(arrays["klass"]).long(),
                 score=torch.from_numpy(arrays["score"]),
             )
-        except KeyError as error:
+        except (KeyError, TypeError) as error:
             raise self.files.broken(filename, error) from error
 
     def write(self, filename: str, seen: SeenObjects) -> None:
