@@ -1,6 +1,7 @@
 """What the command line makes of an input: run in this process, judged by what it prints and how it ends."""
 
 import io
+import os
 import re
 import signal
 import sys
@@ -43,6 +44,7 @@ def run_command(argv: list[str], limit: int = 60) -> Ending:
     try:
         with (
             patch.object(sys, "argv", ["dualdistill", *argv]),
+            patch.dict(os.environ),
             redirect_stdout(output),
             redirect_stderr(output),
             warnings.catch_warnings(),

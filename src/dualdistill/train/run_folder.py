@@ -74,8 +74,8 @@ class Scores(TypedDict):
 
     mean_ap: float
     nd_score: float
-    tp_errors: dict[str, float]
-    mean_dist_aps: dict[str, float]
+    tp_errors: NotRequired[dict[str, float]]
+    mean_dist_aps: NotRequired[dict[str, float]]
 
 
 def read_scores(path: Path) -> dict[str, Any]:
