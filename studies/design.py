@@ -7,8 +7,8 @@ from typing import Any, Literal
 from dualdistill.synthetic import BENCH, DEMO, TINY
 from dualdistill.synthetic.config import SyntheticConfig
 
-Kind = Literal["centerpoint", "mvp"]
-"""A teacher."""
+Kind = Literal["centerpoint", "mvp", "mvp-oracle"]
+"""A teacher; "mvp-oracle" takes perfect masks, as no segmenter gives."""
 
 STUDENT = "student"
 """Key of the row without a teacher."""
@@ -33,7 +33,7 @@ class Row:
     def control(self) -> str | None:
         """Key of the row that takes the same teacher's head and nothing else of it; None for controls themselves."""
         key = f"head-{self.teacher}"
-        return key if self.teacher is not None and self.key != key else None
+        return None if self.teacher in (None, "mvp-oracle") or self.key == key else key
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -116,8 +116,9 @@ NOISES = (1.0, 0.6, 0.8, 0.0)
 
 _TEACHER_SETS: dict[Kind, tuple[str, ...]] = {
     "centerpoint": (),
-    # Depth labels are the LiDAR's under both teachers: rows differ in what teaches them alone.
+    # Depth labels are the LiDAR's under all teachers: rows differ in what teaches them alone.
     "mvp": (NOISE, "data.virtual_points.depth_from_virtual=false"),
+    "mvp-oracle": ("data.virtual_points.depth_from_virtual=false",),
 }
 
 
@@ -138,6 +139,7 @@ ROWS = (
     _row("distillbev-centerpoint", "DistillBEV", "distillbev-centerpoint", "centerpoint"),
     _row("labeldistill-centerpoint", "LabelDistill", "labeldistill-centerpoint", "centerpoint"),
     _row("distillbev-mvp", "DistillBEV, MVP", "distillbev-mvp", "mvp"),
+    _row("dualdistill-mvp-oracle", "DualDistill, MVP oracle", "dualdistill-mvp", "mvp-oracle", budgets=(6000,)),
     _row("tigbev-centerpoint", "TiG-BEV", "tigbev-centerpoint", "centerpoint"),
     _row("x3kd-centerpoint", "X3KD-style", "x3kd-centerpoint", "centerpoint", cached=False),
 )
@@ -242,6 +244,7 @@ MAIN = Study(
     networks={
         "teacher-centerpoint": Network(recipe="synthetic/teacher-centerpoint", sets=_TEACHER_TRAINING),
         "teacher-mvp": Network(recipe="synthetic/teacher-mvp", sets=(*_TEACHER_TRAINING, NOISE)),
+        "teacher-mvp-oracle": Network(recipe="synthetic/teacher-mvp", sets=_TEACHER_TRAINING),
         "label-encoder-centerpoint": Network(
             recipe="synthetic/label-encoder-centerpoint", sets=("training.steps=1000",), teacher="centerpoint"
         ),
@@ -251,7 +254,7 @@ MAIN = Study(
     student_sets=("student.image.frozen_stem=true",),
     distilled_sets=("training.cache_precision=fp16",),
     backbone="backbone",
-    noises=(0.6,),
+    noises=(0.6, 0.0),
 )
 
 DEMO_ROWS = (STUDENT, "head-centerpoint", "dualdistill-centerpoint", "dualdistill-centerpoint-plus")

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from dualdistill.convert.legacy_boxes import in_new_boxes
+from dualdistill.convert.mapping import Renamed
 from dualdistill.convert.student_names import our_name, recognise
 from dualdistill.convert.students import check_geometry, convert_student
 from dualdistill.geometry.frustum import frustum
@@ -184,7 +185,7 @@ def test_a_head_of_legacy_boxes_becomes_one_of_ours():
     state = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     with torch.no_grad():
         legacy = student.head(neck).regression
-        student.load_state_dict(in_new_boxes(state, [])[0])
+        student.load_state_dict(in_new_boxes(Renamed(state, [])).state)
         ours = student.head(neck).regression
     assert_close(ours[:, :, [3, 4]], legacy[:, :, [4, 3]])
     theta, yaw = torch.atan2(legacy[:, :, 6], legacy[:, :, 7]), torch.atan2(ours[:, :, 6], ours[:, :, 7])

@@ -20,7 +20,7 @@ from dualdistill.data.images import ImageView, load_image
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.instances import MIN_PIXELS, owners_in_view, owners_of_cells
 from dualdistill.data.virtual_points.files import ArrayFiles
-from dualdistill.data.virtual_points.mask_cache import MaskCache, SeenObjects, key_images, make_masks
+from dualdistill.data.virtual_points.mask_cache import SeenObjects, key_images, make_masks, mask_files
 from dualdistill.data.virtual_points.masks import PAINT_CLASSES, ImageInstances
 from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 from dualdistill.errors import UserError
@@ -172,25 +172,25 @@ def test_of_overlapping_masks_the_first_counts_and_classes_are_the_detectors(tmp
     assert (objects.owner == 1).sum() == 100
     assert (objects.owner == 2).sum() == 100
     assert [CLASSES[klass] for klass in objects.klass] == ["bus", "barrier"]
-    cache = MaskCache(files=files_in(tmp_path))
+    cache = files_in(tmp_path)
     cache.write("samples/CAM_FRONT/a.jpg", objects)
     again = cache.read("samples/CAM_FRONT/a.jpg")
     assert np.array_equal(again.owner, objects.owner)
     assert torch.equal(again.klass, objects.klass)
     assert torch.equal(again.score, objects.score)
-    cache.files.path("samples/CAM_FRONT/a.jpg").write_bytes(b"PK\x03\x04 torn")
+    cache.path("samples/CAM_FRONT/a.jpg").write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(UserError, match="delete the file, then run `dualdistill data instances`"):
         cache.read("samples/CAM_FRONT/a.jpg")
 
 
-def files_in(folder: Path) -> ArrayFiles:
-    return ArrayFiles(folder=folder, what="instance masks", verb="instances")
+def files_in(folder: Path) -> ArrayFiles[SeenObjects]:
+    return ArrayFiles(folder=folder, kind=SeenObjects, what="instance masks", verb="instances")
 
 
 # Samples
 
 
-def fill(index: NuscenesIndex, config: InstancesConfig) -> MaskCache:
+def fill(index: NuscenesIndex, config: InstancesConfig) -> ArrayFiles[SeenObjects]:
     """A car in the left half of each image, a person in the right one, a bus nobody is sure of above."""
 
     class Halves:
@@ -201,7 +201,7 @@ def fill(index: NuscenesIndex, config: InstancesConfig) -> MaskCache:
             masks[0, 20:, :80] = masks[1, 20:, 80:] = masks[2, :20] = True
             return ImageInstances.of(masks, ["car", "pedestrian", "bus"], torch.tensor([0.9, 0.8, 0.2]))
 
-    cache = MaskCache.of(index, config.masks, config.noise)
+    cache = mask_files(index, config.masks, config.noise)
     make_masks(index, key_images(index, np.arange(len(index))), Halves(), cache)
     return cache
 
@@ -258,7 +258,7 @@ def test_masks_are_wanted_for_training_alone_and_missing_ones_are_named_with_the
     assert problem.remedy.endswith("--masks synthetic --noise 0.5`")
     cache = fill(index, InstancesConfig(masks="synthetic"))
     assert check_root(index.root, config=CAMERA).ok
-    cache.files.path(index.data_filename[int(index.sample_cameras[1, 2])]).unlink()
+    cache.path(index.data_filename[int(index.sample_cameras[1, 2])]).unlink()
     (problem,) = check_root(index.root, config=CAMERA).problems
     assert problem.count == 1
 
@@ -266,7 +266,7 @@ def test_masks_are_wanted_for_training_alone_and_missing_ones_are_named_with_the
 def test_masks_of_two_origins_do_not_mix(index: NuscenesIndex) -> None:
     cache = fill(index, InstancesConfig(masks="synthetic"))
     with pytest.raises(UserError, match="Delete the folder"):
-        cache.files.begin({"masks": "others", "class_names": list(CLASSES)})
+        cache.begin({"masks": "others", "class_names": list(CLASSES)})
 
 
 def test_samples_with_and_without_instances_make_no_batch(index: NuscenesIndex) -> None:

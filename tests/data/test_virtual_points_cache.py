@@ -9,11 +9,17 @@ import pytest
 import torch
 
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.virtual_points.cache import VirtualPointsCache
 from dualdistill.data.virtual_points.complete import CompletedSweep
-from dualdistill.data.virtual_points.make import LARGEST_GAP_US, ImagesOfSweeps, lidar_records, make_virtual_points
+from dualdistill.data.virtual_points.files import ArrayFiles
+from dualdistill.data.virtual_points.make import (
+    LARGEST_GAP_US,
+    ImagesOfSweeps,
+    lidar_records,
+    make_virtual_points,
+    virtual_point_files,
+)
 from dualdistill.data.virtual_points.masks import ImageInstances, InstanceMasks
-from dualdistill.data.virtual_points.official import read_official
+from dualdistill.data.virtual_points.official import OfficialFiles, read_official
 from dualdistill.errors import UserError
 from dualdistill.structures import CAMERAS
 from tests.data.tiny_root import TinyRoot, write_root
@@ -48,6 +54,10 @@ def some_sweep(seed: int = 0) -> CompletedSweep:
     )
 
 
+def files_in(folder: Path) -> ArrayFiles[CompletedSweep]:
+    return ArrayFiles(folder=folder, kind=CompletedSweep, what="virtual points", verb="virtual-points")
+
+
 def assert_same(a: CompletedSweep, b: CompletedSweep) -> None:
     assert torch.equal(a.virtual, b.virtual)
     assert torch.equal(a.painted, b.painted)
@@ -64,7 +74,7 @@ def official(sweep: CompletedSweep) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("sweep", [some_sweep(), CompletedSweep.none()], ids=["some", "none"])
 def test_what_is_written_is_read_again(tmp_path: Path, sweep: CompletedSweep) -> None:
-    cache = VirtualPointsCache(folder=tmp_path, source="maskrcnn")
+    cache = files_in(tmp_path)
     cache.write(NAME, sweep)
     assert_same(cache.read(NAME), sweep)
     assert cache.missing([NAME, "sweeps/LIDAR_TOP/b.pcd.bin"]) == ["sweeps/LIDAR_TOP/b.pcd.bin"]
@@ -72,17 +82,17 @@ def test_what_is_written_is_read_again(tmp_path: Path, sweep: CompletedSweep) ->
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 torn"])
 def test_a_broken_file_is_said_to_be_so(tmp_path: Path, damage: bytes) -> None:
-    cache = VirtualPointsCache(folder=tmp_path, source="maskrcnn")
+    cache = files_in(tmp_path)
     cache.write(NAME, some_sweep())
     cache.path(NAME).write_bytes(damage)
     with pytest.raises(UserError, match="delete the file"):
         cache.read(NAME)
 
 
-def test_official_files_are_found_beside_the_lidars_and_read_without_unpickling(
+def test_official_files_are_found_beside_the_lidars_and_read_without_an_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = VirtualPointsCache(folder=tmp_path, source="official")
+    cache = OfficialFiles(folder=tmp_path)
     path = tmp_path / "samples" / "LIDAR_TOP_VIRTUAL" / "a.pcd.bin.pkl.npy"
     assert cache.path(NAME) == path
     path.parent.mkdir(parents=True)
@@ -183,14 +193,14 @@ def test_records_are_the_key_frames_and_all_sweeps_that_may_be_drawn(tiny_index:
 def test_an_interrupted_making_goes_on_to_the_same_files(own_root: TinyRoot, tmp_path: Path) -> None:
     index = NuscenesIndex.open(own_root.path)
     rows = lidar_records(index, np.arange(len(index)), 2)
-    whole = VirtualPointsCache(folder=tmp_path / "whole", source="maskrcnn")
+    whole = files_in(tmp_path / "whole")
     assert make_virtual_points(index, rows, MiddleOfKeyFrames(index), whole) == len(rows) == 3
 
     def interrupt(todo: Iterable[int]) -> Iterable[int]:
         yield next(iter(todo))
         raise KeyboardInterrupt
 
-    part = VirtualPointsCache(folder=tmp_path / "part", source="maskrcnn")
+    part = files_in(tmp_path / "part")
     with pytest.raises(KeyboardInterrupt):
         make_virtual_points(index, rows, MiddleOfKeyFrames(index), part, progress=interrupt)
     masks = MiddleOfKeyFrames(index)
@@ -203,7 +213,7 @@ def test_an_interrupted_making_goes_on_to_the_same_files(own_root: TinyRoot, tmp
 
 def test_points_of_two_origins_do_not_mix(own_root: TinyRoot, tmp_path: Path) -> None:
     index = NuscenesIndex.open(own_root.path)
-    cache = VirtualPointsCache(folder=tmp_path / "cache", source="maskrcnn")
+    cache = files_in(tmp_path / "cache")
     make_virtual_points(index, [], MiddleOfKeyFrames(index), cache)
     with pytest.raises(UserError, match="Delete the folder"):
         make_virtual_points(index, [], MiddleOfKeyFrames(index), cache, seed=1)
@@ -212,7 +222,7 @@ def test_points_of_two_origins_do_not_mix(own_root: TinyRoot, tmp_path: Path) ->
 def test_the_root_is_only_read(own_root: TinyRoot) -> None:
     index = NuscenesIndex.open(own_root.path)
     before = sorted(own_root.path.rglob("*"))
-    cache = VirtualPointsCache.of(index, "maskrcnn")
+    cache = virtual_point_files(index, "maskrcnn")
     make_virtual_points(index, [int(index.sample_lidar[0])], MiddleOfKeyFrames(index), cache)
     assert sorted(own_root.path.rglob("*")) == before
     assert cache.made_from is not None

@@ -6,16 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
 
 from dualdistill.data.annotations import sample_boxes
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.virtual_points.cache import VirtualPointsCache
+from dualdistill.data.virtual_points.complete import CompletedSweep
+from dualdistill.data.virtual_points.files import ArrayFiles
 from dualdistill.data.virtual_points.make import lidar_records, make_virtual_points
 from dualdistill.data.virtual_points.maskrcnn import CATEGORIES, NAME_OF_COCO, MaskRcnn
 from dualdistill.data.virtual_points.masks import PAINT_CLASSES, InstanceMasks
+from dualdistill.data.virtual_points.semantic_masks import SemanticMasks
 from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 from dualdistill.errors import UserError
 from dualdistill.structures import CLASSES, Boxes
@@ -38,6 +41,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> NuscenesIndex:
     return NuscenesIndex.open(make_synthetic(tmp_path_factory.mktemp("world") / "root", WORLD, workers=1))
 
 
+def files_in(folder: Path) -> ArrayFiles[CompletedSweep]:
+    return ArrayFiles(folder=folder, kind=CompletedSweep, what="virtual points", verb="virtual-points")
+
+
 def distances(points: Tensor, boxes: Boxes) -> Tensor:
     """Metres from each point to each box, 0 inside."""
     from_center = points[None, :, :3].double() - boxes.center[:, None]
@@ -48,7 +55,7 @@ def distances(points: Tensor, boxes: Boxes) -> Tensor:
 
 
 def test_virtual_points_lie_on_the_objects_they_are_named_after(world: NuscenesIndex, tmp_path: Path) -> None:
-    cache = VirtualPointsCache(folder=tmp_path, source="synthetic")
+    cache = files_in(tmp_path)
     make_virtual_points(world, lidar_records(world, np.arange(2), 10), SyntheticMasks(world), cache)
     to_own_class, covered = [], []
     detector_label = torch.tensor([CLASSES.index(name) for name in PAINT_CLASSES])
@@ -70,7 +77,7 @@ def test_virtual_points_lie_on_the_objects_they_are_named_after(world: NuscenesI
 
 
 def test_between_key_frames_the_synthetic_world_has_no_masks(world: NuscenesIndex, tmp_path: Path) -> None:
-    cache = VirtualPointsCache(folder=tmp_path, source="synthetic")
+    cache = files_in(tmp_path)
     rows = lidar_records(world, np.arange(2), 10)
     make_virtual_points(world, rows, SyntheticMasks(world), cache)
     sweeps = [row for row in rows if not world.data_is_key[row]]
@@ -129,3 +136,57 @@ def test_mask_rcnn_wants_its_own_weights_in_a_local_file(tiny_index: NuscenesInd
     save_file({"backbone.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="another model"):
         MaskRcnn(tiny_index, tmp_path / "other.safetensors")
+
+
+def write_class_maps(world: NuscenesIndex, folder: Path, classes: np.ndarray, legend: str = '{"13": "car"}') -> int:
+    """One class map and its legend; returns the row of the image."""
+    row = int(world.sample_cameras[0, 1])
+    path = (folder / world.data_filename[row]).with_suffix(".png")
+    path.parent.mkdir(parents=True)
+    Image.fromarray(classes).save(path)
+    (folder / "classes.json").write_text(legend)
+    return row
+
+
+def test_connected_regions_of_a_class_map_are_instances(world: NuscenesIndex, tmp_path: Path) -> None:
+    classes = np.zeros((72, 128), dtype=np.uint8)  # half the image's size
+    classes[10:20, 10:30] = 13
+    classes[20:30, 30:50] = 13  # touches the first at a corner
+    classes[50:60, 100:120] = 13
+    classes[40, 5:90] = 11  # a class that the legend leaves out
+    row = write_class_maps(world, tmp_path, classes)
+    source: InstanceMasks = SemanticMasks(world, tmp_path)
+    found = source(row)
+    assert found.masks.flatten(1).sum(dim=1).tolist() == [1600, 800]
+    assert [PAINT_CLASSES[klass] for klass in found.klass.tolist()] == ["car", "car"]
+    assert len(source(int(world.sample_cameras[0, 0]))) == 0, "an image without a class map"
+
+
+def test_specks_of_a_class_map_are_left_out(world: NuscenesIndex, tmp_path: Path) -> None:
+    classes = np.zeros((144, 256), dtype=np.uint8)
+    classes[10, 10:13] = 13
+    row = write_class_maps(world, tmp_path, classes)
+    assert len(SemanticMasks(world, tmp_path)(row)) == 0
+
+
+@pytest.mark.parametrize(
+    ("legend", "mode", "reason"),
+    [
+        ('{"13": "tram"}', "L", "names tram; the classes are car, truck"),
+        ("[13]", "L", "expected the class of each number"),
+        ('{"13": "car"}', "RGB", "one channel of class numbers"),
+    ],
+)
+def test_class_maps_that_cannot_be_read_are_refused(
+    world: NuscenesIndex, tmp_path: Path, legend: str, mode: str, reason: str
+) -> None:
+    blank = np.zeros((72, 128, 3) if mode == "RGB" else (72, 128), dtype=np.uint8)
+    row = write_class_maps(world, tmp_path, blank, legend)
+    with pytest.raises(UserError, match=reason):
+        SemanticMasks(world, tmp_path)(row)
+
+
+def test_a_folder_without_class_maps_of_the_root_is_refused(world: NuscenesIndex, tmp_path: Path) -> None:
+    (tmp_path / "classes.json").write_text('{"13": "car"}')
+    with pytest.raises(UserError, match=r"no class map for an image of .*, such as samples/CAM_FRONT"):
+        SemanticMasks(world, tmp_path)

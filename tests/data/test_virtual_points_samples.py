@@ -15,11 +15,10 @@ from dualdistill.data.config import BevAugmentation, DataConfig, ImageAugmentati
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.sweeps import read_points
-from dualdistill.data.virtual_points.cache import VirtualPointsCache
 from dualdistill.data.virtual_points.clouds import VirtualClouds
 from dualdistill.data.virtual_points.complete import CompletedSweep
 from dualdistill.data.virtual_points.layout import laid_out
-from dualdistill.data.virtual_points.make import lidar_records, make_virtual_points
+from dualdistill.data.virtual_points.make import lidar_records, make_virtual_points, virtual_point_files
 from dualdistill.errors import UserError
 from tests.data.test_virtual_points_cache import MiddleOfKeyFrames, some_sweep
 from tests.data.tiny_root import TinyRoot, write_root
@@ -33,7 +32,7 @@ def completed_root(tmp_path_factory: pytest.TempPathFactory) -> TinyRoot:
     """Key frames only, each with painted and virtual points."""
     root = write_root(tmp_path_factory.mktemp("completed") / "root", {"scene-0061": 3}, sweeps=False)
     index = NuscenesIndex.open(root.path)
-    cache = VirtualPointsCache.of(index, "maskrcnn")
+    cache = virtual_point_files(index, "maskrcnn")
     make_virtual_points(index, lidar_records(index, np.arange(3), 10), MiddleOfKeyFrames(index), cache)
     return root
 
@@ -161,9 +160,9 @@ def test_a_static_objects_virtual_points_lie_where_they_lay_before(completed_roo
     in_before = torch.linalg.inv(torch.from_numpy(index.global_from_sensor(before))) @ in_world
     then = replace(own, virtual=torch.cat([in_before[None, :3].float(), own.virtual[:, 3:]], dim=1))
     folder = completed_root.path.parent / "moved"
-    clouds.cache = replace(clouds.cache, folder=folder)
-    clouds.cache.write(index.data_filename[key], own)
-    clouds.cache.write(index.data_filename[before], then)
+    clouds.files = replace(clouds.files, folder=folder)
+    clouds.files.write(index.data_filename[key], own)
+    clouds.files.write(index.data_filename[before], then)
     points = clouds.accumulate(key, [before])
     virtual = points[is_virtual(points)]
     assert_close(virtual[1, :3], virtual[0, :3], atol=1e-3, rtol=0)
@@ -173,9 +172,9 @@ def test_close_points_of_sweeps_go_virtual_ones_too(index: NuscenesIndex, tmp_pa
     clouds = VirtualClouds(index, VirtualPointsConfig(), np.arange(3), 2)
     key, before = (int(index.sample_lidar[i]) for i in (2, 1))
     near = replace(CompletedSweep.none(), virtual=torch.tensor([[0.3, -0.4, 1.0, *[0.0] * 11]]))
-    clouds.cache = replace(clouds.cache, folder=tmp_path)
+    clouds.files = replace(clouds.files, folder=tmp_path)
     for row in (key, before):
-        clouds.cache.write(index.data_filename[row], near)
+        clouds.files.write(index.data_filename[row], near)
     points = clouds.accumulate(key, [before])
     assert points[is_virtual(points), 16].tolist() == [0.0]
 
@@ -214,9 +213,9 @@ def test_virtual_points_of_another_sweep_are_refused(index: NuscenesIndex, tmp_p
     data = NuscenesDataset(index, LIDAR, np.arange(3), training=False, seed=0)
     assert data.virtual is not None
     first, second = (index.data_filename[int(index.sample_lidar[i])] for i in (0, 1))
-    other = data.virtual.cache.read(second)
-    data.virtual.cache = replace(data.virtual.cache, folder=tmp_path)
-    data.virtual.cache.write(first, other)
+    other = data.virtual.files.read(second)
+    data.virtual.files = replace(data.virtual.files, folder=tmp_path)
+    data.virtual.files.write(first, other)
     with pytest.raises(UserError, match="were not made from"):
         data.sample(0)
 
@@ -246,6 +245,6 @@ def test_configurations_without_effect_are_refused() -> None:
 def test_painted_points_of_the_cache_are_rows_of_the_lidar_file(index: NuscenesIndex) -> None:
     row = int(index.sample_lidar[1])
     points = read_points(index.path(row))
-    found = VirtualPointsCache.of(index, "maskrcnn").read(index.data_filename[row])
+    found = virtual_point_files(index, "maskrcnn").read(index.data_filename[row])
     assert len(found.painted) > 0
     assert torch.equal(found.painted[:, :4], points[found.painted_rows, :4])

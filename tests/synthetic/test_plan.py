@@ -11,7 +11,7 @@ from dualdistill.synthetic import DEMO, catalogue
 from dualdistill.synthetic.catalogue import SLACK, Kind
 from dualdistill.synthetic.config import FULL_REACH
 from dualdistill.synthetic.draw import draw_scene
-from dualdistill.synthetic.mesh import Material, Mesh, blob, box, cylinder, wheel
+from dualdistill.synthetic.mesh import LEAF, METAL, Mesh, blob, box, cylinder, wheel
 from dualdistill.synthetic.occupancy import Occupancy
 from dualdistill.synthetic.plan import Track
 from dualdistill.synthetic.street import REACH, Curve
@@ -61,10 +61,10 @@ def test_a_mesh_fills_its_box_up_to_the_slack(kind: Kind, moves: bool) -> None:
 @pytest.mark.parametrize(
     "solid",
     [
-        box((0, 0, 0), (1, 2, 3), GREY, taper=(0.5, 0.8), lean=0.1),
-        cylinder(0.5, 2.0, GREY, Material.METAL, top=0.2),
-        wheel((3.0, 1.0, 0.4), 0.4, 0.2),
-        blob((1.0, 2.0, 3.0), (1.0, 0.5, 2.0), GREY, Material.LEAF),
+        box((0, 1), (0, 2), (0, 3), GREY, taper=(0.5, 0.8), lean=0.1),
+        cylinder(0.5, 2.0, GREY, METAL, top=0.2),
+        wheel(3.0, 1.0, 0.4, 0.2),
+        blob((1.0, 2.0, 3.0), (1.0, 0.5, 2.0), GREY, LEAF),
     ],
     ids=["box", "cylinder", "wheel", "blob"],
 )

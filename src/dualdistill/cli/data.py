@@ -10,10 +10,12 @@ from dualdistill.cli.shared import JsonFile, Version, console, write_json
 app = typer.Typer(help="Make, index and check data roots.", no_args_is_help=True)
 
 Masks = Annotated[
-    Literal["synthetic", "maskrcnn"],
-    typer.Option(help="Source of the instance masks; synthetic: a synthetic world's own."),
+    Literal["synthetic", "maskrcnn", "semantic"],
+    typer.Option(help="Source of the instance masks; synthetic: a synthetic world's own; semantic: class maps."),
 ]
-MaskWeights = Annotated[Path | None, typer.Option(help="Local COCO weights of torchvision's Mask R-CNN.")]
+MaskWeights = Annotated[
+    Path | None, typer.Option(help="maskrcnn: local COCO weights of torchvision; semantic: folder of class maps.")
+]
 Noise = Annotated[
     float, typer.Option(help="Errors added to the perfect masks of a synthetic world, from 0 (none) to 1.")
 ]

@@ -15,11 +15,11 @@ from dualdistill.data.check import RootReport, check_root
 from dualdistill.data.config import DataConfig
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
-from dualdistill.data.virtual_points.cache import VirtualPointsCache
-from dualdistill.data.virtual_points.make import make_virtual_points
-from dualdistill.data.virtual_points.mask_cache import MaskCache, key_images, make_masks
+from dualdistill.data.virtual_points.make import make_virtual_points, own_files
+from dualdistill.data.virtual_points.mask_cache import key_images, make_masks, mask_files
 from dualdistill.data.virtual_points.masks import InstanceMasks
 from dualdistill.data.virtual_points.noise import NoisyMasks
+from dualdistill.data.virtual_points.semantic_masks import SemanticMasks
 from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 from dualdistill.errors import UserError
 from dualdistill.report.progress import Report, progress
@@ -47,7 +47,7 @@ def sized(size: str, image_width: int | None = None, **changes: Any) -> Syntheti
         raise UserError(str(error)) from None
 
 
-Masks = Literal["synthetic", "maskrcnn"]
+Masks = Literal["synthetic", "maskrcnn", "semantic"]
 """Sources of instance masks."""
 
 
@@ -121,16 +121,16 @@ def make_virtual(
 
     Args:
         source: Origin of the instance masks.
-        weights: Local weights of Mask R-CNN.
+        weights: Local weights of Mask R-CNN, or the folder of class maps.
         noise: As in `VirtualPointsConfig`; each value has its own files.
     """
     index = NuscenesIndex.open(root, version)
     masks = _masks(index, source, weights, noise)
-    cache = VirtualPointsCache.of(index, source, noise)
+    files = own_files(index, source, noise)
     rows = np.flatnonzero(index.data_channel == LIDAR).tolist()
     with progress(console, "completing sweeps") as report:
-        made = make_virtual_points(index, rows, masks, cache, progress=_watched(report))
-    console.print(f"{root}: virtual points of {made} LiDAR sweeps made, {len(rows) - made} kept, in {cache.folder}")
+        made = make_virtual_points(index, rows, masks, files, progress=_watched(report))
+    console.print(f"{root}: virtual points of {made} LiDAR sweeps made, {len(rows) - made} kept, in {files.folder}")
 
 
 def make_instances(
@@ -145,17 +145,16 @@ def make_instances(
     """Make the instance masks of every key frame image of a split, unless they exist.
 
     Args:
-        weights: Local weights of Mask R-CNN.
+        weights: Local weights of Mask R-CNN, or the folder of class maps.
         noise: As in `InstancesConfig`; each value has its own files.
     """
     index = NuscenesIndex.open(root, version)
     rows = key_images(index, samples_of_split(index, split))
     masks = _masks(index, source, weights, noise)
-    cache = MaskCache.of(index, source, noise)
+    files = mask_files(index, source, noise)
     with progress(console, "finding instances") as report:
-        made = make_masks(index, rows, masks, cache, progress=_watched(report))
-    folder = cache.files.folder
-    console.print(f"{root}: instance masks of {made} images made, {len(rows) - made} kept, in {folder}")
+        made = make_masks(index, rows, masks, files, progress=_watched(report))
+    console.print(f"{root}: instance masks of {made} images made, {len(rows) - made} kept, in {files.folder}")
 
 
 def _masks(index: NuscenesIndex, source: Masks, weights: Path | None, noise: float) -> InstanceMasks:
@@ -163,7 +162,7 @@ def _masks(index: NuscenesIndex, source: Masks, weights: Path | None, noise: flo
     # Imported here, because torchvision's detectors take a while and no other verb needs them.
     from dualdistill.data.virtual_points.maskrcnn import WANTED, MaskRcnn
 
-    if weights is not None and source != "maskrcnn":
+    if weights is not None and source == "synthetic":
         raise UserError(f"--weights has no effect with --masks {source}.")
     if not 0 <= noise <= 1:
         raise UserError(f"--noise must lie between 0 and 1, got {noise:g}.")
@@ -171,6 +170,10 @@ def _masks(index: NuscenesIndex, source: Masks, weights: Path | None, noise: flo
         raise UserError(f"--noise has no effect with --masks {source}, whose masks have real errors.")
     if source == "synthetic":
         return NoisyMasks(SyntheticMasks(index), index, noise) if noise else SyntheticMasks(index)
+    if source == "semantic":
+        if weights is None:
+            raise UserError("--masks semantic needs --weights FOLDER, a folder of class maps (docs/methods/mvp.md).")
+        return SemanticMasks(index, weights)
     if weights is None:
         raise UserError(f"--masks maskrcnn needs --weights FILE: {WANTED}.")
     return MaskRcnn(index, weights, device="cuda" if torch.cuda.is_available() else "cpu")

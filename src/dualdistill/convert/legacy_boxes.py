@@ -3,9 +3,7 @@
 
 import re
 
-from torch import Tensor
-
-from dualdistill.convert.mapping import KeyMapping, changed
+from dualdistill.convert.mapping import Renamed
 
 _LAST = re.compile(r"head\.tasks\.\d+\.(dim|rot)\.1\.(?:weight|bias)")
 """Last convolutions whose output channels depend on the box convention, by our names."""
@@ -15,8 +13,8 @@ _REASONS = {
 }
 
 
-def in_new_boxes(state: dict[str, Tensor], mapping: list[KeyMapping]) -> tuple[dict[str, Tensor], list[KeyMapping]]:
-    """A state by our names whose head predicts legacy boxes, changed to predict ours; exact."""
-    kinds = {name: match[1] for name in state if (match := _LAST.fullmatch(name))}
+def in_new_boxes(ours: Renamed) -> Renamed:
+    """A network whose head predicts legacy boxes, changed to predict ours; exact."""
+    state, kinds = ours.state, {name: match[1] for name in ours.state if (match := _LAST.fullmatch(name))}
     new = {name: state[name][[1, 0, 2]] if kind == "dim" else -state[name][[1, 0]] for name, kind in kinds.items()}
-    return state | new, changed(mapping, {name: _REASONS[kind] for name, kind in kinds.items()})
+    return ours.changed(new, {name: _REASONS[kind] for name, kind in kinds.items()})

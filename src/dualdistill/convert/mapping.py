@@ -1,5 +1,6 @@
 """Records of a conversion: what happened to each tensor of a foreign checkpoint, and the network they now fill."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -50,33 +51,39 @@ class Conversion:
     """Limits of the conversion, which the user should read before trusting the numbers."""
 
 
-def changed(mapping: list[KeyMapping], why: Mapping[str, str]) -> list[KeyMapping]:
-    """The mapping with the tensors named in `why`, by our names, as changed for these reasons."""
-    return [
-        replace(entry, fate="changed", why=why[entry.into]) if entry.into is not None and entry.into in why else entry
-        for entry in mapping
-    ]
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """The tensors of a foreign checkpoint by our names."""
 
+    state: dict[str, Tensor]
+    mapping: list[KeyMapping]
+    """What happened so far to each key of the file."""
 
-def completed(model: nn.Module, state: dict[str, Tensor], mapping: list[KeyMapping]) -> dict[str, Tensor]:
-    """`state` in the order of the model, with the batch counters it lacks; everything else must be there.
+    def changed(self, tensors: dict[str, Tensor], why: Mapping[str, str]) -> "Renamed":
+        """With `tensors` in the place of those of the same names, for these reasons."""
+        fates = [
+            replace(entry, fate="changed", why=why[entry.into]) if entry.into and entry.into in why else entry
+            for entry in self.mapping
+        ]
+        return Renamed(self.state | tensors, fates)
 
-    Args:
-        model: Gives names and shapes only: it may live on the meta device.
-        state: By our names.
-        mapping: Foreign names, for messages.
+    def completed(self, model: nn.Module) -> "Renamed":
+        """The state in the order of the model, with the batch counters it lacks; everything else must be there.
 
-    Raises:
-        UserError: with a line for each missing or additional tensor, and for each of another shape.
-    """
-    own = model.state_dict()
-    counters = {name for name in own.keys() - state.keys() if name.endswith("num_batches_tracked")}
-    state = state | {name: torch.zeros((), dtype=torch.long) for name in sorted(counters)}
-    origin = {entry.into: entry.key for entry in mapping if entry.into is not None}
-    problems = [f"{line}{_from(line, origin)}" for line in differences(own, state)]
-    if problems:
-        raise UserError("This checkpoint does not fit the network its keys describe:" + listing(problems))
-    return {name: state[name] for name in own}
+        Args:
+            model: Gives names and shapes only: it may live on the meta device.
+
+        Raises:
+            UserError: with a line for each missing or additional tensor, and for each of another shape.
+        """
+        own = model.state_dict()
+        counters = {name for name in own.keys() - self.state.keys() if name.endswith("num_batches_tracked")}
+        state = self.state | {name: torch.zeros((), dtype=torch.long) for name in sorted(counters)}
+        origin = {entry.into: entry.key for entry in self.mapping if entry.into is not None}
+        problems = [f"{line}{_from(line, origin)}" for line in differences(own, state)]
+        if problems:
+            raise UserError("This checkpoint does not fit the network its keys describe:" + listing(problems))
+        return Renamed({name: state[name] for name in own}, self.mapping)
 
 
 def listing(lines: list[str], most: int = 20) -> str:
@@ -87,7 +94,5 @@ def listing(lines: list[str], most: int = 20) -> str:
 
 def _from(line: str, origin: dict[str, str]) -> str:
     """The foreign name of the tensor in a line of `differences`."""
-    name = (
-        line.removeprefix("shape of ").removeprefix("unexpected: ").removeprefix("missing: ").split(":")[0].split()[0]
-    )
+    name = re.sub("^(shape of|unexpected:|missing:) ", "", line).split(":")[0].split()[0]
     return f" (in the file: {origin[name]})" if name in origin else ""

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor
 
-from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, changed
+from dualdistill.convert.mapping import BoxConvention, Conversion, Renamed
 from dualdistill.convert.names import by_patterns, head_patterns, renamed
 from dualdistill.convert.pillar_teacher import FIRST, pillar_conversion
 from dualdistill.convert.voxel_teacher import mmdet3d_name, voxel_conversion
@@ -31,10 +31,10 @@ def convert_mmdet3d_pillars(state: dict[str, Tensor], boxes: BoxConvention | Non
 
     An odd number of columns of the first point layer proves new boxes.
     """
-    ours, mapping = renamed(state, partial(by_patterns, patterns=_PILLARS))
-    if FIRST not in ours or _MEAN not in ours:
+    ours = renamed(state, partial(by_patterns, patterns=_PILLARS))
+    if FIRST not in ours.state or _MEAN not in ours.state:
         raise UserError("This is no whole pillar CenterPoint: its first point layer (pfn_layers.0) is not there.")
-    columns = ours[FIRST].shape[1]
+    columns = ours.state[FIRST].shape[1]
     if columns not in _COLUMNS:
         raise UserError(
             f"The first point layer of this CenterPoint reads {columns} columns. Known are 10 (5 LiDAR channels and 5 "
@@ -49,25 +49,17 @@ def convert_mmdet3d_pillars(state: dict[str, Tensor], boxes: BoxConvention | Non
             )
         boxes = "new"
         if not hard:  # the empty rows of hard pillars have no height: there the column stays
-            ours, mapping = without_height(ours, mapping)
+            ours = _without_height(ours)
     points = _COLUMNS[columns]
     model = "MVP (points of 17 channels)" if points == 17 else "CenterPoint"
-    return pillar_conversion(
-        family=f"mmdetection3d {model}, {'hard' if hard else 'dynamic'} pillars",
-        ours=ours,
-        mapping=mapping,
-        point_channels=points,
-        boxes=_known(boxes),
-        hard=hard,
-    )
+    family = f"mmdetection3d {model}, {'hard' if hard else 'dynamic'} pillars"
+    return pillar_conversion(family, ours, point_channels=points, boxes=_known(boxes), hard=hard)
 
 
 def convert_mmdet3d_voxels(state: dict[str, Tensor], boxes: BoxConvention | None, voxel: float | None) -> Conversion:
     """A voxel CenterPoint; a `VoxelImporter`."""
-    ours, mapping = renamed(state, lambda key: mmdet3d_name(key) or by_patterns(key, _BEV))
-    return voxel_conversion(
-        family="mmdetection3d CenterPoint, voxels", ours=ours, mapping=mapping, boxes=_known(boxes), size=voxel
-    )
+    ours = renamed(state, lambda key: mmdet3d_name(key) or by_patterns(key, _BEV))
+    return voxel_conversion("mmdetection3d CenterPoint, voxels", ours, boxes=_known(boxes), size=voxel)
 
 
 def _known(boxes: BoxConvention | None) -> BoxConvention:
@@ -80,14 +72,14 @@ def _known(boxes: BoxConvention | None) -> BoxConvention:
     return boxes
 
 
-def without_height(ours: dict[str, Tensor], mapping: list[KeyMapping]) -> tuple[dict[str, Tensor], list[KeyMapping]]:
+def _without_height(ours: Renamed) -> Renamed:
     """The last column folded away (docs/methods/centerpoint.md#conversion-rules, rule 5); exact in evaluation.
 
     The height above the pillar's middle is z + 1 m: its weight joins that of z, and the share of the 1 is taken from
     the mean that the norm subtracts.
     """
-    height = ours[FIRST][:, -1]
-    weight = ours[FIRST][:, :-1].clone()
+    height = ours.state[FIRST][:, -1]
+    weight = ours.state[FIRST][:, :-1].clone()
     weight[:, 2] += height
     reasons = {FIRST: "height column joined to z", _MEAN: "less the weight of the height column"}
-    return ours | {FIRST: weight, _MEAN: ours[_MEAN] - height}, changed(mapping, reasons)
+    return ours.changed({FIRST: weight, _MEAN: ours.state[_MEAN] - height}, reasons)

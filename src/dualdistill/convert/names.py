@@ -5,13 +5,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from dualdistill.convert.mapping import KeyMapping, listing
+from dualdistill.convert.mapping import KeyMapping, Renamed, listing
 from dualdistill.errors import UserError
 
 
-def renamed(
-    state: dict[str, Tensor], our_name: Callable[[str], str | None]
-) -> tuple[dict[str, Tensor], list[KeyMapping]]:
+def renamed(state: dict[str, Tensor], our_name: Callable[[str], str | None]) -> Renamed:
     """The tensors by our names, and a mapping of each key as renamed.
 
     Args:
@@ -37,7 +35,7 @@ def renamed(
             f"{len(problems)} of {len(state)} keys have no place in this family of checkpoints; nothing was converted:"
             + listing(problems)
         )
-    return ours, mapping
+    return Renamed(ours, mapping)
 
 
 def by_patterns(key: str, patterns: dict[str, str]) -> str | None:

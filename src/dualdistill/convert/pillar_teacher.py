@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dualdistill.convert.legacy_boxes import in_new_boxes
-from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, completed
+from dualdistill.convert.mapping import BoxConvention, Conversion, Renamed
 from dualdistill.convert.names import count
 from dualdistill.errors import UserError
 from dualdistill.models.center_head import CenterHeadConfig
@@ -71,40 +71,27 @@ def bev_sizes(state: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def pillar_conversion(
-    *,
-    family: str,
-    ours: dict[str, Tensor],
-    mapping: list[KeyMapping],
-    point_channels: int,
-    boxes: BoxConvention,
-    hard: bool,
-    notes: tuple[str, ...] = (),
+    family: str, ours: Renamed, *, point_channels: int, boxes: BoxConvention, hard: bool
 ) -> Conversion:
     """The last steps, the same for each family: check against the network, new boxes.
 
     Args:
-        ours: By our names, biases and columns already folded.
+        ours: Biases and columns already folded.
         hard: Whether pillars were padded with empty rows while it was trained.
     """
-    config = pillar_config(ours, point_channels, hard=hard)
-    if hard:
-        notes = (*notes, _PADDED)
+    config = pillar_config(ours.state, point_channels, hard=hard)
+    notes = (_PADDED,) if hard else ()
     published = CenterPointConfig(
         point_channels=point_channels,
         **{name: getattr(config, name) for name in ("pillar_channels", "pillar_points", "pillar_height")},
     )
     if config != published:
         notes = (*notes, "Its widths are not the published ones: range ±51.2 m and 0.2 m pillars are assumed.")
-    return teacher_conversion(family, config, ours, mapping, boxes, notes)
+    return teacher_conversion(family, config, ours, boxes, notes)
 
 
 def teacher_conversion(
-    family: str,
-    config: CenterPointConfig,
-    ours: dict[str, Tensor],
-    mapping: list[KeyMapping],
-    boxes: BoxConvention,
-    notes: tuple[str, ...],
+    family: str, config: CenterPointConfig, ours: Renamed, boxes: BoxConvention, notes: tuple[str, ...]
 ) -> Conversion:
     """The conversion to the network of `config`, in new boxes.
 
@@ -113,7 +100,8 @@ def teacher_conversion(
     """
     with torch.device("meta"):
         model = CenterPoint(config)
-    state = completed(model, ours, mapping)
+    ours = ours.completed(model)
     if boxes == "legacy":
-        state, mapping = in_new_boxes(state, mapping)
-    return Conversion(family=family, config=config, state=state, mapping=tuple(mapping), boxes=boxes, notes=notes)
+        ours = in_new_boxes(ours)
+    mapping = tuple(ours.mapping)
+    return Conversion(family=family, config=config, state=ours.state, mapping=mapping, boxes=boxes, notes=notes)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dualdistill.convert.legacy_boxes import in_new_boxes
-from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, changed, completed
+from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, Renamed
 from dualdistill.convert.names import renamed
 from dualdistill.convert.student_names import our_name, recognise
 from dualdistill.errors import UserError
@@ -48,20 +48,19 @@ def convert_student(state: dict[str, Tensor], boxes: BoxConvention | None) -> Co
     except (KeyError, ValueError) as error:
         raise UserError(f"This camera student cannot be converted: {error}.") from None
     left = {entry.key for entry in aside}
-    ours, mapping = renamed({key: tensor for key, tensor in state.items() if key not in left}, our_name)
-    ours, mapping = _plain_convolutions(ours, mapping)
+    ours = renamed({key: tensor for key, tensor in state.items() if key not in left}, our_name)
     with torch.device("meta"):
         model = BevDepth(config)
-    ours = completed(model, ours, mapping)
+    ours = _plain_convolutions(ours).completed(model)
     if not official:
-        ours, mapping = in_new_boxes(ours, mapping)
-    entries = {entry.key: entry for entry in (*aside, *mapping)}
+        ours = in_new_boxes(ours)
+    entries = {entry.key: entry for entry in (*aside, *ours.mapping)}
     family = "official BEVDepth" if official else "BEVDepth of DistillBEV, DualDistill or BEVDet (July 2022)"
     frames = "two frames" if config.temporal.frames == 2 else "one frame"
     return Conversion(
         family=f"{family}, {config.image.backbone}, {frames}",
         config=config,
-        state=ours,
+        state=ours.state,
         mapping=tuple(entries[key] for key in state),
         boxes=own_boxes,
         notes=tuple(_notes(state, official)),
@@ -82,14 +81,11 @@ def _not_weights(state: dict[str, Tensor], config: BevDepthConfig) -> Iterator[K
             yield KeyMapping(key, tuple(tensor.shape), "dropped", None, "part of a distiller")
 
 
-def _plain_convolutions(
-    ours: dict[str, Tensor], mapping: list[KeyMapping]
-) -> tuple[dict[str, Tensor], list[KeyMapping]]:
+def _plain_convolutions(ours: Renamed) -> Renamed:
     """Transposed 1x1 convolutions, stored (in, out, 1, 1), as plain ones."""
-    names = {name for name, tensor in ours.items() if _TRANSPOSED.fullmatch(name) and tensor.shape[2:] == (1, 1)}
-    why = "transposed 1x1 convolution, here a plain one"
-    plain = {name: ours[name].transpose(0, 1).contiguous() for name in names}
-    return ours | plain, changed(mapping, dict.fromkeys(names, why))
+    found = {name: t for name, t in ours.state.items() if _TRANSPOSED.fullmatch(name) and t.shape[2:] == (1, 1)}
+    plain = {name: tensor.transpose(0, 1).contiguous() for name, tensor in found.items()}
+    return ours.changed(plain, dict.fromkeys(plain, "transposed 1x1 convolution, here a plain one"))
 
 
 def check_geometry(config: BevDepthConfig, kind: str, found: Tensor) -> None:

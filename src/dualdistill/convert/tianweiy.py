@@ -5,7 +5,7 @@ import re
 
 from torch import Tensor
 
-from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping
+from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, Renamed
 from dualdistill.convert.names import by_patterns, renamed
 from dualdistill.convert.pillar_teacher import FIRST, pillar_conversion
 from dualdistill.convert.voxel_teacher import INPUT, original_name, voxel_conversion, with_kernels_first
@@ -40,21 +40,16 @@ def convert_tianweiy_pillars(state: dict[str, Tensor], boxes: BoxConvention | No
     An `Importer`; refuses new boxes, and virtual points in the layout of this code base.
     """
     _refuse_new(boxes)
-    ours, mapping = without_biases(*renamed(state, our_name))
-    if FIRST in ours and ours[FIRST].shape[1] != 10:
+    ours = _without_biases(renamed(state, our_name))
+    first = ours.state.get(FIRST)
+    if first is not None and first.shape[1] != 10:
         raise UserError(
-            f"The first point layer of this CenterPoint reads {ours[FIRST].shape[1]} columns, expected 10. (21 are "
+            f"The first point layer of this CenterPoint reads {first.shape[1]} columns, expected 10. (21 are "
             "virtual points in the 16 channels of its own pillar reader, which is not implemented here. The MVP "
             "checkpoints of DistillBEV and DualDistill, 22 columns, can be converted.)"
         )
-    return pillar_conversion(
-        family="original CenterPoint (tianweiy), hard pillars",
-        ours=ours,
-        mapping=mapping,
-        point_channels=5,
-        boxes="legacy",
-        hard=True,
-    )
+    family = "original CenterPoint (tianweiy), hard pillars"
+    return pillar_conversion(family, ours, point_channels=5, boxes="legacy", hard=True)
 
 
 def convert_tianweiy_voxels(state: dict[str, Tensor], boxes: BoxConvention | None, voxel: float | None) -> Conversion:
@@ -63,16 +58,14 @@ def convert_tianweiy_voxels(state: dict[str, Tensor], boxes: BoxConvention | Non
     A `VoxelImporter`; refuses new boxes, and virtual points in the layout of this code base.
     """
     _refuse_new(boxes)
-    ours, mapping = without_biases(*renamed(state, our_name))
-    ours, mapping = with_kernels_first(ours, mapping)
-    if INPUT in ours and ours[INPUT].shape[-1] != 5:
+    ours = with_kernels_first(_without_biases(renamed(state, our_name)))
+    first = ours.state.get(INPUT)
+    if first is not None and first.shape[-1] != 5:
         raise UserError(
-            f"The voxels of this CenterPoint have {ours[INPUT].shape[-1]} channels, expected 5. (21 are virtual points "
-            "in the layout of its own reader, which is not implemented here.)"
+            f"The voxels of this CenterPoint have {first.shape[-1]} channels, expected 5. (21 are virtual points in "
+            "the layout of its own reader, which is not implemented here.)"
         )
-    return voxel_conversion(
-        family="original CenterPoint (tianweiy), voxels", ours=ours, mapping=mapping, boxes="legacy", size=voxel
-    )
+    return voxel_conversion("original CenterPoint (tianweiy), voxels", ours, boxes="legacy", size=voxel)
 
 
 def _refuse_new(boxes: BoxConvention | None) -> None:
@@ -80,12 +73,12 @@ def _refuse_new(boxes: BoxConvention | None) -> None:
         raise UserError("The original CenterPoint has legacy boxes only: leave out --boxes.")
 
 
-def without_biases(ours: dict[str, Tensor], mapping: list[KeyMapping]) -> tuple[dict[str, Tensor], list[KeyMapping]]:
+def _without_biases(ours: Renamed) -> Renamed:
     """Biases before a norm folded into the mean that it subtracts; exact in evaluation
     (docs/methods/centerpoint.md#conversion-rules, rule 2)."""
-    folded = dict(ours)
+    folded = dict(ours.state)
     entries = []
-    for entry in mapping:
+    for entry in ours.mapping:
         mean = entry.into and by_patterns(entry.into, _BEFORE_NORM)
         if not entry.into or not mean:
             entries.append(entry)
@@ -95,4 +88,4 @@ def without_biases(ours: dict[str, Tensor], mapping: list[KeyMapping]) -> tuple[
             raise UserError(f"{entry.key} is a bias before a norm, but no norm of {len(bias)} channels follows it.")
         folded[mean] = folded[mean] - bias
         entries.append(KeyMapping(entry.key, entry.shape, "folded", mean, "bias before a norm: taken from its mean"))
-    return folded, entries
+    return Renamed(folded, entries)

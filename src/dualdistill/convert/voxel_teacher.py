@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, changed
+from dualdistill.convert.mapping import BoxConvention, Conversion, Renamed
 from dualdistill.convert.names import count
 from dualdistill.convert.pillar_teacher import bev_sizes, teacher_conversion
 from dualdistill.errors import UserError
@@ -57,16 +57,14 @@ def original_name(key: str) -> str | None:
     return None
 
 
-def with_kernels_first(
-    ours: dict[str, Tensor], mapping: list[KeyMapping]
-) -> tuple[dict[str, Tensor], list[KeyMapping]]:
+def with_kernels_first(ours: Renamed) -> Renamed:
     """Sparse kernels of spconv 1.x and mmcv, (kz, ky, kx, in, out), or of spconv 2.x, (out, kz, ky, kx, in), as ours:
     (out, kz ky kx, in).
 
     Raises:
         UserError: if the kernels have neither layout, or not all have the same.
     """
-    kernels = {name: t for name, t in ours.items() if name.startswith(_PREFIX) and t.ndim == 5}
+    kernels = {name: t for name, t in ours.state.items() if name.startswith(_PREFIX) and t.ndim == 5}
     old = {name for name, t in kernels.items() if tuple(t.shape[:3]) in _KERNELS}
     new = {name for name, t in kernels.items() if tuple(t.shape[1:4]) in _KERNELS}
     if kernels.keys() not in (old, new):
@@ -79,16 +77,14 @@ def with_kernels_first(
     why = "kernel of spconv 2.x: one axis" if first else "kernel of spconv 1.x: output first, one axis"
     turned = {name: t if first else t.permute(4, 0, 1, 2, 3) for name, t in kernels.items()}
     flat = {name: t.flatten(1, 3).contiguous() for name, t in turned.items()}
-    return ours | flat, changed(mapping, dict.fromkeys(kernels, why))
+    return ours.changed(flat, dict.fromkeys(kernels, why))
 
 
-def voxel_conversion(
-    *, family: str, ours: dict[str, Tensor], mapping: list[KeyMapping], boxes: BoxConvention, size: float | None
-) -> Conversion:
+def voxel_conversion(family: str, ours: Renamed, *, boxes: BoxConvention, size: float | None) -> Conversion:
     """The last steps, the same for each family: kernel layout, check against the network, new boxes.
 
     Args:
-        ours: By our names, biases already folded.
+        ours: Biases already folded.
         size: Side of a voxel, metres; no tensor shows it.
 
     Raises:
@@ -99,8 +95,8 @@ def voxel_conversion(
             "This file does not record the size of its voxels, and keys and shapes are the same for both published "
             "sizes. Give --voxel 0.1 (range ±51.2 m) or --voxel 0.075 (range ±54 m)."
         )
-    ours, mapping = with_kernels_first(ours, mapping)
-    return teacher_conversion(family, voxel_config(ours, size), ours, mapping, boxes, (_CAPPED,))
+    ours = with_kernels_first(ours)
+    return teacher_conversion(family, voxel_config(ours.state, size), ours, boxes, (_CAPPED,))
 
 
 def voxel_config(state: dict[str, Tensor], size: float) -> CenterPointConfig:

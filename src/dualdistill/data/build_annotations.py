@@ -82,7 +82,6 @@ def annotation_columns(
     return {
         "annotation_sample": records["sample"],
         "annotation_token": records["token_text"],
-        "annotation_instance": instance,
         "annotation_center": center,
         "annotation_size": size,
         "annotation_rotation": records["rotation"],

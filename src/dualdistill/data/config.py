@@ -85,9 +85,9 @@ class ObjectSampling:
 MASK_RCNN_SCORE = 0.3
 """From which score upwards Mask R-CNN's instances are kept (docs/methods/mvp.md#mask-sources)."""
 
-MaskSource = Literal["synthetic", "maskrcnn", "official"]
-"""Who gave the masks behind the virtual points: the synthetic world, torchvision's Mask R-CNN, or, through the cache
-files of the official MVP, its CenterNet2."""
+MaskSource = Literal["synthetic", "maskrcnn", "semantic", "official"]
+"""Origin of the masks behind the virtual points: the synthetic world, torchvision's Mask R-CNN, class maps of a
+semantic segmenter, or, through the cache files of the official MVP, CenterNet2."""
 
 
 def _check_noise(noise: float, masks: MaskSource) -> None:
@@ -134,8 +134,8 @@ class InstancesConfig:
     """Which objects an instance segmenter sees in the key frame's images, for distillers that learn from it
     (docs/methods/x3kd.md#instance-targets). They are read while training only."""
 
-    masks: Literal["synthetic", "maskrcnn"] = "maskrcnn"
-    """The synthetic world's own, or those of torchvision's Mask R-CNN."""
+    masks: Literal["synthetic", "maskrcnn", "semantic"] = "maskrcnn"
+    """As in `VirtualPointsConfig`."""
     noise: float = 0.0
     """As in `VirtualPointsConfig`."""
     min_score: float = 0.3

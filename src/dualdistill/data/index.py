@@ -18,7 +18,7 @@ from dualdistill.data.columns import Position, Texts, read_columns, write_column
 from dualdistill.data.tables import TABLES, find_version, require_tables
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 
-LAYOUT = 4
+LAYOUT = 5
 """Version of the cached columns; a change makes every root be indexed anew."""
 
 Rows = Position | Int[np.ndarray, "*rows"] | list[int]
@@ -89,7 +89,6 @@ class NuscenesIndex:
     """Camera matrices of the stored images, pixels; identity for the LiDAR."""
 
     annotation_token: Texts
-    annotation_instance: Int[np.ndarray, "boxes"]
     annotation_center: Float[np.ndarray, "boxes 3"]
     """Gravity centre, global frame."""
     annotation_size: Float[np.ndarray, "boxes 3"]

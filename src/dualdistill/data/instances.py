@@ -19,7 +19,7 @@ from dualdistill.data.config import InstancesConfig
 from dualdistill.data.images import ImageView
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.virtual_points.files import mask_options
-from dualdistill.data.virtual_points.mask_cache import MaskCache, SeenObjects, key_images
+from dualdistill.data.virtual_points.mask_cache import SeenObjects, key_images, mask_files
 from dualdistill.errors import UserError
 from dualdistill.structures import InstanceMap
 
@@ -45,12 +45,12 @@ class InstanceTargets:
             UserError: if one of their images has no cached masks.
         """
         self.index, self.config, self.stride = index, config, stride
-        self.cache = MaskCache.of(index, config.masks, config.noise)
+        self.files = mask_files(index, config.masks, config.noise)
         missing, count = missing_masks(index, config, positions)
         if missing:
             raise UserError(
                 f"{len(missing)} of {count} key frame images have no instance masks, such as "
-                f"{self.cache.files.path(missing[0])}: run `{making_masks(index, config)}`"
+                f"{self.files.path(missing[0])}: run `{making_masks(index, config)}`"
             )
 
     def __call__(self, position: int, views: Sequence[ImageView]) -> InstanceMap:
@@ -64,7 +64,7 @@ class InstanceTargets:
         return InstanceMap(klass=klass[None], instance=instance[None])
 
     def _map(self, row: int, view: ImageView) -> tuple[Int[Tensor, "h w"], Int[Tensor, "h w"]]:
-        seen = self.cache.read(self.index.data_filename[row])
+        seen = self.files.read(self.index.data_filename[row])
         owner = owners_in_view(seen, view, self.config.min_score)
         cells = owners_of_cells(owner, len(seen.klass), self.stride)
         nobody = cells == 0
@@ -78,7 +78,7 @@ def missing_masks(
 ) -> tuple[list[str], int]:
     """Key frame images of samples that have no cached masks, and how many images there are."""
     images = [index.data_filename[row] for row in key_images(index, positions)]
-    return MaskCache.of(index, config.masks, config.noise).missing(images), len(images)
+    return mask_files(index, config.masks, config.noise).missing(images), len(images)
 
 
 def making_masks(index: NuscenesIndex, config: InstancesConfig) -> str:

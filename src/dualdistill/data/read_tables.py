@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -27,6 +27,8 @@ _WINDOW = 1 << 14
 Columns = dict[str, Any]
 """Columns of equal length by name: numpy arrays, or Arrow's large strings for texts."""
 
+_LENGTHS = {Vector: 3, Quaternion: 4}
+
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
@@ -40,8 +42,8 @@ def read_records(folder: Path, record: type[AnyRecord]) -> Iterator[list[AnyReco
         UserError: for a table that is cut off, malformed, or holds a NaN, with the record it is in; for a token that
             cannot be part of a file name.
     """
-    path = folder / f"{record.table}.json"
-    if record.table in ANNOTATION_TABLES and not path.is_file():
+    path = folder / f"{record.table()}.json"
+    if record.table() in ANNOTATION_TABLES and not path.is_file():
         return
     decoder: msgspec.json.Decoder[list[AnyRecord]] = msgspec.json.Decoder(list[record])  # type: ignore[valid-type]
     count, held, more, wanted = 0, b"", b"[", PIECE
@@ -89,61 +91,35 @@ def read_table_columns(
         UserError: as `read_records` does.
     """
     types = {field.name: field.type for field in msgspec.structs.fields(record)}
-    columns: dict[str, _Texts | _Numbers] = {}
-    for field in fields.split():
-        columns[field] = _Texts() if types.get(field, str) is str else _Numbers(types[field])
+    kinds = {field: types.get(field, str) for field in fields.split()}
+    parts = {field: [_column(kind, [])] for field, kind in kinds.items()}
     for records in read_records(folder, record):
         kept = records if keep is None else [each for each in records if keep(each)]
-        for field, column in columns.items():
-            column.append(list(map(attrgetter(field.removesuffix("_text")), kept)))
-    return {field: columns.pop(field).joined() for field in list(columns)}
+        for field, kind in kinds.items():
+            parts[field].append(_column(kind, list(map(attrgetter(field.removesuffix("_text")), kept))))
+    return {field: (pa.concat_arrays if kinds[field] is str else np.concatenate)(parts.pop(field)) for field in kinds}
+
+
+def _column(kind: Any, values: list[Any]) -> Any:
+    """Fields of some records, of type `kind`, as a column."""
+    if kind is str:
+        return pa.array(values, pa.large_string())
+    if kind in _LENGTHS:
+        count = _LENGTHS[kind]
+        return np.fromiter(chain.from_iterable(values), np.float64, count * len(values)).reshape(-1, count)
+    if kind == Token:
+        values = [key_of(value) for value in values]
+    elif kind == list[Token]:
+        values = [key_of(value[0]) if value else 0 for value in values]
+    elif kind == Integer | None:
+        values = [value or 0 for value in values]
+    return np.array(values, np.bool_ if kind is bool else np.int64)
 
 
 def _split(held: bytes) -> tuple[bytes, bytes]:
     """A list of the whole records so far, and a list that begins with the rest; no list if no record ends."""
     cuts = [match.span() for match in _BOUNDARY.finditer(held, max(0, len(held) - _WINDOW))]
     return (held[: cuts[-1][0] + 1] + b"]", b"[" + held[cuts[-1][1] - 1 :]) if cuts else (b"", held)
-
-
-class _Texts:
-    """Texts that arrive in parts and lie in one growing piece of memory: small ones would fragment the heap."""
-
-    def __init__(self) -> None:
-        self.characters, self.lengths = bytearray(), [np.zeros(1, np.int64)]
-
-    def append(self, values: list[str]) -> None:
-        texts = [value.encode() for value in values]
-        self.characters += b"".join(texts)
-        self.lengths.append(np.fromiter(map(len, texts), np.int64, len(texts)))
-
-    def joined(self) -> pa.Array:
-        offsets = np.cumsum(np.concatenate(self.lengths))
-        buffers = pa.py_buffer(offsets), pa.py_buffer(self.characters)
-        return pa.LargeStringArray.from_buffers(len(offsets) - 1, *buffers)
-
-
-class _Numbers:
-    """Numbers, rows of numbers or keys of tokens, that arrive in parts."""
-
-    def __init__(self, kind: Any):
-        self.kind, self.row = kind, {Vector: (3,), Quaternion: (4,)}.get(kind, ())
-        dtype = np.bool_ if kind is bool else np.float64 if self.row else np.int64
-        self.parts = [np.zeros((0, *self.row), dtype)]
-
-    def append(self, values: list[Any]) -> None:
-        numbers: Iterable[Any] = values
-        if self.row:
-            numbers = chain.from_iterable(values)
-        elif self.kind == Token:
-            numbers = map(key_of, values)
-        elif self.kind == list[Token]:
-            numbers = (key_of(value[0]) if value else 0 for value in values)
-        elif self.kind == Integer | None:
-            numbers = (value or 0 for value in values)
-        self.parts.append(np.fromiter(numbers, self.parts[0].dtype).reshape(-1, *self.row))
-
-    def joined(self) -> np.ndarray:
-        return np.concatenate(self.parts)
 
 
 def in_order(columns: Columns, rows: Int[np.ndarray, "chosen"]) -> Columns:

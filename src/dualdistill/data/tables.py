@@ -4,8 +4,9 @@ Source: https://www.nuscenes.org/nuscenes#data-format and schema_nuscenes.md of 
 times microseconds, rotations quaternions (w, x, y, z). Fields with a default may be absent from a table.
 """
 
+import re
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 
@@ -20,20 +21,22 @@ Quaternion = tuple[float, float, float, float]
 class Record(msgspec.Struct, kw_only=True, gc=False):
     """One entry of a table. Other records refer to it by its token, which is unique within the table."""
 
-    table: ClassVar[str]
     token: Token
 
+    @classmethod
+    def table(cls) -> str:
+        """Name of the table, such as `sample_data` for `SampleData`."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
 
-class Attribute(Record, kw_only=True, gc=False):
-    table: ClassVar[str] = "attribute"
+
+class Attribute(Record, kw_only=True):
     name: str
     description: str = ""
 
 
-class CalibratedSensor(Record, kw_only=True, gc=False):
+class CalibratedSensor(Record, kw_only=True):
     """A sensor mounted on one car."""
 
-    table: ClassVar[str] = "calibrated_sensor"
     sensor_token: Token
     translation: Vector
     """Position of the sensor in the ego frame."""
@@ -43,14 +46,12 @@ class CalibratedSensor(Record, kw_only=True, gc=False):
     """3x3, pixels of the stored image; empty unless the sensor is a camera."""
 
 
-class Category(Record, kw_only=True, gc=False):
-    table: ClassVar[str] = "category"
+class Category(Record, kw_only=True):
     name: str
     description: str = ""
 
 
-class EgoPose(Record, kw_only=True, gc=False):
-    table: ClassVar[str] = "ego_pose"
+class EgoPose(Record, kw_only=True):
     timestamp: Integer = 0
     translation: Vector
     """Position of the ego frame in the global frame."""
@@ -58,35 +59,31 @@ class EgoPose(Record, kw_only=True, gc=False):
     """Global from ego."""
 
 
-class Instance(Record, kw_only=True, gc=False):
+class Instance(Record, kw_only=True):
     """One object of one scene."""
 
-    table: ClassVar[str] = "instance"
     category_token: Token
     nbr_annotations: Integer = 0
     first_annotation_token: Token = ""
     last_annotation_token: Token = ""
 
 
-class Log(Record, kw_only=True, gc=False):
-    table: ClassVar[str] = "log"
+class Log(Record, kw_only=True):
     logfile: str = ""
     vehicle: str = ""
     date_captured: str = ""
     location: str = ""
 
 
-class Map(Record, kw_only=True, gc=False):
-    table: ClassVar[str] = "map"
+class Map(Record, kw_only=True):
     category: str = ""
     filename: str = ""
     log_tokens: list[Token] = []
 
 
-class Sample(Record, kw_only=True, gc=False):
+class Sample(Record, kw_only=True):
     """A key frame: one moment at which all sensors were annotated."""
 
-    table: ClassVar[str] = "sample"
     timestamp: Integer
     prev: Token
     """The sample before it in its scene; empty at the start."""
@@ -94,10 +91,9 @@ class Sample(Record, kw_only=True, gc=False):
     scene_token: Token
 
 
-class SampleAnnotation(Record, kw_only=True, gc=False):
+class SampleAnnotation(Record, kw_only=True):
     """The box of one instance in one sample, in the global frame."""
 
-    table: ClassVar[str] = "sample_annotation"
     sample_token: Token
     instance_token: Token
     visibility_token: Token
@@ -115,10 +111,9 @@ class SampleAnnotation(Record, kw_only=True, gc=False):
     num_radar_pts: Integer
 
 
-class SampleData(Record, kw_only=True, gc=False):
+class SampleData(Record, kw_only=True):
     """One file of one sensor."""
 
-    table: ClassVar[str] = "sample_data"
     sample_token: Token
     """The key frame that it belongs to, or leads to."""
     ego_pose_token: Token
@@ -136,8 +131,7 @@ class SampleData(Record, kw_only=True, gc=False):
     next: Token
 
 
-class Scene(Record, kw_only=True, gc=False):
-    table: ClassVar[str] = "scene"
+class Scene(Record, kw_only=True):
     log_token: Token = ""
     nbr_samples: Integer = 0
     first_sample_token: Token = ""
@@ -146,27 +140,19 @@ class Scene(Record, kw_only=True, gc=False):
     description: str = ""
 
 
-class Sensor(Record, kw_only=True, gc=False):
-    table: ClassVar[str] = "sensor"
+class Sensor(Record, kw_only=True):
     channel: str
     modality: str = ""
 
 
-class Visibility(Record, kw_only=True, gc=False):
+class Visibility(Record, kw_only=True):
     """How much of an object the cameras see, in four levels."""
 
-    table: ClassVar[str] = "visibility"
     level: str
     description: str = ""
 
 
-TABLES: dict[str, type[Record]] = {
-    record.table: record
-    for record in (
-        *(Attribute, CalibratedSensor, Category, EgoPose, Instance, Log, Map),
-        *(Sample, SampleAnnotation, SampleData, Scene, Sensor, Visibility),
-    )
-}
+TABLES = {record.table(): record for record in Record.__subclasses__()}
 """Record type of each table (`<table>.json`) of a version folder."""
 
 ANNOTATION_TABLES = ("instance", "sample_annotation")

@@ -21,7 +21,7 @@ class Tokens:
 
     def __init__(self, folder: Path, record: type[Record], keys: Keys):
         self.folder, self.record, self.keys = folder, record, keys
-        self.path = folder / f"{record.table}.json"
+        self.path = folder / f"{record.table()}.json"
 
     @cached_property
     def _sorted(self) -> tuple[Int[np.ndarray, "records"], Keys]:
@@ -57,7 +57,7 @@ class Tokens:
             record = of._read(int(np.flatnonzero(lost)[0]))
             token = getattr(record, field)
             raise UserError(
-                f"{of.record.table}.{field} of record {record.token!r} is {token!r}, which is not in {self.path}; "
+                f"{of.record.table()}.{field} of record {record.token!r} is {token!r}, which is not in {self.path}; "
                 "the tables do not belong together, or a cut left links to what it removed: restore the record or "
                 "clear the link"
             )

@@ -47,12 +47,14 @@ class TableWriter:
         self._open = ExitStack()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._files = {name: self._open.enter_context((folder / f"{name}.json").open("xb")) for name in TABLES}
+            self._files = {
+                kind: self._open.enter_context((folder / f"{name}.json").open("xb")) for name, kind in TABLES.items()
+            }
         except OSError as error:
             self._open.close()
             raise UserError(f"cannot write tables to {folder} ({error.strerror}): choose another folder") from error
-        self._decoders = {name: msgspec.json.Decoder(record) for name, record in TABLES.items()}
-        self._begun: set[str] = set()
+        self._decoders = {kind: msgspec.json.Decoder(kind) for kind in TABLES.values()}
+        self._begun: set[type[Record]] = set()
 
     def write(self, record: Record) -> None:
         """Add a record to its table.
@@ -60,18 +62,18 @@ class TableWriter:
         Raises:
             UserError: for a record that could not be read again: a field of another type, a number that is not finite.
         """
-        content = msgspec.json.encode(record)
+        kind, content = type(record), msgspec.json.encode(record)
         try:
-            self._decoders[record.table].decode(content)  # what is not finite was written as null
+            self._decoders[kind].decode(content)  # what is not finite was written as null
         except msgspec.ValidationError as error:
             raise UserError(
-                f"{record.table} record {record.token!r} is not as nuScenes v1.0 has it ({error})"
+                f"{record.table()} record {record.token!r} is not as nuScenes v1.0 has it ({error})"
             ) from error
         lines = msgspec.json.format(content, indent=1)
         for indent in (b"\n   ", b"\n  ", b"\n "):
             lines = lines.replace(indent, b"\n")
-        self._files[record.table].write((b",\n" if record.table in self._begun else b"[\n") + lines)
-        self._begun.add(record.table)
+        self._files[kind].write((b",\n" if kind in self._begun else b"[\n") + lines)
+        self._begun.add(kind)
 
     def __enter__(self) -> "TableWriter":
         return self
@@ -81,8 +83,8 @@ class TableWriter:
     ) -> None:
         with self._open:
             if kind is None:
-                for name, file in self._files.items():
-                    file.write(b"\n]\n" if name in self._begun else b"[]\n")
+                for each, file in self._files.items():
+                    file.write(b"\n]\n" if each in self._begun else b"[]\n")
 
 
 class Links(TypedDict):

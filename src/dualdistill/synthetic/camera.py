@@ -6,7 +6,7 @@ Arrays of vectors lie `[3, hits]` here: NumPy is several times faster along long
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
-from dualdistill.synthetic.mesh import Material
+from dualdistill.synthetic.mesh import GLASS, PAINT
 from dualdistill.synthetic.plan import Daylight, ScenePlan
 from dualdistill.synthetic.raycast import Hits, Moment
 from dualdistill.synthetic.rig import Camera, Matrix
@@ -72,7 +72,7 @@ def _surfaces(
     light *= _column(1.5 * day.sun_color) * sunward + _column(day.sky_color) * open_sky
 
     material, horizon = moment.stage.material[face], _column(day.horizon_color)
-    shiny = np.flatnonzero((material == Material.GLASS) | (material == Material.PAINT))
+    shiny = np.flatnonzero((material == GLASS) | (material == PAINT))
     slant = np.einsum("dn,dn->n", rays[:, shiny], normal[:, shiny])
     mirrored_up = np.clip(3 * (rays[2, shiny] - 2 * slant * normal[2, shiny]), 0, 1)
     fresnel = np.float32(0.04) + np.float32(0.5) * (1 + slant) ** 4

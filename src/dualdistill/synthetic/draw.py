@@ -80,16 +80,11 @@ class _Roadside:
         self.placed: list[Prop] = []
 
     def _put(
-        self,
-        mesh: Mesh,
-        place: float,
-        offset: float,
-        turn: float = 0.0,
-        gap: float = 0.1,
-        cross: bool = False,
+        self, parts: list[Mesh], place: float, offset: float, turn: float = 0.0, gap: float = 0.1, cross: bool = False
     ) -> bool:
         curve = self._street.cross if cross and self._street.cross is not None else self._street.main
         track = Track(curve=curve, length=place, offset=offset, turn=turn)
+        mesh = Mesh.join(parts)
         low, high = mesh.triangles.reshape(-1, 3).min(axis=0), mesh.triangles.reshape(-1, 3).max(axis=0)
         length, width, _ = 2 * np.maximum(np.abs(low), np.abs(high))
         if not self._occupancy.take(track, float(length), float(width), gap):
@@ -122,10 +117,7 @@ class _Roadside:
                     offset = street.cross_half + street.pavement + 1.5 + depth / 2
                     for flank in (-1, 1):
                         self._put(
-                            clutter.house(rng, rng.uniform(8, 14), depth),
-                            side * place,
-                            flank * offset,
-                            cross=True,
+                            clutter.house(rng, rng.uniform(8, 14), depth), side * place, flank * offset, cross=True
                         )
         for direction in np.arange(0, 2 * np.pi, 2 * np.pi / 26):
             mesh, reach = clutter.tower(rng), rng.uniform(125, 170)
@@ -158,12 +150,7 @@ class _Roadside:
                 self._put(clutter.shelter(rng), rng.uniform(-20, 40), side * (edge - 1.0), towards_road)
 
     def _scatter(
-        self,
-        build: Callable[[np.random.Generator], Mesh],
-        mean: float,
-        side: int,
-        offset: float,
-        spread: float,
+        self, build: Callable[[np.random.Generator], list[Mesh]], mean: float, side: int, offset: float, spread: float
     ) -> None:
         """A random number of things around some offset."""
         rng = self._rng

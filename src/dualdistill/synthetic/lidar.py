@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Float32
 
-from dualdistill.synthetic.mesh import REFLECTIVITY, Material
+from dualdistill.synthetic.mesh import GROUND, REFLECTIVITY, REFLECTOR
 from dualdistill.synthetic.plan import ScenePlan
 from dualdistill.synthetic.raycast import Hits, Moment
 from dualdistill.synthetic.rig import Lidar, Matrix
@@ -20,12 +20,7 @@ THRESHOLD = 0.006
 
 
 def scan(
-    moment: Moment,
-    plan: ScenePlan,
-    lidar: Lidar,
-    street_from_lidar: Matrix,
-    azimuths: int,
-    rng: np.random.Generator,
+    moment: Moment, plan: ScenePlan, lidar: Lidar, street_from_lidar: Matrix, azimuths: int, rng: np.random.Generator
 ) -> tuple[Float32[np.ndarray, "points 5"], np.ndarray]:
     """x, y, z (metres, sensor frame), intensity (0 to 255), ring; and the actor of each return (-1: none)."""
     around = rng.uniform(0, 2 * np.pi) + np.arange(azimuths) * (2 * np.pi / azimuths)
@@ -64,9 +59,9 @@ def _reflectivity(
     face = hits.face[rows]
     material = moment.stage.material[face]
     result = REFLECTIVITY[material] * (0.5 + moment.stage.color[face].mean(axis=1))
-    mirrors = material == Material.REFLECTOR
+    mirrors = material == REFLECTOR
     result[mirrors] = 2.0
-    ground = np.flatnonzero(material == Material.GROUND)
+    ground = np.flatnonzero(material == GROUND)
     place = origin[:2] + directions[rows[ground], :2] * hits.distance[rows[ground], None]
     result[ground] = GROUND_REFLECTIVITY[plan.ground.look_up(place[:, 0], place[:, 1])]
     return result

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from enum import IntEnum
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,27 +11,15 @@ Rgb = tuple[float, float, float]
 Vector = tuple[float, float, float]
 
 
-class Material(IntEnum):
-    """Material of a face, which determines LiDAR reflectivity and texture."""
+Range = float | tuple[float, float]
+"""From and to along one axis; a number r is the range from -r to r."""
 
-    GROUND = 0
-    PAINT = 1
-    GLASS = 2
-    RUBBER = 3
-    CLOTH = 4
-    FACADE = 5
-    MASONRY = 6
-    LEAF = 7
-    WOOD = 8
-    METAL = 9
-    PLASTIC = 10
-    REFLECTOR = 11
-
-
+GROUND, PAINT, GLASS, RUBBER, CLOTH, FACADE, MASONRY, LEAF, WOOD, METAL, PLASTIC, REFLECTOR = range(12)
+"""Materials of faces, which determine LiDAR reflectivity and texture."""
 REFLECTIVITY = np.array([0.14, 0.45, 0.04, 0.06, 0.3, 0.3, 0.35, 0.35, 0.25, 0.3, 0.4, 1.0])
-"""Share of the LiDAR pulse that a face at right angles sends back, by `Material`."""
+"""Share of the LiDAR pulse that a face at right angles sends back, by material."""
 GRAIN = np.array([0.0, 0.03, 0.02, 0.1, 0.22, 0.1, 0.2, 0.45, 0.25, 0.06, 0.06, 0.0])
-"""Relative brightness variation of the texture, by `Material`."""
+"""Relative brightness variation of the texture, by material."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +68,9 @@ class Mesh:
         return replace(self, triangles=self.triangles + np.asarray(offset))
 
 
-def _soup(vertices: np.ndarray, faces: np.ndarray, color: Rgb, material: Material) -> Mesh:
-    return Mesh(
-        triangles=vertices[faces],
-        color=np.full((len(faces), 3), color),
-        material=np.full(len(faces), int(material)),
-    )
+def _soup(vertices: np.ndarray, faces: np.ndarray, color: Rgb, material: int) -> Mesh:
+    count = len(faces)
+    return Mesh(triangles=vertices[faces], color=np.full((count, 3), color), material=np.full(count, material))
 
 
 # Here and below, faces are wound so that their normals point outwards.
@@ -99,35 +83,29 @@ _BOX_FACES = np.array(
 
 
 def box(
-    low: Vector,
-    high: Vector,
+    x: Range,
+    y: Range,
+    z: Range,
     color: Rgb,
-    material: Material = Material.PAINT,
-    taper: tuple[float, float] = (1.0, 1.0),
-    lean: float = 0.0,
+    material: int = PAINT,
+    *,
+    taper: tuple[float, float] = (1, 1),
+    lean: float = 0,
 ) -> Mesh:
-    """A box between two corners, its top scaled by `taper` along x and y and shifted by `lean` along x."""
-    (x0, y0, z0), (x1, y1, z1) = low, high
-    x, y = (x0 + x1) / 2 + lean, (y0 + y1) / 2
+    """A box over three ranges, its top scaled by `taper` along x and y and shifted by `lean` along x."""
+    (x0, x1), (y0, y1), (z0, z1) = (side if isinstance(side, tuple) else (-side, side) for side in (x, y, z))
+    cx, cy = (x0 + x1) / 2 + lean, (y0 + y1) / 2
     dx, dy = (x1 - x0) / 2 * taper[0], (y1 - y0) / 2 * taper[1]
     vertices = np.array(
         [
             *((x0, y0, z0), (x1, y0, z0), (x1, y1, z0), (x0, y1, z0)),
-            *((x - dx, y - dy, z1), (x + dx, y - dy, z1), (x + dx, y + dy, z1), (x - dx, y + dy, z1)),
+            *((cx - dx, cy - dy, z1), (cx + dx, cy - dy, z1), (cx + dx, cy + dy, z1), (cx - dx, cy + dy, z1)),
         ]
     )
     return _soup(vertices, _BOX_FACES, color, material)
 
 
-def cylinder(
-    radius: float,
-    height: float,
-    color: Rgb,
-    material: Material,
-    *,
-    sides: int = 8,
-    top: float = 1.0,
-) -> Mesh:
+def cylinder(radius: float, height: float, color: Rgb, material: int, *, sides: int = 8, top: float = 1.0) -> Mesh:
     """An upright prism on the plane z = 0; `top` scales its upper end (nearly 0 for a cone)."""
     angle = np.arange(sides) * (2 * np.pi / sides)
     ring = radius * np.column_stack([np.cos(angle), np.sin(angle)])
@@ -150,14 +128,15 @@ def cylinder(
     return _soup(vertices, faces, color, material)
 
 
-def wheel(center: Vector, radius: float, width: float, color: Rgb = (0.03, 0.03, 0.03)) -> Mesh:
-    """A disc that stands upright and rolls along x."""
-    lying = cylinder(radius, width, color, Material.RUBBER).moved((0.0, 0.0, -width / 2))
-    return lying.turned(np.pi / 2, axis=0).moved(center)
+def wheel(x: float, y: float, radius: float, width: float) -> Mesh:
+    """A disc that stands on the ground and rolls along x."""
+    lying = cylinder(radius, width, (0.03, 0.03, 0.03), RUBBER).moved((0.0, 0.0, -width / 2))
+    return lying.turned(np.pi / 2, axis=0).moved((x, y, radius))
 
 
-def blob(center: Vector, radii: Vector, color: Rgb, material: Material, *, rings: int = 4, sides: int = 7) -> Mesh:
+def blob(center: Vector, radii: Vector, color: Rgb, material: int) -> Mesh:
     """A coarse ellipsoid."""
+    rings, sides = 4, 7
     polar = np.pi * np.arange(rings + 1) / rings
     angle = np.arange(sides) * (2 * np.pi / sides)
     unit = np.stack(

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dualdistill.errors import UserError
-from dualdistill.synthetic.mesh import Material, Mesh
+from dualdistill.synthetic.mesh import GROUND, Mesh
 from dualdistill.synthetic.plan import Actor, ScenePlan
 from dualdistill.synthetic.rig import Matrix
 
@@ -198,8 +198,4 @@ def _ground() -> Mesh:
     """The plane z = 0, far beyond everything."""
     x = 900.0
     corners = np.array([[-x, -x, 0.0], [x, -x, 0.0], [x, x, 0.0], [-x, x, 0.0]])
-    return Mesh(
-        triangles=corners[[[0, 1, 2], [0, 2, 3]]],
-        color=np.zeros((2, 3)),
-        material=np.full(2, int(Material.GROUND)),
-    )
+    return Mesh(triangles=corners[[[0, 1, 2], [0, 2, 3]]], color=np.zeros((2, 3)), material=np.full(2, GROUND))

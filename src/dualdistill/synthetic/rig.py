@@ -115,6 +115,5 @@ def draw_rig(config: SyntheticConfig, rng: np.random.Generator) -> Rig:
     ego_from_lidar[:3, 3] += rng.normal(0.0, 0.01, 3)
     elevations = np.radians(np.linspace(-30.0, 10.0, config.lidar_beams) + rng.normal(0.0, 0.05, config.lidar_beams))
     return Rig(
-        cameras=tuple(cameras),
-        lidar=Lidar(channel="LIDAR_TOP", ego_from_lidar=ego_from_lidar, elevations=elevations),
+        cameras=tuple(cameras), lidar=Lidar(channel="LIDAR_TOP", ego_from_lidar=ego_from_lidar, elevations=elevations)
     )

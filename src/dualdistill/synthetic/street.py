@@ -20,11 +20,7 @@ class Curve:
     """A line in the plane, by arc length, with a left-hand offset; beyond its ends it goes straight on."""
 
     def __init__(
-        self,
-        start: tuple[float, float, float],
-        first: float,
-        curvature: Float[np.ndarray, "steps"],
-        step: float,
+        self, start: tuple[float, float, float], first: float, curvature: Float[np.ndarray, "steps"], step: float
     ):
         """`start`: x, y, heading at length 0; `curvature` (1/m): from length `first` on, every `step` m."""
         self._length = first + step * np.arange(len(curvature) + 1)

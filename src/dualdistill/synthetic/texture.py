@@ -6,7 +6,7 @@ Arrays of vectors lie `[3, hits]` here: NumPy is several times faster along long
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from dualdistill.synthetic.mesh import GRAIN, Material
+from dualdistill.synthetic.mesh import FACADE, GRAIN, GROUND
 from dualdistill.synthetic.plan import ScenePlan
 from dualdistill.synthetic.raycast import Stage
 from dualdistill.synthetic.street import ASPHALT, KERB, PATCH, PAVEMENT, PLAZA, WHITE, YELLOW
@@ -37,7 +37,7 @@ def albedo(
     distance: Float32[np.ndarray, "hits"],
 ) -> Planes:
     """Share of light that each hit surface sends back, by colour."""
-    is_ground = stage.material[face] == Material.GROUND
+    is_ground = stage.material[face] == GROUND
     ground, other = np.flatnonzero(is_ground), np.flatnonzero(~is_ground)
     result = np.empty((3, len(face)), dtype=np.float32)
     result[:, ground] = _ground(plan, place[0, ground], place[1, ground], distance[ground])
@@ -59,7 +59,7 @@ def _things(
     fade = 1 / (1 + (distance / 18) ** 2)
     grain = 1 + _GRAIN[material] * (np.float32(1.6) * fine * fade + np.float32(0.4) * coarse)
     result = stage.color[face].T * grain
-    walls = np.flatnonzero((material == Material.FACADE) & (np.abs(stage.normal[face, 2]) < 0.5))
+    walls = np.flatnonzero((material == FACADE) & (np.abs(stage.normal[face, 2]) < 0.5))
     result[:, walls] = _windows(result[:, walls], local[:, walls], shade[walls])
     return result
 

@@ -9,18 +9,8 @@ from dualdistill.synthetic.occupancy import Occupancy
 from dualdistill.synthetic.plan import Actor, Track
 from dualdistill.synthetic.street import Curve, Street
 
-_DRIVEN = (
-    (catalogue.CAR, 0.7),
-    (catalogue.TRUCK, 0.11),
-    (catalogue.BUS, 0.09),
-    (catalogue.MOTORCYCLIST, 0.1),
-)
-_PARKED = (
-    (catalogue.CAR, 0.8),
-    (catalogue.TRUCK, 0.1),
-    (catalogue.TRAILER, 0.09),
-    (catalogue.MOTORCYCLE, 0.04),
-)
+_DRIVEN = ((catalogue.CAR, 0.7), (catalogue.TRUCK, 0.11), (catalogue.BUS, 0.09), (catalogue.MOTORCYCLIST, 0.1))
+_PARKED = ((catalogue.CAR, 0.8), (catalogue.TRUCK, 0.1), (catalogue.TRAILER, 0.09), (catalogue.MOTORCYCLE, 0.04))
 
 
 class Traffic:
@@ -231,12 +221,7 @@ class Traffic:
         if rng.random() < 0.75:
             count = rng.integers(3, 8)
             for share in np.linspace(0, 1, count):
-                put(
-                    catalogue.CONE,
-                    start - 1.5 - 9 * share,
-                    edge + (deep - edge) * share,
-                    rng.uniform(0, np.pi),
-                )
+                put(catalogue.CONE, start - 1.5 - 9 * share, edge + (deep - edge) * share, rng.uniform(0, np.pi))
             for place in np.arange(start, start + length, rng.uniform(2.5, 5.0)):
                 put(catalogue.CONE, place, edge - 0.6, rng.uniform(0, np.pi))
         for _ in range(rng.poisson(1.3)):

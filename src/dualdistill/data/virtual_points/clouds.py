@@ -11,11 +11,10 @@ from torch import Tensor
 from dualdistill.data.config import VirtualPointsConfig
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.sweeps import key_from_sweep, read_points, without_close_points
-from dualdistill.data.virtual_points.cache import VirtualPointsCache
 from dualdistill.data.virtual_points.complete import CompletedSweep
 from dualdistill.data.virtual_points.files import mask_options
 from dualdistill.data.virtual_points.layout import NO_INTENSITY, laid_out
-from dualdistill.data.virtual_points.make import lidar_records
+from dualdistill.data.virtual_points.make import lidar_records, virtual_point_files
 from dualdistill.errors import UserError
 from dualdistill.geometry.transforms import transform
 
@@ -39,11 +38,11 @@ class VirtualClouds:
             UserError: if a sweep that may be read has no cached points.
         """
         self.index, self.config = index, config
-        self.cache = VirtualPointsCache.of(index, config.masks, config.noise)
+        self.files = virtual_point_files(index, config.masks, config.noise)
         rows = lidar_records(index, positions, num_sweeps if config.sweeps else 1)
-        missing = self.cache.missing(index.data_filename[row] for row in rows)
+        missing = self.files.missing(index.data_filename[row] for row in rows)
         if missing and config.missing == "error":
-            raise UserError(_missing_points(index, config, self.cache, missing, len(rows)))
+            raise UserError(self._missing_points(missing, len(rows)))
         self._lacking = frozenset(missing)
 
     def accumulate(
@@ -77,7 +76,7 @@ class VirtualClouds:
     @property
     def identity(self) -> str:
         """Description that, with the root, determines the clouds: configuration and origin of the cache."""
-        return f"{self.config} {self.cache.made_from}"
+        return f"{self.config} {self.files.made_from}"
 
     def completed(self, row: int, points: Float[Tensor, "points 5"]) -> CompletedSweep:
         """Painted and virtual points of a record, checked against its raw points.
@@ -88,24 +87,22 @@ class VirtualClouds:
         filename = self.index.data_filename[row]
         if filename in self._lacking:
             return CompletedSweep.none()
-        completed = self.cache.read(filename)
+        completed = self.files.read(filename)
         rows = completed.painted_rows
         fits = len(rows) == len(completed.painted) and bool(((rows >= 0) & (rows < len(points))).all())
         if not fits or not torch.equal(points[rows, :4], completed.painted[:, :4]):
             raise UserError(
-                f"virtual points {self.cache.path(filename)} were not made from {self.index.path(row)}: their painted "
+                f"virtual points {self.files.path(filename)} were not made from {self.index.path(row)}: their painted "
                 "points differ from its points. Delete the former and run `dualdistill data virtual-points`."
             )
         return completed
 
-
-def _missing_points(
-    index: NuscenesIndex, config: VirtualPointsConfig, cache: VirtualPointsCache, missing: list[str], count: int
-) -> str:
-    where = f"{len(missing)} of {count} LiDAR sweeps have no virtual points, such as {cache.path(missing[0])}"
-    if config.masks == "official":
-        return (
-            f"{where}: unpack the official cache into {index.root}, or set data.virtual_points.missing=unpainted to "
-            "take the raw points alone where it has gaps"
-        )
-    return f"{where}: run `dualdistill data virtual-points {index.root} {mask_options(config)}`"
+    def _missing_points(self, missing: list[str], count: int) -> str:
+        root = self.index.root
+        where = f"{len(missing)} of {count} LiDAR sweeps have no virtual points, such as {self.files.path(missing[0])}"
+        if self.config.masks == "official":
+            return (
+                f"{where}: unpack the official cache into {root}, or set data.virtual_points.missing=unpainted to "
+                "take the raw points alone where it has gaps"
+            )
+        return f"{where}: run `dualdistill data virtual-points {root} {mask_options(self.config)}`"

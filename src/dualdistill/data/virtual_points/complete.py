@@ -5,7 +5,7 @@ nearest such point. Occlusion is ignored: a background point that projects into 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ POINTS_PER_INSTANCE = 50
 
 VIRTUAL_CHANNELS = 3 + LABEL_CHANNELS
 PAINTED_CHANNELS = 4 + LABEL_CHANNELS
+CACHE_NAMES = ("virtual_points", "real_points", "real_points_indice")
+"""Names of the arrays of `CompletedSweep` in MVP's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,16 @@ class CompletedSweep:
             painted=torch.zeros(0, PAINTED_CHANNELS),
             painted_rows=torch.zeros(0, dtype=torch.long),
         )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The points under the names of MVP's cache."""
+        parts = (self.virtual.numpy(), self.painted.numpy(), self.painted_rows.numpy())
+        return dict(zip(CACHE_NAMES, parts, strict=True))
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "CompletedSweep":
+        virtual, painted, rows = (torch.from_numpy(arrays[name]) for name in CACHE_NAMES)
+        return cls(virtual=virtual, painted=painted, painted_rows=rows)
 
 
 def generator_of(seed: int, filename: str) -> np.random.Generator:

@@ -9,10 +9,10 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def folder_of(kind: str, index: NuscenesIndex, source: MaskSource, noise: float)
 def mask_options(config: VirtualPointsConfig | InstancesConfig) -> str:
     """Options of `dualdistill data` that make the files a configuration needs."""
     noise = f" --noise {config.noise:g}" if config.noise else ""
-    weights = " --weights FILE" if config.masks == "maskrcnn" else ""
+    weights = {"maskrcnn": " --weights FILE", "semantic": " --weights FOLDER"}.get(config.masks, "")
     return f"--masks {config.masks}{noise}{weights}"
 
 
@@ -51,22 +51,41 @@ def missing_files(path_of: Callable[[str], Path], filenames: Iterable[str]) -> l
     return lacking
 
 
+@runtime_checkable
+class Content(Protocol):
+    """Content of one file, as arrays by name."""
+
+    def arrays(self) -> dict[str, np.ndarray]: ...
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Any: ...
+
+
+Kind = TypeVar("Kind", bound=Content)
+
+
 @dataclass(frozen=True, kw_only=True)
-class ArrayFiles:
-    """Arrays by name of the sensor file they were made from."""
+class ArrayFiles(Generic[Kind]):
+    """Contents of one kind, by the name of the sensor file in the tables that each was made from."""
 
     folder: Path
+    kind: type[Kind]
     what: str
     """Description of the content, for messages."""
     verb: str
     """Verb of `dualdistill data` that makes the files."""
+    compressed: bool = False
 
     def path(self, filename: str) -> Path:
-        """File with the arrays of one sensor file."""
+        """File with the content made from one sensor file."""
         return self.folder / f"{filename}.npz"
 
-    def read(self, filename: str) -> dict[str, np.ndarray]:
-        """The arrays of one sensor file, by name.
+    def missing(self, filenames: Iterable[str]) -> list[str]:
+        """The `filenames` without a file."""
+        return missing_files(self.path, filenames)
+
+    def read(self, filename: str) -> Kind:
+        """Content made from one sensor file.
 
         Raises:
             UserError: for a file that is missing or broken.
@@ -74,27 +93,49 @@ class ArrayFiles:
         path = self.path(filename)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
+                return self.kind.of_arrays({name: arrays[name] for name in arrays.files})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise self.broken(filename, error) from error
+            advice = f"delete the file, then run `dualdistill data {self.verb}`"
+            raise UserError(f"cannot read {self.what} {path} ({error}); {advice}") from error
 
-    def broken(self, filename: str, why: Exception) -> UserError:
-        """The error for a file that cannot be read."""
-        return UserError(
-            f"cannot read {self.what} {self.path(filename)} ({why}); delete the file, then run `dualdistill data "
-            f"{self.verb}`"
-        )
-
-    def write(self, filename: str, arrays: dict[str, np.ndarray], *, compressed: bool = False) -> None:
-        """Write the arrays of one sensor file in one step: the file is complete or absent."""
+    def write(self, filename: str, content: Kind) -> None:
+        """Write the content made from one sensor file in one step: the file is complete or absent."""
         path = self.path(filename)
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
-        save = np.savez_compressed if compressed else np.savez
-        columns: dict[str, Any] = {**arrays}
+        save = np.savez_compressed if self.compressed else np.savez
+        arrays: dict[str, Any] = {**content.arrays()}
         with draft.open("wb") as file:
-            save(file, **columns)
+            save(file, **arrays)
         draft.replace(path)
+
+    def make(
+        self,
+        index: NuscenesIndex,
+        rows: Sequence[int],
+        content: Callable[[int], Kind],
+        made_from: dict[str, Any],
+        progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    ) -> int:
+        """Write the content of the sensor records without a file; returns their number.
+
+        May be interrupted and called again.
+
+        Args:
+            rows: Rows of sensor records.
+            content: Content of one of them.
+            made_from: Origin of the files, recorded beside them.
+            progress: Wraps the loop over records, to show its progress.
+
+        Raises:
+            UserError: for existing files of another origin, and for a folder that cannot be written.
+        """
+        self.begin(made_from)
+        wanted = set(self.missing(index.data_filename[row] for row in rows))
+        todo = [row for row in rows if index.data_filename[row] in wanted]
+        for row in progress(todo):
+            self.write(index.data_filename[row], content(row))
+        return len(todo)
 
     @property
     def made_from(self) -> dict[str, Any] | None:
@@ -103,11 +144,7 @@ class ArrayFiles:
         return json.loads(path.read_text()) if path.is_file() else None
 
     def begin(self, made_from: dict[str, Any]) -> None:
-        """Record the origin of the files to be written.
-
-        Raises:
-            UserError: for existing files of another origin, and for a folder that cannot be written.
-        """
+        """Record the origin of the files to be written; raises as `make`."""
         before = self.made_from
         if before is not None and before != made_from:
             raise UserError(

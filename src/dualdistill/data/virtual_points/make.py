@@ -6,16 +6,18 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
+from dualdistill.data.config import MaskSource
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.sweeps import read_points, sweep_candidates
-from dualdistill.data.virtual_points.cache import VirtualPointsCache
 from dualdistill.data.virtual_points.complete import (
     POINTS_PER_INSTANCE,
     CompletedSweep,
     complete_sweep,
     generator_of,
 )
+from dualdistill.data.virtual_points.files import ArrayFiles, folder_of
 from dualdistill.data.virtual_points.masks import PAINT_CLASSES, InstanceMasks
+from dualdistill.data.virtual_points.official import OfficialFiles
 from dualdistill.structures import CAMERAS
 
 LARGEST_GAP_US = 50_000
@@ -65,54 +67,54 @@ class ImagesOfSweeps:
         return int(rows[gap.argmin()]) if len(rows) and gap.min() <= LARGEST_GAP_US else -1
 
 
+def virtual_point_files(
+    index: NuscenesIndex, source: MaskSource, noise: float = 0.0
+) -> ArrayFiles[CompletedSweep] | OfficialFiles:
+    """Files with the painted and virtual points of a root's sweeps; there may be none yet."""
+    return OfficialFiles(folder=index.root) if source == "official" else own_files(index, source, noise)
+
+
+def own_files(index: NuscenesIndex, source: MaskSource, noise: float = 0.0) -> ArrayFiles[CompletedSweep]:
+    """`virtual_point_files` in our own format."""
+    folder = folder_of("virtual_points", index, source, noise)
+    return ArrayFiles(folder=folder, kind=CompletedSweep, what="virtual points", verb="virtual-points")
+
+
 def make_virtual_points(
     index: NuscenesIndex,
     rows: Sequence[int],
     masks: InstanceMasks,
-    cache: VirtualPointsCache,
+    files: ArrayFiles[CompletedSweep],
     *,
     seed: int = 0,
-    points_per_instance: int = POINTS_PER_INSTANCE,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> int:
-    """Write the painted and virtual points of the LiDAR records without them; returns their number.
+    """Write the painted and virtual points of the LiDAR records without them; see `ArrayFiles.make`.
 
-    May be interrupted and called again. Each file depends only on the seed, the name of the LiDAR file and its masks.
+    Each file depends only on the seed, the name of the LiDAR file and its masks.
 
     Args:
         rows: Rows of LIDAR_TOP records, from `lidar_records`.
-        progress: Wraps the loop over records, to show its progress.
 
     Raises:
-        UserError: for sensor files that cannot be read, and for a cache made from something else.
+        UserError: for sensor files that cannot be read, and for files made from something else.
     """
-    cache.begin(
-        {
-            "masks": masks.identity,
-            "seed": seed,
-            "points_per_instance": points_per_instance,
-            "class_names": list(PAINT_CLASSES),
-        }
-    )
     images = ImagesOfSweeps(index)
-    wanted = set(cache.missing(index.data_filename[row] for row in rows))
-    todo = [row for row in rows if index.data_filename[row] in wanted]
-    for row in progress(todo):
-        filename = index.data_filename[row]
+
+    def completed(row: int) -> CompletedSweep:
         cameras = [camera for camera in images(row) if camera >= 0]
         found = [(camera, instances) for camera in cameras if len(instances := masks(camera))]
         if not found:
-            cache.write(filename, CompletedSweep.none())
-            continue
+            return CompletedSweep.none()
         at = [camera for camera, _ in found]
         camera_from_global = torch.from_numpy(np.linalg.inv(index.global_from_sensor(at)))
-        completed = complete_sweep(
+        return complete_sweep(
             read_points(index.path(row)),
             [instances for _, instances in found],
             camera_from_global @ torch.from_numpy(index.global_from_sensor(row)),
             torch.from_numpy(index.intrinsics(at)),
-            generator_of(seed, filename),
-            points_per_instance,
+            generator_of(seed, index.data_filename[row]),
         )
-        cache.write(filename, completed)
-    return len(todo)
+
+    made_from = {"masks": masks.identity, "seed": seed, "points_per_instance": POINTS_PER_INSTANCE}
+    return files.make(index, rows, completed, made_from | {"class_names": list(PAINT_CLASSES)}, progress)

@@ -4,7 +4,7 @@ A file holds the instance of each pixel, and the class and score of each instanc
 one counts.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dualdistill.data.config import MaskSource
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.virtual_points.files import ArrayFiles, folder_of, missing_files
+from dualdistill.data.virtual_points.files import ArrayFiles, folder_of
 from dualdistill.data.virtual_points.masks import PAINT_CLASSES, ImageInstances, InstanceMasks
 from dualdistill.structures import CLASSES
 
@@ -41,42 +41,19 @@ class SeenObjects:
             score=found.score.float(),
         )
 
-
-@dataclass(frozen=True, kw_only=True)
-class MaskCache:
-    """Masks of one root from one source, by the name of the image file in the tables."""
-
-    files: ArrayFiles
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"owner": self.owner, "klass": self.klass.numpy(), "score": self.score.numpy()}
 
     @classmethod
-    def of(cls, index: NuscenesIndex, source: MaskSource, noise: float = 0.0) -> "MaskCache":
-        """The cache of a root's masks, which may still be empty."""
-        folder = folder_of("instance_masks", index, source, noise)
-        return cls(files=ArrayFiles(folder=folder, what="instance masks", verb="instances"))
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "SeenObjects":
+        klass, score = torch.from_numpy(arrays["klass"]).long(), torch.from_numpy(arrays["score"])
+        return cls(owner=arrays["owner"], klass=klass, score=score)
 
-    def missing(self, filenames: Iterable[str]) -> list[str]:
-        """The `filenames` without a file in the cache."""
-        return missing_files(self.files.path, filenames)
 
-    def read(self, filename: str) -> SeenObjects:
-        """The objects of one image.
-
-        Raises:
-            UserError: for a file that is missing or broken.
-        """
-        arrays = self.files.read(filename)
-        try:
-            return SeenObjects(
-                owner=arrays["owner"],
-                klass=torch.from_numpy(arrays["klass"]).long(),
-                score=torch.from_numpy(arrays["score"]),
-            )
-        except KeyError as error:
-            raise self.files.broken(filename, error) from error
-
-    def write(self, filename: str, seen: SeenObjects) -> None:
-        arrays = {"owner": seen.owner, "klass": seen.klass.numpy(), "score": seen.score.numpy()}
-        self.files.write(filename, arrays, compressed=True)
+def mask_files(index: NuscenesIndex, source: MaskSource, noise: float = 0.0) -> ArrayFiles[SeenObjects]:
+    """Files with the instance masks of a root's images; there may be none yet."""
+    folder = folder_of("instance_masks", index, source, noise)
+    return ArrayFiles(folder=folder, kind=SeenObjects, what="instance masks", verb="instances", compressed=True)
 
 
 def key_images(index: NuscenesIndex, positions: Int[np.ndarray, "samples"]) -> list[int]:
@@ -89,22 +66,17 @@ def make_masks(
     index: NuscenesIndex,
     rows: Sequence[int],
     masks: InstanceMasks,
-    cache: MaskCache,
+    files: ArrayFiles[SeenObjects],
     *,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> int:
-    """Write the masks of the images without masks; returns their number. May be interrupted and called again.
+    """Write the masks of the images without masks; see `ArrayFiles.make`.
 
     Args:
         rows: Rows of camera records, from `key_images`.
-        progress: Wraps the loop over images, to show its progress.
 
     Raises:
-        UserError: for images that cannot be read, and for a cache made from something else.
+        UserError: for images that cannot be read, and for files made from something else.
     """
-    cache.files.begin({"masks": masks.identity, "class_names": list(CLASSES)})
-    wanted = set(cache.missing(index.data_filename[row] for row in rows))
-    todo = [row for row in rows if index.data_filename[row] in wanted]
-    for row in progress(todo):
-        cache.write(index.data_filename[row], SeenObjects.of(masks(row)))
-    return len(todo)
+    made_from = {"masks": masks.identity, "class_names": list(CLASSES)}
+    return files.make(index, rows, lambda row: SeenObjects.of(masks(row)), made_from, progress)
