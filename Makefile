@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEVKIT := $(VENV)/devkit
 
-.PHONY: demo test check bench-quick format docs linkcheck lock clean
+.PHONY: demo test check soak bench-quick format docs linkcheck lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dualdistill demo
@@ -18,6 +18,10 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
 	$(BIN)/python tools/check_references.py
+
+# The long forms of tests/robust: 40 kills, one and two processes, and many damaged files.
+soak: $(VENV)/.installed-test
+	ROBUST_KILLS=40 ROBUST_EXAMPLES=2000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/robust -n 0
 
 # Speed and memory at small sizes: to look at, never to fail by.
 bench-quick: $(VENV)/.installed

@@ -15,8 +15,8 @@ from rich.table import Table as RichTable
 from benchmarks.catalogue import BENCHMARKS
 from benchmarks.outcome import Record, merged, page, read_records, run_records, verdict, write_records
 from dualdistill.errors import UserError
+from dualdistill.files import write_atomically
 from dualdistill.report.timing import Row, timing_tables
-from dualdistill.train.run_folder import write_atomically
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks.catalogue import BENCHMARKS, Benchmark
 from dualdistill.errors import UserError
+from dualdistill.files import write_atomically
 from dualdistill.report.timing import Row, machine_text, timing_tables
-from dualdistill.train.run_folder import write_atomically
 
 Record = dict[str, Any]
 """A row as JSON values, with the name of its "benchmark", "quick" (whether at the small size) and "machine"."""

@@ -1,8 +1,8 @@
-"""What a user did that cannot work: said in words, before time is spent."""
+"""Input that cannot work, and machines that cannot go on: explained in words."""
 
 
 class UserError(Exception):
-    """The user's input is wrong: the message says what was expected, what came, and what to do.
+    """The user's input is wrong: the message states what was expected, what came, and what to do.
 
     The command line prints it without a traceback and ends with exit code 2.
     """

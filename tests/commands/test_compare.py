@@ -30,13 +30,16 @@ def write_run(out, recipe, seed, mean_ap, *, split="val", finished=True, experim
         "data": {"root": "/world", "version": "v1.0-trainval", "split": "train"},
         "teacher": teacher,
         "label_encoder": None,
+        "teacher_cache": None,
+        "log": [],
         "experiment": experiment,
     }
     (folder / "experiment.json").write_text(json.dumps(record))
     if finished:
         (folder / "finished.json").write_text("{}")
     if mean_ap is not None:
-        metrics = {"mean_ap": mean_ap, "nd_score": mean_ap, "tp_errors": {"trans_err": float("nan")}}
+        errors = {"trans_err": float("nan")}
+        metrics = {"mean_ap": mean_ap, "nd_score": mean_ap, "mean_dist_aps": {}, "tp_errors": errors}
         (results / "metrics.json").write_text(json.dumps(metrics))
         where = {"root": "/world", "version": "v1.0-trainval", "split": split}
         (results / "evaluated.json").write_text(json.dumps(where))

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from dualdistill import files
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.data.collate import collate
 from dualdistill.errors import UserError
 from dualdistill.structures import Batch, BevOutput, Boxes, HeadOutput, SampleMeta
-from dualdistill.train import teacher_cache
 from dualdistill.train.fill_cache import still_missing
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.run_folder import RunFolder
@@ -194,9 +194,9 @@ def test_trainings_side_by_side_make_each_answer_once(tmp_path):
 
 def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
     cache = TeacherCache.under(tmp_path, {}, answer(), ("neck",), "bf16")
-    monkeypatch.setattr(teacher_cache, "disk_usage", lambda path: type("Usage", (), {"free": 10_000}))
+    monkeypatch.setattr(files, "disk_usage", lambda path: type("Usage", (), {"free": 10_000}))
     cache.require_room(9, 1000)
-    with pytest.raises(UserError, match=r"needs 10.2 kB more \(10 files\), the disk has 10 kB free"):
+    with pytest.raises(UserError, match=r"\(10 more files\) needs 10.2 kB in .*, whose disk has 10 kB"):
         cache.require_room(10, 1000)
 
 

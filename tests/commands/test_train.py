@@ -1,6 +1,7 @@
 """`train` and `resume`, on a tiny world."""
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -15,6 +16,7 @@ from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.metrics import read_metrics
 from dualdistill.train.run_folder import RunFolder
 from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER
+from tests.robust.outcome import run_command
 
 
 def test_a_run_folder_holds_everything_needed_to_repeat_it(runs):
@@ -301,9 +303,9 @@ def test_a_student_is_validated_without_the_points_of_its_teacher(runs, world, c
     ("sets", "message"),
     [
         (["training.validate_samples=2"], "validate_samples has no effect"),
-        (["training.validate_steps=0"], "validate_steps must be positive"),
+        (["training.validate_steps=0"], "validate_steps.*whole number from 1"),
         (["training.validate_steps=1", "training.validate_epochs=1"], "either in validate_steps or in validate_epochs"),
-        (["training.keep_last=0"], "keep_last must be positive"),
+        (["training.keep_last=0"], "keep_last.*whole number from 1"),
     ],
 )
 def test_intervals_that_cannot_be_meant_are_refused(world, console, tmp_path, sets, message):
@@ -316,3 +318,23 @@ def test_the_card_repeats_the_run(runs):
     card = (runs["distilled"] / "card.md").read_text()
     for option in ("--version", "--split", "--teacher", "--seed 1", "--set training.steps=3"):
         assert option in card
+
+
+def test_the_command_of_a_card_repeats_its_run(runs, tmp_path):
+    card = (runs["distilled"] / "card.md").read_text()
+    (line,) = (line.strip() for line in card.splitlines() if line.strip().startswith("dualdistill train"))
+    ending = run_command([*shlex.split(line)[1:], "--out", str(tmp_path), "--workers", "0"], limit=600)
+    assert ending.code == 0, ending.text
+    (again,) = tmp_path.glob("*/*/*")
+    for name in ("student.safetensors", "distiller.safetensors"):
+        want, came = (load_file(RunFolder(run).checkpoint() / name) for run in (runs["distilled"], again))
+        assert all(torch.equal(came[key], value) for key, value in want.items())
+    assert RunFolder(again).experiment == RunFolder(runs["distilled"]).experiment
+
+
+def test_what_was_learnt_from_is_printed_with_its_score(runs, world, console, tmp_path):
+    sets = [*TINY_TEACHER, *TINY_STUDENT, *STEPS]
+    given = {"data": world, "out": runs["teacher"].parents[2], "overrides": sets, "seed": 7, "workers": 0}
+    start_training(console, "synthetic/dualdistill-centerpoint", **given)
+    printed = console.file.getvalue().replace("\n", "")
+    assert f"distilled from {weights_of(runs['teacher'], 'last')} (synthetic/teacher-centerpoint, step 3, " in printed

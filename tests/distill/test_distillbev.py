@@ -173,7 +173,7 @@ def test_weight_decay_spares_norms_and_biases_only(make_pair):
     [
         ({"student_stages": (1,)}, "must pair up"),
         ({"student_stages": (1, 1)}, "must pair up"),
-        ({"spatial_weight": -1.0}, "spatial_weight must not be negative"),
+        ({"spatial_weight": -1.0}, "spatial_weight must be a number from 0"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(options, message):

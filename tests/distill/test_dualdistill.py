@@ -136,8 +136,8 @@ def test_a_criterion_that_is_a_module_is_refused(make_pair):
     [
         (DualDistillConfig, {"mfd": None, "crd": None}, "nothing to distil"),
         (CrdConfig, {"labels": "ground_truth", "temperature": 0.5}, "temperature has no effect"),
-        (CrdConfig, {"temperature": 0.0}, "temperature must be positive"),
-        (CrdConfig, {"box_weight": -1.0}, "box_weight must not be negative"),
+        (CrdConfig, {"temperature": 0.0}, "temperature must be a number above 0"),
+        (CrdConfig, {"box_weight": -1.0}, "box_weight must be a number from 0"),
         (MfdConfig, {"student_stages": (), "teacher_stages": (), "alignment": "attention"}, "alignment has no effect"),
         (MfdConfig, {"alignment": "upsample-conv", "attention_heads": 4}, "attention_heads has no effect"),
         (MfdConfig, {"alignment": "aoa-released", "attention_residual": True}, "has no remedies"),
@@ -148,10 +148,10 @@ def test_a_criterion_that_is_a_module_is_refused(make_pair):
         ),
         (MfdConfig, {"student_stages": (1,)}, "must pair up"),
         (MfdConfig, {"student_stages": (1, 1)}, "each student stage once"),
-        (MfdConfig, {"background_weight": -1.0}, "background_weight must not be negative"),
+        (MfdConfig, {"background_weight": -1.0}, "background_weight must be a number from 0"),
         (FalsePositiveConfig, {"levels": ()}, "set false_positives to none"),
-        (FalsePositiveConfig, {"truth_threshold": 1.5}, r"truth_threshold must lie in \(0, 1\]"),
-        (FalsePositiveConfig, {"channel_temperature": 0.0}, "channel_temperature must be positive"),
+        (FalsePositiveConfig, {"truth_threshold": 1.5}, "truth_threshold must be a number above 0 to 1"),
+        (FalsePositiveConfig, {"channel_temperature": 0.0}, "channel_temperature must be a number above 0"),
     ],
 )
 def test_configs_that_cannot_be_meant_are_refused(kind, options, message):

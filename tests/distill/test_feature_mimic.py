@@ -131,8 +131,8 @@ def test_where_the_student_is_strong_counts_more_if_it_has_a_say(make_pair):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"spatial_temperature": 0.0}, "spatial_temperature must be positive"),
-        ({"student_attention": -1.0}, "student_attention must not be negative"),
+        ({"spatial_temperature": 0.0}, "spatial_temperature must be a number above 0"),
+        ({"student_attention": -1.0}, "student_attention must be a number from 0"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(options, message):

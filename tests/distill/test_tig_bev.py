@@ -143,9 +143,9 @@ def test_what_inner_depth_needs_is_said(make_pair):
             {"inner_depth_weight": None, "inter_keypoint_weight": None, "inter_channel_weight": None},
             "nothing to distil",
         ),
-        ({"keypoints": 1}, "at least 2"),
-        ({"margin": -1.0}, "margin must not be negative"),
-        ({"inter_channel_weight": -1.0}, "inter_channel_weight must not be negative"),
+        ({"keypoints": 1}, "from 2"),
+        ({"margin": -1.0}, "margin must be a number from 0"),
+        ({"inter_channel_weight": -1.0}, "inter_channel_weight must be a number from 0"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(options, message):

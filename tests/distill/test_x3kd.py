@@ -261,9 +261,9 @@ def test_shapes_that_do_not_fit_are_refused(make_pair):
         (X3kdConfig, {"xfd": None, "xat": None, "xod": None}, "nothing to distil"),
         (X3kdConfig, {"xfd": XfdConfig(reduce="balanced")}, 'needs level "canvas"'),
         (X3kdConfig, {"xfd": None, "xat": None, "level": "canvas"}, "level has no effect"),
-        (XodConfig, {"positive_threshold": 0.0}, "positive_threshold must lie in"),
-        (XfdConfig, {"weight": -1.0}, "weight must not be negative"),
-        (XatConfig, {"reversal": 0.0}, "reversal must be positive"),
+        (XodConfig, {"positive_threshold": 0.0}, "positive_threshold must be a number above 0 to 1"),
+        (XfdConfig, {"weight": -1.0}, "weight must be a number from 0"),
+        (XatConfig, {"reversal": 0.0}, "reversal must be a number above 0"),
     ],
 )
 def test_options_that_make_no_sense_or_no_difference_are_errors(kind, options, message):

@@ -98,7 +98,9 @@ def test_an_experiment_with_it_survives_json_and_is_loaded_on_demand_only(file):
     read = from_plain(to_plain(experiment))
     assert isinstance(read.distiller, UnloadedMethod)
     assert to_plain(read) == to_plain(experiment)
-    assert with_method(read) == experiment
+    assert with_method(read, trust=True) == experiment
+    with pytest.raises(UserError, match=r"plain_mimic\.py:PlainMimicConfig.*--trust"):
+        with_method(read, trust=False)
 
 
 def test_without_the_file_a_student_is_evaluated_but_not_resumed(runs, file, console, tmp_path, monkeypatch):  # noqa: F811
@@ -110,7 +112,7 @@ def test_without_the_file_a_student_is_evaluated_but_not_resumed(runs, file, con
     try:
         assert 0 <= evaluate_anything(console, stopped)["nd_score"] <= 1
         with pytest.raises(UserError, match=r"no file .*plain_mimic\.py"):
-            resume_training(console, stopped, workers=0)
+            resume_training(console, stopped, workers=0, trust=True)
     finally:
         hidden.rename(file)
 
@@ -121,7 +123,7 @@ def test_resuming_gives_the_weights_of_an_unbroken_run(runs, console, tmp_path):
     (broken / "finished.json").unlink()
     shutil.rmtree(broken / "checkpoints" / "step_000003")
     RunFolder(broken).point("last", "step_000002")
-    resume_training(console, broken, workers=0)
+    resume_training(console, broken, workers=0, trust=True)
     want, came = (load_file(RunFolder(run).checkpoint() / "student.safetensors") for run in (runs[1], broken))
     assert all((came[name] == value).all() for name, value in want.items())
 

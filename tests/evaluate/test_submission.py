@@ -142,7 +142,7 @@ def test_json_of_another_form_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="cannot be read"):
         read_submission(tmp_path / "nowhere.json")
 
 

@@ -62,10 +62,10 @@ def test_settings_that_depend_on_each_other_change_together():
     ("assignment", "message"),
     [
         ("training.stps=1", "Did you mean steps"),
-        ("training.steps=1.5", "expected a whole number or none"),
+        ("training.steps=1.5", "expected a whole number from 1 on or none"),
         ("distiller.mfd=perhaps", "or none"),
         ("distiller.mfd.alignment=sideways", "aoa or"),
-        ("distiller.crd.temperature=-1", "must be positive"),
+        ("distiller.crd.temperature=-1", "expected a number above 0"),
         ("distiller.crd=false", "or none"),
         ("training.steps.more=1", "a single value"),
         ("training", "key=value"),

@@ -335,7 +335,7 @@ def test_depth_of_another_stride_is_an_error():
         (lambda: BevConfig(cell=0.7), "do not divide"),
         (lambda: BevConfig(reach=50.0, cell=1.0), "multiple of 8"),
         (lambda: BevConfig(encoder="resnet"), "no effect"),
-        (lambda: LiftConfig(depth_range=(0.0, 60.0)), "0 < first < last"),
+        (lambda: LiftConfig(depth_range=(0.0, 60.0)), "depth_range must be .* above 0"),
         (lambda: LiftConfig(net="squeeze", hidden_channels=10), "multiple of 4"),
         (lambda: LiftConfig(z_range=(3.0, -5.0)), "lower, then an upper"),
     ],

@@ -227,7 +227,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(tmp_path, mo
         really(held, path)
 
     monkeypatch.setattr("torch.save", nearly_full)
-    with pytest.raises(UserError, match=r"(?s)No space left.*step_000002.*dualdistill resume"):
+    with pytest.raises(UserError, match=r"(?s)the disk is full.*step_000002.*dualdistill resume"):
         train(run, CONFIG)
     assert run.checkpoint().name == "step_000002"
     assert [path.name for path in run.checkpoints.iterdir() if path.name.startswith(".")] == []

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dualdistill.errors import UserError
-from dualdistill.train.run_folder import RunFolder, write_atomically
+from dualdistill.files import write_atomically
+from dualdistill.train.run_folder import RunFolder
 
 
 def test_runs_that_start_at_once_do_not_share_a_folder(tmp_path):

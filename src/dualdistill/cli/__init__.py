@@ -1,18 +1,21 @@
 """The command line: one function per verb, which imports its implementation when it is called to keep `--help` fast.
 
-Exit codes: 0 success, 1 internal error, 2 wrong input.
+Exit codes: 0 success, 1 internal error, 2 wrong input or a failure with a reason, 128 + N after stop signal N.
 """
 
+import io
+import os
 import sys
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from dualdistill import __version__
 from dualdistill.cli import data, deployment, recipes, results, speed, start, training
 from dualdistill.errors import UserError
+from dualdistill.files import as_user_error
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,11 +62,18 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; a UserError becomes a message and exit code 2, without traceback."""
+    """Run the command line; what is the user's or the machine's to solve becomes a message and exit code 2."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # child processes import nothing from the working directory
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be printable everywhere
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
-    except UserError as error:
+    except Exception as error:
+        explained = as_user_error(error)
+        if explained is None:
+            raise
         # An error raised in a loader process is wrapped in the traceback of that process, which is left out here.
-        message = str(error).rsplit(f"{UserError.__name__}: ", 1)[-1].strip()
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {escape(message)}")
+        message = str(explained).rsplit(f"{UserError.__name__}: ", 1)[-1].strip()
+        Console(stderr=True, soft_wrap=True, highlight=False).print(Text.assemble(("Error: ", "bold red"), message))
         sys.exit(2)

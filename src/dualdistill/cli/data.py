@@ -17,7 +17,8 @@ MaskWeights = Annotated[
     Path | None, typer.Option(help="maskrcnn: local COCO weights of torchvision; semantic: folder of class maps.")
 ]
 Noise = Annotated[
-    float, typer.Option(help="Errors added to the perfect masks of a synthetic world, from 0 (none) to 1.")
+    float,
+    typer.Option(min=0, max=1, help="Errors added to the perfect masks of a synthetic world: 0 (none) to 1."),
 ]
 
 
@@ -26,13 +27,16 @@ def make_synthetic(
     root: Annotated[Path, typer.Argument(help="New folder for the world.")],
     size: Annotated[Literal["tiny", "demo", "bench"], typer.Option(help="Size of the world.")] = "demo",
     seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same bytes; default: the one of the size.")
+        int | None,
+        typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same bytes; default: the one of the size."),
     ] = None,
-    train_scenes: Annotated[int | None, typer.Option(help="Instead of the size's.")] = None,
-    val_scenes: Annotated[int | None, typer.Option(help="Instead of the size's.")] = None,
-    key_frames: Annotated[int | None, typer.Option(help="Of each scene, two a second; instead of the size's.")] = None,
-    image_width: Annotated[int | None, typer.Option(help="Pixels, 16:9; instead of the size's.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
+    train_scenes: Annotated[int | None, typer.Option(min=0, help="Instead of the size's.")] = None,
+    val_scenes: Annotated[int | None, typer.Option(min=0, help="Instead of the size's.")] = None,
+    key_frames: Annotated[
+        int | None, typer.Option(min=1, help="Of each scene, two a second; instead of the size's.")
+    ] = None,
+    image_width: Annotated[int | None, typer.Option(min=16, help="Pixels, 16:9; instead of the size's.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes; default: one per core.")] = None,
 ) -> None:
     """Make a synthetic driving world in the nuScenes format."""
     from dualdistill.commands.data import sized, synthesise
@@ -58,12 +62,16 @@ def prepare(root: Annotated[Path, typer.Argument(help="A nuScenes root.")], vers
 
 @app.command("check")
 def check(
-    root: Annotated[Path, typer.Argument(help="A nuScenes root.")], version: Version = None, json_file: JsonFile = None
+    root: Annotated[Path, typer.Argument(help="A nuScenes root.")],
+    version: Version = None,
+    split: Annotated[str, typer.Option(help="Split to check; default: every sample.")] = "all",
+    recipe: Annotated[str | None, typer.Option(help="Check the files of this recipe; default: of any.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Check the tables of a root and all of its sensor files."""
     from dualdistill.commands.data import check_data
 
-    write_json(json_file, check_data(console, root, version))
+    write_json(json_file, check_data(console, root, version, split, recipe))
 
 
 @app.command("virtual-points")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dualdistill.cli.shared import JsonFile, Version, Workers, console, write_json
+from dualdistill.cli.shared import JsonFile, Trust, Version, Workers, console, write_json
 
 
 def evaluate(
@@ -70,7 +70,7 @@ def submit(
 def visualize(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
-    samples: Annotated[int, typer.Option(help="Number of samples to draw, spread over the split.")] = 4,
+    samples: Annotated[int, typer.Option(min=1, max=1000, help="Samples to draw, spread over the split.")] = 4,
     checkpoint: Annotated[str, typer.Option(help="last, best or step_000400.")] = "last",
     split: Annotated[str | None, typer.Option(help="Default: val, or mini_val for v1.0-mini.")] = None,
     rerun: Annotated[
@@ -114,7 +114,7 @@ def predict(
     split: Annotated[str | None, typer.Option(help="Split of --sample; default: val, or mini_val.")] = None,
     min_score: Annotated[
         float | None,
-        typer.Option(help="Leave out boxes with lower scores. Default: none; drawn are those from 0.2 on."),
+        typer.Option(min=0, max=1, help="Leave out boxes with lower scores. Default: none; from 0.2 on in pictures."),
     ] = None,
     picture: Annotated[
         Path | None, typer.Option(help="Also draw the boxes: a .png in bird's-eye view, and one of the cameras.")
@@ -147,10 +147,12 @@ def gradients(
     run: Annotated[Path, typer.Argument(help="A student's run folder.")],
     data: Annotated[Path | None, typer.Option(help="Root of its data; default: where it was trained.")] = None,
     checkpoint: Annotated[str, typer.Option(help="last, best, or step_000400.")] = "last",
-    batches: Annotated[int, typer.Option(min=1, help="Number of batches to average over.")] = 8,
+    batches: Annotated[int, typer.Option(min=1, max=10_000, help="Number of batches to average over.")] = 8,
+    trust: Trust = False,
     json_file: JsonFile = None,
 ) -> None:
     """Show the share of each loss in the gradient of a student, and its cosine with the gradient of detection."""
     from dualdistill.commands.gradients import show_gradient_shares
 
-    write_json(json_file, show_gradient_shares(console, run, data=data, batches=batches, checkpoint=checkpoint))
+    shares = show_gradient_shares(console, run, data=data, batches=batches, checkpoint=checkpoint, trust=trust)
+    write_json(json_file, shares)

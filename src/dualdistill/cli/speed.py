@@ -22,7 +22,7 @@ def step(
     recipe: Recipe = None,
     device: Device = None,
     samples: Annotated[
-        int | None, typer.Option(min=1, help="At once; default: the recipe's batch, at most 2 on a CPU.")
+        int | None, typer.Option(min=1, max=4096, help="At once; default: the recipe's batch, at most 2 on a CPU.")
     ] = None,
     overrides: Overrides = None,
     json_file: JsonFile = None,
@@ -41,7 +41,7 @@ def loader(
     device: Device = None,
     data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: a tiny synthetic world.")] = None,
     version: Version = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that load data.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that load data.")] = 2,
     overrides: Overrides = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -74,12 +74,14 @@ def plan(
     overrides: Overrides = None,
     version: Version = None,
     split: Annotated[str | None, typer.Option(help="Trained on; default: train, or mini_train for v1.0-mini.")] = None,
-    devices: Annotated[int, typer.Option(min=1, help="Devices that share each batch.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, max=65536, help="Devices that share each batch.")] = 1,
     efficiency: Annotated[
-        float, typer.Option(help="Share of a GPU's peak that training reaches; `bench step` measures it.")
+        float,
+        typer.Option(min=1e-3, max=1, help="Share of a GPU's peak that training reaches; `bench step` measures it."),
     ] = 0.25,
     tflops: Annotated[
-        float | None, typer.Option(help="Time on devices that each reach so many TFLOP/s in training.")
+        float | None,
+        typer.Option(min=1e-3, max=1e6, help="Time on devices that each reach so many TFLOP/s in training."),
     ] = None,
     measure: Annotated[bool, typer.Option(help="Time a step on this machine.")] = False,
     json_file: JsonFile = None,

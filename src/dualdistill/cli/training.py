@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
-from dualdistill.cli.shared import Out, Overrides, Root, Seed, Version, Workers, console
+from dualdistill.cli.shared import Out, Overrides, Root, Seed, Trust, Version, Workers, console
 
-Devices = Annotated[int, typer.Option(help="Processes (GPUs) on each machine; they share each batch.")]
-Nodes = Annotated[int, typer.Option(help="Machines that train together, started by torchrun, SLURM or MASTER_ADDR.")]
+Devices = Annotated[int, typer.Option(min=1, max=4096, help="Processes (GPUs) on each machine; they share each batch.")]
+Nodes = Annotated[
+    int, typer.Option(min=1, max=4096, help="Machines that train together, started by torchrun, SLURM or MASTER_ADDR.")
+]
 Log = Annotated[
     list[str] | None,
     typer.Option("--log", help="Metrics also go to tensorboard, wandb or mlflow (extras). May be given many times."),
@@ -24,7 +26,7 @@ def train(
     teacher: Annotated[
         Path | None,
         typer.Option(
-            help="Run folder or weights of the teacher; default: the newest finished run of its recipe in OUT."
+            help="Run folder or weights of the teacher; default: the newest run in OUT of its recipe and these data."
         ),
     ] = None,
     label_encoder: Annotated[
@@ -71,8 +73,9 @@ def resume(
     devices: Devices = 1,
     nodes: Nodes = 1,
     log: Log = None,
+    trust: Trust = False,
 ) -> None:
     """Go on with a training exactly where its newest checkpoint left it."""
     from dualdistill.commands.train import resume_training
 
-    resume_training(console, run, workers=workers, devices=devices, nodes=nodes, log=log)
+    resume_training(console, run, workers=workers, devices=devices, nodes=nodes, log=log, trust=trust)

@@ -23,6 +23,7 @@ from dualdistill.deploy.forms import Maps, deployed_forms, has_bf16
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.overrides import override
+from dualdistill.files import write_atomically
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.recipes.catalogue import find
 from dualdistill.report.table import Column
@@ -143,7 +144,7 @@ def _profiled(run: Callable[[], object], device: str, folder: Path | None, name:
         folder.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(folder / f"{name}.json"))
         order = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
-        (folder / f"{name}.txt").write_text(events.table(sort_by=order, row_limit=60))
+        write_atomically(folder / f"{name}.txt", events.table(sort_by=order, row_limit=60))
     return sum(event.count for event in events if "LaunchKernel" in event.key)
 
 
@@ -291,7 +292,7 @@ def _report(
     shown = [column for column in columns if any(column.key in (row.facts or {}) for row in rows)]
     for table in timing_tables(rows, shown):
         console.print(table.to_rich(console.width))
-    console.print(f"[dim]{machine_text()}[/]")
+    console.print(machine_text(), style="dim")
     if profile is not None:
         console.print(f"profile: {profile}")
     return [{"benchmark": benchmark, **row.to_json(), "machine": machine_text()} for row in rows]

@@ -1,21 +1,28 @@
 """`compare`: one table of many evaluated runs."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from rich.console import Console
-from rich.markup import escape
 
 from dualdistill.errors import UserError
 from dualdistill.experiment.plain import from_plain
+from dualdistill.files import read_json, write_atomically
 from dualdistill.models.checkpoints import fingerprint
 from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.report.comparison import Comparison, RunRecord, TeacherRecord, compare
 from dualdistill.report.page import ReportPage
-from dualdistill.train.run_folder import RunFolder, step_of, write_atomically
+from dualdistill.train.run_folder import RunFolder, read_scores, step_of
 from dualdistill.train.trained_weights import evaluation_folder
+
+
+class Evaluated(TypedDict):
+    """evaluated.json."""
+
+    root: str
+    version: str
+    split: str
 
 
 def compare_runs(
@@ -38,13 +45,13 @@ def compare_runs(
     """
     runs, unfinished = find_runs(paths)
     for run in unfinished:
-        console.print(f"not finished, left out: {escape(str(run.path))}")
+        console.print(f"not finished, left out: {run.path}")
     found = compare([read_run(run, checkpoint) for run in _evaluated(runs, checkpoint)])
     for part in found:
-        console.print(f"[bold]{escape(part.data)}[/]")
+        console.print(part.data, style="bold")
         console.print(part.table().to_rich(console.width))
         for note in part.notes:
-            console.print(escape(note))
+            console.print(note)
     for path, form in ((markdown, to_markdown), (latex, to_latex), (html, to_html)):
         if path is not None:
             write_atomically(path, form(found))
@@ -94,7 +101,7 @@ def read_run(run: RunFolder, checkpoint: str = "last") -> RunRecord:
         role=from_plain(plain["experiment"]).role,
         experiment=plain["experiment"],
         data=_data(plain["data"], results),
-        metrics=json.loads((results / "metrics.json").read_text()),
+        metrics=read_scores(results / "metrics.json"),
         step=step_of(folder),
         finished=(run.path / "finished.json").stat().st_mtime,
         teacher=_teacher(plain["teacher"]) if plain["teacher"] else None,
@@ -143,7 +150,7 @@ def _evaluated(runs: list[RunFolder], checkpoint: str) -> list[RunFolder]:
 
 def _data(trained: dict[str, str], results: Path) -> str:
     """The data of training and evaluation, in words."""
-    evaluated = json.loads((results / "evaluated.json").read_text())
+    evaluated = read_json(results / "evaluated.json", Evaluated, "what was evaluated: `dualdistill evaluate` writes it")
     home = f"{trained['root']} ({trained['version']})"
     elsewhere = any(trained[key] != evaluated[key] for key in ("root", "version"))
     where = f" of {evaluated['root']} ({evaluated['version']})" if elsewhere else ""
@@ -159,7 +166,7 @@ def _teacher(identity: dict[str, Any]) -> TeacherRecord:
     weights = Path(identity["path"])
     metrics = evaluation_folder(weights) / "metrics.json"
     if weights.is_file() and metrics.is_file() and fingerprint(weights) == identity["sha256"]:
-        values = json.loads(metrics.read_text())
+        values = read_scores(metrics)
         return replace(known, mean_ap=values["mean_ap"], nd_score=values["nd_score"])
     return known
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from torch import Tensor
 
 from dualdistill.convert.checkpoint_file import Foreign, read_foreign
@@ -39,6 +38,8 @@ def convert_checkpoint(
     """
     if out.suffix != ".safetensors":
         raise UserError(f"--out names the weights file to write and ends in .safetensors, got {out}.")
+    if out.resolve() == path.resolve():
+        raise UserError(f"--out {out} is the checkpoint itself: give another name, so that it is kept.")
     foreign = read_foreign(path)
     conversion = convert(foreign.state, _boxes(foreign, boxes), _voxel(foreign, voxel))
     experiment = experiment_for(conversion, foreign.state)
@@ -118,15 +119,15 @@ def _print(console: Console, path: Path, foreign: Foreign, conversion: Conversio
     summary = ", ".join(f"{count} {fate}" for fate, count in counts.items())
     for key, fate, into, why in _by_layer(conversion.mapping):
         words = f"{key}: {fate}{f' -> {into}' if into else ''}{f' ({why})' if why else ''}"
-        console.print(escape(words), soft_wrap=True)  # names are read and copied whole
-    console.print(f"{escape(str(path))}: {conversion.family}, {conversion.boxes} boxes")
+        console.print(words, soft_wrap=True)  # names are read and copied whole
+    console.print(f"{path}: {conversion.family}, {conversion.boxes} boxes")
     console.print(f"{len(conversion.mapping)} keys: {summary}")
     if foreign.prefix:
         console.print(f"prefix taken off every key: {foreign.prefix}")
     if foreign.left_out:
-        console.print(f"left out beside the weights: {', '.join(map(escape, foreign.left_out))}")
+        console.print(f"left out beside the weights: {', '.join(foreign.left_out)}")
     for note in conversion.notes:
-        console.print(f"[yellow]note:[/] {escape(note)}")
+        console.print(f"note: {note}", style="yellow")
 
 
 def _by_layer(mapping: tuple[KeyMapping, ...]) -> list[tuple[str, str, str, str]]:

@@ -14,7 +14,7 @@ from dualdistill.data.build import LIDAR
 from dualdistill.data.check import RootReport, check_root
 from dualdistill.data.config import DataConfig
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.splits import samples_of_split
+from dualdistill.data.splits import custom_splits, official_splits, samples_of_split
 from dualdistill.data.virtual_points.make import make_virtual_points, own_files
 from dualdistill.data.virtual_points.mask_cache import key_images, make_masks, mask_files
 from dualdistill.data.virtual_points.masks import InstanceMasks
@@ -22,9 +22,12 @@ from dualdistill.data.virtual_points.noise import NoisyMasks
 from dualdistill.data.virtual_points.semantic_masks import SemanticMasks
 from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 from dualdistill.errors import UserError
+from dualdistill.files import require_room
+from dualdistill.recipes.catalogue import find
 from dualdistill.report.progress import Report, progress
 from dualdistill.report.table import Column, Table, Value
 from dualdistill.synthetic import BENCH, DEMO, TINY, SyntheticConfig, make_synthetic
+from dualdistill.train.assemble import split_names
 
 
 def sized(size: str, image_width: int | None = None, **changes: Any) -> SyntheticConfig:
@@ -60,6 +63,8 @@ def synthesise(console: Console, root: Path, config: SyntheticConfig, workers: i
     Raises:
         UserError: for a root that holds something else.
     """
+    if not root.exists():
+        require_room(root, config.num_bytes, f"The world {config.name!r}", "Free some, or take a smaller --size.")
     with progress(console, "making the world") as report:
         make_synthetic(root, config, workers=workers or os.cpu_count() or 1, progress=report)
     index = NuscenesIndex.open(root)
@@ -93,13 +98,18 @@ def refuse_problems(report: RootReport) -> None:
     raise UserError(f"{report.root} ({report.version}, {report.split}) has problems:\n  " + "\n  ".join(lines))
 
 
-def check_data(console: Console, root: Path, version: str | None) -> dict[str, Any]:
+def check_data(
+    console: Console, root: Path, version: str | None, split: str = "all", recipe: str | None = None
+) -> dict[str, Any]:
     """Check tables and sensor files; prints and returns the contents of the root.
+
+    Args:
+        recipe: Its data are checked; None: all that any recipe of LiDAR and cameras reads.
 
     Raises:
         UserError: with the list of problems, if there are any.
     """
-    report = check_files(console, root, version)
+    report = check_files(console, root, version, split, find(recipe).build().data if recipe else None)
     console.print(
         f"{report.root} ({report.version}): {report.num_scenes} scenes, {report.num_samples} key frames, "
         f"{report.num_annotations} annotations, {report.num_files} files, {report.num_bytes / 1e6:.1f} MB"
@@ -110,8 +120,21 @@ def check_data(console: Console, root: Path, version: str | None) -> dict[str, A
     )
     console.print(Table(columns=columns, rows=rows).to_rich(console.width))
     refuse_problems(report)
-    console.print("[green]All files that a training may need are there.[/]")
+    if split == "all":
+        _require_scenes(NuscenesIndex.open(root, version))
+    console.print("All files that a training may need are there.", style="green")
     return {**dataclasses.asdict(report), "root": str(report.root)}
+
+
+def _require_scenes(index: NuscenesIndex) -> None:
+    """Raises UserError where no scene belongs to a split that is trained or evaluated on."""
+    splits = official_splits() | custom_splits(index)
+    if not any(name in names for names in splits.values() for name in index.scene_name):
+        raise UserError(
+            f"No scene of {index.root} ({index.version}) is in a split such as {split_names(index.version)[0]!r}: "
+            f"write {{split: [scene names]}} to {index.root / index.version / 'splits.json'}. Scenes there: "
+            f"{', '.join(list(index.scene_name)[:8])}."
+        )
 
 
 def make_virtual(
@@ -164,7 +187,7 @@ def _masks(index: NuscenesIndex, source: Masks, weights: Path | None, noise: flo
 
     if weights is not None and source == "synthetic":
         raise UserError(f"--weights has no effect with --masks {source}.")
-    if not 0 <= noise <= 1:
+    if not 0 <= noise <= 1:  # NaN is not
         raise UserError(f"--noise must lie between 0 and 1, got {noise:g}.")
     if noise and source != "synthetic":
         raise UserError(f"--noise has no effect with --masks {source}, whose masks have real errors.")

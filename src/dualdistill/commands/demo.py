@@ -26,13 +26,14 @@ from dualdistill.commands.report_sections import (
 from dualdistill.commands.train import start_training
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.evaluate.bootstrap import Gain, gain_over_scenes
+from dualdistill.files import write_atomically
 from dualdistill.ops.threads import one_thread
 from dualdistill.report.page import ReportPage
 from dualdistill.report.scores import ResultRow, class_table, results_table
 from dualdistill.synthetic import DEMO, TINY, SyntheticConfig
 from dualdistill.train.assemble import split_names
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
-from dualdistill.train.run_folder import RunFolder, write_atomically
+from dualdistill.train.run_folder import RunFolder
 from dualdistill.train.trained_weights import evaluation_folder
 
 TEACHER, BACKBONE = "zoo:teacher-centerpoint", "zoo:backbone"
@@ -116,7 +117,7 @@ def run_demo(
     console.rule()
     console.print(table.to_rich(console.width))
     console.print(lead or QUICK_NOTE)
-    console.print(f"\nOpen [bold]{report}[/]  ({time.monotonic() - began:.0f} s)")
+    console.print(f"\nOpen {report}  ({time.monotonic() - began:.0f} s)", style="bold")
     return report
 
 
@@ -174,7 +175,7 @@ def _side_by_side(
 
 
 def _in_own_process(part: _Part, root: Path, out: Path, seed: int, teacher: Path) -> Path:
-    plain = Console(force_terminal=False, soft_wrap=True, highlight=False)
+    plain = Console(force_terminal=False, soft_wrap=True, highlight=False, markup=False)
     learns = part.colour == "distilled"
     cache = out / "teacher-cache" if learns else None
     return train_and_score(plain, part, root, out, seed, teacher if learns else None, cache, workers=0)

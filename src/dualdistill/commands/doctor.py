@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from packaging.requirements import Requirement
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from dualdistill.data.cache import cache_root
 from dualdistill.data.index import NuscenesIndex
@@ -49,9 +49,9 @@ def run_checks(console: Console, data: Path | None) -> int:
     """
     findings = [*_environment(), *_devices(), *_disk(), *([] if data is None else _root(data))]
     for finding in findings:
-        mark = "[red]problem[/]" if finding.remedy else "[green]ok[/]     "
-        remedy = f"\n        -> {escape(finding.remedy)}" if finding.remedy else ""
-        console.print(f"{mark} {escape(finding.what)}{remedy}")
+        mark = ("problem", "red") if finding.remedy else ("ok     ", "green")
+        remedy = f"\n        -> {finding.remedy}" if finding.remedy else ""
+        console.print(Text.assemble(mark, f" {finding.what}{remedy}"))
     return 2 if any(finding.remedy for finding in findings) else 0
 
 

@@ -1,6 +1,5 @@
 """`evaluate`: a run, a weights file or a result file, scored with the nuScenes detection metrics."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
@@ -22,6 +20,7 @@ from dualdistill.evaluate.submission import Source, write_submission
 from dualdistill.evaluate.to_global import detections_to_global
 from dualdistill.evaluate.warning_signs import warning_signs
 from dualdistill.experiment.experiment import Role
+from dualdistill.files import write_json
 from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.report.progress import progress
 from dualdistill.report.scores import PERCENT, ResultRow, results_table
@@ -29,7 +28,6 @@ from dualdistill.report.table import Column, Table
 from dualdistill.train.assemble import evaluation_loader, split_names
 from dualdistill.train.data import default_workers
 from dualdistill.train.loaded_detector import LoadedDetector, naming, weights_of
-from dualdistill.train.run_folder import write_atomically
 from dualdistill.train.trained_weights import evaluation_folder
 
 EVALUATION_BATCH = 4
@@ -82,7 +80,7 @@ def evaluate_anything(
         if not what.is_file():
             raise UserError(f"There is no result file {what}.")
         index = NuscenesIndex.open(data, version)
-        results, name, folder = what, what.name, out or what.parent
+        results, name, folder = what, what.name, out or what.parent / "evaluation" / what.stem
     else:
         weights = weights_of(what, checkpoint)
         if not weights.exists():
@@ -109,7 +107,7 @@ def evaluate_anything(
     if samples is not None:
         evaluated["scenes"] = ", ".join(dict.fromkeys(index.scene_name[s] for s in index.sample_scene[samples]))
         console.print(f"{len(samples)} samples of split {split}: a part of it, which compares with no published score.")
-    write_atomically(folder / "evaluated.json", json.dumps(evaluated, indent=2) + "\n")
+    write_json(folder / "evaluated.json", evaluated)
     console.print(results_table([ResultRow.from_metrics(name, metrics)]).to_rich(console.width))
     if sliced:
         table = slices_table(index, *read_results(results, index, split, samples)[:2])
@@ -117,7 +115,7 @@ def evaluate_anything(
         write_atomically(folder / "slices.json", table.to_json())
     whole_val = split == "val" and not partly and not (index.root / "synthetic.json").is_file()
     for line in (*_remarks(loaded, metrics, compares=whole_val), *warning_signs(metrics)):
-        console.print(escape(line))
+        console.print(line)
     console.print(f"wrote {folder / 'metrics.json'}")
     return metrics
 

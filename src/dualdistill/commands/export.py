@@ -1,6 +1,5 @@
 """`dualdistill export`: the student alone, as ONNX and as a PyTorch program, checked against the live model."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from dualdistill.evaluate.records import Detections
 from dualdistill.evaluate.scoring import evaluate_submission
 from dualdistill.evaluate.submission import write_submission
 from dualdistill.evaluate.to_global import detections_to_global
+from dualdistill.files import draft, require_room, write_atomically, write_json
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.checkpoints import fingerprint
 from dualdistill.report.progress import progress
@@ -35,6 +35,9 @@ Geometry = Literal["fixed", "input"]
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 3e-2}
 """Largest difference to the live model that passes, relative to the largest value of the output."""
+
+_ROOM, _ROOM_FOR_GRAPH = 2, 20e6
+"""Disk space of a file, in units of the weights, and bytes beside them."""
 
 NDS_TOLERANCE = 0.001
 """Largest difference of NDS that --check-metrics allows: 0.1 points."""
@@ -92,7 +95,9 @@ def export_student(
     batch, rig = _sample(trained, data, sample, calibration, version, split)
     with torch.no_grad():
         live = student(batch).predictions
-    out.mkdir(parents=True, exist_ok=True)
+    weights = sum(tensor.nbytes for tensor in student.state_dict().values())
+    room = _ROOM * len(exports) * weights + _ROOM_FOR_GRAPH
+    require_room(out, room, f"The export of {len(exports)} files", "Free some, or give another --out.")
     rig.write(out / "calibration.json")
     record: dict[str, Any] = {
         "checkpoint": {
@@ -113,23 +118,24 @@ def export_student(
     for export in exports:
         path = out / f"model{SUFFIXES[export.format]}"
         graph = export.make(student, batch)
-        run = export.write(path, graph)
-        difference = compare(live, predictions_of(run, student, batch, any_rig=graph.any_rig))
+        with draft(path) as temporary:
+            run = export.write(temporary, graph)
+            difference = compare(live, predictions_of(run, student, batch, any_rig=graph.any_rig))
+            worst, allowed = max(d["relative"] for d in difference.values()), TOLERANCE[export.precision]
+            if not worst <= allowed:
+                raise UserError(
+                    f"The outputs of {path.name} differ from those of the live model ({worst:.1e} > {allowed:.0e}); it "
+                    "was not kept. Try another --format, or --dtype fp32."
+                )
         record["files"][path.name] = _facts(path, export, graph, difference)
-        worst, allowed = max(d["relative"] for d in difference.values()), TOLERANCE[export.precision]
         console.print(
             f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB): differs from the live model by {worst:.1e} of the "
             f"largest value ({allowed:.0e} allowed)"
         )
-        if not worst <= allowed:
-            raise UserError(
-                f"The outputs of {path} differ from those of the live model ({worst:.1e} > {allowed:.0e}); do not use "
-                "it."
-            )
-    (out / "README.md").write_text(_readme(trained, record))
+    write_atomically(out / "README.md", _readme(trained, record))
     if check_metrics:
         record["metrics"] = _check_metrics(console, trained, data, version, split, exports, out)
-    (out / "export.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_json(out / "export.json", record)
     console.print(f"wrote {out / 'export.json'}, calibration.json and README.md")
     return record
 
@@ -215,7 +221,7 @@ def _check_metrics(
     assert isinstance(student, BevDepth)
     index = trained.index(data, version)
     dataset = trained.dataset(index, split)
-    split = split or split_names(index.version)[1]
+    split = split if split is not None else split_names(index.version)[1]
     folder = out / "metrics"
     write_detections(console, trained, dataset, folder / "live" / "results_nusc.json")
     student.to("cpu")

@@ -20,11 +20,11 @@ COLUMNS = (
 
 
 def show_gradient_shares(
-    console: Console, run: Path, *, data: Path | None, batches: int, checkpoint: str
+    console: Console, run: Path, *, data: Path | None, batches: int, checkpoint: str, trust: bool = False
 ) -> list[dict[str, Any]]:
     """Print the gradient shares of a student's run and return their rows; arguments as for `gradient_shares`."""
     with progress(console, "gradients") as report:
-        shares = gradient_shares(run, data=data, batches=batches, checkpoint=checkpoint, report=report)
+        shares = gradient_shares(run, data=data, batches=batches, checkpoint=checkpoint, trust=trust, report=report)
     rows = [asdict(share) for share in shares]
     console.print(Table(columns=COLUMNS, rows=tuple(rows)).to_rich(console.width))
     return rows

@@ -14,13 +14,14 @@ from dualdistill.deploy.forms import has_bf16
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.overrides import override
+from dualdistill.files import size_text
 from dualdistill.recipes.catalogue import find
 from dualdistill.report.timing import run_ms
 from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.fill_cache import cached_maps, flips_drawn, refuse_uncacheable
 from dualdistill.train.gpus import GPUS, Gpu
 from dualdistill.train.step_cost import StepCost, step_cost
-from dualdistill.train.teacher_cache import TeacherCache, size_text
+from dualdistill.train.teacher_cache import TeacherCache
 from dualdistill.train.timed_step import TimedStep
 
 NUSCENES_TRAIN, NUSCENES_BALANCED = 28_130, 123_580
@@ -138,7 +139,7 @@ def _samples(
         drawn = NUSCENES_BALANCED if experiment.data.class_balanced else NUSCENES_TRAIN
         return NUSCENES_TRAIN, drawn, "the official train split (no --data was given)"
     index = NuscenesIndex.open(data, version)
-    split = split or split_names(index.version)[0]
+    split = split if split is not None else split_names(index.version)[0]
     dataset = open_dataset(experiment, index, split=split, training=False, seed=0)
     drawn = len(open_dataset(experiment, index, split=split, training=True, seed=0))
     return len(dataset), drawn, f"{data} ({index.version}, {split})"
@@ -305,7 +306,7 @@ def _show_gpus(console: Console, facts: dict[str, Any]) -> None:
         numbers = [row[key] for key in ("seconds per step", "samples per second", "hours", "gpu hours")]
         cells = [str(row["memory_gb"]), str(row["samples at once"]), f"x {row['accumulate']}"]
         table.add_row(name, *cells, *(f"{number:,.3g}" for number in numbers))
-    console.print(f"[bold]Estimates[/] for {devices} GPU{'s' if devices > 1 else ''} of a kind, not measured:")
+    console.print(f"Estimates for {devices} GPU{'s' if devices > 1 else ''} of a kind, not measured:")
     console.print(table)
     if short:
         console.print(f"* below {_SHORT_STEP} s a step, launching kernels decides: the time is a lower bound.")

@@ -18,6 +18,7 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
 from dualdistill.evaluate.detect import detect
+from dualdistill.files import draft
 from dualdistill.report.table import Column, Table, Value
 from dualdistill.structures import CLASSES, Batch, Boxes
 from dualdistill.train.loaded_detector import LoadedDetector, naming, weights_of
@@ -63,10 +64,12 @@ def predict_sample(
         video: A .gif or .webp of all key frames of the sample's scene, or of all images of a folder.
     """
     require_data(data, calibration)
-    if bool(images) != (calibration is not None):
-        raise UserError("Own images need both --images and --calibration FILE.json (docs/export.md shows the form).")
     if picture is not None and picture.suffix != ".png":
         raise UserError(f"--picture writes PNG: expected a name that ends in .png, got {picture.name}")
+    if min_score is not None and not 0 <= min_score <= 1:  # NaN is not
+        raise UserError(f"--min-score must lie between 0 and 1, got {min_score:g}.")
+    if bool(images) != (calibration is not None):
+        raise UserError("Own images need both --images and --calibration FILE.json (docs/export.md shows the form).")
     if video is not None:
         require_film(video)
     trained = LoadedDetector.load(weights_of(checkpoint, "last"))
@@ -176,12 +179,13 @@ def boxes_table(boxes: Boxes, title: str) -> Table:
 
 def draw(picture: Path, batch: Batch, layer: BoxLayer, photographs: Photographs | None, forward: Forward) -> list[Path]:
     """The boxes from above, and in the photographs at their own size (NAME-cameras.png); returns the files."""
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    draw_bev(_points(batch), [layer], forward=forward).savefig(picture, dpi=120)
+    with draft(picture) as temporary:
+        draw_bev(_points(batch), [layer], forward=forward).savefig(temporary, dpi=120)
     if photographs is None:
         return [picture]
     cameras = picture.with_name(f"{picture.stem}-cameras.png")
-    draw_cameras(photographs, {"": [layer]}).savefig(cameras, dpi=100)
+    with draft(cameras) as temporary:
+        draw_cameras(photographs, {"": [layer]}).savefig(temporary, dpi=100)
     return [picture, cameras]
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from safetensors.torch import load_file, save_file
 
 from dualdistill import hub
@@ -43,9 +42,7 @@ def push(console: Console, what: Path, repo: str, *, checkpoint: str = "last", p
         )
         (Path(folder) / "README.md").write_text(page + "\n")
         address = hub.upload(Path(folder), repo, private=private, message=f"{facts['recipe']}, step {facts['step']}")
-    console.print(
-        f"{escape(str(what))} -> {escape(address)}\nTake it with dualdistill.load('{hub.PREFIX}{escape(repo)}')"
-    )
+    console.print(f"{what} -> {address}\nTake it with dualdistill.load('{hub.PREFIX}{repo}')")
     return address
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from dualdistill.experiment.overrides import override
 from dualdistill.experiment.plain import differences, to_plain
@@ -18,17 +17,17 @@ def list_recipes(console: Console) -> list[dict[str, Any]]:
     """Print and return every recipe; published results (mAP / NDS on nuScenes val) have numbered sources below."""
     sources = list(dict.fromkeys(recipe.published.source for recipe in RECIPES.values() if recipe.published))
     rows, width = [], max(map(len, RECIPES))
-    console.print(f"[bold]{'recipe':{width}}  published mAP / NDS[/]")
+    console.print(f"{'recipe':{width}}  published mAP / NDS", style="bold")
     for recipe in RECIPES.values():
         paper = recipe.published
-        result = f"{paper.mean_ap:g} / {paper.nds:g} \\[{sources.index(paper.source) + 1}]" if paper else ""
+        result = f"{paper.mean_ap:g} / {paper.nds:g} [{sources.index(paper.source) + 1}]" if paper else ""
         console.print(f"{recipe.name:{width}}  {result}".rstrip())
-        console.print(f"  [dim]{escape(recipe.summary)}[/]")
+        console.print(f"  {recipe.summary}", style="dim")
         published = {"mAP": paper.mean_ap, "NDS": paper.nds, "source": paper.source} if paper else None
         rows.append({"name": recipe.name, "summary": recipe.summary, "published": published})
     console.print("\nPublished results are on nuScenes val. Sources:")
     for number, source in enumerate(sources, start=1):
-        console.print(f"\\[{number}] {escape(source)}")
+        console.print(f"[{number}] {source}")
     return rows
 
 
@@ -36,7 +35,7 @@ def show_recipe(console: Console, name: str, overrides: list[str]) -> dict[str, 
     """Print and return the resolved experiment of a recipe or run, after the settings that `--set` changed."""
     plain = _resolve(name, overrides)
     for key, before, after in differences(_resolve(name, []), plain):
-        console.print(f"[bold]changed[/] {key}: {json.dumps(before)} -> {json.dumps(after)}")
+        console.print(f"changed {key}: {json.dumps(before)} -> {json.dumps(after)}")
     console.print_json(json.dumps(plain))
     return plain
 

@@ -18,6 +18,7 @@ from dualdistill.errors import UserError
 from dualdistill.evaluate.operating_point import balanced_score
 from dualdistill.evaluate.records import Detections, GroundTruth
 from dualdistill.evaluate.scoring import read_results
+from dualdistill.files import draft
 from dualdistill.report.page import ReportPage
 from dualdistill.structures import CAMERAS, Batch, BevOutput, Boxes
 from dualdistill.train.assemble import open_dataset, split_names
@@ -82,7 +83,9 @@ def all_sensors(loaded: LoadedDetector, data: Path | None = None, split: str | N
     index = loaded.index(data, None)
     seen = replace(loaded.experiment.data, cameras=True, points=True, depth=True, object_sampling=None)
     experiment = replace(loaded.experiment, data=seen)
-    return open_dataset(experiment, index, split=split or split_names(index.version)[1], training=False, seed=0)
+    return open_dataset(
+        experiment, index, split=split if split is not None else split_names(index.version)[1], training=False, seed=0
+    )
 
 
 def add_training(page: ReportPage, models: list[ReportedModel]) -> None:
@@ -133,10 +136,10 @@ def add_scenes(
             "depth": _add_depth(page, outputs, batch),
         }
         if drawings is not None:
-            drawings.mkdir(parents=True, exist_ok=True)
             for what, figure in figures.items():
                 if figure is not None:
-                    figure.savefig(drawings / f"{token[:8]}-{what}.png", dpi=100)
+                    with draft(drawings / f"{token[:8]}-{what}.png") as temporary:
+                        figure.savefig(temporary, dpi=100)
         if recording is not None:
             truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=DARK.truth)
             layers = [truth, *(model.layer(found[model.name], DARK) for model in models)]

@@ -28,7 +28,7 @@ def position_of(index: NuscenesIndex, sample: str, split: str | None) -> int:
     """
     if sample in index.sample_token:
         return list(index.sample_token).index(sample)
-    split = split or split_names(index.version)[1]
+    split = split if split is not None else split_names(index.version)[1]
     positions = samples_of_split(index, split)
     if not sample.isdigit() or int(sample) >= len(positions):
         raise UserError(

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 
 from dualdistill.commands.evaluate import write_detections
 from dualdistill.data.index import NuscenesIndex
@@ -60,7 +59,7 @@ def submit_results(
     facts = {"samples": len(counts), "boxes": int(counts.sum()), "most_boxes": int(counts.max(initial=0))}
     checked = f"every sample of split {split}" if index is not None else "samples not checked, which needs --data ROOT"
     console.print(
-        f"wrote {escape(str(out))}: {facts['samples']} samples, {facts['boxes']} boxes (at most "
+        f"wrote {out}: {facts['samples']} samples, {facts['boxes']} boxes (at most "
         f"{facts['most_boxes']} in one), inputs: {', '.join(uses)}; {checked}. Not scored here: the server has the "
         "annotations."
     )

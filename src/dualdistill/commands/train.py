@@ -3,25 +3,27 @@
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 from dualdistill.commands.data import check_files, refuse_problems
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
 from dualdistill.experiment.overrides import override
 from dualdistill.experiment.plain import differences, to_plain
-from dualdistill.recipes.catalogue import Recipe, find
+from dualdistill.files import write_atomically
+from dualdistill.recipes.catalogue import RECIPES, Recipe, find
 from dualdistill.report.templates import render
 from dualdistill.train.assemble import split_names
 from dualdistill.train.fill_cache import refuse_uncacheable
 from dualdistill.train.launch import launch, on_leader
 from dualdistill.train.metrics import make_sinks
-from dualdistill.train.run_folder import RunFolder, environment, write_atomically
+from dualdistill.train.run_folder import RunFolder, environment
 from dualdistill.train.session import Job, Session
-from dualdistill.train.trained_weights import find_label_encoder, find_teacher
+from dualdistill.train.trained_weights import Wanted, find_label_encoder, find_teacher
 
 
 def start_training(
@@ -66,10 +68,8 @@ def start_training(
     sinks = make_sinks(log)
     if label_encoder is not None and experiment.label_encoder_recipe is None:
         raise UserError(f"--label-encoder has no effect: {recipe} learns from none.")
-    teacher_weights = find_teacher(experiment, teacher, out) if experiment.teacher_recipe is not None else None
-    encoder_weights = None
-    if teacher_weights is not None and experiment.label_encoder_recipe is not None:
-        encoder_weights = find_label_encoder(experiment, label_encoder, out, teacher_weights)
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed must be a whole number from 0 to {2**32 - 1}, got {seed}.")
     index = NuscenesIndex.open(data, version)
     job = Job(
         recipe=chosen.name,
@@ -78,12 +78,20 @@ def start_training(
         seed=seed,
         data=data.resolve(),
         version=index.version,
-        split=split or split_names(index.version)[0],
-        teacher=teacher_weights,
-        label_encoder=encoder_weights,
+        split=split if split is not None else split_names(index.version)[0],
+        tables=index.digests,
+        teacher=None,
+        label_encoder=None,
         teacher_cache=teacher_cache.resolve() if teacher_cache else None,
         log=tuple(log),
     )
+    experiment.training.require_samples(len(samples_of_split(index, job.split)))
+    if experiment.teacher_recipe is not None:
+        wanted = _wanted(experiment.teacher_recipe, job, out)
+        job = replace(job, teacher=find_teacher(experiment, teacher, wanted))
+    if job.teacher is not None and experiment.label_encoder_recipe is not None:
+        wanted = _wanted(experiment.label_encoder_recipe, job, out)
+        job = replace(job, label_encoder=find_label_encoder(label_encoder, wanted, job.teacher))
     fabric = launch(devices, nodes, unused_parameters=experiment.training.distill_fraction < 1)
     console = console if fabric.is_global_zero else Console(quiet=True)
 
@@ -93,11 +101,11 @@ def start_training(
         run = RunFolder.create(out, chosen.name, seed)
         run.write_json("experiment.json", job.plain())
         run.write_json("environment.json", environment())
-        write_atomically(run.path / "card.md", _card(job, chosen))
-        console.print(f"[bold]{escape(chosen.name)}[/], seed {seed} -> {escape(str(run.path))}")
-        for weights in (teacher_weights, encoder_weights):
+        write_atomically(run.path / "card.md", _card(job, chosen, devices, nodes))
+        console.print(f"{chosen.name}, seed {seed} -> {run.path}", style="bold")
+        for weights in (job.teacher, job.label_encoder):
             if weights is not None:
-                console.print(f"distilled from {escape(str(weights.path))}")
+                console.print(f"distilled from {weights}")
         return run.path
 
     run = RunFolder(on_leader(fabric, create))
@@ -116,11 +124,13 @@ def resume_training(
     devices: int = 1,
     nodes: int = 1,
     log: Sequence[str] | None = None,
+    trust: bool = False,
 ) -> Path:
     """Go on from the newest complete checkpoint of a run; returns its folder. Arguments as in `start_training`.
 
     Args:
         log: As the run began with, if not given.
+        trust: Run code outside this package that the run names.
 
     Raises:
         UserError, SystemExit: as `start_training`; and for a run without a checkpoint that can be restored, or one that
@@ -128,12 +138,12 @@ def resume_training(
     """
     run = RunFolder.open(path)
     if (run.path / "finished.json").is_file():
-        console.print(f"{escape(str(run.path))} is finished; nothing is left to do.")
+        console.print(f"{run.path} is finished; nothing is left to do.")
         return run.path
-    job = Job.of(run)
+    job = Job.of(run, trust=trust)
     job.experiment.training.batch_of_one(devices * nodes)
     sinks = make_sinks(job.log if log is None else log)
-    index = NuscenesIndex.open(job.data, job.version)
+    index = job.open_index()
     fabric = launch(devices, nodes, unused_parameters=job.experiment.training.distill_fraction < 1)
     console = console if fabric.is_global_zero else Console(quiet=True)
     if run.newest() is None:
@@ -154,22 +164,31 @@ def _finish(session: Session) -> None:
         return
     if not session.fabric.is_global_zero:
         raise SystemExit(0)  # the leader's exit code counts; another one here would make the launcher kill it
-    session.console.print(f"Interrupted, saved. Go on with:\n  dualdistill resume {escape(str(session.run.path))}")
+    session.console.print(f"Interrupted, saved. Go on with:\n  dualdistill resume {session.run.path}")
     raise SystemExit(128 + stopped)
 
 
-def _card(job: Job, recipe: Recipe) -> str:
+def _wanted(recipe: str, job: Job, out: Path) -> Wanted:
+    """What the weights of `recipe` must come from for a job to take them without being told to."""
+    settings = RECIPES[recipe].build() if recipe in RECIPES else None
+    return Wanted(recipe=recipe, settings=settings, learner=job.experiment, data=job.data_record, out=out)
+
+
+def _card(job: Job, recipe: Recipe, devices: int, nodes: int) -> str:
     """A page for whoever finds the run: what it is and how to repeat it."""
     command = ["dualdistill", "train", recipe.typed, "--data", str(job.data), "--version", job.version]
     command += ["--split", job.split, "--seed", str(job.seed)]
     for assignment in job.overrides:
         command += ["--set", assignment]
-    for option, path in (
+    for option, value in (
         ("--teacher", job.teacher and job.teacher.path),
         ("--label-encoder", job.label_encoder and job.label_encoder.path),
         ("--teacher-cache", job.teacher_cache),
+        ("--devices", devices if devices > 1 else None),
+        ("--nodes", nodes if nodes > 1 else None),
+        *(("--log", name) for name in job.log),
     ):
-        command += [option, str(path)] if path else []
+        command += [option, str(value)] if value else []
     weights = {"teacher": job.teacher, "label encoder": job.label_encoder}
     card = render(
         "card.md.jinja",

@@ -7,11 +7,12 @@ from rich.console import Console
 
 from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.report_sections import ReportedModel, Scored, add_facts, add_scenes, add_training, all_sensors
+from dualdistill.files import write_atomically
 from dualdistill.report.page import ReportPage
 from dualdistill.report.scores import ResultRow, results_table
 from dualdistill.train.assemble import split_names
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
-from dualdistill.train.run_folder import RunFolder, write_atomically
+from dualdistill.train.run_folder import RunFolder
 from dualdistill.visualize.recording import Recording, require_rerun
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.markup import escape
 
 from dualdistill import zoo
 from dualdistill.report.scores import PERCENT
@@ -31,12 +30,12 @@ def show_zoo(console: Console, name: str | None) -> list[dict[str, Any]]:
     rows = [_facts(each) for each in names]
     if name is not None:
         for key, value in rows[0].items():
-            console.print(f"[bold]{key}[/]  {escape(str(value))}")
+            console.print(f"{key}  {value}")
         return rows
     short = tuple({**row, "sha256": row["sha256"][:12]} for row in rows)
     console.print(Table(columns=_COLUMNS, rows=short).to_rich(console.width))
     for row in rows:
-        console.print(f"[bold]{row['name']}[/]  {escape(row['what'])}")
+        console.print(f"{row['name']}  {row['what']}")
     console.print(f"\nTake one by its name: --teacher {rows[-1]['name']}. A card in full: dualdistill zoo NAME.")
     return rows
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dualdistill.convert.mapping import BoxConvention
 from dualdistill.errors import UserError
+from dualdistill.ops.finite import require_finite
 from dualdistill.structures import CLASSES
 
 _PREFIXES = ("module.", "model.")
@@ -69,6 +70,7 @@ def read_foreign(path: Path) -> Foreign:
             f"{path} holds no state dict: expected tensors by name, or a dictionary with 'state_dict'; its "
             f"{len(content)} entries ({', '.join(map(str, list(content)[:8]))}) are of type {', '.join(kinds)}."
         )
+    require_finite(state, path)
     meta = content.get("meta", {}) if wrapped else {}
     meta = meta if isinstance(meta, dict) else {}
     _check_classes(path, meta)
@@ -97,7 +99,7 @@ def _load(path: Path) -> dict[Any, Any]:
         if "weights_only" not in str(error).lower() and "unsupported" not in str(error).lower():
             raise UserError(f"{path} is not a readable PyTorch file ({error}). Was it copied completely?") from None
         raise UserError(_refusal(path)) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # whatever a broken file leads to
         raise UserError(f"{path} is not a readable PyTorch file ({error}). Was it copied completely?") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, expected a dictionary of weights.")

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 
 from dualdistill.data.build_annotations import annotation_columns
+from dualdistill.data.plausible import LARGEST_SIDE, good_matrices, good_principal_points, good_sizes
 from dualdistill.data.read_tables import Columns, in_order, key_of, read_records, read_table_columns
 from dualdistill.data.tables import (
     Attribute,
@@ -22,7 +23,7 @@ from dualdistill.data.tables import (
     Sensor,
     require_tables,
 )
-from dualdistill.data.tokens import FARTHEST, Tokens
+from dualdistill.data.tokens import Tokens
 from dualdistill.errors import UserError
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 from dualdistill.structures import CAMERAS
@@ -34,9 +35,6 @@ LIDAR = CHANNELS.index("LIDAR_TOP")
 
 _NOT_INSIDE = r"^/|^\w:|\\|[\x00-\x1f]|(^|/)\.\.(/|$)|^$"
 """File names that are absolute, leave the root, or are none."""
-
-LARGEST_SIDE = 1 << 16
-"""Pixels: images are smaller."""
 
 
 def build_columns(folder: Path) -> Iterator[tuple[str, Columns]]:
@@ -119,10 +117,8 @@ def _calibrations(folder: Path) -> tuple[Columns, Int[np.ndarray, "calibrations"
     good[is_camera] = [[len(row) for row in rows] == [3, 3, 3] for rows in of_cameras]
     tokens.require(good, "camera_intrinsic", "a camera matrix that is not 3x3")
     intrinsics[is_camera] = np.array(of_cameras, dtype=np.float64).reshape(-1, 3, 3)
-    focal = intrinsics[:, [0, 1], [0, 1]]
-    good = ((focal > 0) & (focal < FARTHEST)).all(axis=1) & (intrinsics[:, 2] == (0, 0, 1)).all(axis=1)
     what = "a camera matrix without positive focal lengths, or whose last row is not 0, 0, 1"
-    tokens.require(good, "camera_intrinsic", what)
+    tokens.require(good_matrices(intrinsics), "camera_intrinsic", what)
     matrices = rigid(rotation_from_quaternion(torch.from_numpy(rotation)), torch.from_numpy(translation))
     columns = {"calibration_ego_from_sensor": matrices.numpy(), "calibration_intrinsics": intrinsics}
     return columns, channels, tokens
@@ -173,10 +169,8 @@ def _require_images(data: Columns, tokens: Tokens, intrinsics: Float[np.ndarray,
         UserError: naming the first record where it is not so.
     """
     other, size = data["data_channel"] == LIDAR, data["data_size"]
-    good = ((size > 0) & (size <= LARGEST_SIDE)).all(axis=1)
-    tokens.require(other | good, "height width", f"no image height and width between 1 and {LARGEST_SIDE}")
-    principal = intrinsics[:, [1, 0], 2][data["data_calibration"]]
-    inside = ((principal >= 0) & (principal <= size)).all(axis=1)
+    tokens.require(other | good_sizes(size), "height width", f"no image height and width between 1 and {LARGEST_SIDE}")
+    inside = good_principal_points(intrinsics[data["data_calibration"]], size)
     what = "a calibrated sensor whose principal point lies outside the image"
     tokens.require(other | inside, "calibrated_sensor_token", what)
 

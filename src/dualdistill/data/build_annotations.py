@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from dualdistill.data.plausible import FARTHEST
 from dualdistill.data.read_tables import Columns, in_order, read_table_columns
 from dualdistill.data.tables import Attribute, Category, Instance, SampleAnnotation, Visibility
-from dualdistill.data.tokens import FARTHEST, Tokens
+from dualdistill.data.tokens import Tokens
 from dualdistill.structures import CLASSES
 
 CLASS_OF_CATEGORY = {
@@ -30,6 +31,19 @@ CLASS_OF_CATEGORY = {
 
 Source: nuScenes detection task, https://www.nuscenes.org/object-detection (general mapping of classes).
 """
+
+OTHER_CATEGORIES = (
+    "animal",
+    "human.pedestrian.personal_mobility",
+    "human.pedestrian.stroller",
+    "human.pedestrian.wheelchair",
+    "movable_object.debris",
+    "movable_object.pushable_pullable",
+    "static_object.bicycle_rack",
+    "vehicle.emergency.ambulance",
+    "vehicle.emergency.police",
+)
+"""Categories of nuScenes' boxes that no detection class covers."""
 
 MAX_SECONDS_BETWEEN_BOXES = 1.5
 """Boxes of an instance further apart give no velocity; twice that for a central difference (devkit)."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dualdistill.errors import UserError
+from dualdistill.files import problem
 
 
 def cache_root() -> Path:
@@ -28,10 +29,11 @@ def store_folder(folder: Path, write: Callable[[Path], None]) -> None:
         draft.chmod(0o755)  # mkdtemp keeps others out; a cache may be shared
         write(draft)
         draft.rename(folder)
-    except OSError as error:
+    except (OSError, UserError) as error:
         if not folder.is_dir():  # else another process was faster, with the same content
-            advice = "free space, or set DUALDISTILL_CACHE to another folder"
-            raise UserError(f"cannot write the cache {folder.parent} ({error}): {advice}") from error
+            why = error if isinstance(error, UserError) else problem(error, folder)
+            advice = "Or set DUALDISTILL_CACHE to another folder."
+            raise UserError(f"The cache {folder.parent} cannot be written: {why}. {advice}") from None
     finally:
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)

@@ -1,7 +1,8 @@
 """Is everything there? A look at each file of a root before time is spent on it."""
 
+import stat
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,12 +11,24 @@ import numpy as np
 from PIL import Image
 
 from dualdistill.data.annotations import usable
+from dualdistill.data.build import LIDAR
+from dualdistill.data.build_annotations import CLASS_OF_CATEGORY, OTHER_CATEGORIES
 from dualdistill.data.config import DataConfig
 from dualdistill.data.frames import reachable_records
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.instances import making_masks, missing_masks
+from dualdistill.data.plausible import (
+    BYTES_PER_POINT,
+    FARTHEST_BOX,
+    FASTEST_CAR,
+    FASTEST_OBJECT,
+    LARGEST_BOX,
+    implausible_points,
+)
 from dualdistill.data.splits import samples_of_split
-from dualdistill.data.sweeps import BYTES_PER_POINT, sweep_candidates
+from dualdistill.data.sweeps import sweep_candidates
+from dualdistill.errors import UserError
+from dualdistill.files import read_bytes
 from dualdistill.structures import CAMERAS, CLASSES
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -23,8 +36,8 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 THREADS = 8
 """The work is waiting for the disk."""
 
-IMPLAUSIBLE_SPEED = 60.0
-"""Metres a second: annotated objects are slower."""
+READ_FILES = 64
+"""LiDAR files, spread evenly, whose points are read; of all others the size is checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +97,22 @@ def check_root(
     trains = boxes[usable(index)[boxes]]
     count = np.bincount(index.annotation_class[trains], minlength=len(CLASSES))
     rows = needed_records(index, positions, config)
-    found = [*_table_problems(index, positions, boxes, config), *_mask_problems(index, positions, config, split)]
+    found = [
+        *_sensor_problems(index, positions, config),
+        *_box_problems(index, boxes),
+        *_pose_problems(index, rows),
+        *_mask_problems(index, positions, config, split),
+    ]
+    if not len(trains) and not index.version.endswith("test"):
+        what = "no box of a detection class that has LiDAR or radar points"
+        remedy = "choose another split, or complete num_lidar_pts and the categories of sample_annotation.json"
+        found.append(Problem(what=what, count=len(boxes), example=f"split {split!r}", remedy=remedy))
+    clouds = [row for row in rows if index.data_channel[row] == LIDAR]
+    read = set(clouds[:: max(1, len(clouds) // READ_FILES)])
     num_bytes, complaints = 0, []
     with ThreadPoolExecutor(THREADS) as pool:
         # The pool runs ahead of the loop; the loop shows what is done.
-        looks = pool.map(lambda row: _look(index, row), rows)
+        looks = pool.map(lambda row: _look(index, row, whole=row in read), rows)
         for row, (size, complaint) in zip(progress(rows), looks, strict=True):
             num_bytes += size
             if complaint is not None:
@@ -120,10 +144,8 @@ def needed_records(index: NuscenesIndex, positions: np.ndarray, config: DataConf
     return sorted(rows)
 
 
-def _table_problems(
-    index: NuscenesIndex, positions: np.ndarray, boxes: np.ndarray, config: DataConfig
-) -> Iterable[Problem]:
-    """Samples without a sensor, and boxes nobody can believe."""
+def _sensor_problems(index: NuscenesIndex, positions: np.ndarray, config: DataConfig) -> Iterator[Problem]:
+    """Samples without a sensor or a sweep that the config reads."""
     remedy = "complete sample_data.json, or leave these scenes out of the split"
     sensors = {"LIDAR_TOP": index.sample_lidar[positions]}
     if config.cameras:
@@ -133,18 +155,76 @@ def _table_problems(
             lacking = positions[rows < 0]
             token = index.sample_token[int(lacking[0])]
             yield Problem(what=f"samples without {sensor}", count=len(lacking), example=token, remedy=remedy)
-    speed = np.linalg.norm(index.annotation_velocity[boxes], axis=1)
-    fast = boxes[speed > IMPLAUSIBLE_SPEED]  # an unknown (NaN) velocity is no problem
-    if len(fast):
+    lidar = sensors["LIDAR_TOP"]
+    if (
+        config.points
+        and config.num_sweeps > 1
+        and min(lidar) >= 0
+        and len(lidar) > 1
+        and (index.data_prev[lidar] < 0).all()
+    ):
+        what = f"samples without an earlier LiDAR sweep, of which {config.num_sweeps - 1} are wanted"
+        remedy = "unpack the sweeps and link them by prev in sample_data.json, or set data.num_sweeps=1"
+        yield Problem(what=what, count=len(lidar), example=index.sample_token[int(positions[0])], remedy=remedy)
+
+
+def _box_problems(index: NuscenesIndex, boxes: np.ndarray) -> Iterator[Problem]:
+    """Boxes nobody can believe, and those of categories that nuScenes does not have."""
+    known = np.array([name in CLASS_OF_CATEGORY or name in OTHER_CATEGORIES for name in index.categories])
+    speed = np.linalg.norm(index.annotation_velocity[boxes], axis=1)  # an unknown (NaN) velocity is no problem
+    sample = np.searchsorted(index.annotation_offset, boxes, side="right") - 1
+    lidar = index.sample_lidar[sample]
+    seen = lidar >= 0
+    distance = np.zeros(len(boxes))
+    distance[seen] = np.linalg.norm(index.annotation_center[boxes[seen]] - index.ego_translation[lidar[seen]], axis=1)
+    of_category = index.annotation_category[boxes]
+    for bad, what, remedy in (
+        (
+            ~known[of_category] if len(known) else np.zeros(len(boxes), bool),
+            "boxes of categories that nuScenes does not have",
+            "rename the categories in category.json (docs/data.md has the list), or remove their boxes",
+        ),
+        (
+            speed > FASTEST_OBJECT,
+            f"boxes faster than {FASTEST_OBJECT:g} m/s",
+            "look at the prev and next links and the timestamps of these records",
+        ),
+        (
+            (index.annotation_size[boxes] > LARGEST_BOX).any(axis=1),
+            f"boxes longer than {LARGEST_BOX:g} m",
+            "correct their size (metres) in sample_annotation.json",
+        ),
+        (
+            distance > FARTHEST_BOX,
+            f"boxes more than {FARTHEST_BOX:g} m from the car",
+            "correct their translation (global frame, metres), or the ego poses of their samples",
+        ),
+    ):
+        if bad.any():
+            first = int(boxes[bad][0])
+            name = index.categories[int(index.annotation_category[first])]
+            example = f"{index.annotation_token[first]} ({name})"
+            yield Problem(what=what, count=int(bad.sum()), example=example, remedy=remedy)
+
+
+def _pose_problems(index: NuscenesIndex, rows: list[int]) -> Iterator[Problem]:
+    """Cars that jump between two records of one sensor."""
+    now = np.array(rows, dtype=np.int64)
+    before = index.data_prev[now]
+    now, before = now[before >= 0], before[before >= 0]
+    seconds = (index.data_timestamp_us[now] - index.data_timestamp_us[before]) * 1e-6
+    metres = np.linalg.norm(index.ego_translation[now] - index.ego_translation[before], axis=1)
+    bad = now[metres > FASTEST_CAR * seconds + 1]
+    if len(bad):
         yield Problem(
-            what=f"boxes faster than {IMPLAUSIBLE_SPEED:g} m/s",
-            count=len(fast),
-            example=index.annotation_token[int(fast[0])],
-            remedy="look at the prev and next links and the timestamps of these records",
+            what=f"ego poses that jump: the car would be faster than {FASTEST_CAR:g} m/s",
+            count=len(bad),
+            example=index.data_filename[int(bad[0])],
+            remedy="correct ego_pose.json, or the timestamps of sample_data.json",
         )
 
 
-def _mask_problems(index: NuscenesIndex, positions: np.ndarray, config: DataConfig, split: str) -> Iterable[Problem]:
+def _mask_problems(index: NuscenesIndex, positions: np.ndarray, config: DataConfig, split: str) -> Iterator[Problem]:
     """Instance masks that were not made."""
     if config.instances is None:
         return
@@ -155,17 +235,25 @@ def _mask_problems(index: NuscenesIndex, positions: np.ndarray, config: DataConf
         yield Problem(what=what, count=len(missing), example=missing[0], remedy=f"run `{remedy}`")
 
 
-def _look(index: NuscenesIndex, row: int) -> tuple[int, tuple[str, str] | None]:
-    """Size of a file and what is wrong with it: (problem, remedy), or None."""
+def _look(index: NuscenesIndex, row: int, *, whole: bool) -> tuple[int, tuple[str, str] | None]:
+    """Size of a file and what is wrong with it: (problem, remedy), or None.
+
+    Args:
+        whole: Read the points of a LiDAR file.
+    """
     path = index.path(row)
     unpack = "unpack the archive with this folder again"
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            return 0, ("no regular file", unpack)
+        if index.data_channel[row] == LIDAR:
+            if size == 0 or size % BYTES_PER_POINT:
+                return size, (f"empty, or not a multiple of {BYTES_PER_POINT} bytes", unpack)
+            found = implausible_points(read_bytes(path)) if whole else None
+            return size, None if found is None else (found, "give points as float32: x, y, z, intensity, ring")
         with path.open("rb") as file:
-            if path.suffix == ".bin":
-                if size == 0 or size % BYTES_PER_POINT:
-                    return size, (f"empty, or not a multiple of {BYTES_PER_POINT} bytes", unpack)
-                return size, None
             start = file.read(2)
             file.seek(-min(size, 2), 2)
             end = file.read(2)
@@ -173,7 +261,7 @@ def _look(index: NuscenesIndex, row: int) -> tuple[int, tuple[str, str] | None]:
             stored = (image.height, image.width)
     except FileNotFoundError:
         return 0, ("missing", unpack)
-    except OSError as error:
+    except (OSError, UserError, ValueError, Image.DecompressionBombError) as error:
         return 0, (f"unreadable ({type(error).__name__})", unpack)
     if path.suffix in (".jpg", ".jpeg") and (start, end) != (JPEG_START, JPEG_END):
         return size, ("cut off", unpack)

@@ -1,9 +1,14 @@
 """What of a nuScenes root a recipe wants to see, and how it is augmented."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from dualdistill.settings import Few, Natural, NonNegative, Positive, Share, Side, checked
 
 Range = tuple[float, float]
+_Candidate = Annotated[int, Meta(ge=0, le=1000)]
 
 
 def _check_range(name: str, value: tuple[float, float]) -> None:
@@ -11,12 +16,8 @@ def _check_range(name: str, value: tuple[float, float]) -> None:
         raise ValueError(f"{name} must be (low, high), got {value}")
 
 
-def _check_probability(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is a probability, got {value}")
-
-
 @dataclass(frozen=True, kw_only=True)
+@checked
 class ImageAugmentation:
     """Ranges of the image augmentation (docs/methods/bevdepth.md#image-augmentation); the defaults are DualDistill's.
 
@@ -27,7 +28,7 @@ class ImageAugmentation:
     """Uniform offset of the scale while training."""
     test_scale: float = 0.04
     """Offset at test time (0 in the official BEVDepth)."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """Probability of a horizontal flip."""
     rotation: Range = (-5.4, 5.4)
     """Degrees, about the centre of the crop."""
@@ -35,51 +36,46 @@ class ImageAugmentation:
     def __post_init__(self) -> None:
         _check_range("scale", self.scale)
         _check_range("rotation", self.rotation)
-        _check_probability("flip", self.flip)
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class BevAugmentation:
     """Ranges of the BEV augmentation of a training sample (docs/methods/centerpoint.md#augmentation)."""
 
     rotation: Range = (-0.3925, 0.3925)
     """Radians about z."""
-    scale: Range = (0.95, 1.05)
-    flip_x: float = 0.5
+    scale: tuple[Positive, Positive] = (0.95, 1.05)
+    flip_x: Share = 0.5
     """Probability of x -> -x."""
-    flip_y: float = 0.5
+    flip_y: Share = 0.5
     """Probability of y -> -y."""
-    translation_sd: float = 0.0
+    translation_sd: NonNegative = 0.0
     """Standard deviation of a shift along each axis, metres (0.5 in MVP's own LiDAR recipe)."""
 
     def __post_init__(self) -> None:
         _check_range("rotation", self.rotation)
         _check_range("scale", self.scale)
-        _check_probability("flip_x", self.flip_x)
-        _check_probability("flip_y", self.flip_y)
-        if self.scale[0] <= 0:
-            raise ValueError(f"scale must be positive, got {self.scale}")
-        if self.translation_sd < 0:
-            raise ValueError(f"translation_sd must not be negative, got {self.translation_sd}")
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class ObjectSampling:
     """Pasting of objects from other scenes into the point cloud, for LiDAR teachers
     (docs/methods/centerpoint.md#object-sampling)."""
 
-    min_points: int = 5
+    min_points: Natural = 5
     """Objects with fewer points are never pasted."""
-    counts: tuple[int, ...] = (2, 3, 7, 4, 6, 2, 6, 6, 2, 2)
+    counts: tuple[Natural, ...] = (2, 3, 7, 4, 6, 2, 6, 6, 2, 2)
     """Boxes of each class (order of `structures.CLASSES`) up to which a frame is filled."""
     clear_inside: bool = True
     """Whether scene points inside a pasted box go away first (mmdet3d does, CenterPoint does not)."""
-    last_epoch: int | None = None
+    last_epoch: Natural | None = None
     """Epochs after this one paste nothing; None: all of them paste."""
 
     def __post_init__(self) -> None:
-        if len(self.counts) != 10 or min(self.counts) < 0:
-            raise ValueError(f"counts must be ten numbers >= 0, one a class, got {self.counts}")
+        if len(self.counts) != 10:
+            raise ValueError(f"counts must be ten numbers, one a class, got {self.counts}")
 
 
 MASK_RCNN_SCORE = 0.3
@@ -91,13 +87,12 @@ semantic segmenter, or, through the cache files of the official MVP, CenterNet2.
 
 
 def _check_noise(noise: float, masks: MaskSource) -> None:
-    if not 0 <= noise <= 1:
-        raise ValueError(f"noise must lie in [0, 1], got {noise}")
     if noise and masks != "synthetic":
         raise ValueError(f"noise is for perfect masks: masks={masks} have errors of their own, leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class VirtualPointsConfig:
     """Painted and virtual points beside the LiDAR's, for the MVP teacher (docs/methods/mvp.md#columns)."""
 
@@ -108,7 +103,7 @@ class VirtualPointsConfig:
     """Whether earlier sweeps carry painted and virtual points too; otherwise the key frame alone does."""
     missing: Literal["error", "unpainted"] = "error"
     """What becomes of a sweep without cached points: the official download lacks about one in a hundred."""
-    noise: float = 0.0
+    noise: Share = 0.0
     """How much is made wrong with the perfect masks of a synthetic world, from 0 (nothing) to 1
     (docs/methods/mvp.md#imperfect-masks): see
     `virtual_points.noise`."""
@@ -130,20 +125,20 @@ class VirtualPointsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class InstancesConfig:
     """Which objects an instance segmenter sees in the key frame's images, for distillers that learn from it
     (docs/methods/x3kd.md#instance-targets). They are read while training only."""
 
     masks: Literal["synthetic", "maskrcnn", "semantic"] = "maskrcnn"
     """As in `VirtualPointsConfig`."""
-    noise: float = 0.0
+    noise: Share = 0.0
     """As in `VirtualPointsConfig`."""
-    min_score: float = 0.3
+    min_score: Share = 0.3
     """Instances of which the segmenter was less sure are taken for background. Mask R-CNN's begin at 0.3."""
 
     def __post_init__(self) -> None:
         _check_noise(self.noise, self.masks)
-        _check_probability("min_score", self.min_score)
         if self.masks == "maskrcnn" and self.min_score < MASK_RCNN_SCORE:
             raise ValueError(
                 f"min_score {self.min_score} has no effect: Mask R-CNN's masks are made from {MASK_RCNN_SCORE} upwards"
@@ -151,6 +146,7 @@ class InstancesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class DataConfig:
     """What a sample holds beside its annotations. The defaults are those of DualDistill's R50 rows
     (docs/methods/dualdistill.md#data)."""
@@ -164,24 +160,24 @@ class DataConfig:
     bev_frame: Literal["lidar", "ego"] = "lidar"
     """LIDAR_TOP of the key frame, or the ego frame at the same moment."""
 
-    image_size: tuple[int, int] = (256, 704)
+    image_size: tuple[Side, Side] = (256, 704)
     """Height and width the network sees, pixels."""
     image_augmentation: ImageAugmentation = ImageAugmentation()
     draft_decoding: bool = True
     """Decode JPEGs no larger than the network's size asks for, in eighths: faster, slightly different pixels."""
 
-    num_frames: int = 2
+    num_frames: Literal[1, 2] = 2
     """1: the key frame; 2: an earlier one too."""
     previous_frame: Literal["sweep", "key"] = "sweep"
     """A camera sweep some steps back (DualDistill), or the previous key frame (official BEVDepth)."""
-    frame_step: float = 0.25
+    frame_step: Positive = 0.25
     """Seconds between candidates for the earlier frame: the first lies one step back, and so on."""
-    train_candidates: tuple[int, int] = (2, 8)
+    train_candidates: tuple[_Candidate, _Candidate] = (2, 8)
     """First and last candidate (counted from 0) drawn from while training: 0.75 to 2.25 s back."""
-    test_candidate: int = 5
+    test_candidate: _Candidate = 5
     """The one taken at test time: 1.5 s back."""
 
-    num_sweeps: int = 10
+    num_sweeps: Few = 10
     """LiDAR sweeps accumulated, the key frame's included."""
     random_sweeps: bool = True
     """While training, leave out a random one of the `num_sweeps` earlier sweeps, not the oldest (mmdet3d)."""
@@ -191,9 +187,9 @@ class DataConfig:
     virtual_points: VirtualPointsConfig | None = None
     """Adds painted and virtual points, which must have been made before; None: LiDAR alone, 5 channels."""
 
-    depth_stride: int = 16
+    depth_stride: Few = 16
     """Pixels of the network image per depth cell."""
-    depth_range: Range = (1.0, 60.0)
+    depth_range: tuple[Positive, Positive] = (1.0, 60.0)
     """Nearest (included) and farthest (excluded) depth that makes a label, metres."""
     depth_variant: Literal["nearest", "official"] = "nearest"
     """How points fall into cells: see `data.depth`."""
@@ -205,7 +201,7 @@ class DataConfig:
     the X3KD-style method); needs `cameras`."""
 
     bev_augmentation: BevAugmentation = BevAugmentation()
-    box_reach: float = 51.2
+    box_reach: Positive = 51.2
     """Annotations are kept where |x| and |y| of their centre are below this, metres, after augmentation."""
     class_balanced: bool = False
     """Whether the training set is resampled by class (CBGS)."""
@@ -213,16 +209,10 @@ class DataConfig:
     """Copy-paste of objects while training; only without cameras."""
 
     def __post_init__(self) -> None:
-        if self.num_frames not in (1, 2):
-            raise ValueError(f"num_frames must be 1 or 2, got {self.num_frames}")
-        if self.num_sweeps < 1:
-            raise ValueError(f"num_sweeps counts the key frame and must be at least 1, got {self.num_sweeps}")
         height, width = self.image_size
         if height % self.depth_stride or width % self.depth_stride:
             raise ValueError(f"depth_stride {self.depth_stride} does not divide image_size {self.image_size}")
         _check_range("train_candidates", self.train_candidates)
-        if min(*self.train_candidates, self.test_candidate) < 0 or self.frame_step <= 0:
-            raise ValueError("candidates count from 0, and frame_step must be positive")
         _check_range("depth_range", self.depth_range)
         if self.depth_instance and not (self.cameras and self.depth):
             raise ValueError("depth_instance tells whose the depth labels are: it needs cameras=True, depth=True")
@@ -230,8 +220,6 @@ class DataConfig:
             raise ValueError("instances are seen in images: they need cameras=True")
         if any(low >= high for low, high in zip(self.point_range[:3], self.point_range[3:], strict=True)):
             raise ValueError(f"point_range must go from low to high on every axis, got {self.point_range}")
-        if self.box_reach <= 0:
-            raise ValueError(f"box_reach must be positive, got {self.box_reach}")
         if self.object_sampling is not None and (self.cameras or not self.points):
             raise ValueError("object_sampling pastes points that no image shows: it needs points=True, cameras=False")
         if self.virtual_points is not None and not self.points:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dualdistill.errors import UserError
+from dualdistill.files import read_bytes
 from dualdistill.geometry.cameras import image_augmentation
 
 
@@ -53,21 +54,28 @@ def resized_size(stored_size: tuple[int, int], resize: float) -> tuple[int, int]
 
 
 def load_image(
-    path: Path, view: ImageView, stored_size: tuple[int, int], *, draft: bool = False
+    path: Path,
+    view: ImageView,
+    stored_size: tuple[int, int],
+    *,
+    draft: bool = False,
+    source: str = "sample_data.json",
 ) -> UInt8[Tensor, "3 h w"]:
     """RGB pixels of an image file as the network sees them.
 
     Args:
         stored_size: Height and width that the tables (and so the intrinsics) speak of.
+        source: Origin of `stored_size`, for messages.
         draft: Let the JPEG decoder make the image as small as still leaves enough pixels, in steps of 1/8.
 
     Raises:
         UserError: if the file is missing, cut off, no image, or not of the stored size.
     """
+    content = read_bytes(path)
     try:
-        content = path.read_bytes()
-        pixels, scale = _decode(content, path, stored_size, resized_size(stored_size, view.resize) if draft else None)
-    except (OSError, ValueError) as error:  # missing, truncated and unidentified files alike
+        _require_size(path, _size_of(content), stored_size, source)
+        pixels, scale = _decode(content, stored_size, resized_size(stored_size, view.resize) if draft else None)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:  # truncated and unidentified files alike
         raise UserError(f"cannot read image {path} ({error}); restore it from the archive") from error
     return apply_view(torch.from_numpy(pixels).permute(2, 0, 1), view, stored_size, scale)
 
@@ -77,16 +85,23 @@ def stored_image(path: Path, stored_size: tuple[int, int]) -> UInt8[Tensor, "3 h
     return load_image(path, ImageView(resize=1.0, crop=(0, 0), size=stored_size), stored_size)
 
 
+def _size_of(content: bytes) -> tuple[int, int]:
+    """Height and width of an image file."""
+    if simplejpeg.is_jpeg(content):
+        height, width = simplejpeg.decode_jpeg_header(content)[:2]
+        return height, width
+    with Image.open(BytesIO(content)) as image:
+        return image.height, image.width
+
+
 def _decode(
-    content: bytes, path: Path, stored_size: tuple[int, int], target: tuple[int, int] | None
+    content: bytes, stored_size: tuple[int, int], target: tuple[int, int] | None
 ) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
     """The pixels, and their scale beside the stored ones: below 1 for a JPEG that reaches its target (h, w) so."""
     if not simplejpeg.is_jpeg(content):
         with Image.open(BytesIO(content)) as image:
-            _require_size(path, image.size[::-1], stored_size)
             return np.array(image.convert("RGB")), 1.0
     # libjpeg-turbo as Pillow has it, the same pixels, but in half the time, and smaller by any multiple of 1/8
-    _require_size(path, simplejpeg.decode_jpeg_header(content)[:2], stored_size)
     eighths = 8 if target is None else next((n for n in range(1, 8) if _reaches(stored_size, n, target)), 8)
     height, width = (-(-side * eighths // 8) for side in stored_size)
     return simplejpeg.decode_jpeg(content, min_height=height, min_width=width), eighths / 8
@@ -96,10 +111,10 @@ def _reaches(stored_size: tuple[int, int], eighths: int, target: tuple[int, int]
     return all(side * eighths >= 8 * wanted for side, wanted in zip(stored_size, target, strict=True))
 
 
-def _require_size(path: Path, size: tuple[int, int], stored_size: tuple[int, int]) -> None:
+def _require_size(path: Path, size: tuple[int, int], stored_size: tuple[int, int], source: str) -> None:
     if size != stored_size:
         raise UserError(
-            f"image {path} has {size[1]}x{size[0]} pixels, sample_data.json says "
+            f"image {path} has {size[1]}x{size[0]} pixels, {source} says "
             f"{stored_size[1]}x{stored_size[0]}: file and calibration do not belong together"
         )
 

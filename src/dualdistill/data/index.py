@@ -16,6 +16,8 @@ from dualdistill.data.build import build_columns
 from dualdistill.data.cache import cache_root, store_folder
 from dualdistill.data.columns import Position, Texts, read_columns, write_columns
 from dualdistill.data.tables import TABLES, find_version, require_tables
+from dualdistill.errors import UserError
+from dualdistill.files import read_json, write_json
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 
 LAYOUT = 5
@@ -34,6 +36,7 @@ FILES = (
     "categories",
     "attributes",
 )
+DIGESTS = "digests.json"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +52,8 @@ class NuscenesIndex:
     version: str
     folder: Path
     """Folder of the cached columns; other artefacts derived from the same tables may be kept here."""
+    digests: dict[str, str]
+    """Digest of each of `FILES`: what a training records of its data, to see later whether they changed."""
 
     scene_name: Texts
     scene_token: Texts
@@ -161,14 +166,17 @@ class NuscenesIndex:
             UserError: for a root that is missing, incomplete or inconsistent: a link that leads nowhere or against
                 time, a file name outside the root, a degenerate pose, camera matrix or box.
         """
-        root = Path(root).expanduser().absolute()
+        try:
+            root = Path(root).expanduser().absolute()
+        except RuntimeError as error:
+            raise UserError(f"{root}: {error}; give the path in full.") from None
         version = find_version(root, version)
         require_tables(root / version)
         folder = _cache_folder(root, version)
         if folder.is_dir():
             try:
                 return cls.load(root, version, folder)
-            except (OSError, pa.ArrowException, LookupError, TypeError, ValueError):  # damaged
+            except (OSError, pa.ArrowException, LookupError, TypeError, ValueError, UserError):  # damaged
                 shutil.rmtree(folder, ignore_errors=True)
         store_folder(folder, lambda target: _write(root / version, target))
         for stale in folder.parent.iterdir():
@@ -179,13 +187,20 @@ class NuscenesIndex:
     @classmethod
     def load(cls, root: Path, version: str, folder: Path) -> "NuscenesIndex":
         """Map the columns that `open` has written to `folder`."""
+        digests = read_json(folder / DIGESTS, dict[str, str], "digests of an index")
         columns: dict[str, Any] = {}
         for name in FILES:
             columns |= read_columns(folder / f"{name}.arrow")
         count = columns.pop("annotation_count")
         columns["annotation_offset"] = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
         known = {field.name for field in fields(cls)}
-        return cls(root=root, version=version, folder=folder, **{k: v for k, v in columns.items() if k in known})
+        return cls(
+            root=root,
+            version=version,
+            folder=folder,
+            digests=digests,
+            **{k: v for k, v in columns.items() if k in known},
+        )
 
 
 def _cache_folder(root: Path, version: str) -> Path:
@@ -198,6 +213,11 @@ def _cache_folder(root: Path, version: str) -> Path:
 
 
 def _write(version_folder: Path, target: Path) -> None:
+    digests = {}
     for name, columns in build_columns(version_folder):
-        write_columns(target / f"{name}.arrow", columns)
+        path = target / f"{name}.arrow"
+        write_columns(path, columns)
         del columns  # of gigabytes there should be one at a time
+        with path.open("rb") as file:
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    write_json(target / DIGESTS, digests)

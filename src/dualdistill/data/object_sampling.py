@@ -6,11 +6,13 @@ ring that every worker shuffles for itself, so a sample depends on seed, epoch a
 """
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -76,9 +78,13 @@ class ObjectDatabase:
         made_of = (num_sweeps, CHANNELS) if clouds is None else (num_sweeps, clouds.identity)
         what = hashlib.sha256(repr(made_of).encode() + positions.astype("<i8").tobytes())
         folder = index.folder / f"objects-{what.hexdigest()[:16]}"
-        if not folder.is_dir():
-            samples = progress(positions.tolist())
-            store_folder(folder, lambda target: _gather(index, samples, num_sweeps, clouds, target))
+        if folder.is_dir():
+            try:
+                return cls.load(folder)
+            except (OSError, pa.ArrowException, LookupError, TypeError, ValueError):  # damaged
+                shutil.rmtree(folder, ignore_errors=True)
+        samples = progress(positions.tolist())
+        store_folder(folder, lambda target: _gather(index, samples, num_sweeps, clouds, target))
         return cls.load(folder)
 
     @classmethod

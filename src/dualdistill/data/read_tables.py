@@ -16,6 +16,7 @@ from jaxtyping import Int
 
 from dualdistill.data.tables import ANNOTATION_TABLES, Integer, Quaternion, Record, Token, Vector
 from dualdistill.errors import UserError
+from dualdistill.files import problem
 
 PIECE = 1 << 18
 """Bytes decoded at once: their records fit into a processor's cache."""
@@ -64,7 +65,7 @@ def read_records(folder: Path, record: type[AnyRecord]) -> Iterator[list[AnyReco
                 yield records
                 count, held, wanted = count + len(records), rest, PIECE
     except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}): check the disk and the permissions") from error
+        raise UserError(f"{path} cannot be read: {problem(error)}.") from None
 
 
 key_of: Callable[[str], int] = hash

@@ -14,6 +14,7 @@ from jaxtyping import Int
 
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
+from dualdistill.files import read_json
 
 
 @cache
@@ -41,17 +42,8 @@ def custom_splits(index: NuscenesIndex) -> dict[str, tuple[str, ...]]:
     path = index.root / index.version / "splits.json"
     if not path.is_file():
         return {}
-    try:
-        splits = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); expected {{split: [scene names]}}") from error
-    if not isinstance(splits, dict) or not all(_is_list_of_names(names) for names in splits.values()):
-        raise UserError(f"{path} must hold {{split: [scene names]}}")
+    splits = read_json(path, dict[str, list[str]], "expected {split: [scene names]}")
     return {split: tuple(names) for split, names in splits.items()}
-
-
-def _is_list_of_names(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def samples_of_split(index: NuscenesIndex, split: str) -> Int[np.ndarray, "samples"]:

@@ -9,13 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.plausible import VALUES_PER_POINT, broken_points
 from dualdistill.errors import UserError
+from dualdistill.files import read_bytes
 from dualdistill.geometry.transforms import transform
-
-VALUES_PER_POINT = 5
-"""x, y, z (metres), intensity (0 to 255), ring index: float32 each."""
-
-BYTES_PER_POINT = VALUES_PER_POINT * 4
 
 CLOSE = 1.0
 """Points of earlier sweeps with |x| and |y| below this many metres are returns from the car itself."""
@@ -25,17 +22,11 @@ def read_points(path: Path) -> Float[Tensor, "points 5"]:
     """Points of one LIDAR_TOP file, in the sensor frame: x, y, z, intensity, ring.
 
     Raises:
-        UserError: if the file is missing or cut off.
+        UserError: if the file is missing, cut off, or of another layout.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read LiDAR file {path} ({error.strerror}); restore it from the archive") from error
-    if len(content) % BYTES_PER_POINT:
-        raise UserError(
-            f"LiDAR file {path} is cut off: {len(content)} bytes are not a multiple of {BYTES_PER_POINT} "
-            "(five float32 a point); restore it from the archive"
-        )
+    content = read_bytes(path)
+    if broken := broken_points(content):
+        raise UserError(f"LiDAR file {path} is cut off or of another layout: {broken}; restore it from the archive")
     values = np.frombuffer(content, dtype=np.float32).reshape(-1, VALUES_PER_POINT)
     return torch.from_numpy(values.copy())
 

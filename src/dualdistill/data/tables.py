@@ -169,7 +169,7 @@ def find_version(root: Path, version: str | None) -> str:
         raise UserError(f"{root} is not a folder; expected a nuScenes root (with samples/ and v1.0-*/)")
     found = sorted(path.name for path in root.glob("v1.0-*") if path.is_dir())
     if version is not None:
-        if not (root / version).is_dir():
+        if version not in found:
             raise UserError(f"{root} has no version {version!r}; found: {', '.join(found) or 'none'}")
         return version
     if not found:

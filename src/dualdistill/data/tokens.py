@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dualdistill.data.plausible import FARTHEST
 from dualdistill.data.read_tables import Columns, key_of, read_records
 from dualdistill.data.tables import Record
 from dualdistill.errors import UserError
-
-FARTHEST = 1e8
-"""Metres: a coordinate beyond is an error of the tables, and too coarse even in float64 for what follows."""
 
 Keys = Int[np.ndarray, "records"]
 

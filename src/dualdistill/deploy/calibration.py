@@ -10,7 +10,6 @@ right, y down, z forward. Each camera has `lidar_from_camera` or `ego_from_camer
 student works in the other of the two frames.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,16 @@ from dualdistill.data.augment import draw_view
 from dualdistill.data.config import DataConfig
 from dualdistill.data.frames import STAND_IN_GAP
 from dualdistill.data.images import apply_view, load_image
+from dualdistill.data.plausible import LARGEST_SIDE, good_matrices, good_principal_points, good_sizes
 from dualdistill.errors import UserError
+from dualdistill.files import read_bytes, write_json
 from dualdistill.structures import CAMERAS, Batch, Boxes, Cameras, SampleMeta
 
 Frame = Literal["lidar", "ego"]
+MAX_CAMERAS = 64
+MAX_MOUNTING = 100.0
+"""Metres from the frame's origin."""
+NO_POSE = f"must be a rotation (right-handed axes), a translation below {MAX_MOUNTING:g} m and the last row 0, 0, 0, 1"
 _Row3 = tuple[float, float, float]
 _Row4 = tuple[float, float, float, float]
 _Pose = tuple[_Row4, _Row4, _Row4, _Row4]
@@ -53,7 +58,7 @@ class Rig:
     """Cameras around a car, in the BEV frame of a student. `read` makes one of a file, `of_matrices` of arrays.
 
     Raises:
-        UserError: for poses that are no rotation with a translation.
+        UserError: for matrices that no camera on a car has, and for names that repeat.
     """
 
     names: tuple[str, ...] = ()
@@ -70,10 +75,9 @@ class Rig:
     def __post_init__(self) -> None:
         names = self.names or tuple(f"camera {number}" for number in range(len(self.intrinsics)))
         object.__setattr__(self, "names", names)
-        rotation = self.bev_from_camera[:, :3, :3].double()
-        skewed = (rotation @ rotation.mT - torch.eye(3, dtype=rotation.dtype)).abs().amax(dim=(1, 2)) > 1e-3
-        for camera in torch.nonzero(skewed | (torch.linalg.det(rotation) < 0)).flatten().tolist():
-            raise UserError(f"the pose of {names[camera]} is not a rotation with a translation; give right-handed axes")
+        if not 1 <= len(set(names)) == len(names) <= MAX_CAMERAS:
+            raise UserError(f"a rig has 1 to {MAX_CAMERAS} cameras of different names, got {list(names[:20])}")
+        _require_plausible(self)
 
     @classmethod
     def of_matrices(
@@ -112,21 +116,20 @@ class Rig:
         """
         path = Path(path)
         try:
-            file = msgspec.json.decode(path.read_bytes(), type=_File)
-        except OSError as error:
-            raise UserError(f"cannot read the calibration file {path}: {error.strerror}") from error
-        except msgspec.DecodeError as error:
+            file = msgspec.json.decode(read_bytes(path), type=_File)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UserError(f"{path} is not a calibration file ({error}); docs/export.md shows the form") from error
+        if file.ego_from_lidar is not None and not _is_pose(torch.tensor(file.ego_from_lidar, dtype=torch.float64)):
+            raise UserError(f"{path}: ego_from_lidar {NO_POSE}, got {list(map(list, file.ego_from_lidar))}")
         if not file.cameras:
             raise UserError(f"{path} describes no camera")
-        poses = torch.stack([_pose(camera, frame, file.ego_from_lidar, path) for camera in file.cameras])
         try:
             return cls(
                 names=tuple(camera.name for camera in file.cameras),
                 image_size=file.image_size,
                 frame=frame,
                 intrinsics=torch.tensor([camera.intrinsics for camera in file.cameras], dtype=torch.float64),
-                bev_from_camera=poses,
+                bev_from_camera=torch.stack([_pose(each, frame, file.ego_from_lidar, path) for each in file.cameras]),
             )
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
@@ -150,7 +153,7 @@ class Rig:
             for name, k, pose in zip(self.names, self.intrinsics.double(), self.bev_from_camera.double(), strict=True)
         ]
         plain = msgspec.to_builtins(_File(image_size=self.image_size, cameras=cameras))
-        path.write_text(json.dumps(plain, indent=2) + "\n")
+        write_json(path, plain)
 
     def files(self, folder: Path) -> list[list[Path]]:
         """The images of every moment in a folder, in the rig's order: NAME.jpg (or .png) of each camera for one moment;
@@ -180,7 +183,9 @@ class Rig:
         """
         self._require_one_each(images)
         view = draw_view(config.image_augmentation, config.image_size, self.image_size, None)
-        return torch.stack([load_image(path, view, self.image_size, draft=config.draft_decoding) for path in images])
+        given = "the calibration file"
+        loaded = [load_image(p, view, self.image_size, draft=config.draft_decoding, source=given) for p in images]
+        return torch.stack(loaded)
 
     def views(self, images: Sequence[np.ndarray | Tensor], config: DataConfig) -> UInt8[Tensor, "cam 3 h w"]:
         """Images in memory as inputs of the network.
@@ -232,6 +237,32 @@ class Rig:
         nowhere = torch.eye(4, dtype=torch.float64)
         meta = SampleMeta(token="", timestamp_us=0, global_from_bev=nowhere, ego_from_bev=nowhere)
         return Batch(boxes=(Boxes.empty(),), augmented_from_bev=torch.eye(4)[None], meta=(meta,), cameras=cameras)
+
+
+def _require_plausible(rig: Rig) -> None:
+    """Check what no camera on a car can have; see `data.plausible`.
+
+    Raises:
+        UserError: naming the first camera that has it.
+    """
+    names, size = rig.names, np.array([rig.image_size] * len(rig.names))
+    intrinsics = rig.intrinsics.double().numpy()
+    poses = rig.bev_from_camera.double()
+    for good, expected, given in (
+        (good_sizes(size), f"an image_size of 1 to {LARGEST_SIDE} pixels", size),
+        (good_matrices(intrinsics), "intrinsics with positive focal lengths and the last row 0, 0, 1", intrinsics),
+        (good_principal_points(intrinsics, size), "a principal point inside the image", intrinsics),
+        (np.array([_is_pose(pose) for pose in poses]), f"a pose: its {rig.frame}_from_camera {NO_POSE}", poses),
+    ):
+        for at in np.flatnonzero(~good)[:1]:
+            raise UserError(f"camera {names[at]!r} needs {expected}, got {given[at].tolist()}")
+
+
+def _is_pose(pose: Float[Tensor, "4 4"]) -> bool:
+    rotation, last = pose[:3, :3], pose.new_tensor([0.0, 0.0, 0.0, 1.0])
+    orthogonal = (rotation @ rotation.mT - torch.eye(3, dtype=pose.dtype)).abs().max() < 1e-3
+    near = pose[:3, 3].abs().max() < MAX_MOUNTING
+    return bool(orthogonal & (torch.linalg.det(rotation) > 0) & near & (pose[3] == last).all())
 
 
 def _pose(camera: _Camera, frame: Frame, ego_from_lidar: _Pose | None, path: Path) -> Float[Tensor, "4 4"]:

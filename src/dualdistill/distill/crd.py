@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dualdistill.distill.criterion import HeadCriterion, response_weights
-from dualdistill.distill.method import check_no_effect, check_weights
+from dualdistill.distill.method import check_no_effect
+from dualdistill.settings import NonNegative, Positive, checked
 from dualdistill.structures import BevOutput, Losses, Targets
 
 CrdLabels = Literal["teacher", "ground_truth"]
@@ -24,21 +25,19 @@ CrdLabels = Literal["teacher", "ground_truth"]
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class CrdConfig:
     """Settings of response distillation; the defaults are the released ones."""
 
     labels: CrdLabels = "teacher"
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """Sets the score threshold of the teacher's boxes: with its 0.1, boxes above a probability of 0.445 are labels."""
-    heatmap_weight: float = 1.0
-    box_weight: float = 0.25
-    velocity_weight: float = 0.2
+    heatmap_weight: NonNegative = 1.0
+    box_weight: NonNegative = 0.25
+    velocity_weight: NonNegative = 0.2
     """On top of `box_weight`, as the teacher was trained."""
 
     def __post_init__(self) -> None:
-        check_weights(self)
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
         if self.labels == "ground_truth":
             check_no_effect(self, "the labels are the annotations", ("temperature",))
 

@@ -19,10 +19,12 @@ from dualdistill.distill.align import neck_aligner, no_weight_decay, stage_align
 from dualdistill.distill.method import DistillerInputs, Requires, check_extents
 from dualdistill.distill.mfd import NECK, MimicConfig
 from dualdistill.distill.shapes import BevShapes, Shape
+from dualdistill.settings import checked
 from dualdistill.structures import BevOutput, Losses, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class DistillBevConfig(MimicConfig):
     """Settings of `DistillBev`; the defaults are the released scripts', save the test points of the masks."""
 

@@ -19,23 +19,23 @@ from dualdistill.distill.method import DistillerInputs, Requires, check_extents,
 from dualdistill.distill.mfd import NECK, MimicConfig
 from dualdistill.distill.orthogonal import SemiOrthogonal
 from dualdistill.distill.shapes import BevShapes
+from dualdistill.settings import Few, checked
 from dualdistill.structures import BevOutput, Losses, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class MfdConfig(MimicConfig):
     """Settings of feature distillation: those of the losses, and how the encoder levels are aligned before."""
 
     alignment: Alignment = "aoa"
-    attention_heads: int = 8
+    attention_heads: Few = 8
     position_init: PositionInit = "zeros"
     attention_residual: bool = False
     """Add the student's map to the attention's output: a remedy, should the encoder levels not learn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.attention_heads < 1:
-            raise ValueError(f"attention_heads must be at least 1, got {self.attention_heads}")
         attention = ("attention_heads", "position_init", "attention_residual")
         if not self.student_stages:
             check_no_effect(self, "no encoder stage is distilled", ("alignment", *attention))
@@ -46,6 +46,7 @@ class MfdConfig(MimicConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class DualDistillConfig:
     """Settings of `DualDistill`; the defaults are the released ones, save what the module docstring names."""
 

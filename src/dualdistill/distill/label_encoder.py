@@ -21,21 +21,19 @@ from dualdistill.distill.label_maps import BOX_VALUES, LabelMaps, label_maps
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.ops.frozen import FrozenModule
 from dualdistill.ops.residual import ResidualBlock
+from dualdistill.settings import Few, checked
 from dualdistill.structures import CLASSES, Batch, BevOutput, Boxes, HeadOutput, Losses, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class LabelEncoderConfig:
     """Settings of `LabelEncoder`."""
 
-    hidden_channels: int = 256
+    hidden_channels: Few = 256
     """Channels of a cell, before the convolutions that end in the teacher's."""
     paint_out_of_range: bool = False
     """Let boxes centred outside the map paint its border, as the released code does."""
-
-    def __post_init__(self) -> None:
-        if self.hidden_channels < 1:
-            raise ValueError(f"hidden_channels must be at least 1, got {self.hidden_channels}")
 
     def build(self, *, teacher: BevShapes, classes: int = len(CLASSES)) -> "LabelEncoder":
         """The encoder for a teacher with maps of these shapes and so many classes.

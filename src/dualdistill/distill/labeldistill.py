@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dualdistill.distill.align import no_weight_decay, upsample
 from dualdistill.distill.criterion import RESPONSES, response_weights
 from dualdistill.distill.label_encoder import LabelEncoder
-from dualdistill.distill.method import DistillerInputs, Requires, check_extents, check_weights
+from dualdistill.distill.method import DistillerInputs, Requires, check_extents
 from dualdistill.distill.responses import in_students_units, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.geometry.grid import BevGrid
@@ -25,6 +25,7 @@ from dualdistill.ops.focal import gaussian_focal, probability
 from dualdistill.ops.frozen import FrozenModule
 from dualdistill.ops.processes import mean_count
 from dualdistill.ops.residual import ResidualBlock
+from dualdistill.settings import Natural, NonNegative, checked
 from dualdistill.structures import TASK_OF_CLASS, BevOutput, Boxes, HeadOutput, Losses, Targets
 
 Partition = Literal["released", "key_frame", "none"]
@@ -39,17 +40,15 @@ CANVAS = "canvas"
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class ResponseConfig:
     """Settings of response distillation from the LiDAR teacher's head; the defaults are the released ones."""
 
     target: ResponseTarget = "released"
-    heatmap_weight: float = 1.0
-    box_weight: float = 0.25
-    velocity_weight: float = 1.0
+    heatmap_weight: NonNegative = 1.0
+    box_weight: NonNegative = 0.25
+    velocity_weight: NonNegative = 1.0
     """On top of `box_weight`."""
-
-    def __post_init__(self) -> None:
-        check_weights(self)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -58,16 +57,17 @@ class ResponseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class LabelDistillConfig:
     """Settings of `LabelDistill`; the defaults are the released ones."""
 
-    label_weight: float | None = 0.3
+    label_weight: NonNegative | None = 0.3
     """Weight of the label encoder's features; None leaves them out."""
-    lidar_weight: float | None = 0.3
+    lidar_weight: NonNegative | None = 0.3
     """Weight of the LiDAR teacher's features; None leaves them out."""
     student_levels: tuple[str, ...] = ("canvas", "stage0")
     """Maps of the student that are distilled: "canvas", "stage0", ..."""
-    teacher_stages: tuple[int, ...] = (1, 2)
+    teacher_stages: tuple[Natural, ...] = (1, 2)
     """Stage of the teacher that each of `student_levels` imitates, of the same size in cells."""
     partition: Partition = "released"
     """Division of the canvas; stages are in thirds of all channels, or whole for "none"."""
@@ -75,7 +75,6 @@ class LabelDistillConfig:
     """Responses of the LiDAR teacher's head; None leaves them out."""
 
     def __post_init__(self) -> None:
-        check_weights(self)
         if not self.weights:
             raise ValueError("label_weight, lidar_weight and response are all none: leave the distiller out")
         if not self.student_levels or len(self.student_levels) != len(self.teacher_stages):

@@ -64,14 +64,6 @@ class DistillerConfig(Protocol):
         """
 
 
-def check_weights(config: Any) -> None:
-    """Raises ValueError for a negative loss weight: a field called `weight` or `..._weight`."""
-    for each in fields(config):
-        value = getattr(config, each.name)
-        if each.name.endswith("weight") and value is not None and value < 0:
-            raise ValueError(f"{each.name} must not be negative, got {value}")
-
-
 def check_extents(teacher: BevShapes, student: BevShapes) -> None:
     """Raises ValueError where two detectors cover different ground."""
     if teacher.extent != student.extent:

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from dualdistill.distill.method import check_weights
 from dualdistill.distill.regions import Foreground, TestPoint, false_positives, foreground, split_regions
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.distill.terms import (
@@ -25,6 +24,7 @@ from dualdistill.distill.terms import (
     spatial_attention,
 )
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.settings import Natural, NonNegative, Positive, PositiveShare, checked
 from dualdistill.structures import BevOutput, HeadOutput, Losses, Targets
 
 NECK = "neck"
@@ -32,6 +32,7 @@ NECK = "neck"
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class RegionConfig:
     """How the cells of a map are told apart and weighted; the defaults are the released settings, save
     `test_point`."""
@@ -43,63 +44,52 @@ class RegionConfig:
     test_point: TestPoint = "center"
     """Point of a cell that decides whether it lies in a box; "corner" (the lower one) is the released code's half-cell
     shift."""
-    spatial_temperature: float = 0.5
+    spatial_temperature: Positive = 0.5
     """Temperature of the softmax over cells; lower is peakier."""
-    student_attention: float = 1.0
+    student_attention: NonNegative = 1.0
     """Weight of the student's own spatial attention in its mean with the teacher's, of weight 1."""
-
-    def __post_init__(self) -> None:
-        if self.spatial_temperature <= 0:
-            raise ValueError(f"spatial_temperature must be positive, got {self.spatial_temperature}")
-        if self.student_attention < 0:
-            raise ValueError(f"student_attention must not be negative, got {self.student_attention}")
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class FalsePositiveConfig:
     """The teacher's false positives as a region of their own; the defaults are the released settings."""
 
     levels: tuple[str, ...] = (NECK,)
     """Levels with this region; elsewhere its cells are background."""
-    weight: float = 6e-2
+    weight: NonNegative = 6e-2
     """Ten times the foreground's; the supplement of DistillBEV says twenty
     (docs/methods/distillbev.md#weight-of-false-positives)."""
-    truth_threshold: float = 0.1
+    truth_threshold: PositiveShare = 0.1
     """A false positive needs annotated heat maps below this ..."""
-    teacher_threshold: float = 0.1
+    teacher_threshold: PositiveShare = 0.1
     """... and a probability of the teacher above this."""
-    channel_temperature: float | None = 0.5
+    channel_temperature: Positive | None = 0.5
     """Temperature of the teacher's channel attention, which weights these cells too; None for none."""
 
     def __post_init__(self) -> None:
-        check_weights(self)
         if not self.levels:
             raise ValueError("false positives need a level; for none set false_positives to none")
-        if self.channel_temperature is not None and self.channel_temperature <= 0:
-            raise ValueError(f"channel_temperature must be positive, got {self.channel_temperature}")
-        for name in ("truth_threshold", "teacher_threshold"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in (0, 1], got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class MimicConfig:
     """Settings of a `FeatureMimic`: paired levels, regions and loss weights, the same at every level."""
 
-    student_stages: tuple[int, ...] = (1, 2)
+    student_stages: tuple[Natural, ...] = (1, 2)
     """Encoder stages of the student (0 is the finest) that are distilled. Their levels are called stage<number>; the
     level "neck" is always there."""
-    teacher_stages: tuple[int, ...] = (1, 2)
+    teacher_stages: tuple[Natural, ...] = (1, 2)
     """Stage of the teacher that each of `student_stages` imitates."""
     regions: RegionConfig = field(default_factory=RegionConfig)
     false_positives: FalsePositiveConfig | None = field(default_factory=FalsePositiveConfig)
     """None: they are background."""
-    foreground_weight: float = 6e-3
-    background_weight: float = 4e-2
-    spatial_weight: float = 2.5e-3
+    foreground_weight: NonNegative = 6e-3
+    background_weight: NonNegative = 4e-2
+    spatial_weight: NonNegative = 2.5e-3
 
     def __post_init__(self) -> None:
-        check_weights(self)
         if len(self.student_stages) != len(self.teacher_stages) or len({*self.student_stages}) != len(self.levels) - 1:
             raise ValueError(
                 "student_stages and teacher_stages must pair up, each student stage once, "

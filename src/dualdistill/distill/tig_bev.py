@@ -11,9 +11,11 @@ outside the ten classes are no objects.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
+from msgspec import Meta
 from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay
@@ -25,39 +27,36 @@ from dualdistill.distill.inner_geometry import (
     relation_loss,
     sample_map,
 )
-from dualdistill.distill.method import DistillerInputs, Requires, check_extents, check_weights
+from dualdistill.distill.method import DistillerInputs, Requires, check_extents
 from dualdistill.distill.shapes import BevShapes
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.settings import NonNegative, checked
 from dualdistill.structures import BevOutput, Losses, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class TigBevConfig:
     """Settings of `TigBev`; the defaults are the released ones, save `sampling`."""
 
-    inner_depth_weight: float | None = 1.0
+    inner_depth_weight: NonNegative | None = 1.0
     """Relative depths inside objects; None leaves them out, as for the other weights."""
-    inter_keypoint_weight: float | None = 100.0
+    inter_keypoint_weight: NonNegative | None = 100.0
     """Relations between the keypoints of a box."""
-    inter_channel_weight: float | None = 10.0
+    inter_channel_weight: NonNegative | None = 10.0
     """Relations between channels in a box, after a 1x1 convolution to the teacher's; 20 in the released two-frame R50
     without class balancing."""
 
-    keypoints: int = 24
-    """Along each side of a box."""
-    margin: float = 1.6
+    keypoints: Annotated[int, Meta(ge=2, le=256)] = 24
+    """Along each side of a box; 2 are its corners."""
+    margin: NonNegative = 1.6
     """Metres by which a box is enlarged on every side before keypoints are laid over it."""
     sampling: Sampling = "exact"
     """Where maps are sampled for a keypoint; "released" drifts up to a cell, for parity."""
 
     def __post_init__(self) -> None:
-        check_weights(self)
         if not self.weights:
             raise ValueError("all three weights are none: nothing to distil; leave the distiller out")
-        if self.keypoints < 2:
-            raise ValueError(f"keypoints must be at least 2 (the corners), got {self.keypoints}")
-        if self.margin < 0:
-            raise ValueError(f"margin must not be negative, got {self.margin}")
 
     @property
     def weights(self) -> dict[str, float]:

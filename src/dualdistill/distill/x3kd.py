@@ -16,13 +16,14 @@ from torch.nn import functional as F
 from dualdistill.distill.adversary import Discriminator, accuracy, adversarial_loss, reverse_gradient
 from dualdistill.distill.align import no_weight_decay
 from dualdistill.distill.instances import InstanceHead, instance_losses
-from dualdistill.distill.method import DistillerInputs, Requires, check_extents, check_no_effect, check_weights
+from dualdistill.distill.method import DistillerInputs, Requires, check_extents, check_no_effect
 from dualdistill.distill.responses import in_students_units, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.distill.terms import balanced_mean
 from dualdistill.ops.focal import gaussian_focal, probability
 from dualdistill.ops.processes import mean_count
 from dualdistill.ops.residual import ResidualBlock
+from dualdistill.settings import Few, NonNegative, Positive, PositiveShare, checked
 from dualdistill.structures import TASK_OF_CLASS, BevOutput, HeadOutput, Losses, Targets
 
 FeatureLevel = Literal["canvas", "stage0", "neck"]
@@ -38,60 +39,48 @@ PATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class XfdConfig:
     """Feature distillation: the student's map resembles the teacher's."""
 
     reduce: FeatureReduce = "mean"
-    weight: float = 10.0
-
-    def __post_init__(self) -> None:
-        check_weights(self)
+    weight: NonNegative = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class XatConfig:
     """Adversarial training: a discriminator should not be able to separate the student's map from the teacher's."""
 
-    reversal: float = 1.0
+    reversal: Positive = 1.0
     """Strength of the reversed gradient; the discriminator's own is not touched by it."""
-    weight: float = 10.0
-
-    def __post_init__(self) -> None:
-        check_weights(self)
-        if self.reversal <= 0:
-            raise ValueError(f"reversal must be positive, got {self.reversal}; without it set xat to none")
+    weight: NonNegative = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class XodConfig:
     """Output distillation: the student's head predicts what the teacher's does."""
 
-    positive_threshold: float = 0.6
+    positive_threshold: PositiveShare = 0.6
     """Probability of the teacher from which on a cell is a positive."""
     positives: Positives = "all"
-    box_threshold: float = 0.1
+    box_threshold: PositiveShare = 0.1
     """Cells where the teacher's probability of every class of a task is below this have no box to imitate."""
-    heatmap_weight: float = 1.0
-    box_weight: float = 0.25
-
-    def __post_init__(self) -> None:
-        check_weights(self)
-        for name in ("positive_threshold", "box_threshold"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in (0, 1], got {getattr(self, name)}")
+    heatmap_weight: NonNegative = 1.0
+    box_weight: NonNegative = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class XisConfig:
     """Instance segmentation: image features predict the objects that an instance segmenter finds."""
 
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_weights(self)
+    weight: NonNegative = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class X3kdConfig:
     """Settings of `X3kd`; all defaults are unverified (docs/methods/x3kd.md#what-was-assumed). A part that is None is
     left out."""
@@ -103,14 +92,12 @@ class X3kdConfig:
 
     level: FeatureLevel = "stage0"
     """Maps that xfd and xat compare."""
-    refine_channels: int = 256
+    refine_channels: Few = 256
     """Width of the layers between the student's canvas and the comparison; level "neck" has none."""
 
     def __post_init__(self) -> None:
         if not (self.xfd or self.xat or self.xod or self.xis):
             raise ValueError("xfd, xat, xod and xis are all none: nothing to distil; leave the distiller out")
-        if self.refine_channels < 1:
-            raise ValueError(f"refine_channels must be at least 1, got {self.refine_channels}")
         if self.xfd is not None and self.xfd.reduce == "balanced" and self.level != "canvas":
             raise ValueError('xfd.reduce "balanced" needs level "canvas": no other map has empty cells')
         if not self.compares_features:

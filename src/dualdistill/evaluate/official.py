@@ -1,10 +1,10 @@
 """Metrics computed by the official devkit, where it is installed (it requires numpy < 2)."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from dualdistill.errors import UserError
+from dualdistill.files import write_json
 
 
 def official_metrics(path: Path, root: Path, version: str, split: str, out_dir: Path) -> dict[str, Any]:
@@ -36,5 +36,5 @@ def official_metrics(path: Path, root: Path, version: str, split: str, out_dir: 
     except (AssertionError, KeyError, ValueError) as error:
         raise UserError(f"nuscenes-devkit rejects {path}: {error}") from error
     summary = evaluation.main(render_curves=False)
-    (out_dir / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(out_dir / "metrics.json", summary)
     return summary

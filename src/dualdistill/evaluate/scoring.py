@@ -1,6 +1,5 @@
 """Metrics of detections or of a result file, written to `metrics.json`."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from dualdistill.evaluate.metrics import detection_metrics, metrics_summary
 from dualdistill.evaluate.protocol import DETECTION_CVPR_2019, DetectionConfig
 from dualdistill.evaluate.records import Detections, GroundTruth
 from dualdistill.evaluate.submission import read_submission
+from dualdistill.files import write_json
 
 
 def read_results(
@@ -68,7 +68,6 @@ def evaluate_detections(
     start = time.perf_counter()
     metrics = detection_metrics(ground_truth, detections, config)
     summary = metrics_summary(metrics, eval_time=time.perf_counter() - start, meta=meta)
-    out_dir.mkdir(parents=True, exist_ok=True)
     # Undefined errors are written as NaN: this is not JSON, but the devkit writes and reads it.
-    (out_dir / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(out_dir / "metrics.json", summary)
     return summary

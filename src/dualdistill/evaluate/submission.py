@@ -13,6 +13,7 @@ import numpy as np
 from dualdistill.errors import UserError
 from dualdistill.evaluate.protocol import ATTRIBUTES, DETECTION_CVPR_2019
 from dualdistill.evaluate.records import Detections, GlobalBoxes
+from dualdistill.files import draft, read_bytes
 from dualdistill.structures import CLASSES
 
 Source = Literal["camera", "lidar", "radar", "map", "external"]
@@ -119,9 +120,9 @@ def write_submission(
         raise ValueError(f"expected at most {DETECTION_CVPR_2019.max_boxes} boxes a sample, got {counts.max()}")
 
     meta = {f"use_{source}": source in sources for source in SOURCES}
-    path.parent.mkdir(parents=True, exist_ok=True)
     encode = msgspec.json.Encoder().encode
-    with path.open("wb") as file:  # sample by sample: a whole file as objects would need gigabytes
+    # Sample by sample: a whole file as objects would need gigabytes.
+    with draft(path) as temporary, temporary.open("wb") as file:
         file.write(b'{"meta":' + encode(meta) + b',"results":{')
         for i, (token, end) in enumerate(zip(sample_tokens, np.cumsum(counts), strict=True)):
             boxes = _as_written(token, detections.select(order[end - counts[i] : end]))
@@ -161,7 +162,7 @@ def _as_written(token: str, detections: Detections) -> list[_Box]:
 def read_submission(path: Path) -> Submission:
     """Read a result file.
 
-    Only velocities may be NaN (the benchmark leaves them out of the velocity error).
+    Only velocities may be NaN, not infinite (the benchmark leaves them out of the velocity error).
 
     Raises:
         UserError: for everything that the devkit rejects, and for boxes without volume or in the entry of another
@@ -175,10 +176,7 @@ def read_submission(path: Path) -> Submission:
 def _entries(path: Path) -> tuple[dict[str, Any], dict[str, Any], Callable[[Any], list[_Box]]]:
     """The undecoded boxes by sample, the meta entry, and a decoder for the boxes of one sample."""
     form = 'a result file is {"meta": {...}, "results": {sample token: [boxes]}}'
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the result file {path}: {error.strerror}") from error
+    text = read_bytes(path)
     try:
         try:
             strict = msgspec.json.decode(text, type=_Boxes)
@@ -190,7 +188,7 @@ def _entries(path: Path) -> tuple[dict[str, Any], dict[str, Any], Callable[[Any]
             return loose.results, loose.meta, lambda entry: msgspec.convert(entry, list[_Box])
     except msgspec.ValidationError as error:
         raise UserError(f"{path} cannot be evaluated ({error}): {form}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}): {form}") from error
 
 
@@ -252,6 +250,9 @@ def _problem_with_numbers(detections: Detections) -> str | None:
     if not np.isfinite(numbers).all():
         at = np.argwhere(~np.isfinite(numbers))[0, 0]
         return f"box {at} has a number that is not finite: leave such boxes out"
+    if np.isinf(boxes.velocity).any():
+        at = np.argwhere(np.isinf(boxes.velocity))[0, 0]
+        return f"box {at} has an infinite velocity: give a finite one, or NaN where it is unknown"
     if not (boxes.size > 0).all():
         at = np.argwhere(boxes.size <= 0)[0, 0]
         return f"box {at} has no volume: width, length and height must be positive"

@@ -10,6 +10,7 @@ from dualdistill.experiment.external import UnloadedMethod
 from dualdistill.experiment.training import TrainingConfig
 from dualdistill.models.bevdepth_config import BevDepthConfig
 from dualdistill.models.centerpoint import CenterPointConfig
+from dualdistill.settings import checked
 
 Role = Literal["teacher", "label_encoder", "student"]
 
@@ -18,6 +19,7 @@ Agreement = tuple[str, object, object, str]
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Experiment:
     """A teacher (no student), a student alone (no teacher), a student distilled from a teacher, or a label encoder
     trained through a teacher's head (no student)."""

@@ -67,7 +67,7 @@ def _of_file(path: Path) -> ModuleType:
 def _of_package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, ValueError, TypeError) as error:  # a name that is empty, or begins with a dot
         raise UserError(f"There is no module {name!r} ({error}). A file is given as path/to/file.py:name.") from None
 
 
@@ -89,4 +89,4 @@ class UnloadedMethod:
         return Requires()
 
     def build(self, inputs: DistillerInputs) -> nn.Module:
-        raise ValueError(f"{self.reference} was not loaded: see dualdistill.experiment.plain.with_method")
+        raise ValueError(f"{self.reference} was not loaded: see `dualdistill.experiment.plain.with_method`")

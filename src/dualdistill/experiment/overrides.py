@@ -3,16 +3,13 @@
 import dataclasses
 import difflib
 import json
-import types
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
-
-import msgspec
+from typing import Any, get_origin
 
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
-from dualdistill.experiment.plain import alternatives
+from dualdistill.settings import alternatives, convert, describe, hints_of
 
 
 def override(experiment: Experiment, assignments: list[str]) -> Experiment:
@@ -38,7 +35,7 @@ def _assign(record: Any, assignments: list[tuple[str, list[str], str]], kind: ty
     """
     kind = kind or type(record)
     names = [f.name for f in dataclasses.fields(kind)]
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)
     changes: dict[str, Any] = {}
     inner: dict[str, list[tuple[str, list[str], str]]] = {}
     for key, (name, *rest), text in assignments:
@@ -87,28 +84,9 @@ def _parse(text: str, hint: Any, key: str) -> Any:
         literal = f"[{text.strip('()[]')}]" if is_tuple else text
         try:
             raw = json.loads(literal)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, or a number of thousands of digits
             raw = text
     for value in (raw, text):  # as text, too: training.precision=32 means the word
-        with suppress(msgspec.ValidationError, TypeError):
-            return msgspec.convert(value, hint, strict=False)
-    raise UserError(f"--set {key}={text}: expected {_describe(hint)}.")
-
-
-def _describe(hint: Any) -> str:
-    words = []
-    for kind in alternatives(hint):
-        if get_origin(kind) is Literal:
-            words += [str(choice) for choice in get_args(kind)]
-        elif kind is types.NoneType:
-            words.append("none")
-        elif dataclasses.is_dataclass(kind):
-            fields = ", ".join(f.name for f in dataclasses.fields(kind))
-            words.append(f"default (then .{fields} can be set)")
-        elif get_origin(kind) is tuple:
-            words.append(
-                f"values separated by commas ({', '.join(getattr(a, '__name__', '…') for a in get_args(kind))})"
-            )
-        else:
-            words.append({bool: "true or false", int: "a whole number", float: "a number"}.get(kind, str(kind)))
-    return " or ".join(words)
+        with suppress(ValueError):
+            return convert(value, hint, key)
+    raise UserError(f"--set {key}={text[:60]}: expected {describe(hint)}.")

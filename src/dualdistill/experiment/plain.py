@@ -2,11 +2,8 @@
 
 import dataclasses
 import json
-import types
 from dataclasses import replace
-from typing import Any, Union, get_args, get_origin, get_type_hints
-
-import msgspec
+from typing import Any
 
 from dualdistill.distill.distillbev import DistillBevConfig
 from dualdistill.distill.dualdistill import DualDistillConfig
@@ -17,6 +14,7 @@ from dualdistill.distill.x3kd import X3kdConfig
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.external import UnloadedMethod, is_reference, load, reference_of
+from dualdistill.settings import alternatives, convert, hints_of
 
 METHODS: dict[str, type[DistillerConfig]] = {
     "dualdistill": DualDistillConfig,
@@ -43,13 +41,13 @@ def from_plain(plain: dict[str, Any]) -> Experiment:
         UserError: for a key or value that is unknown to this version.
     """
     values: dict[str, Any] = {}
-    hints = get_type_hints(Experiment)
+    hints = hints_of(Experiment)
     try:
         for name, value in plain.items():
             if name == "distiller":
                 values[name] = _method(value)
             else:
-                values[name] = _convert(value, hints[name])
+                values[name] = _convert(value, hints[name], name)
         return Experiment(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -58,14 +56,16 @@ def from_plain(plain: dict[str, Any]) -> Experiment:
         ) from None
 
 
-def _convert(value: Any, hint: Any) -> Any:
+def _convert(value: Any, hint: Any, name: str) -> Any:
     """JSON value to the field's type; unknown keys of a record are errors."""
     kinds: list[Any] = [kind for kind in alternatives(hint) if dataclasses.is_dataclass(kind)]
-    if not kinds or value is None:
-        return msgspec.convert(value, hint, strict=False)
+    if not kinds or (value is None and type(None) in alternatives(hint)):
+        return convert(value, hint, name, strict=True)
     (kind,) = kinds
-    hints = get_type_hints(kind)
-    return kind(**{name: _convert(item, hints[name]) for name, item in value.items()})
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} must hold settings by name, got {value!r}")
+    hints = hints_of(kind)
+    return kind(**{each: _convert(item, hints[each], f"{name}.{each}") for each, item in value.items()})
 
 
 def _plain_method(distiller: DistillerConfig) -> dict[str, Any]:
@@ -86,25 +86,25 @@ def _method(plain: dict[str, Any] | None) -> DistillerConfig | None:
     method = settings.pop("method")
     if is_reference(method):
         return UnloadedMethod(reference=method, settings=json.dumps(settings))
-    return _convert(settings, METHODS[method])
+    return _convert(settings, METHODS[method], "distiller")
 
 
-def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The types of a union; the type itself, if it is none."""
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def with_method(experiment: Experiment) -> Experiment:
+def with_method(experiment: Experiment, *, trust: bool) -> Experiment:
     """The experiment with its method loaded, if that stands outside this package: its code runs.
 
     Raises:
-        UserError: if it is not where it was, or has other settings now.
+        UserError: without `trust`; and if it is not where it was, or has other settings now.
     """
     method = experiment.distiller
     if not isinstance(method, UnloadedMethod):
         return experiment
+    if not trust:
+        raise UserError(
+            f"This run needs code outside this package: {method.reference}. It can do anything that you can; read it, "
+            "and give the same command with --trust if you trust it."
+        )
     try:
-        return replace(experiment, distiller=_convert(json.loads(method.settings), load(method.reference)))
+        return replace(experiment, distiller=_convert(json.loads(method.settings), load(method.reference), "distiller"))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{method.reference} does not take the settings of this run any more: {error}.") from None
 

@@ -1,10 +1,14 @@
 """The BEV grid: the only place where metres become cells."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+MAX_CELLS = 8192
+"""Cells along a side: more would not fit into memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,8 +25,8 @@ class BevGrid:
     """Cells along y."""
 
     def __post_init__(self) -> None:
-        if self.cell <= 0 or self.width < 1 or self.height < 1:
-            raise ValueError(f"a BEV grid needs positive cells, width and height, got {self}")
+        if not 0 < self.cell < math.inf or min(self.width, self.height) < 1 or max(self.width, self.height) > MAX_CELLS:
+            raise ValueError(f"a BEV grid has positive cells, 1 to {MAX_CELLS} along x and y, got {self}")
 
     @classmethod
     def covering(cls, extent: tuple[float, float, float, float], shape: tuple[int, int]) -> "BevGrid":

@@ -16,24 +16,29 @@ from torch import Tensor
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.image_backbone import ImageConfig
+from dualdistill.settings import Few, NonNegative, Positive, checked
+
+MAX_BINS = 1024
+"""Depth bins of a student."""
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class LiftConfig:
     """From image features to a BEV map: depth network, its supervision, pooling."""
 
-    depth_range: tuple[float, float] = (1.0, 60.0)
+    depth_range: tuple[Positive, Positive] = (1.0, 60.0)
     """Lower edge of the first bin, end of the last, metres along the optical axis."""
-    depth_step: float = 1.0
+    depth_step: Positive = 1.0
     """Metres a bin."""
-    context_channels: int = 64
+    context_channels: Few = 64
     """Channels of the lifted features."""
-    hidden_channels: int = 256
+    hidden_channels: Few = 256
     """Hidden channels of the depth network."""
     net: Literal["gated", "squeeze"] = "gated"
     """Camera-aware design. "gated": depth gated by a camera vector of 33 numbers (BEVDet); "squeeze":
     depth and context gated by one of 27 (official)."""
-    blocks: int = 3
+    blocks: Few = 3
     """Residual blocks of the depth network."""
     deformable: bool = True
     """End the depth network in a deformable convolution; off, in an ordinary one of that shape."""
@@ -42,7 +47,7 @@ class LiftConfig:
     volume."""
     loss: Literal["sigmoid", "softmax"] = "sigmoid"
     """Form of the depth loss. Lifting always takes the softmax of the logits."""
-    loss_weight: float = 100.0
+    loss_weight: NonNegative = 100.0
     """Weight of the depth loss; the two losses are normalised differently, see `depth_loss`."""
     z_range: tuple[float, float] = (-10.0, 10.0)
     """Heights that are pooled, metres in the BEV frame."""
@@ -51,15 +56,13 @@ class LiftConfig:
 
     def __post_init__(self) -> None:
         low, high = self.depth_range
-        if not 0 < low < high or self.depth_step <= 0:
+        if low >= high or (high - low) / self.depth_step > MAX_BINS:
             raise ValueError(
-                f"depths need 0 < first < last and a positive step, got {self.depth_range}, {self.depth_step}"
+                f"depth_range must rise, in at most {MAX_BINS} bins of depth_step, got {self.depth_range} and "
+                f"{self.depth_step}"
             )
         if self.z_range[0] >= self.z_range[1]:
             raise ValueError(f"z_range must be a lower, then an upper bound, got {self.z_range}")
-        for name in ("context_channels", "hidden_channels", "blocks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.net == "squeeze" and self.hidden_channels % 4:
             raise ValueError(
                 f"net 'squeeze' has a convolution of four groups: hidden_channels must be a multiple of 4, "
@@ -78,6 +81,7 @@ class LiftConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class TemporalConfig:
     """Number of key frames, and fusion of the earlier one, which gets no gradient."""
 
@@ -86,14 +90,10 @@ class TemporalConfig:
     """Alignment of the frames. "warp": the earlier map is made with the poses of the current frame, then resampled by
     the car's motion (BEVDet4D), and the head predicts velocities as displacements between the frames; "lift": it is
     lifted directly into the current frame (official)."""
-    blocks: int = 2
+    blocks: Few = 2
     """Residual blocks on each frame's map before it is warped ("warp" with two frames)."""
     anchor: Literal["center", "lower_edge"] = "center"
     """Point of a cell that "warp" samples at; published weights were trained with "lower_edge"."""
-
-    def __post_init__(self) -> None:
-        if self.blocks < 1:
-            raise ValueError(f"blocks must be at least 1, got {self.blocks}")
 
     @property
     def warps(self) -> bool:
@@ -102,21 +102,22 @@ class TemporalConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class BevConfig:
     """The BEV map and its encoder."""
 
-    reach: float = 51.2
+    reach: Positive = 51.2
     """The map covers [-reach, reach)² metres."""
-    cell: float = 0.8
+    cell: Positive = 0.8
     """Side of a cell, metres."""
     encoder: Literal["residual", "resnet"] = "residual"
     """Architecture. "residual": three strided stages, finest and coarsest merged (BEVDet); "resnet": stem
     and stages of a ResNet-18, all merged with the map itself (official)."""
-    widths: tuple[int, int, int] = (128, 256, 512)
+    widths: tuple[Few, Few, Few] = (128, 256, 512)
     """Channels of the stages at 1/2, 1/4 and 1/8 of the map."""
-    blocks: int = 2
+    blocks: Few = 2
     """Residual blocks a stage."""
-    neck_channels: int = 256
+    neck_channels: Few = 256
     """Channels of the head's input."""
     final_norm: bool = True
     """End "residual" in norm and ReLU, as LiDAR teachers do (DistillBEV)."""
@@ -128,8 +129,6 @@ class BevConfig:
             raise ValueError(f"encoder 'resnet' stacks four levels: {self.neck_channels} neck channels do not divide")
         if self.encoder == "resnet" and self.final_norm:
             raise ValueError("final_norm has no effect on encoder 'resnet': set it to False")
-        if min(*self.widths, self.blocks, self.neck_channels) < 1:
-            raise ValueError(f"widths, blocks and neck_channels must be at least 1, got {self}")
 
     @property
     def grid(self) -> BevGrid:
@@ -137,6 +136,7 @@ class BevConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class BevDepthConfig:
     """A camera student. The image size comes from the batch."""
 

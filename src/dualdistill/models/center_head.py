@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.models.layers.second import convolution_block, initialise_convolutions
+from dualdistill.settings import Count, Few, Inside, Natural, NonNegative, Positive, checked
 from dualdistill.structures import TASKS, HeadOutput
 
 REGRESSION = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
@@ -25,6 +26,7 @@ REGRESSION = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class CenterHeadConfig:
     """A CenterPoint head: its size, its targets, its loss weights and how it is decoded.
 
@@ -32,29 +34,29 @@ class CenterHeadConfig:
     `velocity_weight` (1.0) and `nms` ("scale").
     """
 
-    shared_channels: int = 64
+    shared_channels: Few = 64
     """Channels of the convolution before all branches."""
-    head_channels: int = 64
+    head_channels: Few = 64
     """Hidden width of each of the 36 branches."""
-    task_classes: tuple[int, ...] = tuple(map(len, TASKS))
+    task_classes: tuple[Few, ...] = tuple(map(len, TASKS))
     """Classes of each task, in the order of the labels; the default is nuScenes'."""
     heatmap_bias: float = -2.19
     """Initial bias of the heat map logits: every cell starts at a probability of 0.1007."""
 
-    gaussian_overlap: float = 0.1
+    gaussian_overlap: Inside = 0.1
     """Overlap that a box displaced by the target radius must still have (docs/methods/centerpoint.md#targets)."""
-    min_radius: int = 2
+    min_radius: Natural = 2
     """Smallest target radius, cells."""
-    max_objects: int = 500
+    max_objects: Count = 500
     """Most target boxes of a task and sample; later ones are left out."""
 
-    heatmap_weight: float = 1.0
-    box_weight: float = 0.25
-    velocity_weight: float = 0.2
+    heatmap_weight: NonNegative = 1.0
+    box_weight: NonNegative = 0.25
+    velocity_weight: NonNegative = 0.2
     """Code weight of the velocity, times `box_weight`."""
 
-    score_threshold: float = 0.1
-    max_candidates: int = 500
+    score_threshold: Inside = 0.1
+    max_candidates: Count = 500
     """Cells per class, then again per task, that decoding considers."""
     center_range: tuple[float, float, float, float, float, float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
     """x, y, z lower, then upper bounds of a detected centre, metres, inclusive."""
@@ -62,30 +64,21 @@ class CenterHeadConfig:
     """Suppression among the boxes of a task. "rotated": by overlap of the footprints. "circle": by distance of the
     centres. "scale": by overlap of footprints scaled per class, barriers by distance
     (docs/methods/bevdepth.md#scale-suppression)."""
-    iou_threshold: float = 0.2
+    iou_threshold: Inside = 0.2
     """IoU above which "rotated" suppresses."""
-    circle_squared_radii: tuple[float, ...] = (4.0, 12.0, 10.0, 1.0, 0.85, 0.175)
+    circle_squared_radii: tuple[NonNegative, ...] = (4.0, 12.0, 10.0, 1.0, 0.85, 0.175)
     """Squared distance up to which "circle" suppresses, per task, square metres."""
-    scale_factors: tuple[float, ...] = (1.0, 0.7, 0.7, 0.4, 0.55, 1.1, 1.0, 1.0, 4.5, 9.0)
+    scale_factors: tuple[Positive, ...] = (1.0, 0.7, 0.7, 0.4, 0.55, 1.1, 1.0, 1.0, 4.5, 9.0)
     """Factors of length and width in "scale", per class: small footprints are enlarged so that duplicates overlap,
     large ones shrunk. The barriers' is unused."""
-    scale_iou_thresholds: tuple[float, ...] = (0.2, 0.2, 0.2, 0.2, 0.2, 0.5)
+    scale_iou_thresholds: tuple[Inside, ...] = (0.2, 0.2, 0.2, 0.2, 0.2, 0.5)
     """IoU above which "scale" suppresses, per task. The barriers' is unused."""
-    nms_candidates: int = 1000
+    nms_candidates: Count = 1000
     """Boxes of a task that enter "rotated" and "scale"."""
-    nms_survivors: int = 83
+    nms_survivors: Count = 83
     """Boxes of a task that may leave: six tasks stay below nuScenes' limit of 500."""
 
     def __post_init__(self) -> None:
-        widths, limits = ("shared_channels", "head_channels"), ("max_objects", "max_candidates")
-        for name in (*widths, *limits, "nms_candidates", "nms_survivors"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("gaussian_overlap", "score_threshold", "iou_threshold"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        if self.min_radius < 0:
-            raise ValueError(f"min_radius must not be negative, got {self.min_radius}")
         if any(low >= high for low, high in zip(self.center_range[:3], self.center_range[3:], strict=True)):
             raise ValueError(f"center_range must be three lower, then three upper bounds: {self.center_range}")
         if not self.task_classes or min(self.task_classes) < 1:

@@ -17,42 +17,44 @@ from dualdistill.models.head_criterion import CenterCriterion
 from dualdistill.models.layers.second import Second, SecondFpn
 from dualdistill.models.pillars import PillarEncoder
 from dualdistill.models.voxels import VoxelConfig, VoxelEncoder
+from dualdistill.settings import Few, Natural, Positive, PositiveShare, checked
 from dualdistill.structures import Batch, BevOutput, Boxes, Losses, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class CenterPointConfig:
     """A pillar CenterPoint, by default the 0.2 m teacher of DistillBEV and DualDistill.
 
     With `voxel` it is a voxel CenterPoint: see `voxel_centerpoint`.
     """
 
-    point_channels: int = 5
+    point_channels: Few = 5
     """Channels of a point: 5 for LiDAR (x, y, z, intensity, time lag), 17 with virtual points."""
-    reach: float = 51.2
+    reach: Positive = 51.2
     """The map covers [-reach, reach) along x and y, metres."""
     z_range: tuple[float, float] = (-5.0, 3.0)
     """Heights of points, metres."""
-    pillar: float = 0.2
+    pillar: Positive = 0.2
     """Side of a pillar, metres."""
-    pillar_channels: tuple[int, ...] = (64,)
+    pillar_channels: tuple[Few, ...] = (64,)
     """Width of each point layer; the last is that of the canvas. (32, 64) is the original CenterPoint's."""
-    pillar_points: int | None = None
+    pillar_points: Few | None = None
     """Points of each pillar, filled up with empty rows or cut, as in hard voxelisation (published: 20); None for
     dynamic pillars. For weights that were trained so."""
     pillar_height: bool = False
     """Describe points by their height above the middle of their pillar too, as mmdetection3d does since 1.0.0rc1."""
     voxel: VoxelConfig | None = None
     """Voxels and sparse convolutions instead of pillars, which then must be left at their defaults."""
-    stage_channels: tuple[int, ...] = (64, 128, 256)
-    stage_layers: tuple[int, ...] = (3, 5, 5)
+    stage_channels: tuple[Few, ...] = (64, 128, 256)
+    stage_layers: tuple[Natural, ...] = (3, 5, 5)
     """Convolutions of each stage after its strided one."""
-    stage_strides: tuple[int, ...] = (2, 2, 2)
-    neck_channels: int = 128
+    stage_strides: tuple[Few, ...] = (2, 2, 2)
+    neck_channels: Few = 128
     """Channels of each stage's part of the neck."""
-    neck_stage: int = 1
+    neck_stage: Natural = 1
     """The neck, and with it the head, has the resolution of this stage."""
-    norm_momentum: float = 0.01
+    norm_momentum: PositiveShare = 0.01
     """Momentum of the running statistics of the batch norms before the head. Trainings of a few hundred steps need 0.1,
     or the statistics still depend on the start."""
     head: CenterHeadConfig = field(default_factory=CenterHeadConfig)
@@ -61,16 +63,12 @@ class CenterPointConfig:
         lengths = [len(self.stage_channels), len(self.stage_layers), len(self.stage_strides)]
         if len(set(lengths)) != 1 or not lengths[0]:
             raise ValueError(f"each stage needs channels, layers and a stride, got {lengths} of them")
-        if not 0 <= self.neck_stage < lengths[0]:
+        if self.neck_stage >= lengths[0]:
             raise ValueError(f"neck_stage must be one of {lengths[0]} stages, got {self.neck_stage}")
         if self.point_channels < 3 or not self.pillar_channels:
             raise ValueError("points need x, y, z and at least one layer")
-        if not 0 < self.norm_momentum <= 1:
-            raise ValueError(f"norm_momentum must lie in (0, 1], got {self.norm_momentum}")
         if self.z_range[0] >= self.z_range[1]:
             raise ValueError(f"z_range must rise, got {self.z_range}")
-        if self.pillar_points is not None and self.pillar_points < 1:
-            raise ValueError(f"pillar_points must be positive or None, got {self.pillar_points}")
         if self.voxel is not None:
             idle = [f.name for f in fields(self) if f.name.startswith("pillar") and getattr(self, f.name) != f.default]
             if idle:

@@ -9,18 +9,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dualdistill.errors import DivergedError, UserError
+from dualdistill.errors import UserError
+from dualdistill.files import decode_json, draft, problem
+from dualdistill.ops.finite import require_finite
 
 _KEY = "dualdistill"
 
 
 def save_weights(path: Path, module: nn.Module, facts: dict[str, Any]) -> None:
     """Write the state dict of `module` with `facts` (plain JSON: experiment, step, role) in the metadata."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.new")
-    save_file(state, temporary, metadata=facts_text(facts))
-    temporary.replace(path)
+    with draft(path) as temporary:
+        save_file(state, temporary, metadata=facts_text(facts))
 
 
 def facts_text(facts: dict[str, Any]) -> dict[str, str]:
@@ -28,8 +28,11 @@ def facts_text(facts: dict[str, Any]) -> dict[str, str]:
     return {_KEY: json.dumps(facts)}
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def read_facts(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
     """Metadata of a weights file: experiment, step, role.
+
+    Args:
+        kind: Type that they must fit.
 
     Raises:
         UserError: if it is missing, damaged, or not one of ours.
@@ -46,7 +49,7 @@ def read_facts(path: Path) -> dict[str, Any]:
             f"{path} has no record of its experiment: it was not written by dualdistill. Expected the "
             "student.safetensors or teacher.safetensors of a run's checkpoint."
         )
-    return json.loads(metadata[_KEY])
+    return decode_json(metadata[_KEY], kind, f"The record in {path}")
 
 
 def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
@@ -57,7 +60,10 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
         DivergedError: for weights that are not finite; nothing is loaded.
     """
     facts = read_facts(path)
-    state = load_file(path)
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}). Was it copied completely?") from None
     problems = differences(module.state_dict(), state)
     if problems:
         shown = "\n  ".join(problems[:12]) + (f"\n  … and {len(problems) - 12} more" if len(problems) > 12 else "")
@@ -65,13 +71,8 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
             f"{path} holds the weights of another model ({facts.get('recipe', 'unknown recipe')}, "
             f"{facts.get('role', 'unknown role')}); nothing was loaded. It differs in:\n  {shown}"
         )
-    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if bad:
-        raise DivergedError(
-            f"{path} ({facts.get('recipe', 'unknown recipe')}, step {facts.get('step', 'unknown')}) holds numbers that "
-            f"are not finite, in {bad[0]} and {len(bad) - 1} others: its training diverged. Take an earlier checkpoint "
-            "(--checkpoint step_…), or train again with a lower training.optimiser.learning_rate or clip_norm."
-        )
+    remedy = "take an earlier checkpoint (--checkpoint step_…), or train again with a lower training.optimiser."
+    require_finite(state, path, remedy + "learning_rate or clip_norm")
     module.load_state_dict(state)
     return facts
 
@@ -89,6 +90,14 @@ def differences(expected: dict[str, Tensor], came: dict[str, Tensor]) -> list[st
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
+    """SHA-256 of a file.
+
+    Raises:
+        UserError: for a file that cannot be read.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {problem(error)}.") from None
+    with file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,6 +17,8 @@ from dualdistill.errors import UserError
 from dualdistill.models.checkpoints import differences
 from dualdistill.models.layers.image_neck import FeaturePyramid
 from dualdistill.models.layers.second import SecondFpn
+from dualdistill.ops.finite import require_finite
+from dualdistill.settings import Few, checked
 
 MEAN = (123.675, 116.28, 103.53)
 """ImageNet means of R, G, B, in 0 to 255."""
@@ -25,6 +27,7 @@ STD = (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class ImageConfig:
     """Image backbone and neck of a camera student."""
 
@@ -37,7 +40,7 @@ class ImageConfig:
     neck: Literal["pyramid", "second"] = "pyramid"
     """Fusion of the levels to one map. "pyramid": top-down over the levels from `stride` to 32 (BEVDet); "second":
     SECOND's, over the levels from 4 to 32 (official)."""
-    channels: int = 512
+    channels: Few = 512
     """Channels of the neck's output."""
     stride: Literal[8, 16] = 16
     """Stride of the neck's output, the map that is lifted: image pixels per cell."""
@@ -51,8 +54,6 @@ class ImageConfig:
     weights need "bgr"."""
 
     def __post_init__(self) -> None:
-        if self.channels < 1:
-            raise ValueError(f"channels must be at least 1, got {self.channels}")
         if self.neck == "second" and self.channels % 4:
             raise ValueError(f"neck 'second' stacks four levels: channels must be a multiple of 4, got {self.channels}")
 
@@ -137,6 +138,7 @@ class ImageEncoder(nn.Module):
         if source != "hub" and (state := _students_backbone(file)) is not None:
             if wrong := differences(self.backbone.state_dict(), state):
                 raise UserError(f"{source} holds a student whose image backbone is no {name!r}: {wrong[0]}")
+            require_finite(state, Path(source))
             self.backbone.load_state_dict(state)
             return
         overlay = None if source == "hub" else {"file": str(_checked_file(file, name))}
@@ -148,6 +150,7 @@ class ImageEncoder(nn.Module):
                 f"Without a network, give a file: image.pretrained=PATH/{name}.safetensors (names of timm or "
                 "torchvision), or train from scratch with image.pretrained=none."
             ) from error
+        require_finite(donor.state_dict(), Path(source))
         self.backbone.load_state_dict(donor.state_dict())
 
 

@@ -17,31 +17,31 @@ from dualdistill.models.layers.sparse_encoder import SparseEncoder, cells_left
 from dualdistill.ops.sparse_conv import Sites, SparseMap, SparseTensor, flat_index
 from dualdistill.ops.sparse_spconv import SpconvTensor, spconv
 from dualdistill.ops.voxelize import scatter_mean
+from dualdistill.settings import Few, Positive, checked
 from dualdistill.structures import Points
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class VoxelConfig:
     """Voxels and their sparse encoder; the defaults are the published 0.1 m ones."""
 
-    size: float = 0.1
+    size: Positive = 0.1
     """Side of a voxel along x and y, metres. 0.075 is the other published one."""
-    height: float = 0.2
+    height: Positive = 0.2
     """Height of a voxel, metres."""
-    channels: tuple[int, ...] = (16, 32, 64, 128)
+    channels: tuple[Few, ...] = (16, 32, 64, 128)
     """Channels of each stage; each but the first has half the resolution of the one before."""
-    out_channels: int = 128
+    out_channels: Few = 128
     """Channels of each cell along z of the encoder's output; together they are those of the canvas."""
-    blocks: int = 2
+    blocks: Few = 2
     """Residual blocks of each stage."""
     backend: Literal["spconv", "reference"] = "spconv"
     """Library of the sparse convolutions: spconv (extra "voxel"), or plain PyTorch, slower, with the same result."""
 
     def __post_init__(self) -> None:
-        if self.size <= 0 or self.height <= 0:
-            raise ValueError(f"voxels need a positive size and height, got {self.size} and {self.height}")
-        if not self.channels or min(*self.channels, self.out_channels, self.blocks, 1) < 1:
-            raise ValueError("voxels need at least one stage, and positive channels and blocks")
+        if not self.channels:
+            raise ValueError("voxels need at least one stage: channels is empty")
 
     @property
     def stride(self) -> int:

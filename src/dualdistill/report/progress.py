@@ -26,13 +26,13 @@ def progress(console: Console, title: str, *, before: int = 0, every_seconds: fl
     """
     if console.is_terminal:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[line]}"),
+            TextColumn("{task.fields[line]}", style="dim", markup=False),
         )
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(title, total=max(before, 1), completed=before, line="")

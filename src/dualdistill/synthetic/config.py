@@ -1,6 +1,11 @@
 """Configuration of a synthetic world, in three sizes."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from dualdistill.settings import Count, Few, Natural, Positive, Side, checked
 
 KEY_FRAME_RATE = 2.0
 """Key frames a second, as nuScenes has."""
@@ -11,53 +16,51 @@ FULL_REACH = 55.0
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class SyntheticConfig:
     """Everything the bytes of a synthetic world depend on; two equal configs give equal bytes."""
 
     name: str = "custom"
     """Name of the size; also part of the log names in the data set."""
-    seed: int = 0
-    train_scenes: int = 40
+    seed: Natural = 0
+    train_scenes: Natural = 40
     """Scenes named after official `train` scenes."""
-    val_scenes: int = 12
+    val_scenes: Natural = 12
     """Scenes named after official `val` scenes."""
-    key_frames: int = 6
+    key_frames: Count = 6
     """Key frames of each scene, at 2 Hz."""
-    image_width: int = 256
-    image_height: int = 144
+    image_width: Side = 256
+    image_height: Side = 144
     """Pixels; 16:9 keeps the field of view of nuScenes, and its cropping recipes."""
     camera_sweeps: bool = False
     """Whether cameras also record between key frames, at 12 Hz."""
-    lidar_beams: int = 32
-    lidar_azimuths: int = 360
+    lidar_beams: Few = 32
+    lidar_azimuths: Count = 360
     """Firings of each beam in one revolution."""
-    lidar_rate: float = 20.0
+    lidar_rate: Positive = 20.0
     """Revolutions a second, a multiple of 2 Hz."""
-    lead_in_sweeps: int = 0
+    lead_in_sweeps: Natural = 0
     """LiDAR sweeps before the first key frame of a scene; nuScenes has none."""
-    jpeg_quality: int = 90
-    reach: float = FULL_REACH
+    jpeg_quality: Annotated[int, Meta(ge=1, le=95)] = 90
+    reach: Annotated[float, Meta(gt=0, le=FULL_REACH)] = FULL_REACH
     """Metres ahead of the ego car up to which objects are placed along its road; a small reach makes an easy world, in
     which all objects are near."""
 
     def __post_init__(self) -> None:
-        for field in ("key_frames", "image_width", "image_height", "lidar_beams", "lidar_azimuths"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
-        for field in ("seed", "train_scenes", "val_scenes", "lead_in_sweeps"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field} must not be negative, got {getattr(self, field)}")
-        if self.lidar_rate <= 0 or self.lidar_rate % KEY_FRAME_RATE:
-            raise ValueError(f"lidar_rate must be a positive multiple of 2 Hz, got {self.lidar_rate}")
-        if not 0 < self.reach <= FULL_REACH:
-            raise ValueError(f"reach must lie above 0 and be at most {FULL_REACH:g} m, got {self.reach}")
-        if not 1 <= self.jpeg_quality <= 95:
-            raise ValueError(f"jpeg_quality must lie between 1 and 95, got {self.jpeg_quality}")
+        if self.lidar_rate % KEY_FRAME_RATE:
+            raise ValueError(f"lidar_rate must be a multiple of 2 Hz, got {self.lidar_rate}")
 
     @property
     def sweeps_per_key_frame(self) -> int:
         """LiDAR revolutions from one key frame to the next."""
         return round(self.lidar_rate / KEY_FRAME_RATE)
+
+    @property
+    def num_bytes(self) -> int:
+        """About how large the world will be on the disk."""
+        pixels = 6 * self.image_width * self.image_height * (6 if self.camera_sweeps else 1)
+        points = self.sweeps_per_key_frame * self.lidar_beams * self.lidar_azimuths
+        return (self.train_scenes + self.val_scenes) * self.key_frames * (pixels // 2 + 20 * points)
 
     @property
     def duration(self) -> float:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from dualdistill.data.splits import official_splits
 from dualdistill.errors import UserError
+from dualdistill.files import read_json
 from dualdistill.structures import CAMERAS
 from dualdistill.synthetic.config import SyntheticConfig
 from dualdistill.synthetic.raycast import require_embree
@@ -84,8 +86,8 @@ def _prepare(root: Path, config: SyntheticConfig) -> bool:
     """Makes an empty folder structure; False if the world is already there."""
     stamp = root / _STAMP
     if stamp.is_file() and not (root / _UNFINISHED).exists():
-        found = json.loads(stamp.read_text())
-        found["config"] = asdict(SyntheticConfig()) | found["config"]  # an older root lacks newer settings
+        found = read_json(stamp, dict[str, Any], "the origin of a synthetic world")
+        found["config"] = asdict(SyntheticConfig()) | found.get("config", {})  # an older root lacks newer settings
         if found == _stamp(config):
             return False
         raise UserError(

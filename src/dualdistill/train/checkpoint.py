@@ -1,6 +1,5 @@
 """Checkpoints of a training: written whole, found again, restored exactly."""
 
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from dualdistill.errors import UserError
+from dualdistill.files import problem, require_room, size_text, synchronise
 from dualdistill.models.checkpoints import load_weights, save_weights
 from dualdistill.train.run_folder import RunFolder, step_name, step_of
 from dualdistill.train.state import TrainingState
@@ -34,6 +34,19 @@ class Checkpoints:
         self.best_score = max(self.best_score, score)
         return better
 
+    def require_room(self, state: TrainingState, total: int) -> None:
+        """Check that the disk has room for the checkpoints of the steps up to `total`.
+
+        Raises:
+            UserError: if it has not.
+        """
+        count = len(range(state.step, total, state.config.save_every)) + 1
+        if self.keep_last is not None:
+            count = min(count, self.keep_last + 2)  # the best one, and the next before one is removed
+        remedy = "Free some, or set training.keep_last=2 or a larger training.save_every."
+        what = f"This training ({count} checkpoints of {size_text(state.num_bytes)})"
+        require_room(self.run.path, count * state.num_bytes, what, remedy)
+
     def save(self, state: TrainingState, *, best: bool = False) -> None:
         """Write a checkpoint, then point `last`, and `best` if it is that, at it.
 
@@ -44,21 +57,23 @@ class Checkpoints:
             return
         name = step_name(state.step)
         draft = self.run.checkpoints / f".{name}.new"
-        for left in self.run.checkpoints.glob(".step_*.new"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for left in self.run.checkpoints.glob(".*"):  # by a process that was killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         try:
             self._write(draft, state)
-            _synchronise(draft)
+            for path in [*draft.rglob("*"), draft]:
+                synchronise(path)
             shutil.rmtree(self.run.checkpoints / name, ignore_errors=True)  # of a step that is repeated
             draft.rename(self.run.checkpoints / name)
             for pointer in ("last", "best") if best else ("last",):
                 self.run.point(pointer, name)
-        except (OSError, SafetensorError, RuntimeError) as error:
+        except (OSError, SafetensorError, RuntimeError, UserError) as error:
             shutil.rmtree(draft, ignore_errors=True)
             kept = self.run.newest()
+            why = error if isinstance(error, UserError) else problem(error, draft)
             raise UserError(
-                f"The checkpoint {self.run.checkpoints / name} could not be written ({error}). The last one is "
-                f"{kept or 'missing'}. Make room on the disk and go on with `dualdistill resume {self.run.path}`."
+                f"The checkpoint {self.run.checkpoints / name} cannot be written: {why}. The last one is "
+                f"{kept or 'missing'}. Then go on with `dualdistill resume {self.run.path}`."
             ) from None
         self._prune()
 
@@ -130,13 +145,3 @@ class Checkpoints:
         for folder in self.run.all_checkpoints()[self.keep_last :]:
             if folder not in spared:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _synchronise(folder: Path) -> None:
-    """Wait until a folder and all in it are on the disk."""
-    for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

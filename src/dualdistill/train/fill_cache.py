@@ -18,10 +18,11 @@ from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.plain import to_plain
+from dualdistill.files import size_text
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.report.progress import progress
 from dualdistill.structures import BevOutput
-from dualdistill.train.teacher_cache import Flip, TeacherCache, size_text
+from dualdistill.train.teacher_cache import Flip, TeacherCache
 from dualdistill.train.teacher_source import CachedTeacher, LiveTeacher
 
 _BATCH = 4

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dualdistill.data.collate import collate
 from dualdistill.errors import UserError
+from dualdistill.experiment.plain import with_method
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.checkpoints import load_weights
 from dualdistill.structures import Losses, weighted_sum
@@ -44,6 +45,7 @@ def gradient_shares(
     data: Path | None = None,
     batches: int = 8,
     checkpoint: str = "last",
+    trust: bool = False,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[GradientShare]:
     """Gradient shares of each group of a run's losses at a checkpoint, on the first batches of its training data, in
@@ -52,6 +54,7 @@ def gradient_shares(
     Args:
         path: The run folder of a student.
         data: Root of its data; None takes that of the training.
+        trust: Run code outside this package that the run names.
         report: Called after each batch with the number of finished batches and of all.
 
     Raises:
@@ -61,7 +64,7 @@ def gradient_shares(
     trained = LoadedDetector.load(weights_of(path, checkpoint))
     if not isinstance(trained.detector, BevDepth):
         raise UserError(f"{path} is no run of a student: expected one, with or without a teacher.")
-    experiment, record = trained.experiment, run.experiment
+    experiment, record = with_method(trained.experiment, trust=trust), run.experiment
     dataset = open_dataset(
         experiment, trained.index(data, None), split=record["data"]["split"], training=True, seed=record["seed"]
     )

@@ -23,7 +23,7 @@ from dualdistill.experiment.plain import from_plain
 from dualdistill.models.checkpoints import load_weights, read_facts
 from dualdistill.structures import CLASSES, Boxes
 from dualdistill.train.assemble import Network, build_detector, split_names
-from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.run_folder import RunFolder, WeightsFacts
 from dualdistill.train.trained_weights import TrainedWeights
 
 _FILES = ", ".join(f"{role}.safetensors" for role in get_args(Role))
@@ -47,7 +47,7 @@ class LoadedDetector:
             UserError: for a file of another origin, weights that do not fit their own metadata, and a label encoder
                 whose teacher is missing.
         """
-        facts = read_facts(path)
+        facts = read_facts(path, WeightsFacts)
         if facts["role"] not in get_args(Role):
             raise UserError(f"{path} holds a {facts['role']}; expected one of {_FILES}.")
         experiment = _with_available_backend(from_plain(facts["experiment"]))
@@ -106,14 +106,17 @@ class LoadedDetector:
         if data is None and (known is None or zoo.name_of(self.path)):
             origin = "was converted" if known is None else "is of the zoo"
             raise UserError(f"{self.path} {origin}, so the root of its data is unknown: give --data ROOT.")
-        return NuscenesIndex.open(data or Path(known["root"]), version or (None if data else known["version"]))
+        if data is None and version is None:
+            version = known["version"]
+        return NuscenesIndex.open(data or Path(known["root"]), version)
 
     def dataset(
         self, index: NuscenesIndex, split: str | None, samples: Int[np.ndarray, "samples"] | None = None
     ) -> NuscenesDataset:
         """The samples of a split (default: validation), or those at some positions of the index, with the sensors that
         the detector reads."""
-        positions = samples_of_split(index, split or split_names(index.version)[1]) if samples is None else samples
+        split = split if split is not None else split_names(index.version)[1]
+        positions = samples_of_split(index, split) if samples is None else samples
         return NuscenesDataset(
             index, self.experiment.evaluation_data, positions, training=False, seed=self.facts["seed"]
         )

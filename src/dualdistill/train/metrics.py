@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
 from dualdistill.errors import UserError
-from dualdistill.train.run_folder import RunFolder, write_atomically
+from dualdistill.files import read_bytes, write_atomically, writing
+from dualdistill.train.run_folder import RunFolder
 
 
 @runtime_checkable
@@ -64,8 +65,9 @@ class JsonLines:
         self._file: IO[str] = run.metrics.open("a")
 
     def log(self, step: int, record: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **record}) + "\n")
-        self._file.flush()
+        with writing(Path(self._file.name)):
+            self._file.write(json.dumps({"step": step, **record}) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         os.fsync(self._file.fileno())
@@ -123,7 +125,7 @@ class MlFlow:
     def start(self, run: RunFolder, facts: Mapping[str, Any], step: int) -> None:
         kept = run.path / "mlflow_run_id"
         self._library.set_experiment(str(facts["recipe"]))
-        known = kept.read_text().strip() if kept.is_file() else None
+        known = kept.read_text(errors="replace").strip() if kept.is_file() else None
         started = self._library.start_run(run_id=known, run_name=run.path.name)
         write_atomically(kept, started.info.run_id + "\n")
         self._library.log_dict(dict(facts), "experiment.json")
@@ -153,12 +155,13 @@ def make_sinks(names: Sequence[str]) -> list[Sink]:
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The records of metrics.jsonl; a half line at its end, of a run that was killed, is left out."""
     records = []
-    for line in path.read_text(errors="replace").splitlines():
+    for line in read_bytes(path).decode(errors="replace").splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             break
-        if not isinstance(record, dict) or "step" not in record:
+        numbers = record.values() if isinstance(record, dict) else [None]
+        if "step" not in record or not all(isinstance(number, int | float) for number in numbers):
             break
         records.append(record)
     return records

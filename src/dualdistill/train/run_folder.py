@@ -1,7 +1,6 @@
 """A run on disk: what it was, how it went, what came out (layout: docs/runs.md)."""
 
 import fcntl
-import json
 import os
 import platform
 import subprocess
@@ -12,12 +11,80 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import torch
+from msgspec import Meta
 
 import dualdistill
 from dualdistill.errors import UserError
+from dualdistill.files import read_json, write_atomically, write_json, writing
+
+Seed = Annotated[int, Meta(ge=0, lt=2**32)]
+
+
+class DataRecord(TypedDict):
+    """The data of a training."""
+
+    root: str
+    version: str
+    split: str
+    tables: NotRequired[dict[str, str]]
+    """Digest of each part of the index."""
+
+
+class WeightsRecord(TypedDict):
+    """Weights that a training learns from."""
+
+    path: str
+    sha256: str
+    recipe: str
+    step: int | None
+    score: dict[str, float] | None
+
+
+class RunRecord(TypedDict):
+    """experiment.json."""
+
+    recipe: str
+    overrides: list[str]
+    seed: Seed
+    data: DataRecord
+    teacher: WeightsRecord | None
+    label_encoder: WeightsRecord | None
+    teacher_cache: str | None
+    log: list[str]
+    experiment: dict[str, Any]
+
+
+class WeightsFacts(TypedDict):
+    """Metadata of the weights of a training, or of converted ones (which have no data)."""
+
+    role: str
+    recipe: str
+    step: int | None
+    seed: Seed
+    data: DataRecord | None
+    teacher: NotRequired[WeightsRecord | None]
+    experiment: dict[str, Any]
+
+
+class Scores(TypedDict):
+    """metrics.json of an evaluation, as far as others need it."""
+
+    mean_ap: float
+    nd_score: float
+    tp_errors: NotRequired[dict[str, float]]
+    mean_dist_aps: NotRequired[dict[str, float]]
+
+
+def read_scores(path: Path) -> dict[str, Any]:
+    """The scores of an evaluation.
+
+    Raises:
+        UserError: for a file that is damaged.
+    """
+    return read_json(path, Scores, "scores of an evaluation: `dualdistill evaluate` writes them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +97,16 @@ class RunFolder:
     def create(cls, out: Path, recipe: str, seed: int) -> "RunFolder":
         """A new folder `out/<recipe>/<date-time>-seed<k>`; a second one in the same second gets a suffix."""
         base = out / recipe / f"{datetime.now():%Y-%m-%d_%H-%M-%S}-seed{seed}"
-        base.parent.mkdir(parents=True, exist_ok=True)
-        path, count = base, 2
-        while True:
-            try:
-                path.mkdir()  # fails where another process was faster
-            except FileExistsError:
-                path, count = base.with_name(f"{base.name}-{count}"), count + 1
-            else:
-                return cls(path)
+        with writing(base):
+            base.parent.mkdir(parents=True, exist_ok=True)
+            path, count = base, 2
+            while True:
+                try:
+                    path.mkdir()  # fails where another process was faster
+                except FileExistsError:
+                    path, count = base.with_name(f"{base.name}-{count}"), count + 1
+                else:
+                    return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -56,7 +124,8 @@ class RunFolder:
 
     @property
     def experiment(self) -> dict[str, Any]:
-        return json.loads((self.path / "experiment.json").read_text())
+        what = "the record of a run: `dualdistill train` writes it"
+        return read_json(self.path / "experiment.json", RunRecord, what)
 
     @property
     def metrics(self) -> Path:
@@ -72,16 +141,17 @@ class RunFolder:
         Raises:
             UserError: if the run has no such checkpoint.
         """
+        known = [path.name for path in reversed(self.all_checkpoints())]
         folder = self.pointed(name) or self.checkpoints / name
-        if not folder.is_dir():
-            known = [path.name for path in reversed(self.all_checkpoints())]
+        if folder.name not in known:
             known += [pointer for pointer in ("last", "best") if self.pointed(pointer)]
             raise UserError(f"{self.path} has no checkpoint {name!r}; it has: {', '.join(known) or 'none yet'}.")
         return folder.resolve()
 
     def all_checkpoints(self) -> list[Path]:
         """Folders of all checkpoints, the newest first."""
-        return sorted(self.checkpoints.glob("step_*"), key=step_of, reverse=True)
+        found = [path for path in self.checkpoints.glob("step_*") if path.name[5:].isdecimal() and path.is_dir()]
+        return sorted(found, key=step_of, reverse=True)
 
     def newest(self) -> Path | None:
         """The newest checkpoint; None where there is none yet."""
@@ -94,7 +164,7 @@ class RunFolder:
     def pointed(self, name: str) -> Path | None:
         """The checkpoint that "last" or "best" names; None where the file or the checkpoint is missing."""
         file = self.checkpoints / name
-        folder = self.checkpoints / Path(file.read_text().strip()).name if file.is_file() else None
+        folder = self.checkpoints / Path(file.read_text(errors="replace").strip()).name if file.is_file() else None
         return folder if folder is not None and folder.is_dir() else None
 
     @contextmanager
@@ -104,7 +174,7 @@ class RunFolder:
         Raises:
             UserError: if one does.
         """
-        with (self.path / ".lock").open("a+") as file:
+        with writing(self.path / ".lock"), (self.path / ".lock").open("a+") as file:
             try:
                 # A lock of this process alone: loader processes that outlive a killed one do not hold it.
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -123,7 +193,7 @@ class RunFolder:
         return self.path / "evaluation" / checkpoint
 
     def write_json(self, name: str, value: Any) -> None:
-        write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
+        write_json(self.path / name, value)
 
     def log(self, line: str) -> None:
         with (self.path / "log.txt").open("a") as file:
@@ -138,17 +208,6 @@ def step_name(step: int) -> str:
 def step_of(checkpoint: Path) -> int:
     """Number of steps done at a checkpoint folder such as `step_000400`."""
     return int(checkpoint.resolve().name.removeprefix("step_"))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def environment() -> dict[str, Any]:

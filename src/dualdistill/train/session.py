@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from rich.markup import escape
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -29,7 +28,7 @@ from dualdistill.train.fill_cache import open_cache
 from dualdistill.train.launch import on_leader
 from dualdistill.train.loop import fit
 from dualdistill.train.metrics import MetricsLogger, Sink, read_metrics
-from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.run_folder import DataRecord, RunFolder
 from dualdistill.train.signals import StopSignals
 from dualdistill.train.state import TrainingState
 from dualdistill.train.step import Training
@@ -49,17 +48,23 @@ class Job:
     data: Path
     version: str
     split: str
+    tables: dict[str, str]
+    """`NuscenesIndex.digests` of the data."""
     teacher: TrainedWeights | None
     label_encoder: TrainedWeights | None
     teacher_cache: Path | None = None
     log: tuple[str, ...] = ()
+
+    @property
+    def data_record(self) -> DataRecord:
+        return {"root": str(self.data), "version": self.version, "split": self.split, "tables": self.tables}
 
     def plain(self) -> dict[str, Any]:
         return {
             "recipe": self.recipe,
             "overrides": self.overrides,
             "seed": self.seed,
-            "data": {"root": str(self.data), "version": self.version, "split": self.split},
+            "data": self.data_record,
             "teacher": self.teacher.identity if self.teacher else None,
             "label_encoder": self.label_encoder.identity if self.label_encoder else None,
             "teacher_cache": str(self.teacher_cache) if self.teacher_cache else None,
@@ -68,11 +73,14 @@ class Job:
         }
 
     @classmethod
-    def of(cls, run: RunFolder) -> "Job":
+    def of(cls, run: RunFolder, *, trust: bool = False) -> "Job":
         """The job a run folder records.
 
+        Args:
+            trust: Run code outside this package that the run names.
+
         Raises:
-            UserError: if weights that it needs are gone or have changed.
+            UserError: if weights that it needs are gone or have changed, or it names code that is not trusted.
         """
         plain = run.experiment
         teacher, label_encoder = (
@@ -81,16 +89,32 @@ class Job:
         return cls(
             recipe=plain["recipe"],
             overrides=plain["overrides"],
-            experiment=with_method(from_plain(plain["experiment"])),
+            experiment=with_method(from_plain(plain["experiment"]), trust=trust),
             seed=plain["seed"],
             data=Path(plain["data"]["root"]),
             version=plain["data"]["version"],
             split=plain["data"]["split"],
+            tables=plain["data"].get("tables", {}),
             teacher=teacher,
             label_encoder=label_encoder,
             teacher_cache=Path(plain["teacher_cache"]) if plain["teacher_cache"] else None,
             log=tuple(plain["log"]),
         )
+
+    def open_index(self) -> NuscenesIndex:
+        """The index of the data.
+
+        Raises:
+            UserError: if they changed since the run began.
+        """
+        index = NuscenesIndex.open(self.data, self.version)
+        changed = [name for name, digest in index.digests.items() if self.tables.get(name, digest) != digest]
+        if changed:
+            raise UserError(
+                f"The tables of {self.data} ({self.version}) changed since this run began: its {', '.join(changed)} "
+                "are others. Put the old tables back, or begin a new run with `dualdistill train`."
+            )
+        return index
 
 
 @dataclass(kw_only=True)
@@ -131,6 +155,7 @@ class Session:
         checkpoints = Checkpoints(
             self.run, role=job.experiment.role, facts=facts, keep_last=config.keep_last, lead=lead
         )
+        on_leader(self.fabric, lambda: checkpoints.require_room(state, total))
         if resuming:
             self._restore(checkpoints, state)
             self.console.print(f"going on at step {state.step} of {total}")
@@ -213,7 +238,7 @@ class Session:
         def restore() -> Path:
             folder, problems = checkpoints.restore_newest(state)
             for problem in problems:
-                self.console.print(f"[bold yellow]left out[/] {escape(problem)}")
+                self.console.print(f"left out {problem}", style="yellow")
             if folder != self.run.pointed("last"):
                 self.console.print(
                     f"checkpoints/last names no complete checkpoint; the newest complete one is {folder.name}"

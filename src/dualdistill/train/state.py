@@ -43,6 +43,14 @@ class TrainingState:
         """The weights that are evaluated and kept: the average where there is one."""
         return self.training.detector if self.average is None else self.average
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of a checkpoint: the weights, their average, and two moments for each number that is learnt."""
+        held = [self.training.detector, self.training.distiller, self.average]
+        weights = sum(tensor.nbytes for module in held if module is not None for tensor in module.state_dict().values())
+        groups = [group for optimiser in self.optimisers for group in optimiser.param_groups]
+        return weights + 2 * sum(parameter.nbytes for group in groups for parameter in group["params"])
+
     def stepping(self, distil: bool) -> list[AdamW]:
         """Optimisers of the coming step: the distiller's alone in its warm-up, the detector's alone without teacher."""
         if not distil:

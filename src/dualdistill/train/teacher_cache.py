@@ -8,11 +8,10 @@ continuously or is drawn anew each epoch (rotation, scale, translation, sweeps) 
 
 import hashlib
 import json
-import os
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import disk_usage
 from typing import Any, Literal
 
 import torch
@@ -21,9 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dualdistill.errors import UserError
+from dualdistill.files import draft, require_room
 from dualdistill.structures import Batch, BevOutput, HeadOutput
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the files; a change makes every cache be filled anew."""
 
 CachePrecision = Literal["fp32", "fp16", "bf16"]
@@ -34,6 +34,9 @@ Flip = tuple[bool, bool]
 
 _SHAPE = "shape of "
 """Before the name of a map that is not kept."""
+
+_CHECKSUM = "crc32"
+"""Name of the checksum in the metadata of a file."""
 
 _SPARE = 1.02
 """Room asked for over room needed: headers and file system blocks."""
@@ -69,14 +72,11 @@ class TeacherCache:
 
     def require_room(self, count: int, each: int) -> None:
         """Raises UserError where `count` more files of `each` bytes do not fit on the disk."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        needed, free = int(count * each * _SPARE), disk_usage(self.folder).free
-        if needed > free:
-            raise UserError(
-                f"The teacher cache {self.folder} needs {size_text(needed)} more ({count} files), the disk has "
-                f"{size_text(free)} free. Free some, give another --teacher-cache, set training.cache_precision=bf16, "
-                "or fewer flips (data.bev_augmentation.flip_x=0)."
-            )
+        remedy = (
+            "Free some, give another --teacher-cache, set training.cache_precision=bf16, or fewer flips "
+            "(data.bev_augmentation.flip_x=0)."
+        )
+        require_room(self.folder, count * each * _SPARE, f"The teacher cache ({count} more files)", remedy)
 
     def path(self, token: str, flip: Flip) -> Path:
         return self.folder / token[:2] / f"{token}-{'x' * flip[0]}{'y' * flip[1]}.safetensors"
@@ -88,13 +88,12 @@ class TeacherCache:
         """Keep the outputs for the samples of a batch; files are written whole and renamed."""
         parts = self._parts(output)
         for number, (meta, flip) in enumerate(zip(batch.meta, flips_of(batch), strict=True)):
-            path = self.path(meta.token, flip)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f".{path.name}.{os.getpid()}")
             # Copies: a slice would drag the memory of its whole batch along.
-            one = {name: part[number].clone(memory_format=torch.contiguous_format) for name, part in parts.items()}
-            save_file(one, draft)
-            draft.replace(path)
+            one = {
+                name: part[number].cpu().clone(memory_format=torch.contiguous_format) for name, part in parts.items()
+            }
+            with draft(self.path(meta.token, flip), sync=False) as temporary:
+                save_file(one, temporary, metadata={_CHECKSUM: _checksum(one)})
 
     def read(self, batch: Batch, head: Callable[[Tensor], HeadOutput]) -> BevOutput:
         """The outputs for a batch; kept maps are in channels-last layout and in the cache's precision.
@@ -141,12 +140,25 @@ class TeacherCache:
     def _read(self, path: Path) -> dict[str, Tensor]:
         try:
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, OSError) as error:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+                if (file.metadata() or {}).get(_CHECKSUM) != _checksum(tensors):
+                    raise OSError("its content does not fit its checksum")
+                return tensors
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
             raise UserError(
                 f"The teacher cache lacks {path} or cannot read it ({error}): delete the file where there is one and "
                 "start again with the same --teacher-cache; it fills what is missing."
             ) from None
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    """CRC-32 of the content of tensors, by name."""
+    total = 0
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, total)
+    return f"{total:08x}"
 
 
 def flips_of(batch: Batch) -> list[Flip]:
@@ -161,12 +173,3 @@ def flips_of(batch: Batch) -> list[Flip]:
     if not torch.allclose(linear, rebuilt, atol=1e-6):
         raise ValueError("a teacher cache holds flips only; this batch is rotated, scaled or moved")
     return [(bool(x < 0), bool(y < 0)) for x, y in signs.tolist()]
-
-
-def size_text(count: float) -> str:
-    """Bytes for a reader."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

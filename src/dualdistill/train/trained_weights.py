@@ -1,6 +1,5 @@
 """Trained teachers and label encoders on disk: found by recipe or path, checked, found again."""
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from dualdistill.experiment.experiment import Experiment, Role
 from dualdistill.experiment.plain import differences, from_plain, to_plain
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.checkpoints import fingerprint, read_facts
-from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.run_folder import DataRecord, RunFolder, WeightsFacts, read_scores
 
 _WHAT: dict[Role, str] = {"teacher": "a LiDAR teacher", "label_encoder": "a label encoder", "student": "a student"}
 
@@ -22,6 +21,10 @@ _FREE = (
     *(f"teacher.head.{each.name}" for each in fields(CenterHeadConfig) if each.name not in _HEAD_WIDTHS),
 )
 """Settings that leave a trained network what it is: how it was trained, how its maps are read, who computes."""
+
+_KEPT = ("save_every", "keep_last", "log_every", "validate_", "cache_precision")
+_WITHOUT_EFFECT = tuple(f"training.{name}" for name in _KEPT)
+"""Settings on which trained weights do not depend."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class TrainedWeights:
             "score": _score_beside(self.path),
         }
 
+    def __str__(self) -> str:
+        score = _score_beside(self.path)
+        text = "not evaluated" if score is None else ", ".join(f"{k} {100 * v:.1f}" for k, v in score.items())
+        return f"{self.path} ({self.facts['recipe']}, step {self.facts['step']}, {text})"
+
     @classmethod
     def recall(cls, identity: dict[str, Any]) -> "TrainedWeights":
         """The weights of a record.
@@ -54,52 +62,74 @@ class TrainedWeights:
             raise UserError(f"{path} is needed ({identity['recipe']}), and is gone: put it back where it was.")
         if fingerprint(path) != identity["sha256"]:
             raise UserError(f"{path} ({identity['recipe']}) is not the one this run began with: it has changed.")
-        return cls(path, read_facts(path))
+        return cls(path, read_facts(path, WeightsFacts))
 
 
-def find_teacher(experiment: Experiment, given: Path | None, out: Path) -> TrainedWeights:
-    """The teacher the user names, or the newest finished run of the teacher's recipe below `out`.
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What weights must come from to be taken without being named."""
+
+    recipe: str
+    settings: Experiment | None
+    """Experiment of the recipe; None where only the name is known."""
+    learner: Experiment
+    """Who will learn from them: settings that it has in common with them may differ from the recipe."""
+    data: DataRecord
+    out: Path
+    """Folder of the runs."""
+
+    def reason_against(self, weights: TrainedWeights) -> str | None:
+        """Why weights are not taken; None if they are."""
+        theirs = weights.facts["data"]
+        if theirs is None or any(theirs.get(key) != self.data.get(key) for key in ("version", "split", "tables")):
+            where = "unknown data" if theirs is None else f"{theirs['root']} ({theirs['version']}, {theirs['split']})"
+            return f"was trained on {where}"
+        if self.settings is None:
+            return None
+        plain = (to_plain(self.settings), weights.facts["experiment"], to_plain(self.learner))
+        ours, came, learner = ({**each, "teacher": None} for each in plain)
+        shared = {key for key, _, _ in differences(ours, came)} - {key for key, _, _ in differences(learner, came)}
+        rows = [
+            f"{key}={_typed(value)} (in the recipe {_typed(own)})"
+            for key, own, value in differences(ours, came)
+            if key not in shared and not key.startswith(_WITHOUT_EFFECT)
+        ]
+        return f"has other settings: {', '.join(rows)}" if rows else None
+
+
+def find_teacher(experiment: Experiment, given: Path | None, wanted: Wanted) -> TrainedWeights:
+    """The teacher the user names, or the newest finished run of the teacher's recipe on the same data.
 
     Raises:
         UserError: if there is none, it is not a teacher, or it is another network than the recipe's teacher.
     """
-    assert experiment.teacher_recipe is not None
-    if given is not None:
-        weights = _named(given, "teacher", "--teacher")
-    elif found := _finished(experiment.teacher_recipe, "teacher", out):
-        weights = found[-1]
-    else:
-        raise UserError(_train_one(experiment.teacher_recipe, out, "--teacher"))
+    weights = _named(given, "teacher", "--teacher") if given is not None else _found(wanted, "teacher", "--teacher")
     _refuse_another_network(experiment, weights)
     return weights
 
 
-def find_label_encoder(
-    experiment: Experiment, given: Path | None, out: Path, teacher: TrainedWeights
-) -> TrainedWeights:
-    """The label encoder the user names, or the newest finished run of its recipe with this teacher below `out`.
+def find_label_encoder(given: Path | None, wanted: Wanted, teacher: TrainedWeights) -> TrainedWeights:
+    """The label encoder the user names, or the newest finished run of its recipe with this teacher on the same data.
 
     Raises:
         UserError: if there is none, it is not a label encoder, or it was trained for another teacher.
     """
-    recipe = experiment.label_encoder_recipe
-    assert recipe is not None
-    head = fingerprint(teacher.path)
-    if given is not None:
-        weights = _named(given, "label_encoder", "--label-encoder")
-        if weights.facts["teacher"]["sha256"] != head:
-            raise UserError(
-                f"{weights.path} was trained for the head of {weights.facts['teacher']['path']}, the teacher here is "
-                f"{teacher.path}: give that one with --teacher, or train a label encoder for this one with "
-                f"`dualdistill train {recipe} --data … --teacher {teacher.path}`."
-            )
-        return weights
-    found = _finished(recipe, "label_encoder", out)
-    fitting = [weights for weights in found if weights.facts["teacher"]["sha256"] == head]
-    if not fitting:
-        others = " for this teacher (there are some for others)" if found else ""
-        raise UserError(_train_one(recipe, out, "--label-encoder", f" --teacher {teacher.path}", others))
-    return fitting[-1]
+    if given is None:
+        return _found(wanted, "label_encoder", "--label-encoder", teacher)
+    weights = _named(given, "label_encoder", "--label-encoder")
+    if reason := _another_teacher(weights, teacher):
+        raise UserError(
+            f"{weights.path} {reason}, the teacher here is {teacher.path}: give that one with --teacher, or train a "
+            f"label encoder for this one with `dualdistill train {wanted.recipe} --data … --teacher {teacher.path}`."
+        )
+    return weights
+
+
+def _another_teacher(weights: TrainedWeights, teacher: TrainedWeights) -> str | None:
+    theirs = weights.facts["teacher"]
+    if theirs is not None and theirs["sha256"] == fingerprint(teacher.path):
+        return None
+    return f"was trained for the head of {theirs['path'] if theirs else 'an unknown teacher'}"
 
 
 def _refuse_another_network(experiment: Experiment, weights: TrainedWeights) -> None:
@@ -136,7 +166,7 @@ def _named(given: Path, role: Role, option: str) -> TrainedWeights:
         folder = RunFolder.open(given).checkpoint("last")
         kept = [folder / f"{one}.safetensors" for one in (role, *_WHAT)]
         path = next((file for file in kept if file.is_file()), kept[0])
-    facts = read_facts(path)
+    facts = read_facts(path, WeightsFacts)
     if facts["role"] != role:
         raise UserError(
             f"{path} holds a {facts['role']} ({facts['recipe']}); {option} expected the weights of {_WHAT[role]}."
@@ -144,18 +174,27 @@ def _named(given: Path, role: Role, option: str) -> TrainedWeights:
     return TrainedWeights(path.resolve(), facts)
 
 
-def _finished(recipe: str, role: Role, out: Path) -> list[TrainedWeights]:
-    """Weights of all finished runs of a recipe, the newest last."""
-    runs = [RunFolder(path.parent) for path in out.glob(f"{recipe}/*/finished.json")]
+def _found(wanted: Wanted, role: Role, option: str, teacher: TrainedWeights | None = None) -> TrainedWeights:
+    """The newest weights below `wanted.out` that nothing speaks against.
+
+    Args:
+        teacher: Whose head a label encoder must have been trained for.
+    """
+    runs = [RunFolder(path.parent) for path in wanted.out.glob(f"{wanted.recipe}/*/finished.json")]
     files = [folder / f"{role}.safetensors" for run in runs if (folder := run.pointed("last"))]
-    found = sorted((file for file in files if file.is_file()), key=lambda file: file.stat().st_mtime)
-    return [TrainedWeights(file.resolve(), read_facts(file)) for file in found]
-
-
-def _train_one(recipe: str, out: Path, option: str, more: str = "", which: str = "") -> str:
-    return (
-        f"This recipe learns from a trained {recipe}, and {out} has no finished run of it{which}. Train one with "
-        f"`dualdistill train {recipe} --data … --out {out}{more}`, or name one with {option}."
+    against = []
+    for file in sorted((file for file in files if file.is_file()), key=lambda file: file.stat().st_mtime, reverse=True):
+        weights = TrainedWeights(file.resolve(), read_facts(file, WeightsFacts))
+        reason = wanted.reason_against(weights) or (teacher and _another_teacher(weights, teacher))
+        if reason is None:
+            return weights
+        against.append(f"\n  {file.parents[2]} {reason}")
+    more = f" --teacher {teacher.path}" if teacher is not None else ""
+    left_out = f" Not taken, but for the asking with {option}:{''.join(against)}" if against else ""
+    raise UserError(
+        f"This recipe learns from a trained {wanted.recipe}, and {wanted.out} has no finished run of it on these data. "
+        f"Train one with `dualdistill train {wanted.recipe} --data … --out {wanted.out}{more}`, or name one with "
+        f"{option}.{left_out}"
     )
 
 
@@ -166,7 +205,7 @@ def _score_beside(weights: Path) -> dict[str, float] | None:
     metrics = evaluation_folder(weights) / "metrics.json"
     if not metrics.is_file():
         return None
-    values = json.loads(metrics.read_text())
+    values = read_scores(metrics)
     return {"mAP": values["mean_ap"], "NDS": values["nd_score"]}
 
 

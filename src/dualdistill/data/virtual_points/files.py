@@ -5,10 +5,7 @@ They are in the cache folder (`$DUALDISTILL_CACHE`, else `~/.cache/dualdistill`)
 """
 
 import hashlib
-import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ from dualdistill.data.cache import cache_root
 from dualdistill.data.config import InstancesConfig, MaskSource, VirtualPointsConfig
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
+from dualdistill.files import draft, read_json, write_json
 
 MADE_FROM = "made_from.json"
 
@@ -94,20 +92,16 @@ class ArrayFiles(Generic[Kind]):
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return self.kind.of_arrays({name: arrays[name] for name in arrays.files})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # any of several libraries' complaints about a broken file
             advice = f"delete the file, then run `dualdistill data {self.verb}`"
             raise UserError(f"cannot read {self.what} {path} ({error}); {advice}") from error
 
     def write(self, filename: str, content: Kind) -> None:
         """Write the content made from one sensor file in one step: the file is complete or absent."""
-        path = self.path(filename)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
         save = np.savez_compressed if self.compressed else np.savez
         arrays: dict[str, Any] = {**content.arrays()}
-        with draft.open("wb") as file:
+        with draft(self.path(filename), sync=False) as temporary, temporary.open("wb") as file:
             save(file, **arrays)
-        draft.replace(path)
 
     def make(
         self,
@@ -141,7 +135,7 @@ class ArrayFiles(Generic[Kind]):
     def made_from(self) -> dict[str, Any] | None:
         """Origin of the files; None if there are none."""
         path = self.folder / MADE_FROM
-        return json.loads(path.read_text()) if path.is_file() else None
+        return read_json(path, dict[str, Any], f"the origin of {self.what}") if path.is_file() else None
 
     def begin(self, made_from: dict[str, Any]) -> None:
         """Record the origin of the files to be written; raises as `make`."""
@@ -151,8 +145,4 @@ class ArrayFiles(Generic[Kind]):
                 f"{self.folder} holds {self.what} made from {before}, not from {made_from}. "
                 "Delete the folder to make them again."
             )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / MADE_FROM).write_text(json.dumps(made_from, indent=1) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {self.folder} ({error}): set DUALDISTILL_CACHE") from error
+        write_json(self.folder / MADE_FROM, made_from)

@@ -19,6 +19,7 @@ from dualdistill.data.images import stored_image
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.virtual_points.masks import ImageInstances
 from dualdistill.errors import UserError
+from dualdistill.ops.finite import require_finite
 
 NAME_OF_COCO = {1: "pedestrian", 2: "bicycle", 3: "car", 4: "motorcycle", 6: "bus", 8: "truck"}
 """Category ids of COCO as torchvision numbers them; all others are ignored."""
@@ -55,6 +56,7 @@ class MaskRcnn:
         """
         self.index, self.device = index, device
         state = _read_state(weights)
+        require_finite(state, weights)
         with weights.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         self.identity = f"maskrcnn_resnet50_fpn_v2, score {min_score:g}, side {short_side}, sha256 {digest}"

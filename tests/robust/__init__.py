@@ -1,0 +1,1 @@
+"""Bad inputs by class, full disks, kills and damaged files: nothing is silent, nothing is lost."""
