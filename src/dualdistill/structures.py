@@ -76,7 +76,7 @@ class Boxes(_Movable):
     velocity: Float[Tensor, "boxes 2"]
     """Metres a second along x and y; NaN where unknown (annotations only)."""
     label: Int[Tensor, "boxes"]
-    """Index into `CLASSES`."""
+    """Index into `CLASSES`, or into those of a detector of your own."""
     score: Float[Tensor, "boxes"] | None = None
     """Confidence in [0, 1]; None for annotations."""
 

@@ -64,7 +64,7 @@ def score(
         quiet: Print nothing.
 
     Returns:
-        The metrics, with the keys of the devkit's metrics_summary.json: "mean_ap", "nd_score", "label_aps", ...
+        The metrics under the names of the devkit's metrics_summary.json ("mean_ap", "nd_score", "label_aps", ...).
 
     Raises:
         UserError: for input that cannot be evaluated.
