@@ -41,10 +41,7 @@ class Hits:
 
 
 def match(
-    objects: GlobalBoxes,
-    detections: GlobalBoxes,
-    turns: Int64[np.ndarray, "detections"],
-    distances: tuple[float, ...],
+    objects: GlobalBoxes, detections: GlobalBoxes, turns: Int64[np.ndarray, "detections"], distances: tuple[float, ...]
 ) -> Hits:
     """The true positives at each threshold; all other detections are false positives.
 

@@ -56,8 +56,7 @@ def center_targets(
     used = grid.inside(cell) & (size > 0).all(dim=1) & (slot < config.max_objects)
 
     vector = torch.cat(
-        [coordinates - cell, center[:, 2:], size.log(), yaw.sin()[:, None], yaw.cos()[:, None], velocity],
-        dim=1,
+        [coordinates - cell, center[:, 2:], size.log(), yaw.sin()[:, None], yaw.cos()[:, None], velocity], dim=1
     )
     slots = min(config.max_objects, max(map(len, boxes), default=0))
     shape = (len(boxes), tasks, slots)

@@ -19,13 +19,7 @@ class ResidualEncoder(nn.Module):
     base)."""
 
     def __init__(
-        self,
-        in_channels: int,
-        widths: Sequence[int],
-        out_channels: int,
-        *,
-        blocks: int = 2,
-        final_norm: bool = True,
+        self, in_channels: int, widths: Sequence[int], out_channels: int, *, blocks: int = 2, final_norm: bool = True
     ):
         """
         Args:
@@ -72,9 +66,7 @@ class ResNetEncoder(nn.Module):
     def __init__(self, in_channels: int, widths: Sequence[int], out_channels: int, *, blocks: int = 2):
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, widths[0], 7, 2, 3, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.ReLU(inplace=True),
+            nn.Conv2d(in_channels, widths[0], 7, 2, 3, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
         )
         sources = (widths[0], *widths[:-1])
         self.stages = nn.ModuleList(

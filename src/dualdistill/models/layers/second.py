@@ -7,7 +7,6 @@ their batch norm.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -15,18 +14,11 @@ from torch import Tensor, nn
 
 
 def convolution_block(
-    in_channels: int,
-    out_channels: int,
-    *,
-    kernel: int = 3,
-    stride: int = 1,
-    padding: int = 1,
-    eps: float = 1e-3,
-    momentum: float = 0.01,
+    in_channels: int, out_channels: int, *, stride: int = 1, eps: float = 1e-3, momentum: float = 0.01
 ) -> nn.Sequential:
-    """Convolution without bias, batch norm (by default with SECOND's eps and momentum), ReLU."""
+    """3x3 convolution without bias, batch norm (by default with SECOND's eps and momentum), ReLU."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False),
+        nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum),
         nn.ReLU(inplace=True),
     )
@@ -79,9 +71,7 @@ class SecondFpn(nn.Module):
         super().__init__()
         self.deblocks = nn.ModuleList(
             nn.Sequential(
-                _resize(before, width, scale),
-                nn.BatchNorm2d(width, eps=1e-3, momentum=0.01),
-                nn.ReLU(inplace=True),
+                _resize(before, width, scale), nn.BatchNorm2d(width, eps=1e-3, momentum=0.01), nn.ReLU(inplace=True)
             )
             for before, width, scale in zip(in_channels, out_channels, scales, strict=True)
         )
@@ -92,11 +82,11 @@ class SecondFpn(nn.Module):
         return torch.cat(levels, dim=1)
 
 
-def initialise_convolutions(module: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out") -> None:
-    """Kaiming's normal initialisation of every convolution, transposed ones too; biases start at zero."""
+def initialise_convolutions(module: nn.Module) -> None:
+    """Kaiming's normal initialisation (fan out) of every convolution, transposed ones too; biases start at zero."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
