@@ -15,8 +15,7 @@ StagesAndNeck = tuple[Stages, Float[Tensor, "batch chan y x"]]
 
 
 class ResidualEncoder(nn.Module):
-    """Three residual stages at 1/2, 1/4, 1/8 of the map, the first and last of them merged (BEVDet code
-    base)."""
+    """Three residual stages at 1/2, 1/4, 1/8 of the map, the first and last of them merged (BEVDet code base)."""
 
     def __init__(
         self, in_channels: int, widths: Sequence[int], out_channels: int, *, blocks: int = 2, final_norm: bool = True

@@ -1,9 +1,8 @@
 """SECOND's BEV backbone and its pyramid neck.
 
-Source: SECOND (Yan et al., 2018) in the sizes of CenterPoint (docs/methods/centerpoint.md#backbone-and-neck).
-Module names follow the
-published checkpoints: `blocks.{stage}.{3j}` and `deblocks.{level}.0` are convolutions, the next index is
-their batch norm.
+Source: SECOND (Yan et al., 2018) in the sizes of CenterPoint (docs/methods/centerpoint.md#backbone-and-neck). Module
+names follow the published checkpoints: `blocks.{stage}.{3j}` and `deblocks.{level}.0` are convolutions, the next index
+is their batch norm.
 """
 
 from collections.abc import Sequence
@@ -63,10 +62,9 @@ class SecondFpn(nn.Module):
         Args:
             in_channels: Channels of each stage.
             out_channels: Channels of each stage's part of the output.
-            scales: Output cells along the side of a cell of each stage: 0.5 is a 2x2
-                convolution with stride 2, 1 a 1x1 convolution, 2 a 2x2 transposed convolution with stride 2,
-                and so on. (Some code bases write a 1x1 transposed convolution for 1: the same map, its weight
-                transposed.)
+            scales: Output cells along the side of a cell of each stage: 0.5 is a 2x2 convolution with stride 2, 1 a 1x1
+                convolution, 2 a 2x2 transposed convolution with stride 2, and so on. (Some code bases write a 1x1
+                transposed convolution for 1: the same map, its weight transposed.)
         """
         super().__init__()
         self.deblocks = nn.ModuleList(
