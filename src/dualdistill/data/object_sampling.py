@@ -33,7 +33,7 @@ CHANNELS = 5
 """Channels of plain LiDAR points; virtual points have more."""
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
-"""Wraps the loop over samples, to show how far it is."""
+"""Wraps the loop over samples, to show its progress."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
