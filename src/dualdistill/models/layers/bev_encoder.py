@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.models.layers.residual import conv_norm_relu, residual_stage
-from dualdistill.models.layers.second import SecondFpn
+from dualdistill.models.layers.second import SecondFpn, stage_outputs
 
 Stages = tuple[Float[Tensor, "batch _ _ _"], ...]
 StagesAndNeck = tuple[Stages, Float[Tensor, "batch chan y x"]]
@@ -33,7 +33,7 @@ class ResidualEncoder(nn.Module):
         self.neck = UpsamplingNeck(widths[0], widths[-1], out_channels, final_norm=final_norm)
 
     def forward(self, canvas: Float[Tensor, "batch _ y x"]) -> StagesAndNeck:
-        stages = _run(self.stages, canvas)
+        stages = stage_outputs(self.stages, canvas)
         return stages, self.neck(stages[0], stages[-1])
 
 
@@ -77,13 +77,5 @@ class ResNetEncoder(nn.Module):
         self.neck = SecondFpn(levels, [out_channels // len(levels)] * len(levels), scales)
 
     def forward(self, canvas: Float[Tensor, "batch _ y x"]) -> StagesAndNeck:
-        stages = _run(self.stages, self.stem(canvas))
+        stages = stage_outputs(self.stages, self.stem(canvas))
         return stages, self.neck((canvas, *stages))
-
-
-def _run(stages: nn.ModuleList, x: Tensor) -> Stages:
-    outputs = []
-    for stage in stages:
-        x = stage(x)
-        outputs.append(x)
-    return tuple(outputs)

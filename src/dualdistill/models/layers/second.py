@@ -47,11 +47,16 @@ class Second(nn.Module):
 
     def forward(self, canvas: Float[Tensor, "batch chan y x"]) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
         """The output of each stage, fine to coarse."""
-        outputs = []
-        for block in self.blocks:
-            canvas = block(canvas)
-            outputs.append(canvas)
-        return tuple(outputs)
+        return stage_outputs(self.blocks, canvas)
+
+
+def stage_outputs(stages: nn.ModuleList, x: Float[Tensor, "batch _ _ _"]) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
+    """The output of each stage, one after the other."""
+    outputs = []
+    for stage in stages:
+        x = stage(x)
+        outputs.append(x)
+    return tuple(outputs)
 
 
 class SecondFpn(nn.Module):
