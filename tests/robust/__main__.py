@@ -17,14 +17,14 @@ KINDS = ("clear", "unclear", "traceback", "silent", "hang", "security")
 
 
 def main() -> None:
-    wanted = sys.argv[1:]
+    wanted = tuple(sys.argv[1:])
     counts: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DUALDISTILL_CACHE"] = f"{folder}/cache"
         places = Places(Path(folder))
         places.prepare()
         for case in every_case():
-            if wanted and not case.group.startswith(tuple(wanted)):
+            if wanted and not f"{case.group}: {case.name}".startswith(wanted):
                 continue
             try:
                 verdict = examine(case, places)
@@ -32,6 +32,8 @@ def main() -> None:
                 print(f"{case.group} | {case.name} | cannot be made for this version: {error!r}", flush=True)
                 continue
             counts.setdefault(case.group, Counter())[verdict.kind] += 1
+            if verdict.new_runs:
+                print(f"{case.group} | {case.name} | leaves a run folder", flush=True)
             if verdict.kind != "clear":
                 print(f"{case.group} | {case.name} | {verdict.kind} | {verdict.text.strip()[-300:]!r}", flush=True)
     print(f"\n| class | cases | {' | '.join(KINDS)} |\n|---|--:|{'--:|' * len(KINDS)}")

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from dualdistill.data.build import LIDAR
-from dualdistill.data.check import RootReport, check_root
+from dualdistill.data.check import RootReport, check_root, table_problems
 from dualdistill.data.config import DataConfig
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import custom_splits, official_splits, samples_of_split
@@ -80,6 +80,8 @@ def prepare_index(console: Console, root: Path, version: str | None) -> None:
         f"{root} ({index.version}): {len(index.scene_name)} scenes, {len(index)} key frames, "
         f"{index.num_annotations} annotations; index in {index.folder}"
     )
+    for p in table_problems(index, np.arange(len(index)), np.arange(len(index.data_channel)), DataConfig()):
+        console.print(f"problem: {p.count} {p.what}, such as {p.example}\n     -> {p.remedy}", style="yellow")
 
 
 def check_files(

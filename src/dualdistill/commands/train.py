@@ -17,7 +17,7 @@ from dualdistill.experiment.plain import differences, to_plain
 from dualdistill.files import write_atomically
 from dualdistill.recipes.catalogue import RECIPES, Recipe, find
 from dualdistill.report.templates import render
-from dualdistill.train.assemble import split_names
+from dualdistill.train.assemble import assemble, split_names
 from dualdistill.train.fill_cache import refuse_uncacheable
 from dualdistill.train.launch import launch, on_leader
 from dualdistill.train.metrics import make_sinks
@@ -98,6 +98,8 @@ def start_training(
     def create() -> Path:
         if check:
             refuse_problems(check_files(console, data, job.version, job.split, experiment.data))
+        # Put together here for its errors alone: weights that are missing or unfit leave no run folder behind.
+        assemble(experiment, teacher=job.teacher, label_encoder=job.label_encoder, pretrained=True)
         run = RunFolder.create(out, chosen.name, seed)
         run.write_json("experiment.json", job.plain())
         run.write_json("environment.json", environment())

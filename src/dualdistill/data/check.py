@@ -93,20 +93,13 @@ def check_root(
     config = config or DataConfig()
     index = NuscenesIndex.open(root, version)
     positions = samples_of_split(index, split)
-    boxes = np.concatenate([np.arange(index.num_annotations)[index.annotations(int(i))] for i in positions])
-    trains = boxes[usable(index)[boxes]]
-    count = np.bincount(index.annotation_class[trains], minlength=len(CLASSES))
+    boxes = _boxes(index, positions)
+    count = np.bincount(index.annotation_class[boxes[usable(index)[boxes]]], minlength=len(CLASSES))
     rows = needed_records(index, positions, config)
     found = [
-        *_sensor_problems(index, positions, config),
-        *_box_problems(index, boxes),
-        *_pose_problems(index, rows),
+        *table_problems(index, positions, np.array(rows, dtype=np.int64), config),
         *_mask_problems(index, positions, config, split),
     ]
-    if not len(trains) and not index.version.endswith("test"):
-        what = "no box of a detection class that has LiDAR or radar points"
-        remedy = "choose another split, or complete num_lidar_pts and the categories of sample_annotation.json"
-        found.append(Problem(what=what, count=len(boxes), example=f"split {split!r}", remedy=remedy))
     clouds = [row for row in rows if index.data_channel[row] == LIDAR]
     read = set(clouds[:: max(1, len(clouds) // READ_FILES)])
     num_bytes, complaints = 0, []
@@ -129,6 +122,25 @@ def check_root(
         num_bytes=num_bytes,
         problems=tuple(found + _grouped(complaints)),
     )
+
+
+def table_problems(
+    index: NuscenesIndex, positions: np.ndarray, rows: np.ndarray, config: DataConfig
+) -> Iterator[Problem]:
+    """What is wrong with the tables of samples and of sensor records that may be read, without a look at files."""
+    boxes = _boxes(index, positions)
+    yield from _sensor_problems(index, positions, config)
+    yield from _box_problems(index, boxes)
+    yield from _pose_problems(index, rows)
+    if not usable(index)[boxes].any() and not index.version.endswith("test"):
+        what = "no box of a detection class that has LiDAR or radar points"
+        remedy = "choose another split, or complete num_lidar_pts and the categories of sample_annotation.json"
+        example = index.sample_token[int(positions[0])]
+        yield Problem(what=what, count=len(boxes), example=example, remedy=remedy)
+
+
+def _boxes(index: NuscenesIndex, positions: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.arange(index.num_annotations)[index.annotations(int(i))] for i in positions])
 
 
 def needed_records(index: NuscenesIndex, positions: np.ndarray, config: DataConfig) -> list[int]:
@@ -207,9 +219,8 @@ def _box_problems(index: NuscenesIndex, boxes: np.ndarray) -> Iterator[Problem]:
             yield Problem(what=what, count=int(bad.sum()), example=example, remedy=remedy)
 
 
-def _pose_problems(index: NuscenesIndex, rows: list[int]) -> Iterator[Problem]:
+def _pose_problems(index: NuscenesIndex, now: np.ndarray) -> Iterator[Problem]:
     """Cars that jump between two records of one sensor."""
-    now = np.array(rows, dtype=np.int64)
     before = index.data_prev[now]
     now, before = now[before >= 0], before[before >= 0]
     seconds = (index.data_timestamp_us[now] - index.data_timestamp_us[before]) * 1e-6

@@ -14,6 +14,7 @@ from dualdistill.data.splits import samples_of_split
 from dualdistill.distill.label_encoder import LabelDetector, LabelEncoder
 from dualdistill.distill.method import DistillerInputs
 from dualdistill.distill.shapes import BevShapes
+from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.center_head import init_task_heads
@@ -105,7 +106,10 @@ def assemble(
         label_encoder=encoder,
         task_of_class=student.config.head.task_of_class,
     )
-    built = distiller.build(inputs)  # before the source: filling a cache draws random numbers
+    try:
+        built = distiller.build(inputs)  # before the source: filling a cache draws random numbers
+    except ValueError as error:
+        raise UserError(f"The distiller does not fit these detectors: {error}. Change either with --set.") from None
     return Training(
         student,
         teacher=source(frozen) if source is not None else LiveTeacher(frozen, config.teacher_precision),
