@@ -1,4 +1,4 @@
-"""Configuration of the data: what a sample holds, and its augmentation."""
+"""What of a nuScenes root a recipe wants to see, and how it is augmented."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -86,7 +86,7 @@ MASK_RCNN_SCORE = 0.3
 """From which score upwards Mask R-CNN's instances are kept (docs/methods/mvp.md#mask-sources)."""
 
 MaskSource = Literal["synthetic", "maskrcnn", "official"]
-"""Source of the masks behind the virtual points: the synthetic world, torchvision's Mask R-CNN, or, through the cache
+"""Who gave the masks behind the virtual points: the synthetic world, torchvision's Mask R-CNN, or, through the cache
 files of the official MVP, its CenterNet2."""
 
 
@@ -109,8 +109,9 @@ class VirtualPointsConfig:
     missing: Literal["error", "unpainted"] = "error"
     """What becomes of a sweep without cached points: the official download lacks about one in a hundred."""
     noise: float = 0.0
-    """Strength of the errors added to the perfect masks of a synthetic world, from 0 (none) to 1
-    (docs/methods/mvp.md#imperfect-masks)."""
+    """How much is made wrong with the perfect masks of a synthetic world, from 0 (nothing) to 1
+    (docs/methods/mvp.md#imperfect-masks): see
+    `virtual_points.noise`."""
     depth_from_virtual: bool = True
     """Whether virtual points count as depth labels of the cameras, as in the released MVP runs
     (docs/methods/dualdistill.md#depth-labels-under-mvp)."""
@@ -130,15 +131,15 @@ class VirtualPointsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class InstancesConfig:
-    """Instance masks of the key frame's images, for distillers that need them (docs/methods/x3kd.md#instance-targets).
-    They are read while training only."""
+    """Which objects an instance segmenter sees in the key frame's images, for distillers that learn from it
+    (docs/methods/x3kd.md#instance-targets). They are read while training only."""
 
     masks: Literal["synthetic", "maskrcnn"] = "maskrcnn"
     """The synthetic world's own, or those of torchvision's Mask R-CNN."""
     noise: float = 0.0
     """As in `VirtualPointsConfig`."""
     min_score: float = 0.3
-    """Instances of a lower score count as background. Mask R-CNN's begin at 0.3."""
+    """Instances of which the segmenter was less sure are taken for background. Mask R-CNN's begin at 0.3."""
 
     def __post_init__(self) -> None:
         _check_noise(self.noise, self.masks)
@@ -164,7 +165,7 @@ class DataConfig:
     """LIDAR_TOP of the key frame, or the ego frame at the same moment."""
 
     image_size: tuple[int, int] = (256, 704)
-    """Height and width of the network's images, pixels."""
+    """Height and width the network sees, pixels."""
     image_augmentation: ImageAugmentation = ImageAugmentation()
     draft_decoding: bool = True
     """Decode JPEGs no larger than the network's size asks for, in eighths: faster, slightly different pixels."""

@@ -58,7 +58,7 @@ def load_image(
     """RGB pixels of an image file as the network sees them.
 
     Args:
-        stored_size: Height and width in the tables, to which the intrinsics refer.
+        stored_size: Height and width that the tables (and so the intrinsics) speak of.
         draft: Let the JPEG decoder make the image as small as still leaves enough pixels, in steps of 1/8.
 
     Raises:
@@ -110,7 +110,7 @@ def apply_view(
     """
     height, width = resized_size(stored_size, view.resize)
     if (height, width) != pixels.shape[1:]:
-        # Pillow's resizing to a grey level or two, in half the time. The exact ratio is given, not that of the shapes.
+        # As Pillow resizes, to a grey level or two, in half the time. The ratio is given: the shape cannot say it.
         ratio = tuple(side / (scale * stored) * _UP for side, stored in zip((height, width), stored_size, strict=True))
         pixels = F.interpolate(
             pixels[None], scale_factor=ratio, mode="bicubic", antialias=True, recompute_scale_factor=False

@@ -13,8 +13,18 @@ from dualdistill.synthetic.street import Curve, Street
 AHEAD, BEHIND = 55.0, -45.0
 """Metres along the road, from the ego car, between which objects are placed."""
 
-_DRIVEN = ((catalogue.CAR, 0.7), (catalogue.TRUCK, 0.11), (catalogue.BUS, 0.09), (catalogue.MOTORCYCLIST, 0.1))
-_PARKED = ((catalogue.CAR, 0.8), (catalogue.TRUCK, 0.1), (catalogue.TRAILER, 0.09), (catalogue.MOTORCYCLE, 0.04))
+_DRIVEN = (
+    (catalogue.CAR, 0.7),
+    (catalogue.TRUCK, 0.11),
+    (catalogue.BUS, 0.09),
+    (catalogue.MOTORCYCLIST, 0.1),
+)
+_PARKED = (
+    (catalogue.CAR, 0.8),
+    (catalogue.TRUCK, 0.1),
+    (catalogue.TRAILER, 0.09),
+    (catalogue.MOTORCYCLE, 0.04),
+)
 
 
 class Traffic:
@@ -44,10 +54,6 @@ class Traffic:
             self._place(catalogue.DEBRIS, self._track(self._along(), offset, turn=rng.uniform(0, 3)))
         return tuple(self.actors)
 
-    def _track(self, length: float, offset: float, **motion: float) -> Track:
-        """A track beside the main road."""
-        return Track(curve=self._street.main, length=length, offset=offset, **motion)
-
     def _along(self) -> float:
         """A place along the road, denser near the ego car."""
         spread = self._rng.normal(6.0, 20.0)
@@ -56,6 +62,10 @@ class Traffic:
     def _choose(self, kinds: tuple[tuple[Kind, float], ...]) -> Kind:
         share = np.array([weight for _, weight in kinds])
         return kinds[self._rng.choice(len(kinds), p=share / share.sum())][0]
+
+    def _track(self, length: float, offset: float, **motion: float) -> Track:
+        """A track beside the main road."""
+        return Track(curve=self._street.main, length=length, offset=offset, **motion)
 
     def _place(self, kind: Kind, track: Track, *, parked: bool = False, gap: float = 0.25) -> Actor | None:
         rides = kind in (catalogue.CYCLIST, catalogue.MOTORCYCLIST)
@@ -152,9 +162,14 @@ class Traffic:
     def _crossing_pedestrian(self) -> None:
         rng = self._rng
         way = int(rng.choice([-1, 1]))
-        place, offset = self._ego.length + rng.uniform(8, 40), -way * rng.uniform(-1.0, self._street.half + 1.5)
-        drift, turn = way * rng.uniform(0.8, 1.6), way * np.pi / 2 + rng.normal(0, 0.1)
-        self._place(catalogue.ADULT, self._track(place, offset, drift=drift, turn=turn), gap=0.2)
+        track = Track(
+            curve=self._street.main,
+            length=self._ego.length + rng.uniform(8, 40),
+            offset=-way * rng.uniform(-1.0, self._street.half + 1.5),
+            drift=way * rng.uniform(0.8, 1.6),
+            turn=way * np.pi / 2 + rng.normal(0, 0.1),
+        )
+        self._place(catalogue.ADULT, track, gap=0.2)
 
     def _road_works(self) -> None:
         """A fenced-off strip at the kerb: cones lead around it; barriers, machines and workers."""
