@@ -7,8 +7,6 @@ They are in the cache folder (`$DUALDISTILL_CACHE`, else `~/.cache/dualdistill`)
 import hashlib
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +92,7 @@ class ArrayFiles(Generic[Kind]):
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return self.kind.of_arrays({name: arrays[name] for name in arrays.files})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # any of several libraries' complaints about a broken file
             advice = f"delete the file, then run `dualdistill data {self.verb}`"
             raise UserError(f"cannot read {self.what} {path} ({error}); {advice}") from error
 
