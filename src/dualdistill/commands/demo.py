@@ -49,9 +49,9 @@ SETS = (
 QUICK = ("training.steps=4", "training.log_every=1", "training.batch_size=2")
 """Changes of every recipe in `demo --quick`, instead of those."""
 
-PHOTO_WIDTH = 1024
+PHOTO_WIDTH = 800
 """Pixels of the photographs that are drawn on; the networks see 192 of them."""
-PHOTO_SCENES = 4
+PHOTO_SCENES = 3
 
 
 @dataclass(frozen=True)
