@@ -7,7 +7,7 @@ augmentation, "BEV" always means the augmented frame; `augmented_from_bev` leads
 Maps. A BEV map is `[..., y, x]`: rows grow with y, columns with x; cell (0, 0) starts at the lower bounds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -109,6 +109,13 @@ class Boxes(_Movable):
             velocity=torch.zeros(0, 2, device=device),
             label=torch.zeros(0, dtype=torch.long, device=device),
         )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Boxes"]) -> "Boxes":
+        """All boxes of `parts` in order; at least one part, and either all or none with scores."""
+        columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
+        joined: dict[str, Any] = {n: None if values[0] is None else torch.cat(values) for n, values in columns.items()}
+        return cls(**joined)
 
 
 @dataclass(frozen=True, kw_only=True)

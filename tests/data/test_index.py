@@ -23,7 +23,7 @@ from tests.data.tiny_root import ATTRIBUTES, SIZES, TinyRoot, ego_pose, pose_mat
 
 
 def test_samples_come_scene_after_scene_and_in_time_order(tiny_index: NuscenesIndex) -> None:
-    assert list(tiny_index.sample_token[:3]) == ["scene-0061-0", "scene-0061-1", "scene-0061-2"]
+    assert list(tiny_index.sample_token)[:3] == ["scene-0061-0", "scene-0061-1", "scene-0061-2"]
     assert tiny_index.sample_scene.tolist() == [0] * 6 + [1] * 4
     assert tiny_index.sample_prev.tolist() == [-1, 0, 1, 2, 3, 4, -1, 6, 7, 8]
     assert tiny_index.sample_next.tolist() == [1, 2, 3, 4, 5, -1, 7, 8, 9, -1]

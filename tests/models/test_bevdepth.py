@@ -314,7 +314,7 @@ def test_the_official_gate_reads_the_pose_before_bev_augmentation():
 
 def test_what_a_student_cannot_see_is_an_error():
     model, batch = BevDepth(small(distill_bevdepth())), camera_batch(frames=1)
-    with pytest.raises(ValueError, match="sees 2 frames, the batch has 1"):
+    with pytest.raises(ValueError, match="takes 2 frames, the batch has 1"):
         model(batch)
     with pytest.raises(ValueError, match=r"needs batch\.cameras"):
         model(replace(batch, cameras=None))

@@ -284,7 +284,7 @@ def own_files() -> Iterator[Case]:
         yield Case("11 own files", f"splits.json {damage}", _damaged_split(change), ("splits.json",))
     record = dict.fromkeys(("recipe", "overrides", "seed", "data", "teacher", "experiment", "log"))
     for key in record:
-        yield _edited("resume", "experiment.json", f"without {key}", lambda plain, key=key: plain.pop(key))
+        yield _edited("resume", "experiment.json", f"without {key}", lambda plain, key=key: plain.pop(key, None))
         yield _edited("resume", "experiment.json", f"{key} a number", lambda plain, key=key: plain.update({key: 3.5}))
     for key in ("data", "training", "student"):
         yield _edited("resume", "experiment.json", f"experiment.{key} a text", _inner(key, "x"))
@@ -292,11 +292,11 @@ def own_files() -> Iterator[Case]:
     for key in ("mean_ap", "nd_score", "mean_dist_aps"):
         name = "evaluation/step_000001/metrics.json"
         if key != "mean_dist_aps":
-            yield _edited("compare", name, f"without {key}", lambda plain, key=key: plain.pop(key))
+            yield _edited("compare", name, f"without {key}", lambda plain, key=key: plain.pop(key, None))
         yield _edited("compare", name, f"{key} a text", lambda plain, key=key: plain.update({key: "x"}))
     for key in ("root", "version", "split"):
         name = "evaluation/step_000001/evaluated.json"
-        yield _edited("compare", name, f"without {key}", lambda plain, key=key: plain.pop(key))
+        yield _edited("compare", name, f"without {key}", lambda plain, key=key: plain.pop(key, None))
 
 
 def _command_of(verb: str, run: Path) -> list[str]:
@@ -832,7 +832,10 @@ def weights() -> Iterator[Case]:
     yield Case("1 not finite", "teacher", _poisoned_teacher, ("not finite",))
     for key in ("role", "recipe", "experiment", "data"):
         yield Case(
-            "11 weights", f"facts without {key}", _facts(lambda facts, key=key: facts.pop(key)), ("damaged|record",)
+            "11 weights",
+            f"facts without {key}",
+            _facts(lambda facts, key=key: facts.pop(key, None)),
+            ("damaged|record",),
         )
         yield Case(
             "11 weights",

@@ -30,7 +30,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk."""
     path = tmp_path / "disk"
     path.mkdir()
-    mounted = os.geteuid() == 0 and not _mount(path, "8m")
+    mounted = os.geteuid() == 0 and not _mount(path, "64m")
     yield path
     if mounted:
         subprocess.run(["umount", "-l", str(path)], check=False)

@@ -38,7 +38,7 @@ from dualdistill.train.trained_weights import evaluation_folder
 
 TEACHER, BACKBONE = "zoo:teacher-centerpoint", "zoo:backbone"
 
-STUDENT_SETS = (
+SETS = (
     f"student.image.pretrained={BACKBONE}",
     "student.image.frozen_stem=true",
     "training.batch_size=2",
@@ -46,8 +46,6 @@ STUDENT_SETS = (
     "training.save_every=600",
 )
 """Changes of both students' recipes."""
-DISTILLED_SETS = ("training.cache_precision=fp16",)
-"""Changes of the distilled student's recipe, beside those."""
 QUICK = ("training.steps=4", "training.log_every=1", "training.batch_size=2")
 """Changes of every recipe in `demo --quick`, instead of those."""
 
@@ -66,8 +64,8 @@ class _Part:
 
 PARTS = (
     _Part("LiDAR teacher", "synthetic/teacher-centerpoint", "teacher", ()),
-    _Part("student alone", "synthetic/student", "student", STUDENT_SETS),
-    _Part("student, distilled", "synthetic/dualdistill-centerpoint", "distilled", STUDENT_SETS + DISTILLED_SETS),
+    _Part("student alone", "synthetic/student", "student", SETS),
+    _Part("student, distilled", "synthetic/dualdistill-centerpoint", "distilled", SETS),
 )
 
 
@@ -86,7 +84,7 @@ def run_demo(
     began = time.monotonic()
     root = data.with_name("synthetic-tiny") if quick else data
     photographs = root.with_name(f"{root.name}-photographs")
-    parts = [_changed(part, quick, from_scratch) for part in PARTS]
+    parts = [adapted(part, quick, from_scratch) for part in PARTS]
     console.rule("1 of 3  A synthetic driving world")
     synthesise(console, root, TINY if quick else DEMO, workers=None)
     synthesise(console, photographs, _photographs(quick), workers=None)
@@ -121,7 +119,7 @@ def run_demo(
     return report
 
 
-def _changed(part: _Part, quick: bool, from_scratch: bool) -> _Part:
+def adapted(part: _Part, quick: bool, from_scratch: bool) -> _Part:
     """The part with the settings of this kind of demo."""
     sets = () if from_scratch else part.sets
     return replace(part, sets=(*(each for each in sets if not each.startswith("training.")), *QUICK) if quick else sets)
@@ -143,7 +141,6 @@ def train_and_score(
     out: Path,
     seed: int,
     teacher: Path | None = None,
-    cache: Path | None = None,
     workers: int | None = None,
 ) -> Path:
     """Train a recipe and evaluate it; returns its run folder."""
@@ -155,7 +152,6 @@ def train_and_score(
         overrides=list(part.sets),
         seed=seed,
         teacher=teacher,
-        teacher_cache=cache,
         workers=workers,
         check=False,  # the world was just made
     )
@@ -176,9 +172,7 @@ def _side_by_side(
 
 def _in_own_process(part: _Part, root: Path, out: Path, seed: int, teacher: Path) -> Path:
     plain = Console(force_terminal=False, soft_wrap=True, highlight=False, markup=False)
-    learns = part.colour == "distilled"
-    cache = out / "teacher-cache" if learns else None
-    return train_and_score(plain, part, root, out, seed, teacher if learns else None, cache, workers=0)
+    return train_and_score(plain, part, root, out, seed, teacher if part.colour == "distilled" else None, workers=0)
 
 
 def _reported(part: _Part, index: NuscenesIndex, path: Path, scores: Path | None = None) -> ReportedModel:

@@ -20,7 +20,7 @@ from dualdistill.evaluate.submission import Source, write_submission
 from dualdistill.evaluate.to_global import detections_to_global
 from dualdistill.evaluate.warning_signs import warning_signs
 from dualdistill.experiment.experiment import Role
-from dualdistill.files import write_json
+from dualdistill.files import write_atomically, write_json
 from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.report.progress import progress
 from dualdistill.report.scores import PERCENT, ResultRow, results_table

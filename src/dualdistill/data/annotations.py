@@ -47,9 +47,5 @@ def within_reach(boxes: Boxes, reach: float) -> Boxes:
     """Boxes whose centre lies strictly inside the square of +-`reach` metres, in float32."""
     kept = boxes.select((boxes.center[:, :2].abs() < reach).all(dim=1))
     return replace(
-        kept,
-        center=kept.center.float(),
-        size=kept.size.float(),
-        yaw=kept.yaw.float(),
-        velocity=kept.velocity.float(),
+        kept, center=kept.center.float(), size=kept.size.float(), yaw=kept.yaw.float(), velocity=kept.velocity.float()
     )

@@ -22,10 +22,9 @@ def class_balanced(
 ) -> Int[np.ndarray, "resampled"]:
     """Positions resampled so that each class has its tenth: drawn once, not every epoch.
 
-    With T the number of (sample, class present in it) pairs, T/10 samples are drawn with replacement from
-    those of each class, class after class; the official train split grows from 28,130 to about 123,600. A
-    class that occurs nowhere contributes nothing; without any usable annotation the positions come back as
-    they are.
+    With T the number of (sample, class present in it) pairs, T/10 samples are drawn with replacement from those of each
+    class, class after class; the official train split grows from 28,130 to about 123,600. A class that occurs nowhere
+    contributes nothing; without any usable annotation the positions come back as they are.
     """
     present = classes_present(index, positions)
     share = int(present.sum() / len(CLASSES))

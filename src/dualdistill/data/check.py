@@ -1,4 +1,4 @@
-"""Is everything there? A look at each file of a root before time is spent on it."""
+"""Check of the files and tables of a root before time is spent on it."""
 
 import stat
 from collections import Counter
@@ -34,7 +34,7 @@ from dualdistill.structures import CAMERAS, CLASSES
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 THREADS = 8
-"""The work is waiting for the disk."""
+"""Most of the time is spent waiting for the disk."""
 
 READ_FILES = 64
 """LiDAR files, spread evenly, whose points are read; of all others the size is checked."""
@@ -42,7 +42,7 @@ READ_FILES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One kind of trouble, however many files have it."""
+    """One kind of problem, however many files have it."""
 
     what: str
     count: int
@@ -53,7 +53,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class RootReport:
-    """What `check_root` found."""
+    """Result of `check_root`."""
 
     root: Path
     version: str
@@ -81,11 +81,11 @@ def check_root(
     config: DataConfig | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> RootReport:
-    """Look at every file that samples of a split may need: existence, size, beginning and end.
+    """Check every file that samples of a split may need: existence, size, beginning and end.
 
     Args:
         config: What will be read; the default reads cameras, an earlier frame and ten sweeps.
-        progress: Wraps the loop over files, to show how far it is.
+        progress: Wraps the loop over files, to show its progress.
 
     Raises:
         UserError: if the tables themselves cannot be used.

@@ -4,9 +4,9 @@ A numeric column is a numpy array of any trailing shape; a text column is a `Tex
 are loaded when they are accessed, and worker processes share them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,19 +14,13 @@ import pyarrow as pa
 Position = int | np.integer
 
 
-class Texts(Sequence[str]):
+class Texts:
     """A memory-mapped column of strings; single entries are returned as `str`."""
 
     def __init__(self, column: pa.Array):
         self._column = column
 
-    @overload
-    def __getitem__(self, index: Position) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Texts": ...
-    def __getitem__(self, index: Position | slice) -> "str | Texts":
-        if isinstance(index, slice):
-            return Texts(self._column[index])
+    def __getitem__(self, index: Position) -> str:
         return self._column[int(index)].as_py()
 
     def __len__(self) -> int:

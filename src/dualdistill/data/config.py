@@ -1,4 +1,4 @@
-"""What of a nuScenes root a recipe wants to see, and how it is augmented."""
+"""Configuration of the data: what a sample holds, and its augmentation."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -104,9 +104,8 @@ class VirtualPointsConfig:
     missing: Literal["error", "unpainted"] = "error"
     """What becomes of a sweep without cached points: the official download lacks about one in a hundred."""
     noise: Share = 0.0
-    """How much is made wrong with the perfect masks of a synthetic world, from 0 (nothing) to 1
-    (docs/methods/mvp.md#imperfect-masks): see
-    `virtual_points.noise`."""
+    """Strength of the errors added to the perfect masks of a synthetic world, from 0 (none) to 1
+    (docs/methods/mvp.md#imperfect-masks)."""
     depth_from_virtual: bool = True
     """Whether virtual points count as depth labels of the cameras, as in the released MVP runs
     (docs/methods/dualdistill.md#depth-labels-under-mvp)."""
@@ -127,15 +126,15 @@ class VirtualPointsConfig:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class InstancesConfig:
-    """Which objects an instance segmenter sees in the key frame's images, for distillers that learn from it
-    (docs/methods/x3kd.md#instance-targets). They are read while training only."""
+    """Instance masks of the key frame's images, for distillers that need them (docs/methods/x3kd.md#instance-targets).
+    They are read while training only."""
 
     masks: Literal["synthetic", "maskrcnn", "semantic"] = "maskrcnn"
     """As in `VirtualPointsConfig`."""
     noise: Share = 0.0
     """As in `VirtualPointsConfig`."""
     min_score: Share = 0.3
-    """Instances of which the segmenter was less sure are taken for background. Mask R-CNN's begin at 0.3."""
+    """Instances of a lower score count as background. Mask R-CNN's begin at 0.3."""
 
     def __post_init__(self) -> None:
         _check_noise(self.noise, self.masks)
@@ -154,14 +153,14 @@ class DataConfig:
     cameras: bool = True
     """Whether images are read."""
     points: bool = True
-    """Whether LiDAR points are given out."""
+    """Whether samples hold LiDAR points."""
     depth: bool = True
     """Whether depth labels of the cameras are made (this reads the key LiDAR sweep); needs `cameras`."""
     bev_frame: Literal["lidar", "ego"] = "lidar"
     """LIDAR_TOP of the key frame, or the ego frame at the same moment."""
 
     image_size: tuple[Side, Side] = (256, 704)
-    """Height and width the network sees, pixels."""
+    """Height and width of the network's images, pixels."""
     image_augmentation: ImageAugmentation = ImageAugmentation()
     draft_decoding: bool = True
     """Decode JPEGs no larger than the network's size asks for, in eighths: faster, slightly different pixels."""
@@ -194,11 +193,11 @@ class DataConfig:
     depth_variant: Literal["nearest", "official"] = "nearest"
     """How points fall into cells: see `data.depth`."""
     depth_instance: bool = False
-    """Whether to tell which annotated object the point of each depth label lies in (TiG-BEV); needs `depth`."""
+    """Whether samples hold the annotated object around the point of each depth label (TiG-BEV); needs `depth`."""
 
     instances: InstancesConfig | None = None
-    """Adds what an instance segmenter sees, whose masks must have been made before, in cells of `depth_stride` (X-IS of
-    the X3KD-style method); needs `cameras`."""
+    """Adds instance maps, from masks made before, in cells of `depth_stride` (X-IS of the X3KD-style method); needs
+    `cameras`."""
 
     bev_augmentation: BevAugmentation = BevAugmentation()
     box_reach: Positive = 51.2

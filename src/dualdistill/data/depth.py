@@ -5,8 +5,7 @@ fell:
 
 - nearest: the pixel coordinate over the stride is *rounded*; the nearest point in range of each cell counts
   (DistillBEV, DualDistill);
-- official: points are drawn into a map of the network image, the last one of a pixel wins; the smallest depth
-  of each
+- official: points are drawn into a map of the network image, the last one of a pixel wins; the smallest depth of each
   block of pixels counts, and a cell whose nearest point is out of range stays empty (the official BEVDepth).
 """
 
@@ -83,8 +82,8 @@ def owners_of_labels(
     A point made the label of its cell if it has its depth; of several, the highest owner counts.
 
     Args:
-        labels: What `depth_labels` said of the same points through the same cameras.
-        owner: Of each point, -1 for nobody.
+        labels: Output of `depth_labels` for the same points and cameras.
+        owner: Box of each point, -1 for none.
     """
     pixels = _pixels(points, camera_from_points, intrinsics)
     augmented = transform(augmented_from_image.to(pixels.dtype), pixels)[..., :2]

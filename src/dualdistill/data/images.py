@@ -1,7 +1,7 @@
 """Camera files, and the pixel side of the image augmentation (docs/methods/bevdepth.md#image-augmentation).
 
-`ImageView` holds the numbers of one augmentation: `load_image` moves the pixels by them, `ImageView.matrix`
-says where each of them went.
+`ImageView` holds the numbers of one augmentation: `load_image` applies them to pixels, `ImageView.matrix` is the same
+as a matrix.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from dualdistill.geometry.cameras import image_augmentation
 
 @dataclass(frozen=True, kw_only=True)
 class ImageView:
-    """How the network sees a stored image: resized, cropped, mirrored, rotated, in that order."""
+    """Augmentation of a stored image: resized, cropped, mirrored, rotated, in that order."""
 
     resize: float
     """Factor on both sides; sizes in between are truncated to whole pixels."""
@@ -64,7 +64,7 @@ def load_image(
     """RGB pixels of an image file as the network sees them.
 
     Args:
-        stored_size: Height and width that the tables (and so the intrinsics) speak of.
+        stored_size: Height and width in the tables, to which the intrinsics refer.
         source: Origin of `stored_size`, for messages.
         draft: Let the JPEG decoder make the image as small as still leaves enough pixels, in steps of 1/8.
 
@@ -125,12 +125,12 @@ def apply_view(
     """The pixel operations of a view: bicubic resizing, nearest neighbour for the rotation.
 
     Args:
-        pixels: Of the stored size, or decoded smaller: the result has the same geometry.
-        scale: Of the pixels beside the stored ones. (The shape cannot say: sides are rounded up to whole pixels.)
+        pixels: In the stored size, or decoded smaller: the result has the same geometry.
+        scale: Ratio of decoded to stored size. (Not that of the shapes: sides are rounded up to whole pixels.)
     """
     height, width = resized_size(stored_size, view.resize)
     if (height, width) != pixels.shape[1:]:
-        # As Pillow resizes, to a grey level or two, in half the time. The ratio is given: the shape cannot say it.
+        # Pillow's resizing to a grey level or two, in half the time. The exact ratio is given, not that of the shapes.
         ratio = tuple(side / (scale * stored) * _UP for side, stored in zip((height, width), stored_size, strict=True))
         pixels = F.interpolate(
             pixels[None], scale_factor=ratio, mode="bicubic", antialias=True, recompute_scale_factor=False

@@ -1,9 +1,7 @@
-"""What an instance segmenter sees in the images of a sample, cell by cell of their features
-(docs/methods/x3kd.md#instance-targets).
+"""Instance maps of the images of a sample, in the cells of their features (docs/methods/x3kd.md#instance-targets).
 
-Masks move with the pixels of the augmented image, by nearest neighbour; an instance of which little is left is dropped
-and its cells are background. Boxes, which the description cuts out of the masks anew, are needed by nobody: the head
-that learns from this (`distill.instances`) has none.
+Masks are augmented with their image, by nearest neighbour; an instance of which little is left is dropped, and its
+cells are background. The boxes of the description are left out: the head (`distill.instances`) predicts none.
 """
 
 from collections.abc import Sequence
@@ -38,7 +36,7 @@ class InstanceTargets:
     ):
         """
         Args:
-            positions: Samples whose maps will be asked for.
+            positions: Samples whose maps will be made.
             stride: Pixels of the network image per cell.
 
         Raises:
@@ -67,10 +65,10 @@ class InstanceTargets:
         seen = self.files.read(self.index.data_filename[row])
         owner = owners_in_view(seen, view, self.config.min_score)
         cells = owners_of_cells(owner, len(seen.klass), self.stride)
-        nobody = cells == 0
         if not len(seen.klass):
             return cells - 1, cells
-        return torch.where(nobody, -1, seen.klass[(cells - 1).clamp(min=0)]), (cells - 1).clamp(min=0)
+        number = (cells - 1).clamp(min=0)
+        return torch.where(cells == 0, -1, seen.klass[number]), number
 
 
 def missing_masks(
@@ -87,8 +85,7 @@ def making_masks(index: NuscenesIndex, config: InstancesConfig) -> str:
 
 
 def owners_in_view(seen: SeenObjects, view: ImageView, min_score: float = 0.0) -> Int[Tensor, "h w"]:
-    """Whose each pixel of the augmented image is, counted from 1; 0 = nobody's, or nobody's of this score and of
-    `MIN_PIXELS`."""
+    """Instance of each pixel of the augmented image, counted from 1; 0 = none of this score and of `MIN_PIXELS`."""
     image_from_crop = torch.linalg.inv(replace(view, rotate_deg=0.0).matrix().double())
     affine = torch.cat([image_from_crop[:2, :2], image_from_crop[:2, 3:]], dim=1).flatten().tolist()
     count = len(seen.klass) + 1
@@ -107,7 +104,7 @@ def owners_of_cells(owner: Int[Tensor, "h w"], instances: int, stride: int) -> I
     two that fill as much of it, the first.
 
     Args:
-        owner: Numbers from 1 to `instances`; 0 = nobody's.
+        owner: Numbers from 1 to `instances`; 0 = none.
     """
     rows, columns = owner.shape[0] // stride, owner.shape[1] // stride
     if not instances:

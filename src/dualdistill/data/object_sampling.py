@@ -8,7 +8,7 @@ ring that every worker shuffles for itself, so a sample depends on seed, epoch a
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,14 @@ from dualdistill.geometry.boxes import footprints, points_in_boxes
 from dualdistill.ops.rotated_iou import rotated_iou
 from dualdistill.structures import CLASSES, Boxes
 
+_COLUMNS = ("label", "center", "size", "yaw", "velocity")
+"""Columns of a database that are fields of `Boxes`."""
+
 CHANNELS = 5
 """Channels of plain LiDAR points; virtual points have more."""
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
-"""Wraps the loop over samples, to show how far it is."""
+"""Wraps the loop over samples, to show its progress."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,13 +105,7 @@ class ObjectDatabase:
         return type(self).load, (self.folder,)
 
     def boxes(self, rows: Int[np.ndarray, "chosen"]) -> Boxes:
-        return Boxes(
-            center=torch.from_numpy(self.center[rows]),
-            size=torch.from_numpy(self.size[rows]),
-            yaw=torch.from_numpy(self.yaw[rows]),
-            velocity=torch.from_numpy(self.velocity[rows]),
-            label=torch.from_numpy(self.label[rows]),
-        )
+        return Boxes(**{name: torch.from_numpy(getattr(self, name)[rows]) for name in _COLUMNS})
 
     def points_of(self, row: int) -> Float[Tensor, "points chan"]:
         """Points of one object where they were in its own scene."""
@@ -138,21 +135,9 @@ def _gather(
                 cut = points[mask]
                 cut[:, :3] -= center.float()
                 file.write(cut.numpy().tobytes())
-    write_columns(
-        folder / "objects.arrow",
-        {
-            "label": _joined([boxes.label for boxes in gathered]),
-            "center": _joined([boxes.center for boxes in gathered]),
-            "size": _joined([boxes.size for boxes in gathered]),
-            "yaw": _joined([boxes.yaw for boxes in gathered]),
-            "velocity": _joined([boxes.velocity for boxes in gathered]),
-            "count": _joined(counts),
-        },
-    )
-
-
-def _joined(parts: list[Tensor]) -> np.ndarray:
-    return torch.cat(parts).numpy()
+    objects = Boxes.concatenate(gathered)
+    columns = {name: getattr(objects, name).numpy() for name in _COLUMNS} | {"count": torch.cat(counts).numpy()}
+    write_columns(folder / "objects.arrow", columns)
 
 
 class ObjectSampler:
@@ -175,7 +160,7 @@ class ObjectSampler:
         if self.config.clear_inside:
             points = points[~points_in_boxes(points[:, :3], pasted).any(dim=0)]
         clouds = [self.database.points_of(int(row)) for row in rows]
-        return torch.cat([*clouds, points]), _concatenate(boxes, pasted)
+        return torch.cat([*clouds, points]), Boxes.concatenate([boxes, pasted])
 
     def _draw(self, boxes: Boxes, generator: np.random.Generator) -> Int[np.ndarray, "chosen"]:
         """Objects that collide neither with the frame nor with each other."""
@@ -187,7 +172,7 @@ class ObjectSampler:
                 continue
             candidates = generator.choice(rows, missing, replace=False)
             fitting = candidates[without_collisions(standing, self.database.boxes(candidates)).numpy()]
-            standing = _concatenate(standing, self.database.boxes(fitting))
+            standing = Boxes.concatenate([standing, self.database.boxes(fitting)])
             chosen = np.concatenate([chosen, fitting])
         return chosen
 
@@ -206,14 +191,3 @@ def without_collisions(standing: Boxes, candidates: Boxes) -> Bool[Tensor, "cand
         others[first + candidate] = False
         alive[first + candidate] = not bool((overlap[candidate] & others).any())
     return alive[first:]
-
-
-def _concatenate(first: Boxes, second: Boxes) -> Boxes:
-    return replace(
-        first,
-        center=torch.cat([first.center, second.center]),
-        size=torch.cat([first.size, second.size]),
-        yaw=torch.cat([first.yaw, second.yaw]),
-        velocity=torch.cat([first.velocity, second.velocity]),
-        label=torch.cat([first.label, second.label]),
-    )

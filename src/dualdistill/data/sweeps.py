@@ -87,7 +87,7 @@ def accumulate(
 
     Args:
         rows: Records of the earlier sweeps.
-        key_points: What `read_points` says of the key record, if it has been read already.
+        key_points: Points of the key record, if they have been read already.
 
     Raises:
         UserError: if a file is missing or cut off.

@@ -26,8 +26,7 @@ def reverse_gradient(features: Float[Tensor, "*shape"], strength: float = 1.0) -
 
 
 class Discriminator(nn.Module):
-    """Logits of "from the teacher", one a patch of 8x8 cells. No batch norm: its statistics would reveal the
-    source."""
+    """Logits of "from the teacher", one a patch of 8x8 cells. No batch norm: its statistics would reveal the source."""
 
     def __init__(self, in_channels: int, channels: tuple[int, int, int] = (256, 128, 64)):
         super().__init__()

@@ -135,8 +135,7 @@ class CrossAttentionAligner(nn.Module):
 
 
 def sine_code(channels: int, grid: Grid) -> Float[Tensor, "1 chan y x"]:
-    """Sines and cosines of x (one half of the channels) and y, from a quarter period a cell to one over the
-    map."""
+    """Sines and cosines of x (one half of the channels) and y, from a quarter period a cell to one over the map."""
     if channels % 4:
         raise ValueError(f"a 2-D sine code needs a multiple of 4 channels, got {channels}")
     height, width = grid

@@ -1,15 +1,13 @@
 """A linear map of channels that keeps inner products: the orthogonal projector of DualDistill.
 
-Source: docs/methods/dualdistill.md#orthogonal-projector.
-With fewer outputs than inputs, W has orthonormal rows: W Wᵀ = I, while Wᵀ W is the
-orthogonal projection on the row space. W is no free parameter but the image of one under a map that only
-produces orthonormal frames, so the constraint holds exactly after any optimiser step.
+Source: docs/methods/dualdistill.md#orthogonal-projector. With fewer outputs than inputs, W has orthonormal rows: W Wᵀ =
+I, while Wᵀ W is the orthogonal projection on the row space. W is no free parameter but the image of one under a map
+that only produces orthonormal frames, so the constraint holds exactly after any optimiser step.
 
-Differs from the released code in the map: Cayley instead of Householder. The released one multiplies the
-frame by the integer part of a diagonal that starts at -1; the first weight decay that float32 can see makes
-it -0.99999994, whose integer part is 0, and the projector is zero from then on (about step 8 of the
-released schedule). It is kept as `householder`, for the ablation that runs the method as released, and
-tests/parity holds both.
+Differs from the released code in the map: Cayley instead of Householder. The released one multiplies the frame by the
+integer part of a diagonal that starts at -1; the first weight decay that float32 can see makes it -0.99999994, whose
+integer part is 0, and the projector is zero from then on (about step 8 of the released schedule). It is kept as
+`householder`, for the ablation that runs the method as released, and tests/parity holds both.
 """
 
 from typing import ClassVar, Literal
@@ -25,8 +23,7 @@ OrthogonalMap = Literal["cayley", "householder"]
 def cayley(raw: Float[Tensor, "long short"]) -> Float[Tensor, "long short"]:
     """First columns of (I + A/2)⁻¹ (I - A/2), where A = [[S, -Vᵀ], [V, 0]], S = R - Rᵀ and [R; V] = raw.
 
-    The zero block of A leaves one short x short system to solve (its Schur complement), not a long x long
-    one.
+    The zero block of A leaves one short x short system to solve (its Schur complement), not a long x long one.
     """
     short = raw.shape[1]
     r, v = raw[:short], raw[short:]
@@ -37,8 +34,7 @@ def cayley(raw: Float[Tensor, "long short"]) -> Float[Tensor, "long short"]:
 
 
 def householder(raw: Float[Tensor, "long short"]) -> Float[Tensor, "long short"]:
-    """Product of the reflections below the diagonal, times the integer part of the diagonal: as released,
-    broken.
+    """Product of the reflections below the diagonal, times the integer part of the diagonal: as released, broken.
 
     The cast to integers has no gradient and turns -0.99999994 into 0: never use it with weight decay.
     """
@@ -51,8 +47,7 @@ _MAPS = {"cayley": cayley, "householder": householder}
 
 
 class SemiOrthogonal(nn.Module):
-    """Per cell: gain * (W f) + bias, where W has orthonormal rows (or columns, with more outputs than
-    inputs).
+    """Per cell: gain * (W f) + bias, where W has orthonormal rows (or columns, with more outputs than inputs).
 
     Always float32: half precision would leave W orthogonal to three digits only.
     """

@@ -1,11 +1,10 @@
 """Regions of a feature loss and their weights: objects, the teacher's false positives, the rest.
 
-Source: docs/methods/dualdistill.md#foreground-mask
-and docs/methods/dualdistill.md#false-positives. Nothing here has a gradient.
+Source: docs/methods/dualdistill.md#foreground-mask and docs/methods/dualdistill.md#false-positives. Nothing here has a
+gradient.
 
-Differs from the released code in the test point of a cell: its centre, where the released code takes the
-lower corner and so shifts every mask by half a cell (docs/methods/dualdistill.md#foreground-mask).
-`test_point="corner"` is the
+Differs from the released code in the test point of a cell: its centre, where the released code takes the lower corner
+and so shifts every mask by half a cell (docs/methods/dualdistill.md#foreground-mask). `test_point="corner"` is the
 released one; tests/parity holds both.
 """
 
@@ -108,8 +107,7 @@ def _strongest(heatmap: Float[Tensor, "batch klass _ _"], size: torch.Size) -> F
 
 @dataclass(frozen=True, kw_only=True)
 class Regions:
-    """Three disjoint regions that cover the map, as the weight each of their cells carries (0 outside a
-    region)."""
+    """Three disjoint regions that cover the map, as the weight each of their cells carries (0 outside a region)."""
 
     foreground: Float[Tensor, "batch 1 y x"]
     background: Float[Tensor, "batch 1 y x"]

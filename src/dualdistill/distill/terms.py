@@ -16,8 +16,7 @@ from dualdistill.ops.processes import mean_count
 
 @torch.no_grad()
 def spatial_attention(features: Float[Tensor, "batch chan y x"], temperature: float) -> Float[Tensor, "batch 1 y x"]:
-    """Spatial attention: softmax over cells of the mean magnitude over channels. Averages 1; no
-    gradient."""
+    """Spatial attention: softmax over cells of the mean magnitude over channels. Averages 1; no gradient."""
     batch, _, height, width = features.shape
     strength = features.abs().mean(dim=1).flatten(1) / temperature
     return strength.softmax(dim=1).view(batch, 1, height, width) * (height * width)
@@ -25,8 +24,7 @@ def spatial_attention(features: Float[Tensor, "batch chan y x"], temperature: fl
 
 @torch.no_grad()
 def channel_attention(features: Float[Tensor, "batch chan y x"], temperature: float) -> Float[Tensor, "batch chan 1 1"]:
-    """Channel attention: softmax over channels of the mean magnitude over cells. Averages 1; no
-    gradient."""
+    """Channel attention: softmax over channels of the mean magnitude over cells. Averages 1; no gradient."""
     strength = features.abs().mean(dim=(2, 3), keepdim=True) / temperature
     return strength.softmax(dim=1) * features.shape[1]
 

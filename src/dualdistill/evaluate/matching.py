@@ -33,7 +33,7 @@ class Hits:
     """True positives, by threshold, then turn."""
 
     threshold: Int64[np.ndarray, "hits"]
-    """Index into the distances asked for."""
+    """Index into the distances given."""
     turn: Int64[np.ndarray, "hits"]
     """Position of the detection among the turns."""
     obj: Int64[np.ndarray, "hits"]
@@ -41,10 +41,7 @@ class Hits:
 
 
 def match(
-    objects: GlobalBoxes,
-    detections: GlobalBoxes,
-    turns: Int64[np.ndarray, "detections"],
-    distances: tuple[float, ...],
+    objects: GlobalBoxes, detections: GlobalBoxes, turns: Int64[np.ndarray, "detections"], distances: tuple[float, ...]
 ) -> Hits:
     """The true positives at each threshold; all other detections are false positives.
 

@@ -137,10 +137,7 @@ def average_matches(matches: Matches, config: DetectionConfig = DETECTION_CVPR_2
             curves.precision[k, t], curves.confidence[k, t] = precision, confidence
             curves.error[k, t] = _mean_errors(confidence, score[hit], error[own])
     return DetectionMetrics(
-        config=config,
-        ap=_average_precision(curves, config),
-        error=_average_errors(curves, config),
-        curves=curves,
+        config=config, ap=_average_precision(curves, config), error=_average_errors(curves, config), curves=curves
     )
 
 

@@ -22,10 +22,7 @@ ATTRIBUTES = (
 TP_ERRORS = ("trans_err", "scale_err", "orient_err", "vel_err", "attr_err")
 """The `error` axis: metres, 1 - IoU, radians, metres a second, 1 - accuracy."""
 
-UNDEFINED_ERRORS = {
-    "traffic_cone": ("orient_err", "vel_err", "attr_err"),
-    "barrier": ("vel_err", "attr_err"),
-}
+UNDEFINED_ERRORS = {"traffic_cone": ("orient_err", "vel_err", "attr_err"), "barrier": ("vel_err", "attr_err")}
 """Errors that are undefined for a class: a cone has no orientation, a barrier does not move."""
 
 RACK_CATEGORY = "static_object.bicycle_rack"

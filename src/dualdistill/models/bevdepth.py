@@ -1,7 +1,7 @@
 """BEVDepth, the camera student: images lifted by a supervised depth distribution, fused and encoded in BEV.
 
-Source: BEVDepth (Li et al., AAAI 2023), BEVDet4D; docs/methods/bevdepth.md. One model;
-`bevdepth_config` says which.
+Source: BEVDepth (Li et al., AAAI 2023), BEVDet4D; docs/methods/bevdepth.md. One model for all designs, chosen by
+`bevdepth_config`.
 
 Differs from the released code in that the earlier frame runs without autograd instead of being cut off
 afterwards (the same gradients, less memory), and in that unknown velocities are masked instead of trained to zero.
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from dualdistill import zoo
 from dualdistill.geometry.frustum import frustum, lift
 from dualdistill.models.bevdepth_config import BevDepthConfig, LiftConfig, distill_bevdepth, official_bevdepth
 from dualdistill.models.center_decode import decode
@@ -71,7 +72,7 @@ class BevDepth(nn.Module):
             UserError: if they cannot be had, or are of another network.
         """
         if self.config.pretrained != "none":
-            load_weights(self, Path(self.config.pretrained))
+            load_weights(self, zoo.resolve(Path(self.config.pretrained)))
         else:
             self.image.load_pretrained()
 
@@ -249,13 +250,13 @@ class BevDepth(nn.Module):
         """The cameras of the batch, checked.
 
         Raises:
-            ValueError: if there are none, or fewer frames than this model sees.
+            ValueError: if there are none, or fewer frames than this model takes.
         """
         if batch.cameras is None:
             raise ValueError("a camera student needs batch.cameras, got None")
         frames = batch.cameras.images.shape[1]
         if frames < self.config.temporal.frames:
-            raise ValueError(f"this student sees {self.config.temporal.frames} frames, the batch has {frames}")
+            raise ValueError(f"this student takes {self.config.temporal.frames} frames, the batch has {frames}")
         return batch.cameras
 
 

@@ -1,5 +1,4 @@
-"""Training losses of a CenterPoint head. Source: docs/methods/centerpoint.md#losses (the
-mmdetection3d variant)."""
+"""Training losses of a CenterPoint head. Source: docs/methods/centerpoint.md#losses (the mmdetection3d variant)."""
 
 import torch
 from jaxtyping import Float

@@ -47,8 +47,7 @@ def center_targets(
     if velocity_scale is not None:
         velocity = velocity * velocity_scale[sample, None]
 
-    # Sorted by sample and class, so also by sample and task: a box's slot is its distance from its group's
-    # first box.
+    # Sorted by sample and class, so also by sample and task: a box's slot is its distance from its group's first box.
     group = sample * tasks + constant(config.task_of_class, device)[label]
     slot = torch.arange(len(group), device=device) - torch.searchsorted(group, group)
     coordinates = grid.coordinates(center[:, :2])
@@ -56,13 +55,11 @@ def center_targets(
     used = grid.inside(cell) & (size > 0).all(dim=1) & (slot < config.max_objects)
 
     vector = torch.cat(
-        [coordinates - cell, center[:, 2:], size.log(), yaw.sin()[:, None], yaw.cos()[:, None], velocity],
-        dim=1,
+        [coordinates - cell, center[:, 2:], size.log(), yaw.sin()[:, None], yaw.cos()[:, None], velocity], dim=1
     )
     slots = min(config.max_objects, max(map(len, boxes), default=0))
     shape = (len(boxes), tasks, slots)
-    # Boxes not used go to one slot past the end, which is cut off: no boolean indexing, no wait for the
-    # device.
+    # Boxes not used go to one slot past the end, which is cut off: no boolean indexing, no wait for the device.
     place = torch.where(used, group * slots + slot, len(boxes) * tasks * slots)
 
     def packed(values: Tensor) -> Tensor:

@@ -12,11 +12,9 @@ EMPTY = -1
 
 
 def depth_bins(depth: Float[Tensor, "*cells"], *, first: float, step: float, count: int) -> Int[Tensor, "*cells"]:
-    """Bin of each depth, metres; bin k starts at `first + k * step`. `EMPTY` below the first and past the
-    last bin.
+    """Bin of each depth, metres; bin k starts at `first + k * step`. `EMPTY` below the first and past the last bin.
 
-    The released code one-hot encodes one bin more, which starts a step before `first`, and drops it: the
-    same.
+    The released code one-hot encodes one bin more, which starts a step before `first`, and drops it: the same.
     """
     bins = ((depth - (first - step)) / step).floor() - 1
     return torch.where((bins >= 0) & (bins < count), bins, EMPTY).long()
@@ -25,8 +23,7 @@ def depth_bins(depth: Float[Tensor, "*cells"], *, first: float, step: float, cou
 def sigmoid_depth_loss(logits: Float[Tensor, "images depth h w"], bins: Int[Tensor, "images h w"]) -> Float[Tensor, ""]:
     """Binary cross entropy of each bin on its own, in float32 (BEVDet code base).
 
-    Mean over *all* elements, cells without a depth included, which count zero: a much smaller number than it
-    looks.
+    Mean over *all* elements, cells without a depth included, which count zero: a much smaller number than it looks.
     """
     with torch.autocast(logits.device.type, enabled=False):
         target, known = _one_hot(bins, logits.shape[1])

@@ -5,11 +5,11 @@ hidden cells, these on 5x5 shared ones; computing no others gives the numbers (t
 head for a sixth of the work. A frozen batch norm is folded into the convolution before it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from dualdistill.models.center_head import REGRESSION, CenterHead
@@ -38,9 +38,9 @@ def read_head(
     used: Bool[Tensor, "batch task slot"],
 ) -> tuple[Float[Tensor, "batch klass y x"], Float[Tensor, "batch task slot code"]]:
     """Heat map logits of the head, and its codes in the cells `index` (row * width + column); 0 in slots not used."""
-    shared = _folded(_sequential(head.shared))(neck)
-    branches = [dict(task.named_children()) for task in head.tasks]
-    heatmap = torch.cat([_heatmap(_sequential(branch["heatmap"]), shared) for branch in branches], dim=1)
+    shared = _folded(head.shared)(neck)
+    branches: list[dict[str, Any]] = [dict(task.named_children()) for task in head.tasks]
+    heatmap = torch.cat([branch["heatmap"][1](_folded(branch["heatmap"][0])(shared)) for branch in branches], dim=1)
     sample, task, slot = used.nonzero(as_tuple=True)
     order = task.argsort(stable=True)
     sample, task, slot = sample[order], task[order], slot[order]
@@ -48,7 +48,7 @@ def read_head(
     counts = used.sum(dim=(0, 2)).tolist()
     codes = torch.cat(
         [
-            _codes([_sequential(branch[name]) for name in REGRESSION], window, within)
+            _codes([branch[name] for name in REGRESSION], window, within)
             for branch, window, within in zip(branches, windows.split(counts), inside.split(counts), strict=True)
         ]
     )
@@ -56,30 +56,11 @@ def read_head(
     return heatmap, room.index_put((sample, task, slot), codes)
 
 
-def _sequential(module: nn.Module) -> nn.Sequential:
-    assert isinstance(module, nn.Sequential)
-    return module
-
-
-def _last(branch: nn.Sequential) -> nn.Conv2d:
-    convolution = branch[1]
-    assert isinstance(convolution, nn.Conv2d)
-    return convolution
-
-
-def _folded(block: nn.Sequential) -> _Folded:
-    """A convolution without bias with the frozen batch norm that follows it."""
-    convolution, norm = block[0], block[1]
-    assert isinstance(convolution, nn.Conv2d)
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
+def _folded(block: Any) -> _Folded:
+    """The convolution without bias of a block (convolution, batch norm, ReLU) with the frozen norm that follows it."""
+    convolution, norm, _ = block
     gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
     return _Folded(convolution.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain)
-
-
-def _heatmap(branch: nn.Sequential, shared: Float[Tensor, "batch chan y x"]) -> Float[Tensor, "batch _ y x"]:
-    return _last(branch)(_folded(_sequential(branch[0]))(shared))
 
 
 def _windows(
@@ -99,17 +80,17 @@ def _windows(
 
 
 def _codes(
-    branches: list[nn.Sequential], windows: Float[Tensor, "boxes chan 5 5"], inside: Bool[Tensor, "boxes 1 3 3"]
+    branches: list[Any], windows: Float[Tensor, "boxes chan 5 5"], inside: Bool[Tensor, "boxes 1 3 3"]
 ) -> Float[Tensor, "boxes code"]:
     """Output of the regression branches of one task in the middle of each window."""
-    folded = [_folded(_sequential(branch[0])) for branch in branches]
+    folded = [_folded(hidden) for hidden, _ in branches]
     hidden = _Folded(torch.cat([f.weight for f in folded]), torch.cat([f.bias for f in folded]))(windows, padding=0)
     hidden = torch.where(inside, hidden, 0.0)  # the padding of the second convolution is zero
     parts = hidden.split([len(f.bias) for f in folded], dim=1)
     return torch.cat(
         [
             F.linear(part.flatten(1), last.weight.flatten(1), last.bias)
-            for part, last in zip(parts, map(_last, branches), strict=True)
+            for part, (_, last) in zip(parts, branches, strict=True)
         ],
         dim=1,
     )

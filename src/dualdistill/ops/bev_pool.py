@@ -23,9 +23,7 @@ _RUNS_AT_ONCE = 1 << 12
 
 
 def bev_pool(
-    features: Float[Tensor, "points chan"],
-    cells: Int[Tensor, "points 3"],
-    shape: tuple[int, int, int],
+    features: Float[Tensor, "points chan"], cells: Int[Tensor, "points 3"], shape: tuple[int, int, int]
 ) -> Float[Tensor, "batch chan y x"]:
     """Sum of the features in each cell: the definition that `lift_splat_pool` must agree with.
 

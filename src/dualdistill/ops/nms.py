@@ -1,7 +1,9 @@
 """Greedy non-maximum suppression of many groups of boxes at once (docs/methods/centerpoint.md#decoding).
 
-A group is what is suppressed together: the boxes of one sample and task. The functions return the indices of the
-boxes they keep, group after group, best first; of equal scores, the earlier box counts as better.
+A group is what is suppressed together: the boxes of one sample and task (`group` None: a single one). Of a group the
+`pre_max` best boxes take part, and at most `post_max` are kept. Thresholds are one for all boxes, or one a box, equal
+within a group. The functions return the indices of the boxes they keep, group after group, best first; of equal scores,
+the earlier box counts as better.
 """
 
 from collections.abc import Callable
@@ -26,11 +28,6 @@ def circle_nms(
     """Suppress every box whose centre is within `squared_radius` (m², border included) of a better one's.
 
     The released configurations call this value a radius; it is compared with the squared distance.
-
-    Args:
-        squared_radius: One for all, or one a box, equal within a group.
-        post_max: Most boxes of a group that are kept.
-        group: Group of each box; None for a single one.
     """
     order, group = _ranked(scores, group)
     x, y = centers.detach().index_select(0, order).unbind(dim=1)
@@ -51,14 +48,7 @@ def rotated_nms(
     post_max: int,
     group: Int[Tensor, "boxes"] | None = None,
 ) -> Int[Tensor, "kept"]:
-    """Suppress every rectangle (x, y, length, width, yaw) whose IoU with a better one exceeds the threshold.
-
-    Args:
-        iou_threshold: One for all, or one a box, equal within a group.
-        pre_max: Only so many boxes of a group, the best, take part.
-        post_max: Most boxes of a group that are kept.
-        group: Group of each box; None for a single one.
-    """
+    """Suppress every rectangle (x, y, length, width, yaw) whose IoU with a better one exceeds the threshold."""
     order, group = _ranked(scores, group)
     if len(order) > pre_max:
         best = _at_most(pre_max, group, torch.ones_like(group, dtype=torch.bool))

@@ -25,9 +25,7 @@ PUBLISHED: dict[str, Published] = {
     "student-r101": Published(mean_ap=40.7, nds=52.2, source=_DISTILLBEV),
     "student-official": Published(mean_ap=33.04, nds=43.55, source="BEVDepth repository, two key frames, 24 epochs"),
     "teacher-centerpoint": Published(
-        mean_ap=48.7,
-        nds=59.8,
-        source="DistillBEV authors, issue tracker: the pillar checkpoint that was distilled",
+        mean_ap=48.7, nds=59.8, source="DistillBEV authors, issue tracker: the pillar checkpoint that was distilled"
     ),
     "teacher-centerpoint-voxel": Published(
         mean_ap=56.4,

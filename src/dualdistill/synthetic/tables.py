@@ -33,41 +33,20 @@ from dualdistill.synthetic.scene import Observation, Recording, SceneRecord
 VERSION = "v1.0-trainval"
 MAP_FILE = "maps/synthetic.png"
 
+_PEOPLE = ("adult", "child", "wheelchair", "stroller", "personal_mobility", "police_officer", "construction_worker")
+_VEHICLES = ("car", "motorcycle", "bicycle", "bus.bendy", "bus.rigid", "truck", "construction", "emergency.ambulance")
+_OBJECTS = ("barrier", "trafficcone", "pushable_pullable", "debris")
 CATEGORIES = (
-    "human.pedestrian.adult",
-    "human.pedestrian.child",
-    "human.pedestrian.wheelchair",
-    "human.pedestrian.stroller",
-    "human.pedestrian.personal_mobility",
-    "human.pedestrian.police_officer",
-    "human.pedestrian.construction_worker",
+    *(f"human.pedestrian.{name}" for name in _PEOPLE),
     "animal",
-    "vehicle.car",
-    "vehicle.motorcycle",
-    "vehicle.bicycle",
-    "vehicle.bus.bendy",
-    "vehicle.bus.rigid",
-    "vehicle.truck",
-    "vehicle.construction",
-    "vehicle.emergency.ambulance",
-    "vehicle.emergency.police",
-    "vehicle.trailer",
-    "movable_object.barrier",
-    "movable_object.trafficcone",
-    "movable_object.pushable_pullable",
-    "movable_object.debris",
+    *(f"vehicle.{name}" for name in (*_VEHICLES, "emergency.police", "trailer")),
+    *(f"movable_object.{name}" for name in _OBJECTS),
     "static_object.bicycle_rack",
 )
 """All of nuScenes' categories, whether they occur here or not."""
 ATTRIBUTES = (
-    "vehicle.moving",
-    "vehicle.stopped",
-    "vehicle.parked",
-    "cycle.with_rider",
-    "cycle.without_rider",
-    "pedestrian.sitting_lying_down",
-    "pedestrian.standing",
-    "pedestrian.moving",
+    *("vehicle.moving", "vehicle.stopped", "vehicle.parked", "cycle.with_rider", "cycle.without_rider"),
+    *("pedestrian.sitting_lying_down", "pedestrian.standing", "pedestrian.moving"),
 )
 VISIBILITY = ("v0-40", "v40-60", "v60-80", "v80-100")
 
@@ -109,46 +88,31 @@ class _Tables:
 
     def close(self, logs: Sequence[str]) -> None:
         """The map, which every log shares."""
-        self._write(
-            Map(
-                category="semantic_prior",
-                token=self._token("map"),
-                filename=MAP_FILE,
-                log_tokens=[self._token("log", log) for log in logs],
-            )
-        )
+        tokens = [self._token("log", log) for log in logs]
+        self._write(Map(category="semantic_prior", token=self._token("map"), filename=MAP_FILE, log_tokens=tokens))
 
     def add(self, record: SceneRecord) -> None:
         """All rows of one scene."""
-        scene = record.name
-        samples = [self._token("sample", scene, frame) for frame in range(len(record.timestamps_us))]
-        self._write(
-            Log(
-                token=self._token("log", record.log),
-                logfile=record.log,
-                vehicle="synthetic",
-                date_captured="2020-09-13",
-                location="synthetic-town",
-            )
-        )
+        scene, log = self._token("scene", record.name), self._token("log", record.log)
+        samples = [self._token("sample", record.name, frame) for frame in range(len(record.timestamps_us))]
+        place = {"vehicle": "synthetic", "date_captured": "2020-09-13", "location": "synthetic-town"}
+        self._write(Log(token=log, logfile=record.log, **place))
         self._write(
             Scene(
-                token=self._token("scene", scene),
-                log_token=self._token("log", record.log),
+                token=scene,
+                log_token=log,
                 nbr_samples=len(samples),
                 first_sample_token=samples[0],
                 last_sample_token=samples[-1],
-                name=scene,
+                name=record.name,
                 description=record.description,
             )
         )
         for number, (token, timestamp_us) in enumerate(zip(samples, record.timestamps_us, strict=True)):
-            scene_token = self._token("scene", scene)
-            row = Sample(token=token, timestamp=timestamp_us, **links(samples, number), scene_token=scene_token)
-            self._write(row)
+            self._write(Sample(token=token, timestamp=timestamp_us, **links(samples, number), scene_token=scene))
         self._sensors(record)
         for channel in (*CAMERAS, "LIDAR_TOP"):
-            self._chain(scene, [r for r in record.recordings if r.channel == channel], samples)
+            self._chain(record.name, [r for r in record.recordings if r.channel == channel], samples)
         for number in range(len(record.actors)):
             seen = [o for o in record.observations if o.actor == number]
             if seen:

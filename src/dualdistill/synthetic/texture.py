@@ -99,7 +99,7 @@ def _ground(
 
 
 def _hash(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Float32[np.ndarray, "hits"]:
-    """A number in [0, 1) for every cell of the unit lattice, the same wherever it is asked for."""
+    """A number in [0, 1) for every cell of the unit lattice, the same in every picture."""
     key = np.zeros(len(x), dtype=np.uint32)
     for axis, prime in ((x, 73856093), (y, 19349663), (z, 83492791)):
         key += np.floor(axis).astype(np.int32).view(np.uint32) * np.uint32(prime)

@@ -1,5 +1,7 @@
 """The annotated objects of a scene: traffic, parked vehicles, pedestrians and road works."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from dualdistill.synthetic import catalogue
@@ -44,11 +46,12 @@ class Traffic:
             self._crossing_pedestrian()
         for _ in range(rng.poisson(0.6)):
             offset = rng.uniform(-self._street.half, self._street.half)
-            self._place(
-                catalogue.DEBRIS,
-                Track(curve=self._street.main, length=self._along(), offset=offset, turn=rng.uniform(0, 3)),
-            )
+            self._place(catalogue.DEBRIS, self._track(self._along(), offset, turn=rng.uniform(0, 3)))
         return tuple(self.actors)
+
+    def _track(self, length: float, offset: float, **motion: float) -> Track:
+        """A track beside the main road."""
+        return Track(curve=self._street.main, length=length, offset=offset, **motion)
 
     def _along(self) -> float:
         """A place along the road, denser near the ego car."""
@@ -79,13 +82,8 @@ class Traffic:
         sparse = rng.uniform(9.0, 34.0)
         while place < self._ego.length + self._ahead + (0 if speed == 0 else 10 * self._scale):
             kind = self._choose(_DRIVEN)
-            track = Track(
-                curve=self._street.main,
-                length=place,
-                offset=offset + rng.normal(0, 0.15),
-                speed=direction * speed,
-                turn=(0.0 if direction > 0 else np.pi) + rng.normal(0, 0.015),
-            )
+            lateral, turn = offset + rng.normal(0, 0.15), (0.0 if direction > 0 else np.pi) + rng.normal(0, 0.015)
+            track = self._track(place, lateral, speed=direction * speed, turn=turn)
             actor = self._place(kind, track, gap=0.8)
             if actor is not None and actor.category == "vehicle.truck" and rng.random() < 0.35:
                 self._tow(actor, direction)
@@ -93,19 +91,9 @@ class Traffic:
 
     def _tow(self, tractor: Actor, direction: int) -> None:
         """A trailer behind a truck."""
-        track = tractor.track
         back = tractor.size[0] / 2 + catalogue.TRAILER.size[0] / 2 + 2.5
-        self._place(
-            catalogue.TRAILER,
-            Track(
-                curve=track.curve,
-                length=track.length - direction * back,
-                offset=track.offset,
-                speed=track.speed,
-                turn=track.turn,
-            ),
-            parked=tractor.parked,
-        )
+        track = replace(tractor.track, length=tractor.track.length - direction * back)
+        self._place(catalogue.TRAILER, track, parked=tractor.parked)
 
     def _crossing_traffic(self, cross: Curve) -> None:
         rng = self._rng
@@ -136,11 +124,7 @@ class Traffic:
             if rng.random() < filled and street.clear_of_crossing(place, 8.0):
                 turn = (0.0 if direction > 0 else np.pi) + rng.normal(0, 0.03) + (np.pi / 2 if across else 0.0)
                 kind = catalogue.CAR if across else self._choose(_PARKED)
-                actor = self._place(
-                    kind,
-                    Track(curve=street.main, length=place, offset=offset + rng.normal(0, 0.1), turn=turn),
-                    parked=True,
-                )
+                actor = self._place(kind, self._track(place, offset + rng.normal(0, 0.1), turn=turn), parked=True)
                 step = max(step, actor.size[0] + 1.5) if actor and not across else step
             place += step
 
@@ -155,46 +139,28 @@ class Traffic:
                 heading = (
                     rng.uniform(-np.pi, np.pi) if speed == 0 else (0.0 if speed > 0 else np.pi) + rng.normal(0, 0.1)
                 )
-                track = Track(
-                    curve=street.main,
-                    length=place + rng.normal(0, 0.9),
-                    offset=side * (lateral + rng.normal(0, 0.5)),
-                    speed=speed,
-                    turn=heading,
-                )
+                length, offset = place + rng.normal(0, 0.9), side * (lateral + rng.normal(0, 0.5))
+                track = self._track(length, offset, speed=speed, turn=heading)
                 self._place(catalogue.CHILD if rng.random() < 0.1 else catalogue.ADULT, track, gap=0.1)
         for _ in range(rng.poisson(0.9)):
             row, turn = self._along(), rng.choice([0.0, np.pi / 2]) + rng.normal(0, 0.15)
             kind = catalogue.BICYCLE if rng.random() < 0.65 else catalogue.MOTORCYCLE
             for number in range(rng.integers(1, 4)):
-                track = Track(
-                    curve=street.main,
-                    length=row + 1.2 * number,
-                    offset=side * (street.half + 0.9),
-                    turn=turn + rng.normal(0, 0.1),
-                )
+                offset = side * (street.half + 0.9)
+                track = self._track(row + 1.2 * number, offset, turn=turn + rng.normal(0, 0.1))
                 self._place(kind, track, parked=True, gap=0.1)
         for _ in range(rng.poisson(0.5)):
-            track = Track(
-                curve=street.main,
-                length=self._along(),
-                offset=side * (street.half - street.parking - 0.6),
-                speed=-side * rng.uniform(2.5, 6.0),
-                turn=(0.0 if side < 0 else np.pi) + rng.normal(0, 0.05),
-            )
-            self._place(catalogue.CYCLIST, track)
+            place, offset = self._along(), side * (street.half - street.parking - 0.6)
+            speed, turn = -side * rng.uniform(2.5, 6.0), (0.0 if side < 0 else np.pi) + rng.normal(0, 0.05)
+            self._place(catalogue.CYCLIST, self._track(place, offset, speed=speed, turn=turn))
 
     def _crossing_pedestrian(self) -> None:
         rng = self._rng
         way = int(rng.choice([-1, 1]))
-        track = Track(
-            curve=self._street.main,
-            length=self._ego.length + self._scale * rng.uniform(8, 40),
-            offset=-way * rng.uniform(-1.0, self._street.half + 1.5),
-            drift=way * rng.uniform(0.8, 1.6),
-            turn=way * np.pi / 2 + rng.normal(0, 0.1),
-        )
-        self._place(catalogue.ADULT, track, gap=0.2)
+        place = self._ego.length + self._scale * rng.uniform(8, 40)
+        offset = -way * rng.uniform(-1.0, self._street.half + 1.5)
+        drift, turn = way * rng.uniform(0.8, 1.6), way * np.pi / 2 + rng.normal(0, 0.1)
+        self._place(catalogue.ADULT, self._track(place, offset, drift=drift, turn=turn), gap=0.2)
 
     def _road_works(self) -> None:
         """A fenced-off strip at the kerb: cones lead around it; barriers, machines and workers."""
@@ -206,8 +172,7 @@ class Traffic:
         deep = street.half + rng.uniform(0.5, 2.0)
 
         def put(kind: Kind, place: float, offset: float, turn: float, speed: float = 0.0, parked: bool = False) -> None:
-            track = Track(curve=street.main, length=place, offset=side * offset, speed=speed, turn=turn)
-            self._place(kind, track, parked=parked, gap=0.05)
+            self._place(kind, self._track(place, side * offset, speed=speed, turn=turn), parked=parked, gap=0.05)
 
         if rng.random() < 0.8:
             turn = rng.choice([0.0, np.pi]) + rng.normal(0, 0.2)

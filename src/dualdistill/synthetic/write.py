@@ -31,7 +31,7 @@ _FOLDERS = ("samples", "sweeps", "maps", "masks", VERSION)
 
 Job = tuple[SyntheticConfig, str, int, str, Path]
 Progress = Callable[[int, int], None]
-"""Told (scenes done, scenes in all) after every scene."""
+"""Called with (scenes done, all scenes) after every scene."""
 
 
 def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, progress: Progress | None = None) -> Path:

@@ -9,12 +9,7 @@ from jaxtyping import Int
 from dualdistill.data.config import MaskSource
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.sweeps import read_points, sweep_candidates
-from dualdistill.data.virtual_points.complete import (
-    POINTS_PER_INSTANCE,
-    CompletedSweep,
-    complete_sweep,
-    generator_of,
-)
+from dualdistill.data.virtual_points.complete import POINTS_PER_INSTANCE, CompletedSweep, complete_sweep, generator_of
 from dualdistill.data.virtual_points.files import ArrayFiles, folder_of
 from dualdistill.data.virtual_points.masks import PAINT_CLASSES, InstanceMasks
 from dualdistill.data.virtual_points.official import OfficialFiles

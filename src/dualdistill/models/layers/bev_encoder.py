@@ -8,24 +8,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.models.layers.residual import conv_norm_relu, residual_stage
-from dualdistill.models.layers.second import SecondFpn
+from dualdistill.models.layers.second import SecondFpn, stage_outputs
 
 Stages = tuple[Float[Tensor, "batch _ _ _"], ...]
 StagesAndNeck = tuple[Stages, Float[Tensor, "batch chan y x"]]
 
 
 class ResidualEncoder(nn.Module):
-    """Three residual stages at 1/2, 1/4, 1/8 of the map, the first and last of them merged (BEVDet code
-    base)."""
+    """Three residual stages at 1/2, 1/4, 1/8 of the map, the first and last of them merged (BEVDet code base)."""
 
     def __init__(
-        self,
-        in_channels: int,
-        widths: Sequence[int],
-        out_channels: int,
-        *,
-        blocks: int = 2,
-        final_norm: bool = True,
+        self, in_channels: int, widths: Sequence[int], out_channels: int, *, blocks: int = 2, final_norm: bool = True
     ):
         """
         Args:
@@ -40,7 +33,7 @@ class ResidualEncoder(nn.Module):
         self.neck = UpsamplingNeck(widths[0], widths[-1], out_channels, final_norm=final_norm)
 
     def forward(self, canvas: Float[Tensor, "batch _ y x"]) -> StagesAndNeck:
-        stages = _run(self.stages, canvas)
+        stages = stage_outputs(self.stages, canvas)
         return stages, self.neck(stages[0], stages[-1])
 
 
@@ -72,9 +65,7 @@ class ResNetEncoder(nn.Module):
     def __init__(self, in_channels: int, widths: Sequence[int], out_channels: int, *, blocks: int = 2):
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, widths[0], 7, 2, 3, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.ReLU(inplace=True),
+            nn.Conv2d(in_channels, widths[0], 7, 2, 3, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
         )
         sources = (widths[0], *widths[:-1])
         self.stages = nn.ModuleList(
@@ -86,13 +77,5 @@ class ResNetEncoder(nn.Module):
         self.neck = SecondFpn(levels, [out_channels // len(levels)] * len(levels), scales)
 
     def forward(self, canvas: Float[Tensor, "batch _ y x"]) -> StagesAndNeck:
-        stages = _run(self.stages, self.stem(canvas))
+        stages = stage_outputs(self.stages, self.stem(canvas))
         return stages, self.neck((canvas, *stages))
-
-
-def _run(stages: nn.ModuleList, x: Tensor) -> Stages:
-    outputs = []
-    for stage in stages:
-        x = stage(x)
-        outputs.append(x)
-    return tuple(outputs)

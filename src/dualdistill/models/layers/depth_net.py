@@ -21,14 +21,7 @@ class GatedDepthNet(nn.Module):
     vector_length = 33
 
     def __init__(
-        self,
-        in_channels: int,
-        hidden: int,
-        context: int,
-        depths: int,
-        *,
-        blocks: int = 3,
-        deformable: bool = True,
+        self, in_channels: int, hidden: int, context: int, depths: int, *, blocks: int = 3, deformable: bool = True
     ):
         super().__init__()
         self.context = nn.Conv2d(in_channels, context, 1)
@@ -54,14 +47,7 @@ class SqueezeDepthNet(nn.Module):
     vector_length = 27
 
     def __init__(
-        self,
-        in_channels: int,
-        hidden: int,
-        context: int,
-        depths: int,
-        *,
-        blocks: int = 3,
-        deformable: bool = True,
+        self, in_channels: int, hidden: int, context: int, depths: int, *, blocks: int = 3, deformable: bool = True
     ):
         super().__init__()
         self.reduce = conv_norm_relu(in_channels, hidden, bias=True)
@@ -105,7 +91,7 @@ class CameraGate(nn.Module):
 class AtrousPyramid(nn.Module):
     """Atrous spatial pyramid pooling: four dilations and the global mean, side by side (DeepLabv3)."""
 
-    def __init__(self, channels: int, dropout: float = 0.5):
+    def __init__(self, channels: int):
         super().__init__()
         self.branches = nn.ModuleList(
             [
@@ -115,7 +101,7 @@ class AtrousPyramid(nn.Module):
         )
         self.overview = conv_norm_relu(channels, channels, kernel=1)
         self.merge = conv_norm_relu(5 * channels, channels, kernel=1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(0.5)
 
     def forward(self, x: Float[Tensor, "images chan h w"]) -> Float[Tensor, "images chan h w"]:
         overview = self.overview(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])

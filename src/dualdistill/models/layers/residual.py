@@ -12,18 +12,12 @@ Shortcut = Literal["convolution", "projection"]
 
 
 def conv_norm_relu(
-    in_channels: int,
-    out_channels: int,
-    *,
-    kernel: int = 3,
-    stride: int = 1,
-    dilation: int = 1,
-    bias: bool = False,
+    in_channels: int, out_channels: int, *, kernel: int = 3, dilation: int = 1, bias: bool = False
 ) -> nn.Sequential:
-    """Convolution that keeps the size (up to `stride`), batch norm, ReLU."""
+    """Convolution that keeps the size, batch norm, ReLU."""
     padding = kernel // 2 * dilation
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, bias=bias),
+        nn.Conv2d(in_channels, out_channels, kernel, 1, padding, dilation, bias=bias),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )

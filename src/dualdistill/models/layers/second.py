@@ -1,13 +1,11 @@
 """SECOND's BEV backbone and its pyramid neck.
 
-Source: SECOND (Yan et al., 2018) in the sizes of CenterPoint (docs/methods/centerpoint.md#backbone-and-neck).
-Module names follow the
-published checkpoints: `blocks.{stage}.{3j}` and `deblocks.{level}.0` are convolutions, the next index is
-their batch norm.
+Source: SECOND (Yan et al., 2018) in the sizes of CenterPoint (docs/methods/centerpoint.md#backbone-and-neck). Module
+names follow the published checkpoints: `blocks.{stage}.{3j}` and `deblocks.{level}.0` are convolutions, the next index
+is their batch norm.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -15,18 +13,11 @@ from torch import Tensor, nn
 
 
 def convolution_block(
-    in_channels: int,
-    out_channels: int,
-    *,
-    kernel: int = 3,
-    stride: int = 1,
-    padding: int = 1,
-    eps: float = 1e-3,
-    momentum: float = 0.01,
+    in_channels: int, out_channels: int, *, stride: int = 1, eps: float = 1e-3, momentum: float = 0.01
 ) -> nn.Sequential:
-    """Convolution without bias, batch norm (by default with SECOND's eps and momentum), ReLU."""
+    """3x3 convolution without bias, batch norm (by default with SECOND's eps and momentum), ReLU."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False),
+        nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum),
         nn.ReLU(inplace=True),
     )
@@ -56,11 +47,16 @@ class Second(nn.Module):
 
     def forward(self, canvas: Float[Tensor, "batch chan y x"]) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
         """The output of each stage, fine to coarse."""
-        outputs = []
-        for block in self.blocks:
-            canvas = block(canvas)
-            outputs.append(canvas)
-        return tuple(outputs)
+        return stage_outputs(self.blocks, canvas)
+
+
+def stage_outputs(stages: nn.ModuleList, x: Float[Tensor, "batch _ _ _"]) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
+    """The output of each stage, one after the other."""
+    outputs = []
+    for stage in stages:
+        x = stage(x)
+        outputs.append(x)
+    return tuple(outputs)
 
 
 class SecondFpn(nn.Module):
@@ -71,17 +67,14 @@ class SecondFpn(nn.Module):
         Args:
             in_channels: Channels of each stage.
             out_channels: Channels of each stage's part of the output.
-            scales: Output cells along the side of a cell of each stage: 0.5 is a 2x2
-                convolution with stride 2, 1 a 1x1 convolution, 2 a 2x2 transposed convolution with stride 2,
-                and so on. (Some code bases write a 1x1 transposed convolution for 1: the same map, its weight
-                transposed.)
+            scales: Output cells along the side of a cell of each stage: 0.5 is a 2x2 convolution with stride 2, 1 a 1x1
+                convolution, 2 a 2x2 transposed convolution with stride 2, and so on. (Some code bases write a 1x1
+                transposed convolution for 1: the same map, its weight transposed.)
         """
         super().__init__()
         self.deblocks = nn.ModuleList(
             nn.Sequential(
-                _resize(before, width, scale),
-                nn.BatchNorm2d(width, eps=1e-3, momentum=0.01),
-                nn.ReLU(inplace=True),
+                _resize(before, width, scale), nn.BatchNorm2d(width, eps=1e-3, momentum=0.01), nn.ReLU(inplace=True)
             )
             for before, width, scale in zip(in_channels, out_channels, scales, strict=True)
         )
@@ -92,11 +85,11 @@ class SecondFpn(nn.Module):
         return torch.cat(levels, dim=1)
 
 
-def initialise_convolutions(module: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out") -> None:
-    """Kaiming's normal initialisation of every convolution, transposed ones too; biases start at zero."""
+def initialise_convolutions(module: nn.Module) -> None:
+    """Kaiming's normal initialisation (fan out) of every convolution, transposed ones too; biases start at zero."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
