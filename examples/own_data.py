@@ -156,8 +156,9 @@ def made_up_drive(root: Path, name: str, count: int, size: tuple[int, int]) -> l
             (root / file).parent.mkdir(parents=True, exist_ok=True)
             if channel != "LIDAR_TOP":
                 Image.new("RGB", size[::-1], (90, 100, 110)).save(root / file)
-        points = np.random.default_rng(i).uniform(-20, 20, (500, 5)).astype(np.float32)
-        points.tofile(root / files["LIDAR_TOP"])
+        points = np.random.default_rng(i).uniform([-20, -20, -2, 0, 0], [20, 20, 2, 255, 31], (500, 5))
+        points[:, 4] = points[:, 4].round()  # the ring
+        points.astype(np.float32).tofile(root / files["LIDAR_TOP"])
         ahead = Box("leader", "vehicle.car", _turned(0, 5.0 * i + 12, 0, 0.8), (1.9, 4.6, 1.6), lidar_points=30)
         frames.append(Frame(1_700_000_000_000_000 + 500_000 * i, _turned(0, 5.0 * i, 0, 0), files, [ahead]))
     return frames

@@ -6,20 +6,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dualdistill.distill.method import DistillerInputs, Requires, check_weights
+from dualdistill.distill.method import DistillerInputs, Requires
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.recipes.synthetic import distilled
+from dualdistill.settings import NonNegative, checked
 from dualdistill.structures import BevOutput, Losses, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class PlainMimicConfig:
     """Settings of `PlainMimic`."""
 
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_weights(self)
+    weight: NonNegative = 1.0
 
     @property
     def requires(self) -> Requires:

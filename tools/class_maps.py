@@ -1,7 +1,7 @@
 """Class maps of a nuScenes root from a TFLite segmenter trained on Cityscapes, for `--masks semantic`.
 
-    pip install ai-edge-litert pillow numpy
-    python tools/class_maps.py ROOT MODEL.tflite FOLDER
+pip install ai-edge-litert pillow numpy
+python tools/class_maps.py ROOT MODEL.tflite FOLDER
 """
 
 import argparse
