@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dualdistill.data.collate import collate
+from dualdistill.data.collate import pack
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.checkpoints import load_weights
@@ -76,7 +76,7 @@ def gradient_shares(
     assert isinstance(student, BevDepth)
     loader = training_loader(
         dataset,
-        collate,
+        pack,
         length=len(dataset),
         batch_size=experiment.training.batch_size,
         first=0,
@@ -86,7 +86,7 @@ def gradient_shares(
     )
     taken: list[dict[str, tuple[float, float, float]]] = []
     for batch in loader:
-        taken.append(dict(_gradients_of(training(batch), training.weights, student)))
+        taken.append(dict(_gradients_of(training(batch.to("cpu")), training.weights, student)))
         report(len(taken), batches)
     return _means(taken)
 
