@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEVKIT := $(VENV)/devkit
 
-.PHONY: demo test check soak bench-quick format docs linkcheck lock clean
+.PHONY: demo test check soak bench-quick gpu-check format docs linkcheck lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/dualdistill demo
@@ -26,6 +26,10 @@ soak: $(VENV)/.installed-test
 # Speed and memory at small sizes: to look at, never to fail by.
 bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks --all --quick
+
+# Whether this machine's GPU computes what a CPU does, and how fast it trains: some minutes, report in build/gpu-check.
+gpu-check: $(VENV)/.installed
+	$(BIN)/python tools/gpu_check.py
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format src tests benchmarks studies examples docs tools

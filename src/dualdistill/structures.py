@@ -48,10 +48,6 @@ class _Movable:
         """The record on a device; `non_blocking` lets the host go on while pinned memory is copied."""
         return self._each(lambda value: value.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self: RecordT) -> RecordT:
-        """The record in page-locked memory, from where a GPU copies on its own; loaders call it."""
-        return self._each(lambda value: value.pin_memory())
-
     def _each(self: RecordT, change: Callable[[Any], Any]) -> RecordT:
         def changed(value: Any) -> Any:
             if isinstance(value, Tensor | _Movable):
@@ -85,6 +81,8 @@ class Boxes(_Movable):
 
     def select(self, index: Tensor | slice) -> "Boxes":
         """The boxes at `index` (integers in any order, a boolean mask or a slice)."""
+        if isinstance(index, Tensor) and index.dtype == torch.bool:
+            index = index.nonzero().squeeze(1)  # once for all columns: the host waits for a GPU each time
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
         chosen: dict[str, Any] = {name: None if column is None else column[index] for name, column in columns.items()}
         return Boxes(**chosen)
@@ -157,6 +155,15 @@ class SampleMeta:
     ego_from_bev: Float[Tensor, "4 4"]
     """float64."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """NumPy's matrices are pickled by value; each tensor would be a file that loader processes pass on."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value.numpy() if isinstance(value, Tensor) else value for name, value in values.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value if isinstance(value, str | int) else torch.from_numpy(value))
+
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceMap(_Movable):
@@ -185,6 +192,8 @@ class Batch(_Movable):
     the objects of a sample and is no index into `boxes`: objects beyond their reach have numbers too."""
     instances: InstanceMap | None = None
     """Output of an instance segmenter for the current frame's images."""
+    teacher: tuple[Tensor, ...] | None = None
+    """Output of the teacher, read from a `TeacherCache` with the samples: its `names` in order, batch axis first."""
 
     def __len__(self) -> int:
         return len(self.boxes)

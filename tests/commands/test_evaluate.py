@@ -8,19 +8,20 @@ from dualdistill.commands import evaluate as verb
 from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.recipes.published import Published
+from dualdistill.train import validate
 from dualdistill.train.data import MAX_WORKERS, default_workers
 
 
 def test_data_is_loaded_by_as_many_processes_as_in_training(runs, world, console, monkeypatch):
     asked = []
 
-    def loader(dataset, batch_size, workers):
+    def loader(dataset, batch_size, workers, items):
         asked.append(workers)
-        return original(dataset, batch_size, 0)
+        return original(dataset, batch_size, 0, items)
 
-    original = verb.evaluation_loader
-    monkeypatch.setattr(verb, "evaluation_loader", loader)
-    monkeypatch.setattr(verb, "default_workers", lambda: 5)
+    original = validate.evaluation_loader
+    monkeypatch.setattr(validate, "evaluation_loader", loader)
+    monkeypatch.setattr(verb, "default_workers", lambda processes: 5)
     evaluate_anything(console, runs["student"], data=world)
     evaluate_anything(console, runs["student"], data=world, workers=2)
     assert asked == [5, 2]

@@ -139,7 +139,7 @@ def test_each_flip_has_an_answer_of_its_own_and_what_is_not_kept_cannot_be_mista
     cache.write(straight, plain)
     cache.write(flipped, mirrored)
     for asked, wrote in ((straight, plain), (flipped, mirrored)):
-        came = cache.read(asked, head)
+        came = cache.output(cache.load(asked), head)
         assert torch.equal(came.neck, wrote.neck)
         assert torch.equal(came.stages[1], wrote.stages[1])
         assert torch.equal(came.predictions.heatmap, wrote.predictions.heatmap)
@@ -151,10 +151,10 @@ def test_each_flip_has_an_answer_of_its_own_and_what_is_not_kept_cannot_be_mista
     size = sum(file.stat().st_size for file in cache.folder.rglob("*.safetensors")) / 4
     assert size == pytest.approx(cache.bytes_of_one(plain), abs=1500)  # a header each
     with pytest.raises(UserError, match="lacks"):
-        cache.read(batch((False, True)), head)
+        cache.load(batch((False, True)))
     cache.path("token0", (False, False)).write_bytes(b"torn")
     with pytest.raises(UserError, match="delete the file"):
-        cache.read(straight, head)
+        cache.load(straight)
 
 
 def test_caches_of_other_teachers_data_or_precision_lie_apart(tmp_path):
@@ -216,7 +216,7 @@ def test_half_precision_is_that_of_the_features_alone(tmp_path):
     said = answer()
     cache = TeacherCache.under(tmp_path, {}, said, ("neck",), "bf16")
     cache.write(batch((False, False), (False, False)), said)
-    came = cache.read(batch((False, False), (False, False)), head)
+    came = cache.output(cache.load(batch((False, False), (False, False))), head)
     assert came.neck.dtype == torch.bfloat16
     assert_close(came.neck.float(), said.neck, rtol=4e-3, atol=0)
     assert torch.equal(came.predictions.heatmap, said.predictions.heatmap)

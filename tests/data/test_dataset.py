@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from dualdistill.data.annotations import sample_boxes
 from dualdistill.data.balance import class_balanced, classes_present
-from dualdistill.data.collate import collate
+from dualdistill.data.collate import collate, pack
 from dualdistill.data.config import DataConfig, ImageAugmentation
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.frames import STAND_IN_GAP, earlier_frame
@@ -62,10 +62,11 @@ def test_a_sample_depends_on_seed_epoch_and_item_alone(tiny_index: NuscenesIndex
 def test_worker_processes_load_what_the_main_process_loads(tiny_index: NuscenesIndex) -> None:
     data = dataset(tiny_index)
     keys = [(3, item) for item in (4, 0, 2, 1)]
-    loader = torch.utils.data.DataLoader(data, batch_size=2, sampler=keys, num_workers=2, collate_fn=collate)
+    loader = torch.utils.data.DataLoader(data, batch_size=2, sampler=keys, num_workers=2, collate_fn=pack)
     batches = list(loader)
     assert len(batches) == 2
-    assert_same(batches[1], collate([data[keys[2]], data[keys[3]]]))
+    assert batches[1].buffer.is_shared()
+    assert_same(batches[1].to("cpu"), collate([data[keys[2]], data[keys[3]]]))
 
 
 def test_at_test_time_nothing_is_augmented_and_epochs_do_not_matter(tiny_index: NuscenesIndex) -> None:

@@ -12,7 +12,7 @@ from dualdistill.data.sweeps import (
     accumulate,
     choose_sweeps,
     earlier_records,
-    key_from_sweep,
+    key_from_sweeps,
     read_points,
     without_close_points,
 )
@@ -58,7 +58,7 @@ def test_the_worked_example_of_a_car_that_drove_half_a_metre() -> None:
 def test_the_way_through_a_sweep_and_back_is_no_way(tiny_index: NuscenesIndex) -> None:
     key = int(tiny_index.sample_lidar[5])
     sweep = earlier_records(tiny_index, key, 5)[-1]
-    there_and_back = key_from_sweep(tiny_index, key, sweep) @ key_from_sweep(tiny_index, sweep, key)
+    there_and_back = key_from_sweeps(tiny_index, key, [sweep])[0] @ key_from_sweeps(tiny_index, sweep, [key])[0]
     assert_close(there_and_back, torch.eye(4, dtype=torch.float64), atol=1e-9, rtol=0)
 
 

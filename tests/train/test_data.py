@@ -5,11 +5,14 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
+from dualdistill.data.collate import pack
 from dualdistill.train.data import MAX_WORKERS, StepSampler, default_workers, training_loader
+from tests.train.toy import Samples
 
 SIZES = st.integers(1, 23)
 
@@ -69,6 +72,19 @@ class Signalled(Dataset):
 def test_loader_processes_outlive_stop_signals():
     loader = training_loader(Signalled(), list, length=4, batch_size=2, first=0, last=3, seed=0, workers=1)
     assert len(list(loader)) == 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_batch_of_a_loader_process_is_one_open_file():
+    loader = training_loader(Samples(), pack, length=10, batch_size=8, first=0, last=24, seed=0, workers=1)
+    batches = iter(loader)
+    held = [next(batches) for _ in range(4)]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    held += [next(batches) for _ in range(16)]
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 20  # 16, and those read ahead
+    meta, want = held[3].to("cpu").meta, [Samples()[pair].meta[0] for pair in loader.batch_sampler.batch(3)]
+    assert [each.token for each in meta] == [each.token for each in want]
+    assert all(torch.equal(a.global_from_bev, b.global_from_bev) for a, b in zip(meta, want, strict=True))
 
 
 @pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="needs /proc")

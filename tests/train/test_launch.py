@@ -8,11 +8,17 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
+from torch import nn
 
 from dualdistill.errors import UserError
-from dualdistill.train.launch import launch
+from dualdistill.experiment.overrides import override
+from dualdistill.recipes.catalogue import find
+from dualdistill.train.assemble import assemble
+from dualdistill.train.launch import configure, launch
 from dualdistill.train.metrics import read_metrics
 from dualdistill.train.run_folder import RunFolder
+from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER
 from tests.conftest import REPOSITORY
 from tests.train.toy import CONFIG, STEPS, new_run, train
 
@@ -84,6 +90,17 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(tmp_path, alone)
     assert_equal_records(run, alone)
 
 
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_that_is_killed_ends_the_other_and_resume_goes_on(tmp_path, alone, killed):
+    options = ("--devices", "2", "--signal-in", str(killed), "--signal", str(int(signal.SIGKILL)))
+    codes, output = finish(start(tmp_path, *options))  # returns once no process holds the output any more
+    assert codes != [0], output
+    run = only_run(tmp_path)
+    assert run.checkpoint().name < f"step_{STEPS:06d}"
+    train(run, replace(CONFIG, accumulate=2), dropout=0.0)
+    assert_equal_records(run, alone)
+
+
 def test_a_sample_that_is_not_finite_in_one_process_ends_both_with_its_name(tmp_path):
     codes, output = finish(start(tmp_path, "--devices", "2", "--bad", "3"))
     assert codes != [0]
@@ -106,3 +123,27 @@ def test_a_launcher_with_another_number_of_processes_is_refused(monkeypatch, var
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=f"--devices {devices} --nodes {nodes} are {devices * nodes}"):
         launch(devices, nodes)
+
+
+def test_settings_reach_pytorch_and_networks_of_maps_alone_are_compiled(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
+    experiment = override(
+        find("synthetic/dualdistill-centerpoint").build(),
+        [
+            *TINY_STUDENT,
+            *TINY_TEACHER,
+            "training.compile=true",
+            "training.tf32=false",
+            "training.cudnn_benchmark=false",
+        ],
+    )
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark
+    try:
+        configure(assemble(experiment), experiment.training)
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cudnn.benchmark
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark = before
+    assert sorted(compiled) == ["ImageEncoder", "ResNetEncoder", "Second", "SecondFpn", "SecondFpn"]

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dualdistill.data.collate import collate
+from dualdistill.data.collate import pack
 from dualdistill.experiment.training import OptimiserConfig, TrainingConfig
 from dualdistill.structures import Batch, Boxes, Losses, SampleMeta
 from dualdistill.train.checkpoint import Checkpoints
@@ -104,7 +104,7 @@ def train(
     total = config.total_steps(10)
     loader = training_loader(
         samples or Samples(),
-        collate,
+        pack,
         length=10,
         batch_size=config.batch_size,
         first=state.step * config.accumulate,
@@ -141,12 +141,13 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--signal-in", type=int, help="process that gets a signal")
+    parser.add_argument("--signal", type=int, default=signal.SIGTERM)
     parser.add_argument("--bad", type=int, help="sample that is not finite")
     options = parser.parse_args()
     fabric = launch(options.devices, options.nodes)
     run = RunFolder(on_leader(fabric, lambda: new_run(options.folder).path))
     mine = options.signal_in == fabric.global_rank
-    samples = Samples(bad=options.bad, signal=signal.SIGTERM if mine else 0)
+    samples = Samples(bad=options.bad, signal=options.signal if mine else 0)
     config = replace(CONFIG, accumulate=2, steps=STEPS)
     stopped, state = train(run, config, samples=samples, fabric=fabric, dropout=0.0)
     write = options.folder / f"process{fabric.global_rank}.json"

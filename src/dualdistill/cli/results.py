@@ -16,6 +16,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and results_nusc.json.")] = None,
     checkpoint: Annotated[str, typer.Option(help="Checkpoint of a run: last, best or step_000400.")] = "last",
     workers: Workers = None,
+    devices: Annotated[int, typer.Option(min=1, help="Processes (GPUs) that share the samples.")] = 1,
     official: Annotated[
         bool, typer.Option(help="Compute the metrics with nuscenes-devkit, which must be installed.")
     ] = False,
@@ -38,6 +39,7 @@ def evaluate(
         out=out,
         checkpoint=checkpoint,
         workers=workers,
+        devices=devices,
         official=official,
         scenes=scenes.split(",") if scenes else (),
         fraction=fraction,

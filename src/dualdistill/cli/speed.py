@@ -44,12 +44,20 @@ def loader(
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that load data.")] = 2,
     overrides: Overrides = None,
     json_file: JsonFile = None,
+    profile: Annotated[Path | None, typer.Option(help="Folder for a table of functions by time.")] = None,
 ) -> None:
     """Data loading of a training: samples/s of one core and of several processes, and what a step waits for it."""
     from dualdistill.commands.bench import bench_loader
 
     rows = bench_loader(
-        console, recipe, overrides=overrides or [], device=device, data=data, version=version, workers=workers
+        console,
+        recipe,
+        overrides=overrides or [],
+        device=device,
+        data=data,
+        version=version,
+        workers=workers,
+        profile=profile,
     )
     write_json(json_file, rows)
 

@@ -43,6 +43,9 @@ def train(
     nodes: Nodes = 1,
     log: Log = None,
     check: Annotated[bool, typer.Option(help="Check every sensor file before training.")] = True,
+    profile: Annotated[
+        Path | None, typer.Option(help="Folder for a Chrome trace and a table of operators of the first steps.")
+    ] = None,
 ) -> None:
     """Train a teacher, a label encoder, or a student, alone or distilled."""
     from dualdistill.commands.train import start_training
@@ -64,6 +67,7 @@ def train(
         nodes=nodes,
         log=log or (),
         check=check,
+        profile=profile,
     )
 
 

@@ -1,6 +1,8 @@
 """`bench`: how fast a recipe's training step, its data loading and its deployed student are on this machine."""
 
+import cProfile
 import dataclasses
+import pstats
 import tempfile
 import time
 import warnings
@@ -15,17 +17,16 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import Tensor
-from torch.profiler import ProfilerActivity
 
-from dualdistill.data.collate import collate
+from dualdistill.data.collate import pack
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.deploy.forms import Maps, deployed_forms, has_bf16
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.overrides import override
-from dualdistill.files import write_atomically
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.recipes.catalogue import find
+from dualdistill.report.profile import activities, write_profile
 from dualdistill.report.table import Column
 from dualdistill.report.timing import Row, Variant, machine_text, measure, relative_difference, run_ms, timing_tables
 from dualdistill.structures import Batch
@@ -134,18 +135,13 @@ def _waits(run: Callable[[], None]) -> dict[str, int]:
 
 def _profiled(run: Callable[[], object], device: str, folder: Path | None, name: str) -> int:
     """Kernel launches of one profiled run; a Chrome trace and a table of operators go to `folder`."""
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
-    with torch.profiler.profile(activities=activities) as profiler:
+    with torch.profiler.profile(activities=activities(device)) as profiler:
         run()
         if device == "cuda":
             torch.cuda.synchronize()
-    events = profiler.key_averages()
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        profiler.export_chrome_trace(str(folder / f"{name}.json"))
-        order = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
-        write_atomically(folder / f"{name}.txt", events.table(sort_by=order, row_limit=60))
-    return sum(event.count for event in events if "LaunchKernel" in event.key)
+        write_profile(profiler, folder, name, device)
+    return sum(event.count for event in profiler.key_averages() if "LaunchKernel" in event.key)
 
 
 def bench_loader(
@@ -158,6 +154,7 @@ def bench_loader(
     version: str | None = None,
     workers: int = 2,
     seconds: float = 10.0,
+    profile: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Print and return the rate of a training's loader in one process and in several, and what a step waits for it.
 
@@ -166,6 +163,7 @@ def bench_loader(
         data: A nuScenes root; by default a tiny synthetic world, whose small files load faster than nuScenes' own.
         workers: Processes.
         seconds: Each rate is taken over about so long.
+        profile: Folder for a table of functions of one process that loads a batch, by their own time.
     """
     name, experiment, device = choose(recipe, device, overrides)
     with tempfile.TemporaryDirectory() as folder:
@@ -177,6 +175,11 @@ def bench_loader(
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         reference, single = timed(0)
+        if profile is not None:
+            profile.mkdir(parents=True, exist_ok=True)
+            with cProfile.Profile() as profiler, (profile / "loader.txt").open("w") as file:
+                pack([dataset[0, item] for item in range(min(len(dataset), experiment.training.batch_size))])
+                pstats.Stats(profiler, stream=file).sort_stats("tottime").print_stats(60)
         torch.set_num_threads(threads)
         first, several = timed(workers)
     samples = min(experiment.training.batch_size, 1 if device == "cpu" else 1 << 30)
@@ -197,16 +200,16 @@ def bench_loader(
         )
         for variant, rate in rates.items()
     ]
-    return _report(console, "loader", rows, LOADER_COLUMNS, None)
+    return _report(console, "loader", rows, LOADER_COLUMNS, profile)
 
 
 def _loader_rate(dataset: Any, batch_size: int, seconds: float, workers: int) -> tuple[list[Tensor], float]:
     """Tensors of the first batch, and samples a second once the queue of loaded batches is used up."""
     loader = training_loader(
-        dataset, collate, length=len(dataset), batch_size=batch_size, first=0, last=10**6, seed=0, workers=workers
+        dataset, pack, length=len(dataset), batch_size=batch_size, first=0, last=10**6, seed=0, workers=workers
     )
     batches = iter(loader)
-    first = _tensors(next(batches))
+    first = _tensors(next(batches).to("cpu"))
     for _ in islice(batches, workers * (loader.prefetch_factor or 0)):
         pass  # loaded while the processes started
     began, count = time.perf_counter(), 0

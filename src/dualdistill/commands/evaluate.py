@@ -5,19 +5,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
+from lightning_fabric import Fabric
 from rich.console import Console
 
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_scenes
 from dualdistill.errors import UserError
-from dualdistill.evaluate.detect import detect_all
 from dualdistill.evaluate.records import Detections, GroundTruth
 from dualdistill.evaluate.scoring import evaluate_submission, read_results
 from dualdistill.evaluate.slices import slices
 from dualdistill.evaluate.submission import Source, write_submission
-from dualdistill.evaluate.to_global import detections_to_global
 from dualdistill.evaluate.warning_signs import warning_signs
 from dualdistill.experiment.experiment import Role
 from dualdistill.files import write_atomically, write_json
@@ -25,12 +23,13 @@ from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.report.progress import progress
 from dualdistill.report.scores import PERCENT, ResultRow, results_table
 from dualdistill.report.table import Column, Table
-from dualdistill.train.assemble import evaluation_loader, split_names
+from dualdistill.train.assemble import split_names
 from dualdistill.train.data import default_workers
+from dualdistill.train.launch import launch
 from dualdistill.train.loaded_detector import LoadedDetector, naming, weights_of
 from dualdistill.train.trained_weights import evaluation_folder
+from dualdistill.train.validate import detect_together
 
-EVALUATION_BATCH = 4
 _SOURCES: dict[Role, Source] = {"teacher": "lidar", "student": "camera", "label_encoder": "external"}
 ORACLE = (
     "A label encoder gets the annotations as its input: its score measures how well the teacher's head decodes them."
@@ -48,6 +47,7 @@ def evaluate_anything(
     out: Path | None = None,
     checkpoint: str = "last",
     workers: int | None = None,
+    devices: int = 1,
     official: bool = False,
     scenes: Sequence[str] = (),
     fraction: float = 1.0,
@@ -58,7 +58,8 @@ def evaluate_anything(
     Writes metrics.json, evaluated.json (root, version and split) and, for a detector, results_nusc.json.
 
     Args:
-        workers: Loader processes; None takes `default_workers`.
+        workers: Loader processes of a device; None takes `default_workers`.
+        devices: Processes (GPUs) that share the samples; those that do not lead end here.
         official: Whether nuscenes-devkit computes the metrics.
         scenes: Names of the only scenes of the split to score; none takes all.
         fraction: Of the scenes to score, evenly spread. The scores of a part are written to the folder part/.
@@ -91,12 +92,15 @@ def evaluate_anything(
         index = loaded.index(data, version)
         name, folder = loaded.facts["recipe"], out or evaluation_folder(loaded.path)
     folder = folder / "part" if partly and out is None else folder
-    split = split or split_names(index.version)[1]
+    split = split_names(index.version)[1] if split is None else split
     samples = samples_of_scenes(index, split, scenes, fraction) if partly else None
     if loaded is not None:
         results = folder / "results_nusc.json"
-        workers = default_workers() if workers is None else workers
-        write_detections(console, loaded, loaded.dataset(index, split, samples), results, workers)
+        workers = default_workers(devices) if workers is None else workers
+        fabric = launch(devices)
+        write_detections(console, loaded, loaded.dataset(index, split, samples), results, workers, fabric)
+        if not fabric.is_global_zero:
+            raise SystemExit(0)
     if official:
         from dualdistill.evaluate.official import official_metrics
 
@@ -121,21 +125,36 @@ def evaluate_anything(
 
 
 def write_detections(
-    console: Console, loaded: LoadedDetector, dataset: NuscenesDataset, path: Path, workers: int = 0
+    console: Console,
+    loaded: LoadedDetector,
+    dataset: NuscenesDataset,
+    path: Path,
+    workers: int = 0,
+    fabric: Fabric | None = None,
 ) -> None:
     """Run a detector on every sample of a data set and write its result file.
+
+    Args:
+        fabric: The processes that share the samples, of which the leading one writes; None for this one alone.
 
     Raises:
         UserError: if its weights diverged.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded.detector.to(device)
-    loader = evaluation_loader(dataset, EVALUATION_BATCH, workers)
+    fabric = fabric or launch(1)
+    loaded.detector.to(fabric.device)
+    console = console if fabric.is_global_zero else Console(quiet=True)
+    share = -(-len(dataset) // fabric.world_size)  # the leading process has one of the largest
     with progress(console, f"detecting with {loaded.facts['recipe']}") as report, naming(loaded):
-        found = detect_all(loaded.detector, loader, device=device, report=lambda done: report(done, len(dataset)))
-    parts = [detections_to_global(boxes, meta, sample=i) for i, (meta, boxes) in enumerate(found)]
-    sources = [_SOURCES[loaded.experiment.role]]
-    write_submission(path, Detections.concatenate(parts), [meta.token for meta, _ in found], sources=sources)
+        found = detect_together(
+            fabric,
+            loaded.detector,
+            dataset,
+            workers=workers,
+            report=lambda done: report(done, share),
+        )
+    if fabric.is_global_zero:
+        tokens = [dataset.index.sample_token[int(position)] for position in dataset.positions]
+        write_submission(path, found, tokens, sources=[_SOURCES[loaded.experiment.role]])
 
 
 def slices_table(index: NuscenesIndex, ground_truth: GroundTruth, detections: Detections) -> Table:

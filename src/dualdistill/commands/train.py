@@ -44,6 +44,7 @@ def start_training(
     nodes: int = 1,
     log: Sequence[str] = (),
     check: bool = True,
+    profile: Path | None = None,
 ) -> Path:
     """Train a recipe; returns its run folder.
 
@@ -51,6 +52,7 @@ def start_training(
         devices: Processes on each machine.
         nodes: Machines.
         log: Sinks of the metrics beside metrics.jsonl: "tensorboard", "wandb", "mlflow".
+        profile: Folder for a profile of the first steps: a Chrome trace and a table of operators.
 
     Raises:
         UserError: if something is missing, before any time is spent; and if the training diverges.
@@ -112,7 +114,15 @@ def start_training(
 
     run = RunFolder(on_leader(fabric, create))
     session = Session(
-        console=console, fabric=fabric, run=run, job=job, index=index, devices=devices, workers=workers, sinks=sinks
+        console=console,
+        fabric=fabric,
+        run=run,
+        job=job,
+        index=index,
+        devices=devices,
+        workers=workers,
+        sinks=sinks,
+        profile=profile,
     )
     _finish(session)
     return run.path

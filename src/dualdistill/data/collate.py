@@ -1,14 +1,56 @@
-"""Samples into a batch."""
+"""Samples into a batch whose tensors share one memory."""
 
+import math
 from collections.abc import Sequence
-from typing import TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
-from dualdistill.structures import Batch, Cameras, InstanceMap, Points
+from dualdistill.structures import Batch, Points
 
-Part = TypeVar("Part")
+_ALIGNMENT = 64
+"""Bytes; tensors begin at multiples of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedBatch:
+    """A batch whose tensors lie one after the other in one buffer.
+
+    A loader process passes it on as one file, pinning is one copy, and so is the way to a GPU. `to` gives the batch.
+    """
+
+    buffer: Tensor
+    """Bytes of the tensors in the order of `layout`, then the number of points of each sample (int64)."""
+    layout: Batch
+    """The batch with tensors on the device "meta". `Points.sample` follows from the numbers of points: in the buffer it
+    would be a quarter of all bytes of the points."""
+
+    def __len__(self) -> int:
+        return len(self.layout)
+
+    def pin_memory(self) -> "PackedBatch":
+        """The batch in page-locked memory, from where a GPU copies on its own; loaders call it."""
+        return replace(self, buffer=self.buffer.pin_memory())
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The batch on a device; `non_blocking` lets the host go on while pinned memory is copied."""
+        buffer = self.buffer.to(device, non_blocking=non_blocking)
+        offset = 0
+
+        def tensor(value: Any) -> Any:
+            nonlocal offset
+            if not isinstance(value, Tensor):
+                return value._each(tensor)
+            if self.layout.points is not None and value is self.layout.points.sample:
+                counts = buffer[len(buffer) - 8 * len(self) :].view(torch.int64)
+                return torch.arange(len(self), device=device).repeat_interleave(counts, output_size=len(value))
+            first, offset = offset, offset + _room(value)
+            return buffer[first : first + value.nbytes].view(value.dtype).as_strided(value.shape, value.stride())
+
+        return self.layout._each(tensor)
 
 
 def collate(samples: Sequence[Batch]) -> Batch:
@@ -17,56 +59,85 @@ def collate(samples: Sequence[Batch]) -> Batch:
     Raises:
         ValueError: if there are none, or some have a part that others lack.
     """
+    return pack(samples).to("cpu")
+
+
+def pack(samples: Sequence[Batch]) -> PackedBatch:
+    """`collate` for loaders; in one of their processes the buffer is shared memory.
+
+    Raises:
+        ValueError: as `collate`.
+    """
     if not samples:
         raise ValueError("a batch needs at least one sample")
-    cameras = _present("cameras", [sample.cameras for sample in samples])
-    points = _present("points", [sample.points for sample in samples])
-    depth = _present("depth", [sample.depth for sample in samples])
-    depth_instance = _present("depth_instance", [sample.depth_instance for sample in samples])
-    instances = _present("instances", [sample.instances for sample in samples])
-    return Batch(
-        boxes=tuple(boxes for sample in samples for boxes in sample.boxes),
-        augmented_from_bev=torch.cat([sample.augmented_from_bev for sample in samples]),
+    sources: dict[int, list[Tensor]] = {}
+
+    def join(tensors: list[Tensor]) -> Tensor:
+        """The place of tensors that follow each other along their first axis, in the memory layout of the first."""
+        shape = (sum(map(len, tensors)), *tensors[0].shape[1:])
+        _, *strides = torch.empty_like(tensors[0], device="meta").stride()
+        size = math.prod(shape[1:])
+        place = torch.empty_strided(shape, (size, *strides), dtype=tensors[0].dtype, device="meta")
+        sources[id(place)] = tensors
+        return place
+
+    def joined(name: str) -> Any:
+        """A part of all samples; None if none of them has it."""
+        parts = [part for sample in samples if (part := getattr(sample, name)) is not None]
+        if parts and len(parts) != len(samples):
+            raise ValueError(f"{len(parts)} of {len(samples)} samples have {name}: they come from different data")
+        if not parts or isinstance(parts[0], Tensor):
+            return join(parts) if parts else None
+        if isinstance(parts[0], tuple):
+            return tuple(join(list(each)) for each in zip(*parts, strict=True))
+        if name == "points":
+            features = join([part.features for part in parts])
+            return Points(features=features, sample=torch.empty(len(features), dtype=torch.int64, device="meta"))
+        names = [field.name for field in fields(parts[0])]
+        return replace(parts[0], **{each: join([getattr(part, each) for part in parts]) for each in names})
+
+    names = ("augmented_from_bev", "cameras", "points", "depth", "depth_instance", "instances", "teacher")
+    layout = Batch(
+        boxes=tuple(boxes._each(lambda tensor: join([tensor])) for sample in samples for boxes in sample.boxes),
         meta=tuple(meta for sample in samples for meta in sample.meta),
-        cameras=_concatenate_cameras(cameras) if cameras else None,
-        points=_concatenate_points(points, [len(sample) for sample in samples]) if points else None,
-        depth=torch.cat(depth) if depth else None,
-        depth_instance=torch.cat(depth_instance) if depth_instance else None,
-        instances=_concatenate_instances(instances) if instances else None,
+        **{name: joined(name) for name in names},
     )
+    places = [place for place in _tensors(layout) if id(place) in sources]
+    packed = PackedBatch(buffer=_buffer(sum(map(_room, places)) + 8 * len(layout)), layout=layout)
+    counts = [torch.bincount(s.points.sample, minlength=len(s)) for s in samples if s.points is not None]
+    if counts:
+        packed.buffer[len(packed.buffer) - 8 * len(layout) :].view(torch.int64).copy_(torch.cat(counts))
+    offset = 0
+    for place in places:
+        target = packed.buffer[offset : offset + place.nbytes].view(place.dtype).as_strided(place.shape, place.stride())
+        offset += _room(place)
+        first = 0
+        for source in sources[id(place)]:
+            target[first : first + len(source)].copy_(source)
+            first += len(source)
+    return packed
 
 
-def _present(name: str, parts: Sequence[Part | None]) -> list[Part]:
-    """The parts all samples have; none if none of them has it."""
-    present = [part for part in parts if part is not None]
-    if present and len(present) != len(parts):
-        raise ValueError(f"{len(present)} of {len(parts)} samples have {name}: they come from different data")
-    return present
+def _room(tensor: Tensor) -> int:
+    """Bytes of a tensor in the buffer."""
+    return -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
 
 
-def _concatenate_cameras(parts: Sequence[Cameras]) -> Cameras:
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(part, name) for part in parts])
+def _tensors(record: Batch) -> list[Tensor]:
+    """The tensors of a record in the order of its fields."""
+    found: list[Tensor] = []
 
-    return Cameras(
-        images=joined("images"),
-        intrinsics=joined("intrinsics"),
-        augmented_from_image=joined("augmented_from_image"),
-        bev_from_camera=joined("bev_from_camera"),
-        previous_from_current=joined("previous_from_current"),
-        frame_gap=joined("frame_gap"),
-    )
+    def note(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            found.append(value)
+            return value
+        return value._each(note)
 
-
-def _concatenate_instances(parts: Sequence[InstanceMap]) -> InstanceMap:
-    return InstanceMap(
-        klass=torch.cat([part.klass for part in parts]), instance=torch.cat([part.instance for part in parts])
-    )
+    record._each(note)
+    return found
 
 
-def _concatenate_points(parts: Sequence[Points], lengths: Sequence[int]) -> Points:
-    first = torch.tensor([0, *lengths]).cumsum(0)
-    return Points(
-        features=torch.cat([part.features for part in parts]),
-        sample=torch.cat([part.sample + start for part, start in zip(parts, first, strict=False)]),
-    )
+def _buffer(size: int) -> Tensor:
+    if get_worker_info() is not None:
+        return torch.tensor([], dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size, device="cpu"))
+    return torch.empty(size, dtype=torch.uint8)

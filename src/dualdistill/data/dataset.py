@@ -161,8 +161,10 @@ class NuscenesDataset(Dataset[Batch]):
     def _points(self, features: Float[Tensor, "points _"], augmented_from_lidar: Float[Tensor, "4 4"]) -> Points:
         xyz = transform(augmented_from_lidar.float(), features[:, :3])
         low, high = xyz.new_tensor(self.config.point_range).view(2, 3)
-        kept = ((xyz > low) & (xyz < high)).all(dim=1)
-        features = torch.cat([xyz, features[:, 3:]], dim=1)[kept]
+        inside = (xyz > low) & (xyz < high)
+        kept = (inside[:, 0] & inside[:, 1] & inside[:, 2]).nonzero().squeeze(1)
+        features = features.index_select(0, kept)
+        features[:, :3] = xyz.index_select(0, kept)
         return Points(features=features, sample=torch.zeros(len(features), dtype=torch.long))
 
     def _views(self, position: int, generator: np.random.Generator | None) -> list[ImageView]:
@@ -193,15 +195,21 @@ class NuscenesDataset(Dataset[Batch]):
             if earlier is not None:
                 previous_from_current = self._motion(earlier, augmented_from_bev, meta)
                 gap = earlier.gap
-        images = [[self._image(row, view) for row, view in zip(rows, views, strict=True)] for rows in frames]
-        if len(frames) == 2 and frames[1] == frames[0]:
-            images[1] = images[0]
-        rows = torch.tensor(frames)
-        poses = augmented_from_global @ self._poses(rows.numpy())
-        intrinsics = torch.from_numpy(self.index.intrinsics(rows.numpy())).float()
+        # In memory the channels of a pixel lie together, as they are decoded, and as convolutions take them.
+        pixels = torch.empty(len(frames), len(views), *self.config.image_size, 3, dtype=torch.uint8)
+        images = pixels.movedim(-1, -3)
+        for number, rows in enumerate(frames):
+            if number and rows == frames[0]:
+                images[number] = images[0]
+                continue
+            for image, row, view in zip(images[number], rows, views, strict=True):
+                image.copy_(self._image(row, view))
+        records = np.array(frames)
+        poses = augmented_from_global @ self._poses(records)
+        intrinsics = torch.from_numpy(self.index.intrinsics(records)).float()
         matrices = torch.stack([view.matrix() for view in views])
         return Cameras(
-            images=torch.stack([torch.stack(frame) for frame in images])[None],
+            images=images[None],
             intrinsics=intrinsics[None],
             augmented_from_image=matrices.expand(len(frames), -1, -1, -1)[None].contiguous(),
             bev_from_camera=poses[None].float(),

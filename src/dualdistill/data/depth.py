@@ -16,8 +16,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dualdistill.geometry.boxes import points_in_boxes
-from dualdistill.geometry.cameras import project
-from dualdistill.geometry.transforms import transform
 from dualdistill.structures import Boxes
 
 BORDER = 1.0
@@ -51,7 +49,7 @@ def depth_labels(
         height, width = stored_size
         u, v = pixels[..., 0], pixels[..., 1]
         seen &= (u > BORDER) & (u < width - BORDER) & (v > BORDER) & (v < height - BORDER)
-    augmented = transform(augmented_from_image.to(pixels.dtype), pixels)
+    augmented = _mapped(augmented_from_image, pixels)
     if variant == "nearest":
         return nearest_in_cells(augmented, seen, image_size, stride, depth_range).float()
     smallest = smallest_in_blocks(last_in_pixels(augmented, seen, image_size), stride)
@@ -86,7 +84,7 @@ def owners_of_labels(
         owner: Box of each point, -1 for none.
     """
     pixels = _pixels(points, camera_from_points, intrinsics)
-    augmented = transform(augmented_from_image.to(pixels.dtype), pixels)[..., :2]
+    augmented = _mapped(augmented_from_image, pixels)[..., :2]
     cells = (augmented / stride).round() if variant == "nearest" else (augmented.trunc() / stride).floor()
     shape = (labels.shape[0], labels.shape[1], labels.shape[2])
     kept = (pixels[..., 2] > 0) & _inside(cells, shape)
@@ -102,9 +100,17 @@ def _pixels(
     intrinsics: Float[Tensor, "cam 3 3"],
 ) -> Float[Tensor, "cam points 3"]:
     """u, v (pixels of the original image) and depth (metres) of the points in each camera."""
-    dtype = camera_from_points.dtype
-    points_camera = transform(camera_from_points, points.to(dtype).expand(len(camera_from_points), -1, -1))
-    return project(points_camera, intrinsics.to(dtype))
+    points_camera = _mapped(camera_from_points, points.to(camera_from_points.dtype))
+    u, v, depth = (intrinsics.to(points_camera.dtype) @ points_camera.mT).unbind(dim=1)
+    return torch.stack([u / depth, v / depth, depth], dim=1).mT
+
+
+def _mapped(
+    b_from_a: Float[Tensor, "cam 4 4"], points_a: Float[Tensor, "*cam points 3"]
+) -> Float[Tensor, "cam points 3"]:
+    """`transform`, in memory axis by axis: with three coordinates, several times as fast as point by point."""
+    b_from_a = b_from_a.to(points_a.dtype)
+    return (b_from_a[:, :3, :3] @ points_a.mT + b_from_a[:, :3, 3:]).mT
 
 
 def nearest_in_cells(
@@ -151,7 +157,8 @@ def smallest_in_blocks(depth: Float[Tensor, "cam h w"], stride: int) -> Float[Te
 
 def _inside(places: Float[Tensor, "cam points 2"], shape: tuple[int, int, int]) -> Bool[Tensor, "cam points"]:
     """Whether (column, row) lies in a map; coordinates that are not finite do not."""
-    return ((places >= 0) & (places < places.new_tensor([shape[2], shape[1]]))).all(dim=-1)
+    column, row = places.unbind(dim=-1)
+    return (column >= 0) & (column < shape[2]) & (row >= 0) & (row < shape[1])
 
 
 def _flat(

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from dualdistill.errors import UserError
 from dualdistill.files import read_bytes
@@ -61,7 +60,7 @@ def load_image(
     draft: bool = False,
     source: str = "sample_data.json",
 ) -> UInt8[Tensor, "3 h w"]:
-    """RGB pixels of an image file as the network sees them.
+    """RGB pixels of an image file as the network sees them; in memory the channels of a pixel lie together.
 
     Args:
         stored_size: Height and width in the tables, to which the intrinsics refer.
@@ -130,21 +129,22 @@ def apply_view(
     """
     height, width = resized_size(stored_size, view.resize)
     if (height, width) != pixels.shape[1:]:
-        # Pillow's resizing to a grey level or two, in half the time. The exact ratio is given, not that of the shapes.
-        ratio = tuple(side / (scale * stored) * _UP for side, stored in zip((height, width), stored_size, strict=True))
-        pixels = F.interpolate(
-            pixels[None], scale_factor=ratio, mode="bicubic", antialias=True, recompute_scale_factor=False
-        )[0, :, :height, :width]
+        # As Pillow resizes, to a grey level or two, in half the time. The exact ratio is given, not that of the shapes.
+        ratio = [side / (scale * stored) * _UP for side, stored in zip((height, width), stored_size, strict=True)]
+        # `F.interpolate` would give the same pixels in another layout, which takes longer than the resizing.
+        resized = torch.empty(1, 3, height, width, dtype=torch.uint8, memory_format=torch.channels_last)
+        pixels = pixels[None].contiguous(memory_format=torch.channels_last)
+        pixels = torch.ops.aten._upsample_bicubic2d_aa.out(pixels, [height, width], False, *ratio, out=resized)[0]
     (x, y), (crop_height, crop_width) = view.crop, view.size
     left, top = max(x, 0), max(y, 0)
     seen = pixels[:, top : max(y + crop_height, top), left : max(x + crop_width, left)]
     if seen.shape[1:] != view.size:  # beyond the image it is black
-        canvas = pixels.new_zeros(3, crop_height, crop_width)
+        canvas = pixels.new_zeros(crop_height, crop_width, 3).permute(2, 0, 1)
         canvas[:, top - y : top - y + seen.shape[1], left - x : left - x + seen.shape[2]] = seen
         seen = canvas
     if view.flip:
         seen = seen.flip(2)
     if view.rotate_deg:
-        image = Image.fromarray(seen.permute(1, 2, 0).contiguous().numpy())
+        image = Image.fromarray(seen.permute(1, 2, 0).numpy())
         seen = torch.from_numpy(np.array(image.rotate(view.rotate_deg))).permute(2, 0, 1)
-    return seen.contiguous()
+    return seen

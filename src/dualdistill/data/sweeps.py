@@ -67,10 +67,10 @@ def without_close_points(points: Float[Tensor, "points chan"]) -> Float[Tensor, 
     return points[far]
 
 
-def key_from_sweep(index: NuscenesIndex, key_row: int, row: int) -> Float[Tensor, "4 4"]:
-    """Sensor frame of one record to the sensor frame of another, through the world; float64."""
-    key_from_global = np.linalg.inv(index.global_from_sensor(key_row))
-    return torch.from_numpy(key_from_global @ index.global_from_sensor(row))
+def key_from_sweeps(index: NuscenesIndex, key_row: int, rows: Sequence[int]) -> Float[Tensor, "rows 4 4"]:
+    """Sensor frames of records to the sensor frame of another, through the world; float64."""
+    poses = index.global_from_sensor(np.array([key_row, *rows]))
+    return torch.from_numpy(np.linalg.inv(poses[0]) @ poses[1:])
 
 
 def accumulate(
@@ -95,9 +95,9 @@ def accumulate(
     points = (read_points(index.path(key_row)) if key_points is None else key_points).clone()
     points[:, 4] = 0.0
     clouds = [points]
-    for row in rows:
+    for row, key_from_sweep in zip(rows, key_from_sweeps(index, key_row, rows).float(), strict=True):
         cloud = without_close_points(read_points(index.path(row)))
-        cloud[:, :3] = transform(key_from_sweep(index, key_row, row).float(), cloud[:, :3])
+        cloud[:, :3] = transform(key_from_sweep, cloud[:, :3])
         cloud[:, 4] = (int(index.data_timestamp_us[key_row]) - int(index.data_timestamp_us[row])) * 1e-6
         clouds.append(cloud)
     return torch.cat(clouds)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.ops.constants import constant
 from dualdistill.ops.processes import mean_count
 from dualdistill.structures import Boxes
 
@@ -49,10 +50,10 @@ def inner_depth_loss(
         depth: True, metres.
         instance: Number of the object in that cell, unique in its sample; -1 for none.
     """
-    on_object = instance >= 0
-    image, _, _ = torch.where(on_object.flatten(0, 1))
-    number, ours, theirs = instance[on_object], predicted[on_object], depth[on_object]  # cells
-    count = mean_count(torch.tensor(len(number), device=number.device), at_least=1)
+    on_object = (instance >= 0).flatten().nonzero().squeeze(1)  # once: the host waits for a GPU each time
+    image = on_object // (instance.shape[-2] * instance.shape[-1])
+    number, ours, theirs = (each.flatten().index_select(0, on_object) for each in (instance, predicted, depth))
+    count = mean_count(torch.full((), len(number), device=number.device), at_least=1)
     if not len(number):
         return ours.sum()  # an empty sum: zero, and part of the graph
     _, group = torch.stack([image, number.long()]).unique(dim=1, return_inverse=True)
@@ -89,7 +90,7 @@ def grid_positions(
 ) -> Float[Tensor, "boxes points 2"]:
     """Metres into what `grid_sample` takes for x and y; points outside go to the border of the map."""
     last = 1 if sampling == "released" else 0
-    cells = points.new_tensor([grid.width - last, grid.height - last])
+    cells = constant([grid.width - last, grid.height - last], points.device, points.dtype)
     return (2 * grid.coordinates(points) / cells - 1).clamp(-1, 1)
 
 
@@ -115,7 +116,7 @@ def relation_loss(
     Args:
         at_once: Boxes at a time; the backward pass computes their matrices anew. No influence on the result.
     """
-    boxes = mean_count(torch.tensor(len(ours), device=ours.device), at_least=1)
+    boxes = mean_count(torch.full((), len(ours), device=ours.device), at_least=1)
     if not len(ours):
         return ours.sum()  # an empty sum: zero, and part of the graph
     pairs = zip(ours.split(at_once), theirs.split(at_once), strict=True)

@@ -21,6 +21,7 @@ from dualdistill.distill.method import DistillerInputs, Requires, check_extents
 from dualdistill.distill.responses import in_students_units, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.ops.constants import constant
 from dualdistill.ops.focal import gaussian_focal, probability
 from dualdistill.ops.frozen import FrozenModule
 from dualdistill.ops.processes import mean_count
@@ -277,11 +278,12 @@ def _box_responses(
     task_of_class: tuple[int, ...],
 ) -> Losses:
     sample = torch.cat([each.label.new_full((len(each),), i) for i, each in enumerate(boxes)]).long()
-    task = torch.tensor(task_of_class, device=sample.device)[torch.cat([each.label for each in boxes]).long()]
+    task = constant(task_of_class, sample.device)[torch.cat([each.label for each in boxes]).long()]
     cell = torch.cat([grid.cells(each.center[:, :2]) for each in boxes])
     known = torch.cat([each.velocity.isfinite().all(dim=1) for each in boxes])
     used = grid.inside(cell) & torch.cat([(each.size > 0).all(dim=1) for each in boxes])
-    sample, task, cell, known = sample[used], task[used], cell[used], known[used]
+    kept = used.nonzero().squeeze(1)  # once: the host waits for a GPU each time
+    sample, task, cell, known = sample[kept], task[kept], cell[kept], known[kept]
 
     place = (sample, task, slice(None), cell[:, 1], cell[:, 0])
     error = (student[place].float() - teacher[place].float()).abs()  # boxes code

@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from dualdistill.data.collate import PackedBatch
 from dualdistill.errors import DivergedError
 from dualdistill.structures import Batch, BevOutput, Boxes, SampleMeta
 
@@ -20,7 +21,7 @@ class Detector(Protocol):
 
 def detect_all(
     detector: Detector,
-    batches: Iterable[Batch],
+    batches: Iterable[Batch | PackedBatch],
     *,
     device: torch.device | str = "cpu",
     report: Callable[[int], None] = lambda done: None,
@@ -36,8 +37,8 @@ def detect_all(
     detector.eval()
     results: list[tuple[SampleMeta, Boxes]] = []
     with torch.no_grad():
-        for batch in batches:
-            batch = batch.to(device)
+        for packed in batches:
+            batch = packed.to(device, non_blocking=True)
             found = detect(detector, batch)
             results += [(meta, boxes.to("cpu")) for meta, boxes in zip(batch.meta, found, strict=True)]
             report(len(results))

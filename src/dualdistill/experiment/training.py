@@ -85,6 +85,13 @@ class TrainingConfig:
     """Samples of a validation, spread evenly over the split; None: all."""
     sync_batch_norm: bool = False
     """Batch norm statistics of the samples of all GPUs, not of each GPU alone."""
+    tf32: bool = True
+    """Float32 convolutions and matrix products of GPUs in TF32, with a mantissa of 10 bits; false: in full float32."""
+    cudnn_benchmark: bool = True
+    """cuDNN tries its algorithms for each shape and keeps the fastest; false: it guesses, and starts sooner."""
+    compile: bool = False
+    """The student's image network and both detectors' BEV networks through `torch.compile`: minutes at the start, fewer
+    kernels a step. Needs a C++ compiler on a CPU, Triton on a GPU."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

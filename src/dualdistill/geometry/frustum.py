@@ -36,7 +36,8 @@ def lift(
     An image augmentation leaves the depth alone, so the points are linear in (u·d, v·d, d): one 3x3 matrix
     and one translation a camera.
     """
-    homography = augmented_from_image[..., [0, 1, 3], :][..., [0, 1, 3]].double()  # on (u, v, 1)
+    rows = torch.cat([augmented_from_image[..., :2, :], augmented_from_image[..., 3:, :]], dim=-2)
+    homography = torch.cat([rows[..., :2], rows[..., 3:]], dim=-1).double()  # on (u, v, 1)
     # inv_ex: the checked inverse would wait for the device
     camera_from_augmented = torch.linalg.inv_ex(homography @ intrinsics.double()).inverse
     bev_from_augmented = (bev_from_camera[..., :3, :3].double() @ camera_from_augmented).to(frustum.dtype)

@@ -158,6 +158,8 @@ class BevDepth(nn.Module):
                 points = points.flatten(1, 2).unsqueeze(2)
             return make_pool_plan(points, self.grid, self.config.lift.z_range, self.config.lift.index)
 
+        if self.training and self.depths.device.type != "cpu":
+            return make()  # with augmentation no plan returns, and comparing would make the host wait for the GPU
         return self.plans.get(matrices, (height, width, self.depths.dtype), make)
 
     @torch.no_grad()
@@ -221,7 +223,8 @@ class BevDepth(nn.Module):
         def pool(depth: Tensor, context: Tensor) -> Tensor:
             return lift_splat_pool(depth, context, self.pool_plan(cameras, frame))
 
-        return self.camera_map(cameras.images[:, frame].flatten(0, 1), camera, pool)
+        pixels = cameras.images[:, frame].movedim(-3, -1).flatten(0, 1)  # channels last, as convolutions take them
+        return self.camera_map(pixels.movedim(-1, -3), camera, pool)
 
     def _velocity_scale(self, batch: Batch) -> Float[Tensor, "batch"] | None:
         """Factor of the head's target velocities, seconds; None for metres a second."""

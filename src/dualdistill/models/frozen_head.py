@@ -6,6 +6,7 @@ head for a sixth of the work. A frozen batch norm is folded into the convolution
 """
 
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dualdistill.models.center_head import REGRESSION, CenterHead
+from dualdistill.ops.integers import places
 
+_kept: WeakKeyDictionary[nn.Sequential, tuple[object, "_Folded"]] = WeakKeyDictionary()
 _REACH = 2
 """Receptive field of two 3x3 convolutions, cells to each side."""
 
@@ -41,11 +44,9 @@ def read_head(
     shared = _folded(_sequential(head.shared))(neck)
     branches = [dict(task.named_children()) for task in head.tasks]
     heatmap = torch.cat([_heatmap(_sequential(branch["heatmap"]), shared) for branch in branches], dim=1)
-    sample, task, slot = used.nonzero(as_tuple=True)
-    order = task.argsort(stable=True)
-    sample, task, slot = sample[order], task[order], slot[order]
-    windows, inside = _windows(shared, sample, index[sample, task, slot])
     counts = used.sum(dim=(0, 2)).tolist()
+    task, sample, slot = places(used.transpose(0, 1), sum(counts)).unbind(dim=1)
+    windows, inside = _windows(shared, sample, index[sample, task, slot])
     codes = torch.cat(
         [
             _codes([_sequential(branch[name]) for name in REGRESSION], window, within)
@@ -68,7 +69,16 @@ def _last(branch: nn.Sequential) -> nn.Conv2d:
 
 
 def _folded(block: nn.Sequential) -> _Folded:
-    """A convolution without bias with the frozen batch norm that follows it."""
+    """A convolution without bias with the frozen batch norm that follows it; kept until one of them changes."""
+    tensors = (*block.parameters(), *block.buffers())
+    state = tuple((id(tensor), tensor._version, tensor.device, tensor.dtype) for tensor in tensors)
+    kept = _kept.get(block)
+    if kept is None or kept[0] != state:
+        kept = _kept[block] = (state, _fold(block))
+    return kept[1]
+
+
+def _fold(block: nn.Sequential) -> _Folded:
     convolution, norm = block[0], block[1]
     assert isinstance(convolution, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)

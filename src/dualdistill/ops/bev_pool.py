@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dualdistill.geometry.grid import BevGrid
-from dualdistill.ops.integers import group_sizes, stable_order
+from dualdistill.ops.integers import group_sizes, places, stable_order
 
 _RUNS_AT_ONCE = 1 << 12
 """Gradient rows gathered in one go on a CPU: few enough for its cache, enough that calls cost little."""
@@ -142,7 +142,11 @@ def make_pool_plan(
     flat = ((sample * grid.height + y) * grid.width + x).int().masked_fill(outside, -1).flatten(0, 1)
 
     by_pixel = flat.permute(0, 2, 3, 1).flatten()  # images h w depth
-    point = (by_pixel >= 0).nonzero().squeeze(1)
+    begins = _run_begins(flat)
+    inside = by_pixel >= 0
+    runs = begins.unflatten(0, (images * width, depths)).sum(dim=(1, 2))  # of each column
+    found, all_runs, most_runs = torch.stack([inside.sum(), runs.sum(), runs.max()]).tolist()  # on a GPU, the only wait
+    point = places(inside, found).squeeze(1)
     cell = by_pixel.index_select(0, point)
     point = point.index_select(0, stable_order(cell, cells))
 
@@ -152,23 +156,42 @@ def make_pool_plan(
         point_by_cell=point.int(),
         pixel_by_cell=(point // depths).int(),
         cell_start=_starts(group_sizes(cell, cells)),
-        columns=_column_plans(flat),
+        columns=_column_plans(flat, begins, all_runs, max(1, most_runs)),
     )
 
 
-def _column_plans(cell: Int[Tensor, "images depth h w"]) -> tuple[ColumnPlan, ...]:
-    """The columns of a plan; `cell` is -1 for points in none."""
-    images, depths, height, width = cell.shape
-    by_bin = cell.permute(0, 3, 1, 2).reshape(-1, height)  # (images w depth) h
+def _by_bin(cell: Int[Tensor, "images depth h w"]) -> Int[Tensor, "bins h"]:
+    """The cells of a frustum by image, column and depth."""
+    return cell.permute(0, 3, 1, 2).reshape(-1, cell.shape[2])
+
+
+def _run_begins(cell: Int[Tensor, "images depth h w"]) -> Bool[Tensor, "bins h"]:
+    """Where a run of points of one depth bin and cell begins, from the top of a column down."""
+    by_bin = _by_bin(cell)
     begins = by_bin >= 0
     begins[:, 1:] &= by_bin[:, 1:] != by_bin[:, :-1]
-    bin, top = begins.nonzero().unbind(dim=1)
+    return begins
+
+
+def _column_plans(
+    cell: Int[Tensor, "images depth h w"], begins: Bool[Tensor, "bins h"], all_runs: int, runs: int
+) -> tuple[ColumnPlan, ...]:
+    """The columns of a plan.
+
+    Args:
+        cell: -1 for points in none.
+        begins: As of `_run_begins`.
+        all_runs: Their number.
+        runs: Most of one column, at least 1.
+    """
+    images, depths, height, width = cell.shape
+    by_bin = _by_bin(cell)
+    bin, top = places(begins, all_runs).unbind(dim=1)
     number = begins.flatten().cumsum(0).view_as(by_bin)  # of the run each point is in, from 1
     own = number.index_select(0, bin) == torch.arange(1, len(bin) + 1, device=bin.device)[:, None]
     own &= by_bin.index_select(0, bin) >= 0
     columns, column = images * width, bin // depths
     runs_of_column = group_sizes(column, columns)
-    runs = max(1, int(runs_of_column.max()))
     place = column * runs + torch.arange(len(bin), device=bin.device) - _starts(runs_of_column)[column]
     run_bin = (torch.arange(columns * runs, device=bin.device) // runs * depths).int()
     run_bin = run_bin.index_copy(0, place, bin.int()).view(columns, runs)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 
@@ -27,3 +27,8 @@ def group_sizes(group: Int[Tensor, "members"], groups: int) -> Int[Tensor, "grou
     return torch.zeros(groups, dtype=torch.long, device=group.device).index_add_(
         0, group, torch.ones_like(group, dtype=torch.long)
     )
+
+
+def places(mask: Bool[Tensor, "*shape"], count: int) -> Int[Tensor, "count axes"]:
+    """`mask.nonzero()` where the number of true entries is known: the host of a GPU does not wait for it."""
+    return mask.nonzero() if mask.device.type == "cpu" else torch.nonzero_static(mask, size=count)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from dualdistill.data.collate import collate
+from dualdistill.data.collate import pack
 from dualdistill.data.config import DataConfig
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
@@ -54,11 +55,17 @@ def open_dataset(
 
 def evaluation_loader(
     dataset: NuscenesDataset, batch_size: int, workers: int, items: Sequence[int] | None = None
-) -> DataLoader[Batch]:
-    """The samples `items` of a data set, or all of them, once and in this order."""
+) -> DataLoader[Any]:
+    """The samples `items` of a data set, or all of them, once and in this order, as packed batches."""
     items = range(len(dataset)) if items is None else items
     batches = [[(0, i) for i in items[start : start + batch_size]] for start in range(0, len(items), batch_size)]
-    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=pack,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+    )
 
 
 def assemble(

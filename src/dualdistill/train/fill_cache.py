@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from lightning_fabric import Fabric
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from dualdistill.data.collate import collate
+from dualdistill.data.collate import pack
 from dualdistill.data.config import BevAugmentation, DataConfig
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
@@ -62,6 +62,7 @@ def flips_drawn(ranges: BevAugmentation) -> list[Flip]:
 
 def open_cache(
     console: Console,
+    fabric: Fabric,
     root: Path,
     experiment: Experiment,
     index: NuscenesIndex,
@@ -72,6 +73,8 @@ def open_cache(
     workers: int,
 ) -> CachedTeacher:
     """The complete cache of a training as its teacher source: prints how large it is, then fills what is missing.
+
+    All processes call it together: each fills its share, on its device.
 
     Raises:
         UserError: if this experiment's teacher cannot be cached, or the disk is too small.
@@ -84,9 +87,9 @@ def open_cache(
         flip: NuscenesDataset(index, _teacher_data(experiment.data, flip), positions, training=True, seed=0)
         for flip in flips
     }
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = fabric.device
     live = LiveTeacher(teacher, experiment.training.teacher_precision).to(device)
-    example = live(collate([datasets[flips[0]][0, 0]]).to(device))
+    example = live(datasets[flips[0]][0, 0].to(device))
     cache = TeacherCache.under(
         root,
         _identity(experiment, index, teacher_sha256),
@@ -103,18 +106,21 @@ def open_cache(
     )
     cache.require_room(count, each)
     source = CachedTeacher(teacher.head, cache)
-    if not count:
-        return source
+    # By number, not by place in the list: processes that look later miss fewer.
+    rank, world = fabric.global_rank, fabric.world_size
+    shares = {flip: [i for i in items if i % world == rank] for flip, items in missing.items()}
     done = 0
     with progress(console, "filling the teacher cache") as report:
-        for flip, items in missing.items():
+        for flip, items in shares.items():
             if not items:
                 continue  # PyTorch warns of a loader of nothing
             batches = still_missing(cache, tokens, flip, items)
-            for batch in DataLoader(datasets[flip], batch_sampler=batches, collate_fn=collate, num_workers=workers):
-                cache.write(batch, live(batch.to(device)))
+            for packed in DataLoader(datasets[flip], batch_sampler=batches, collate_fn=pack, num_workers=workers):
+                batch = packed.to(device)
+                cache.write(batch, live(batch))
                 done += len(batch)
-                report(done, count)
+                report(done, sum(map(len, shares.values())))
+    fabric.barrier()
     return source
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dualdistill.data.collate import collate
+from dualdistill.data.collate import pack
 from dualdistill.errors import UserError
 from dualdistill.experiment.plain import with_method
 from dualdistill.models.bevdepth import BevDepth
@@ -79,7 +79,7 @@ def gradient_shares(
     assert isinstance(student, BevDepth)
     loader = training_loader(
         dataset,
-        collate,
+        pack,
         length=len(dataset),
         batch_size=experiment.training.batch_size,
         first=0,
@@ -89,7 +89,7 @@ def gradient_shares(
     )
     taken: list[dict[str, tuple[float, float, float]]] = []
     for batch in loader:
-        taken.append(dict(_gradients_of(training(batch), training.weights, student)))
+        taken.append(dict(_gradients_of(training(batch.to("cpu")), training.weights, student)))
         report(len(taken), batches)
     return _means(taken)
 

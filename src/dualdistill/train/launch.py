@@ -1,4 +1,4 @@
-"""Processes of a training: as many as asked for, started by Fabric or by whoever launched this one."""
+"""Processes of a training, started by Fabric or by whoever launched this one, and what PyTorch does in each of them."""
 
 import logging
 from collections.abc import Callable
@@ -17,8 +17,16 @@ from lightning_fabric.plugins.environments import (
 from lightning_fabric.strategies import DDPStrategy
 
 from dualdistill.errors import UserError
+from dualdistill.experiment.training import TrainingConfig
+from dualdistill.models.image_backbone import ImageEncoder
+from dualdistill.models.layers.bev_encoder import ResidualEncoder, ResNetEncoder
+from dualdistill.models.layers.second import Second, SecondFpn
+from dualdistill.ops.frozen import FrozenModule
+from dualdistill.train.step import Training
 
 Result = TypeVar("Result")
+
+_COMPILED = (ImageEncoder, ResidualEncoder, ResNetEncoder, Second, SecondFpn)
 
 TIMEOUT = timedelta(hours=2)
 """How long processes wait for each other: one checks files or scores a validation while the others wait."""
@@ -52,11 +60,29 @@ def launch(devices: int, nodes: int = 1, *, unused_parameters: bool = False) -> 
     several = devices * nodes > 1
     strategy = DDPStrategy(find_unused_parameters=unused_parameters, timeout=TIMEOUT) if several else "auto"
     try:
-        fabric = Fabric(devices=devices, num_nodes=nodes, strategy=strategy, plugins=[environment])
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        fabric = Fabric(
+            accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, plugins=[environment]
+        )
         fabric.launch()
     except ValueError as error:  # the same number of processes, spread otherwise over the machines
         raise UserError(f"--devices {devices} --nodes {nodes} does not fit the launcher: {error}") from None
     return fabric
+
+
+def configure(training: Training, config: TrainingConfig) -> None:
+    """Set PyTorch's precision and choice of kernels, and compile networks, as a training's settings say.
+
+    Compiled are the networks of maps alone: what lies between them depends on data (points, pooling plans, boxes).
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
+    torch.backends.cudnn.benchmark = config.cudnn_benchmark
+    if not config.compile:
+        return
+    frozen = [each.module for each in training.modules() if isinstance(each, FrozenModule)]
+    for module in (module for part in (training, *frozen) for module in part.modules()):
+        if isinstance(module, _COMPILED):
+            module.compile()
 
 
 def on_leader(fabric: Fabric, function: Callable[[], Result]) -> Result:

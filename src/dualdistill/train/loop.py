@@ -9,7 +9,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from dualdistill.structures import Batch, weighted_sum
+from dualdistill.data.collate import PackedBatch
+from dualdistill.structures import weighted_sum
 from dualdistill.train.checkpoint import Checkpoints
 from dualdistill.train.metrics import MetricsLogger
 from dualdistill.train.signals import StopSignals
@@ -23,7 +24,7 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 def fit(
     fabric: Fabric,
     state: TrainingState,
-    loader: DataLoader[Batch],
+    loader: DataLoader[PackedBatch],
     *,
     total_steps: int,
     seed: int,
@@ -32,6 +33,7 @@ def fit(
     signals: StopSignals,
     validate: Validate | None = None,
     validate_every: int = 0,
+    after_step: Callable[[], None] = lambda: None,
 ) -> int:
     """Take the steps that are left; returns the number of the signal that stopped the training, 0 at its end.
 
@@ -39,6 +41,7 @@ def fit(
         state: On the device of `fabric`; changed in place.
         loader: The batches of this process for the steps that are left.
         validate: Called by all processes every `validate_every` steps and after the last one.
+        after_step: Called after every step, as a profiler asks for.
 
     Raises:
         DivergedError: for a loss or gradient that is not finite; the last checkpoint stays.
@@ -90,6 +93,7 @@ def fit(
             metrics.log(state.step, total_steps, record)  # before its checkpoint: each step is recorded once
         if saving or improved or stop:
             checkpoints.save(state, best=improved)
+        after_step()
         if stop and not last:
             return stop
     return 0

@@ -13,26 +13,27 @@ from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dualdistill.data.collate import collate
+from dualdistill.data.collate import PackedBatch, pack
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import DivergedError, UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.plain import from_plain, to_plain, with_method
 from dualdistill.models.centerpoint import CenterPoint
+from dualdistill.report.profile import profiled_steps
 from dualdistill.report.progress import progress
-from dualdistill.structures import Batch
 from dualdistill.train.assemble import assemble, open_dataset, split_names
 from dualdistill.train.checkpoint import Checkpoints
 from dualdistill.train.data import default_workers, training_loader
 from dualdistill.train.fill_cache import open_cache
-from dualdistill.train.launch import on_leader
+from dualdistill.train.launch import configure, on_leader
 from dualdistill.train.loop import fit
 from dualdistill.train.metrics import MetricsLogger, Sink, read_metrics
 from dualdistill.train.run_folder import DataRecord, RunFolder
 from dualdistill.train.signals import StopSignals
 from dualdistill.train.state import TrainingState
 from dualdistill.train.step import Training
-from dualdistill.train.teacher_source import TeacherSource
+from dualdistill.train.teacher_cache import WithTeacher
+from dualdistill.train.teacher_source import CachedTeacher, TeacherSource
 from dualdistill.train.trained_weights import TrainedWeights
 from dualdistill.train.validate import validator
 
@@ -132,6 +133,8 @@ class Session:
     workers: int | None
     """Loader processes of this process; None: its share of the cores."""
     sinks: Sequence[Sink]
+    profile: Path | None = None
+    """Folder for a profile of the leading process's first steps."""
 
     def train(self) -> int:
         """Take the steps that are left; returns the signal that stopped them, 0 at the end of the training.
@@ -149,8 +152,10 @@ class Session:
         dataset = open_dataset(
             job.experiment, self.index, split=job.split, training=True, seed=job.seed, for_teacher=not job.teacher_cache
         )
-        total, every = config.total_steps(len(dataset)), config.validation_interval(len(dataset))
+        length = len(dataset)
+        total, every = config.total_steps(length), config.validation_interval(length)
         state = TrainingState.initial(training.to(self.fabric.device), config)
+        configure(training, config)
         facts = {name: value for name, value in job.plain().items() if name not in ("overrides", "log")}
         checkpoints = Checkpoints(
             self.run, role=job.experiment.role, facts=facts, keep_last=config.keep_last, lead=lead
@@ -159,10 +164,12 @@ class Session:
         if resuming:
             self._restore(checkpoints, state)
             self.console.print(f"going on at step {state.step} of {total}")
-        loader: DataLoader[Batch] = training_loader(
-            dataset,
-            collate,
-            length=len(dataset),
+        source = training.teacher
+        samples = WithTeacher(dataset, source.cache) if isinstance(source, CachedTeacher) else dataset
+        loader: DataLoader[PackedBatch] = training_loader(
+            samples,
+            pack,
+            length=length,
             batch_size=config.batch_size,
             first=state.step * config.accumulate,
             last=total * config.accumulate,
@@ -178,8 +185,12 @@ class Session:
             validate = validator(self.fabric, job.experiment, self.index, split, seed=job.seed, workers=workers)
         self._announce(total, workers)
         if lead:
-            self.run.log(f"steps {state.step} to {total}, {len(dataset)} training samples")
-        with progress(self.console, f"training {job.recipe}", before=state.step) as report, StopSignals() as signals:
+            self.run.log(f"steps {state.step} to {total}, {length} training samples")
+        with (
+            progress(self.console, f"training {job.recipe}", before=state.step) as report,
+            StopSignals() as signals,
+            profiled_steps(self.profile if lead else None, self.fabric.device.type) as after_step,
+        ):
             metrics = MetricsLogger(self.sinks if lead else (), report)
             metrics.start(self.run, facts, state.step)
             try:
@@ -194,6 +205,7 @@ class Session:
                     signals=signals,
                     validate=validate,
                     validate_every=every or 0,
+                    after_step=after_step,
                 )
             except DivergedError as error:
                 self.run.log(str(error))
@@ -218,7 +230,7 @@ class Session:
             assert job.teacher is not None
             root, sha256 = job.teacher_cache, job.teacher.identity["sha256"]
             return open_cache(
-                self.console, root, job.experiment, self.index, job.split, teacher, sha256, workers=workers
+                self.console, self.fabric, root, job.experiment, self.index, job.split, teacher, sha256, workers=workers
             )
 
         training = assemble(

@@ -10,7 +10,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from dualdistill.errors import UserError
 from dualdistill.files import draft, require_room
@@ -32,9 +33,6 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Flip = tuple[bool, bool]
 """Whether x, and whether y, of the BEV frame is mirrored."""
 
-_SHAPE = "shape of "
-"""Before the name of a map that is not kept."""
-
 _CHECKSUM = "crc32"
 """Name of the checksum in the metadata of a file."""
 
@@ -44,12 +42,15 @@ _SPARE = 1.02
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherCache:
-    """A folder with the outputs of one teacher for one data configuration. `read` stands in for its forward pass."""
+    """A folder with the outputs of one teacher for one data configuration: `output` of `load` stands in for its forward
+    pass."""
 
     folder: Path
     extent: tuple[float, float, float, float]
     maps: tuple[str, ...]
     """Maps of `BevOutput` that are kept: "canvas", "stage0", ..., "neck". The others are NaN when read back."""
+    shapes: dict[str, tuple[int, ...]]
+    """Channels, rows and columns of every map."""
     precision: CachePrecision = "bf16"
 
     @classmethod
@@ -63,7 +64,13 @@ class TeacherCache:
         """
         facts = {"layout": LAYOUT, "maps": sorted(maps), "precision": precision, **identity}
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
-        return cls(folder=root / key, extent=output.extent, maps=maps, precision=precision)
+        shapes = {name: tuple(tensor.shape[1:]) for name, tensor in _maps(output).items()}
+        return cls(folder=root / key, extent=output.extent, maps=maps, shapes=shapes, precision=precision)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors of a file."""
+        return (*self.maps, "heatmap", "regression")
 
     def bytes_of_one(self, output: BevOutput) -> int:
         """Disk space of one sample and flip."""
@@ -95,11 +102,8 @@ class TeacherCache:
             with draft(self.path(meta.token, flip), sync=False) as temporary:
                 save_file(one, temporary, metadata={_CHECKSUM: _checksum(one)})
 
-    def read(self, batch: Batch, head: Callable[[Tensor], HeadOutput]) -> BevOutput:
-        """The outputs for a batch; kept maps are in channels-last layout and in the cache's precision.
-
-        Args:
-            head: The teacher's own, for distillers that apply it to other maps.
+    def load(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What is kept of the outputs for a batch, by `names`, on the CPU; maps with channels last.
 
         Raises:
             UserError: for a sample that is missing or damaged.
@@ -107,32 +111,36 @@ class TeacherCache:
         samples = [
             self._read(self.path(meta.token, flip)) for meta, flip in zip(batch.meta, flips_of(batch), strict=True)
         ]
-        device = batch.augmented_from_bev.device
-        parts = {name: torch.stack([sample[name] for sample in samples]).to(device) for name in samples[0]}
+        return tuple(torch.stack([sample[name] for sample in samples]) for name in self.names)
+
+    def output(self, kept: tuple[Tensor, ...], head: Callable[[Tensor], HeadOutput]) -> BevOutput:
+        """The output that was kept; its maps are in channels-last layout and in the cache's precision.
+
+        Args:
+            kept: As of `load`, on any device.
+            head: The teacher's own, for distillers that apply it to other maps.
+        """
+        parts = dict(zip(self.names, kept, strict=True))
+        heatmap = parts["heatmap"]
 
         def of(name: str) -> Tensor:
             if name in self.maps:
                 return parts[name].permute(0, 3, 1, 2)
-            shape = samples[0][f"{_SHAPE}{name}"].tolist()
-            return torch.full((), torch.nan, device=device).expand(len(samples), *shape)
+            return torch.full((), torch.nan, device=heatmap.device).expand(len(heatmap), *self.shapes[name])
 
-        stages = sorted({name.removeprefix(_SHAPE) for name in parts if "stage" in name})
         return BevOutput(
             extent=self.extent,
             canvas=of("canvas"),
-            stages=tuple(map(of, stages)),
+            stages=tuple(of(name) for name in sorted(self.shapes) if name.startswith("stage")),
             neck=of("neck"),
-            predictions=HeadOutput(heatmap=parts["heatmap"], regression=parts["regression"]),
+            predictions=HeadOutput(heatmap=heatmap, regression=parts["regression"]),
             head=head,
         )
 
     def _parts(self, output: BevOutput) -> dict[str, Tensor]:
         """The tensors of an output that are written, each with its batch axis first; maps with channels last."""
-        every = {"canvas": output.canvas, "neck": output.neck}
-        every |= {f"stage{number}": stage for number, stage in enumerate(output.stages)}
+        every = _maps(output)
         parts = {name: every[name].permute(0, 2, 3, 1).to(_DTYPES[self.precision]) for name in self.maps}
-        for name in every.keys() - {*self.maps}:
-            parts[f"{_SHAPE}{name}"] = torch.tensor(every[name].shape[1:]).expand(len(output.neck), 3)
         parts["heatmap"] = output.predictions.heatmap.float()
         parts["regression"] = output.predictions.regression.float()
         return parts
@@ -140,7 +148,7 @@ class TeacherCache:
     def _read(self, path: Path) -> dict[str, Tensor]:
         try:
             with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+                tensors = {name: file.get_tensor(name) for name in self.names}
                 if (file.metadata() or {}).get(_CHECKSUM) != _checksum(tensors):
                     raise OSError("its content does not fit its checksum")
                 return tensors
@@ -159,6 +167,23 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
         total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
         total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, total)
     return f"{total:08x}"
+
+
+class WithTeacher(Dataset[Batch]):
+    """Samples with the teacher's output from a complete cache, read where the samples are: in loader processes."""
+
+    def __init__(self, dataset: Dataset[Batch], cache: TeacherCache):
+        self.dataset, self.cache = dataset, cache
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        sample = self.dataset[key]
+        return replace(sample, teacher=self.cache.load(sample))
+
+
+def _maps(output: BevOutput) -> dict[str, Tensor]:
+    """The maps of an output by name, fine to coarse."""
+    stages = {f"stage{number}": stage for number, stage in enumerate(output.stages)}
+    return {"canvas": output.canvas, **stages, "neck": output.neck}
 
 
 def flips_of(batch: Batch) -> list[Flip]:

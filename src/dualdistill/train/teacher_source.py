@@ -35,14 +35,20 @@ class LiveTeacher(FrozenModule):
 
 
 class CachedTeacher(FrozenModule):
-    """Outputs read from a `TeacherCache`, with the teacher's live head for distillers that call it."""
+    """Outputs from a `TeacherCache`, with the teacher's live head for distillers that call it.
+
+    A batch of `WithTeacher` samples brings them along; for others the files are read here.
+    """
 
     def __init__(self, head: nn.Module, cache: TeacherCache):
         super().__init__(head)
         self.cache = cache
 
     def forward(self, batch: Batch) -> BevOutput:
-        return self.cache.read(batch, head=self.module)
+        kept = batch.teacher
+        if kept is None:
+            kept = tuple(part.to(batch.augmented_from_bev.device) for part in self.cache.load(batch))
+        return self.cache.output(kept, head=self.module)
 
 
 def channels_last(module: nn.Module) -> nn.Module:

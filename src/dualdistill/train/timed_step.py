@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.structures import weighted_sum
+from dualdistill.train.launch import configure
 from dualdistill.train.random_batch import random_batch
 from dualdistill.train.step_cost import DummyStep
 
@@ -21,7 +22,7 @@ class TimedStep:
         self.half = experiment.training.precision == "bf16"
         dummy = self.dummy
         dummy.batch = random_batch(experiment.data, samples).to(device)  # only now: the parts were built on one sample
-        dummy.training.to(device)
+        configure(dummy.training.to(device), experiment.training)
         self.parameters = [p for module in dummy.training.learners for p in module.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(self.parameters, lr=1e-6, fused=True)
 

@@ -1,4 +1,4 @@
-"""Scores of a detector during its training, shared by all processes."""
+"""Detections and scores of a detector, the work shared by all processes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,24 +46,41 @@ def validator(
             f"Split {split!r} of {index.root} has no annotations to validate against: set training.validate_steps and "
             "training.validate_epochs to none."
         )
-    mine = range(fabric.global_rank, len(positions), fabric.world_size)
     dataset = NuscenesDataset(index, experiment.evaluation_data, positions, training=False, seed=seed)
-    loader = evaluation_loader(dataset, BATCH, workers, mine)
 
     def validate(detector: nn.Module) -> dict[str, float]:
         modes = [(module, module.training) for module in detector.modules()]
-        found = detect_all(detector, loader, device=fabric.device)  # type: ignore[arg-type]
+        found = detect_together(fabric, detector, dataset, workers=workers)
         for module, training in modes:
             module.training = training
-        parts = [
-            (item, detections_to_global(boxes, meta, sample=item))
-            for item, (meta, boxes) in zip(mine, found, strict=True)
-        ]
-        gathered: list[Any] = [parts] * number_of_processes()
-        if number_of_processes() > 1:
-            dist.all_gather_object(gathered, parts)
-        ordered = sorted((pair for share in gathered for pair in share), key=lambda pair: pair[0])
-        metrics = detection_metrics(ground_truth, Detections.concatenate([part for _, part in ordered]))
+        metrics = detection_metrics(ground_truth, found)
         return {"mAP": float(metrics.mean_ap), "NDS": float(metrics.nd_score)}
 
     return validate
+
+
+def detect_together(
+    fabric: Fabric,
+    detector: nn.Module,
+    dataset: NuscenesDataset,
+    *,
+    workers: int,
+    report: Callable[[int], None] = lambda done: None,
+) -> Detections:
+    """Detections of all samples of a data set, global frame, in its order: each process detects in its share of the
+    samples and gets all of them. The detector is left in evaluation mode.
+
+    Args:
+        report: Called after each batch with the number of samples that this process has finished.
+    """
+    mine = range(fabric.global_rank, len(dataset), fabric.world_size)
+    loader = evaluation_loader(dataset, BATCH, workers, mine)
+    found = detect_all(detector, loader, device=fabric.device, report=report)  # type: ignore[arg-type]
+    parts = [
+        (item, detections_to_global(boxes, meta, sample=item)) for item, (meta, boxes) in zip(mine, found, strict=True)
+    ]
+    gathered: list[Any] = [parts] * number_of_processes()
+    if number_of_processes() > 1:
+        dist.all_gather_object(gathered, parts)
+    ordered = sorted((pair for share in gathered for pair in share), key=lambda pair: pair[0])
+    return Detections.concatenate([part for _, part in ordered])

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from dualdistill.data.collate import PackedBatch
 from dualdistill.errors import DivergedError
 from dualdistill.ops.processes import number_of_processes
 from dualdistill.structures import Batch
@@ -30,7 +31,7 @@ class Watch:
     step is queued (at once where the host waits for the GPU anyway), so that no step waits for it.
     """
 
-    def __init__(self, fabric: Fabric, loader: DataLoader[Batch], run: RunFolder, *, accumulate: int):
+    def __init__(self, fabric: Fabric, loader: DataLoader[PackedBatch], run: RunFolder, *, accumulate: int):
         """Args: `accumulate` counts the batches of one step."""
         self.fabric, self.loader, self.run, self.accumulate = fabric, loader, run, accumulate
         self._lag = 1 if fabric.device.type == "cuda" else 0
@@ -103,7 +104,7 @@ class Watch:
         sampler: Any = self.loader.batch_sampler
         for micro in range(self.accumulate):
             pairs = sampler.batch((step - 1) * self.accumulate + micro)
-            batch = self.loader.collate_fn([self.loader.dataset[pair] for pair in pairs])
+            batch = self.loader.collate_fn([self.loader.dataset[pair] for pair in pairs]).to("cpu")
             here = [meta.token for meta in batch.meta]
             facts = {"step": step, "not_finite": names, "samples": here, "epoch_and_index": pairs}
             folder.mkdir(parents=True, exist_ok=True)

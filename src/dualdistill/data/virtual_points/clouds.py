@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dualdistill.data.config import VirtualPointsConfig
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.sweeps import key_from_sweep, read_points, without_close_points
+from dualdistill.data.sweeps import key_from_sweeps, read_points, without_close_points
 from dualdistill.data.virtual_points.complete import CompletedSweep
 from dualdistill.data.virtual_points.files import mask_options
 from dualdistill.data.virtual_points.layout import NO_INTENSITY, laid_out
@@ -58,13 +58,13 @@ class VirtualClouds:
         points = read_points(self.index.path(key_row)) if key_points is None else key_points
         clouds = [laid_out(points, self.completed(key_row, points), 0.0, self.config.layout)]
         key_us = int(self.index.data_timestamp_us[key_row])
-        for row in rows:
+        for row, key_from_sweep in zip(rows, key_from_sweeps(self.index, key_row, rows).float(), strict=True):
             points = read_points(self.index.path(row))
             completed = self.completed(row, points) if self.config.sweeps else CompletedSweep.none()
             lag = (key_us - int(self.index.data_timestamp_us[row])) * 1e-6
             cloud = laid_out(points, completed, lag, self.config.layout, ring_leak=self.config.ring_leak)
             cloud = without_close_points(cloud)
-            cloud[:, :3] = transform(key_from_sweep(self.index, key_row, row).float(), cloud[:, :3])
+            cloud[:, :3] = transform(key_from_sweep, cloud[:, :3])
             clouds.append(cloud)
         return torch.cat(clouds)
 
