@@ -103,10 +103,10 @@ def test_what_a_calibration_file_lacks_is_said(runs, tmp_path, console):
     plain = json.loads(calibration.read_text())
     for change, message in (
         ({"image_size": "large"}, "not a calibration file"),
-        ({"cameras": []}, "1 to 64 cameras"),
+        ({"cameras": []}, "describes no camera"),
         ({"colour": "red"}, "not a calibration file"),
         ({"cameras": [plain["cameras"][0] | {"intrinsics": [[1.0]]}]}, "length 3"),
-        ({"cameras": [plain["cameras"][0] | {"lidar_from_camera": [[0.0] * 4] * 4}]}, "is no pose"),
+        ({"cameras": [plain["cameras"][0] | {"lidar_from_camera": [[0.0] * 4] * 4}]}, "needs a pose"),
         ({"cameras": [{k: v for k, v in plain["cameras"][0].items() if k != "lidar_from_camera"}]}, "has neither"),
     ):
         (tmp_path / "bad.json").write_text(json.dumps(plain | change))

@@ -38,12 +38,12 @@ def test_what_the_server_would_refuse_is_refused_here(runs, world, tmp_path, con
 
 def test_a_part_of_a_split_is_scored_apart_from_the_whole(runs, world, tmp_path, console):
     whole = evaluate_anything(console, runs["teacher"], data=world, split="train", out=tmp_path, workers=0)
-    part = evaluate_anything(
-        console, tmp_path / "results_nusc.json", data=world, split="train", fraction=0.5, sliced=True
-    )
+    results = tmp_path / "results_nusc.json"
+    part = evaluate_anything(console, results, data=world, split="train", fraction=0.5, sliced=True)
+    beside = tmp_path / "evaluation" / "results_nusc" / "part"
     assert json.loads((tmp_path / "metrics.json").read_text())["mean_ap"] == whole["mean_ap"]
-    assert json.loads((tmp_path / "part" / "evaluated.json").read_text())["scenes"].startswith("scene-")
+    assert json.loads((beside / "evaluated.json").read_text())["scenes"].startswith("scene-")
     assert part.keys() == whole.keys()
-    assert json.loads((tmp_path / "part" / "slices.json").read_text())[0]["name"] == "0 to 15 m"
+    assert json.loads((beside / "slices.json").read_text())[0]["name"] == "0 to 15 m"
     with pytest.raises(UserError, match="leave out --official"):
         evaluate_anything(console, runs["teacher"], data=world, fraction=0.5, official=True)

@@ -97,9 +97,9 @@ def test_one_sweep_means_the_key_frame_alone(tiny_index: NuscenesIndex) -> None:
 def test_a_file_that_was_cut_off_or_is_gone_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.pcd.bin"
     path.write_bytes(bytes(59))
-    with pytest.raises(UserError, match=r"a\.pcd\.bin is cut off: 59 bytes"):
+    with pytest.raises(UserError, match=r"a\.pcd\.bin is cut off or of another layout: 59 bytes"):
         read_points(path)
-    with pytest.raises(UserError, match=r"gone\.bin .*restore it"):
+    with pytest.raises(UserError, match=r"gone\.bin"):
         read_points(tmp_path / "gone.bin")
 
 

@@ -1,6 +1,7 @@
 """The examples run as they stand, and pages quote them as they are."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -24,7 +25,8 @@ EXAMPLES = REPOSITORY / "examples"
 
 def run(script, *arguments, **options):
     command = [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, **options)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}  # as in a shell
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

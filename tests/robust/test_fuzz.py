@@ -28,7 +28,7 @@ from dualdistill.recipes.catalogue import find
 from dualdistill.train.metrics import read_metrics
 from dualdistill.train.run_folder import RunFolder, RunRecord, Scores, WeightsFacts, read_scores
 from dualdistill.train.teacher_cache import TeacherCache
-from tests.commands.test_teacher_cache import answer, batch, head
+from tests.commands.test_teacher_cache import answer, batch
 from tests.data.tiny_root import write_root
 
 EXAMPLES = int(os.environ.get("ROBUST_EXAMPLES", "30"))
@@ -204,7 +204,7 @@ def test_a_cached_answer_is_whole_or_refused(tmp_path_factory: pytest.TempPathFa
     with safe_open(path, framework="pt") as file:
         want = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     path.write_bytes(changed := mutated(good, data))
-    message = refusal(lambda: cache.read(asked, head))
+    message = refusal(lambda: cache.load(asked))
     if message is not None:
         assert "teacher cache" in message
         return

@@ -13,7 +13,13 @@ from dualdistill.models.checkpoints import read_facts
 from dualdistill.models.image_backbone import ImageConfig, ImageEncoder
 from dualdistill.recipes.catalogue import find
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
-from dualdistill.train.trained_weights import TrainedWeights, evaluation_folder, find_label_encoder, find_teacher
+from dualdistill.train.trained_weights import (
+    TrainedWeights,
+    Wanted,
+    evaluation_folder,
+    find_label_encoder,
+    find_teacher,
+)
 
 DETECTORS = [name for name, card in zoo.cards().items() if card.recipe]
 
@@ -60,8 +66,10 @@ def test_a_backbone_comes_from_the_zoo():
 
 def test_teacher_and_label_encoder_are_found_by_name_and_found_again(tmp_path):
     experiment = find("synthetic/labeldistill-centerpoint").build()
-    teacher = find_teacher(experiment, Path("zoo:teacher-centerpoint"), tmp_path)
-    encoder = find_label_encoder(experiment, Path("zoo:label-encoder-centerpoint"), tmp_path, teacher)
+    data = {"root": str(tmp_path), "version": "v1.0-mini", "split": "mini_train"}
+    wanted = Wanted(recipe="synthetic/teacher-centerpoint", settings=None, learner=experiment, data=data, out=tmp_path)
+    teacher = find_teacher(experiment, Path("zoo:teacher-centerpoint"), wanted)
+    encoder = find_label_encoder(Path("zoo:label-encoder-centerpoint"), wanted, teacher)
     for weights in (teacher, encoder):
         identity = weights.identity
         assert identity["path"].startswith("zoo:")
