@@ -9,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dualdistill.cli import app
-from dualdistill.commands.predict import predict_sample
+from dualdistill.commands.predict import FILM_HEIGHT, predict_sample
 from dualdistill.commands.samples import image_size_of, read_sample
 from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
@@ -138,7 +138,7 @@ def test_a_folder_of_images_is_a_moment_and_folders_of_cameras_are_a_film(runs, 
     answer = predicted(console, runs["student"], images=[film], calibration=calibration, video=tmp_path / "seen.gif")
     assert [frame["boxes"] for frame in answer["frames"]] == [listed["boxes"]] * 2
     with Image.open(tmp_path / "seen.gif") as gif:
-        assert gif.height == 480
+        assert gif.height == FILM_HEIGHT
     (film / "CAM_BACK" / "2.jpg").unlink()
     with pytest.raises(UserError, match="CAM_BACK: 1"):
         predicted(console, runs["student"], images=[film], calibration=calibration)

@@ -22,6 +22,12 @@ def test_a_film_holds_its_frames_in_order(tmp_path, suffix):
             assert abs(np.array(film.convert("RGB")).mean() - 120 * number) < 5
 
 
+def test_frames_of_several_sizes_are_padded(tmp_path):
+    write_film(tmp_path / "film.webp", [Image.new("RGB", (40, 30), "red"), Image.new("RGB", (50, 30))], rate=4.0)
+    with Image.open(tmp_path / "film.webp") as film:
+        assert (film.size, film.n_frames) == ((50, 30), 2)
+
+
 def test_a_film_of_another_format_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"\.gif or \.webp"):
         write_film(tmp_path / "film.avi", [Image.new("RGB", (4, 4))], rate=4.0)

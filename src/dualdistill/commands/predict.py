@@ -35,7 +35,7 @@ SHOWN_ROWS = 25
 """Boxes in the printed table; the JSON has them all."""
 SHOWN_SCORE = 0.2
 """Lowest drawn score, unless one is given: a detector has hundreds of boxes."""
-FILM_HEIGHT = 480
+FILM_HEIGHT = 400
 """Pixels of a film's frames."""
 FILM_RATE = 4.0
 """Frames a second of a film: twice the speed of nuScenes' key frames."""
@@ -77,6 +77,8 @@ def predict_sample(
         moments = own_moments(console, trained, images, calibration)
     else:
         moments = moments_of_root(trained, trained.index(data, version), sample, split, scene=video is not None)
+    reach = trained.experiment.data.box_reach
+    extent = (-reach, -reach, reach, reach)
     records: list[dict[str, Any]] = []
     frames = []
     for batch, photographs in moments if video is not None else islice(moments, 1):
@@ -99,7 +101,7 @@ def predict_sample(
         )
         if video is not None:
             seen = [] if photographs is None else [rendered(draw_cameras(photographs, {"": [layer]}))]
-            above = rendered(draw_bev(_points(batch), [layer], forward=forward, theme=DARK))
+            above = rendered(draw_bev(_points(batch), [layer], extent=extent, forward=forward, theme=DARK))
             frames.append(beside([*seen, above], FILM_HEIGHT))
     if video is None:
         return records[0]

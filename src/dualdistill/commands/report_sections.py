@@ -25,7 +25,7 @@ from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.loaded_detector import LoadedDetector
 from dualdistill.train.metrics import read_metrics
 from dualdistill.train.run_folder import RunFolder
-from dualdistill.visualize.bev import Forward, draw_bev_panels
+from dualdistill.visualize.bev import Extent, Forward, draw_bev_panels
 from dualdistill.visualize.cameras import Photographs, draw_cameras
 from dualdistill.visualize.curves import draw_curves
 from dualdistill.visualize.depth import draw_depth, likely_depth
@@ -131,7 +131,7 @@ def add_scenes(
         assert batch.cameras is not None
         figures = {
             "cameras": _add_cameras(page, models, batch, found, photographs_of(dataset.index, batch.cameras, token)),
-            "bev": _add_bev(page, models, batch, found, forward),
+            "bev": _add_bev(page, models, batch, found, forward, outputs[models[0].name].extent),
             "features": _add_features(page, outputs, batch.boxes[0], forward),
             "depth": _add_depth(page, outputs, batch),
         }
@@ -148,14 +148,19 @@ def add_scenes(
 
 
 def _add_bev(
-    page: ReportPage, models: list[ReportedModel], batch: Batch, found: Mapping[str, Boxes], forward: Forward
+    page: ReportPage,
+    models: list[ReportedModel],
+    batch: Batch,
+    found: Mapping[str, Boxes],
+    forward: Forward,
+    extent: Extent,
 ) -> Figure:
     points = batch.points.features if batch.points is not None else None
 
     def drawn(theme: Theme) -> Figure:
         truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=theme.truth, filled=True)
         panels = {model.name: [truth, model.layer(found[model.name], theme)] for model in models}
-        return draw_bev_panels(points, panels, theme=theme, forward=forward)
+        return draw_bev_panels(points, panels, extent=extent, theme=theme, forward=forward)
 
     caption, light = "Bird's-eye view: LiDAR points, annotations and detections.", drawn(LIGHT)
     page.figure(light, caption, alt="Boxes from above", dark=drawn(DARK), dpi=100)

@@ -47,13 +47,21 @@ def write_film(path: Path, frames: Sequence[Image.Image], *, rate: float) -> Non
 
     Args:
         path: Ends in one of `SUFFIXES`.
-        frames: Of one size, at least one.
+        frames: At least one; smaller ones are padded to the largest size.
         rate: Frames a second.
     """
     require_film(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    size = (max(frame.width for frame in frames), max(frame.height for frame in frames))
+    frames = [_padded(frame, size) for frame in frames]
     if path.suffix == ".gif":  # one palette for all frames: colours do not flicker, and the file is smaller
         palette = beside(frames, 120).quantize(255, method=Image.Quantize.MEDIANCUT)
         frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     duration = round(1000 / rate)
     frames[0].save(path, save_all=True, append_images=list(frames[1:]), duration=duration, loop=0, quality=80)
+
+
+def _padded(frame: Image.Image, size: tuple[int, int]) -> Image.Image:
+    canvas = Image.new("RGB", size, DARK.paper)
+    canvas.paste(frame, (0, 0))
+    return canvas
