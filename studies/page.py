@@ -33,9 +33,10 @@ def write_page(study: Study, results: Mapping[str, Any], docs: Path) -> Path:
         figure=figure.relative_to(docs).as_posix(),
         networks=results["networks"],
         tables={budget: method_table(study.rows, runs, budget) for budget in budgets_of(study, runs)},
-        ablations=method_table(ABLATIONS, runs, max(STUDIES["ablations"].seeds)),
+        ablations=ablation_table(study, runs),
         claims=claim_table(study, runs),
         progress=progress(study, runs),
+        scene_noise=scene_noise(runs),
         hours=sum(each["cpu_seconds"] for part in ("runs", "networks") for each in results[part].values()) / 3600,
         cpus=sorted({each["cpu"] for each in runs.values()}),
         commits=sorted({str(each["commit"])[:10] for each in runs.values()}),
@@ -47,9 +48,9 @@ def write_page(study: Study, results: Mapping[str, Any], docs: Path) -> Path:
 
 
 def write_readme(study: Study, results: Mapping[str, Any], readme: Path) -> None:
-    """Put the table of the budget with most runs between the README's markers, the published gains beside it."""
+    """Put a table between the README's markers: of the budgets with most seeds of the student alone, the largest."""
     runs, (begin, end) = results["runs"], (f"<!-- study {study.name}: {which} -->" for which in ("begin", "end"))
-    budget = max(budgets_of(study, runs), key=lambda each: progress(study, runs)[each][0])
+    budget = max(budgets_of(study, runs), key=lambda each: (len(scores(runs, STUDENT, each, "mean_ap")), each))
     lines = ["| Method | Seeds | mAP | to student | to head alone | publ. |", "|---|--:|--:|---|---|--:|"]
     for row in study.rows:
         if found := scores(runs, row.key, budget, "mean_ap"):
@@ -57,7 +58,7 @@ def write_readme(study: Study, results: Mapping[str, Any], readme: Path) -> None
             lines.append("| " + " | ".join([row.name, str(len(found)), _mean(found), *gains, _published(row)]) + " |")
     caption = (
         f"{budget:,} training samples, mAP in percent on held-out synthetic scenes; paired differences with 95 % "
-        "intervals over seeds where there are several; publ.: gain on nuScenes val in the papers, not measured here."
+        "intervals over seeds from three seeds on; publ.: gain on nuScenes val in the papers, not measured here."
     )
     text = readme.read_text()
     before, after = text[: text.index(begin) + len(begin)], text[text.index(end) :]
@@ -68,6 +69,16 @@ def budgets_of(study: Study, runs: Runs) -> list[int]:
     """Budgets with at least one run, rising."""
     there = {int(key.split("/")[1]) for key in runs}
     return [budget for budget in sorted(study.seeds) if budget in there]
+
+
+def scene_noise(runs: Runs) -> dict[int, float]:
+    """Half the width of a gain's interval over validation scenes, points of mAP: mean over the runs of each budget."""
+    widths: dict[int, list[float]] = {}
+    for key, run in runs.items():
+        if "over_scenes" in run:
+            low, high = run["over_scenes"]
+            widths.setdefault(int(key.split("/")[1]), []).append(50 * (high - low))
+    return {budget: sum(found) / len(found) for budget, found in sorted(widths.items())}
 
 
 def progress(study: Study, runs: Runs) -> dict[int, tuple[int, int]]:
@@ -100,6 +111,13 @@ def method_table(rows: Iterable[Row], runs: Runs, budget: int) -> str:
             cells += [_gain(runs, row, reference, budget, metric) for reference in (STUDENT, row.control)]
         lines.append("| " + " | ".join([*cells, _published(row)]) + " |")
     return "\n".join(lines) if len(lines) > head else ""
+
+
+def ablation_table(study: Study, runs: Runs) -> str:
+    """Scores of the parts of the method; empty while nothing but the study's own rows was run."""
+    budget, own = max(STUDIES["ablations"].seeds), {row.key for row in study.rows}
+    there = any(row.key not in own and scores(runs, row.key, budget, "mean_ap") for row in ABLATIONS)
+    return method_table(ABLATIONS, runs, budget) if there else ""
 
 
 def claim_table(study: Study, runs: Runs) -> str:

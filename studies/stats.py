@@ -10,6 +10,9 @@ from scipy.stats import ttest_1samp
 Metric = str
 """A key of a run: "mean_ap" or "nd_score"."""
 
+FEWEST = 3
+"""Fewest seeds that have an interval: with two, Student's t is as wide as the scale or narrow by chance."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
@@ -18,9 +21,9 @@ class Difference:
     by_seed: Mapping[int, float]
     """At least one."""
     interval: tuple[float, float] | None
-    """95 % of the mean, by Student's t over seeds; None for one seed."""
+    """95 % of the mean, by Student's t over seeds; None for fewer than `FEWEST`."""
     p: float | None
-    """Two-sided, of a mean of zero, not corrected; None for one seed."""
+    """Two-sided, of a mean of zero, not corrected; None as the interval."""
 
     @property
     def mean(self) -> float:
@@ -46,7 +49,7 @@ def difference(
     if not by_seed:
         return None
     values = list(by_seed.values())
-    if len(values) < 2 or np.ptp(values) == 0:
+    if len(values) < FEWEST or np.ptp(values) == 0:
         return Difference(by_seed=by_seed, interval=None, p=None)
     test = ttest_1samp(values, 0.0)
     low, high = test.confidence_interval(0.95)
@@ -67,7 +70,7 @@ def verdict(difference: Difference | None, corrected_p: float | None, *, level: 
     if difference is None:
         return "not run"
     if corrected_p is None:
-        return "one seed"
+        return "too few seeds"
     if corrected_p >= level:
         return "undecided"
     return "holds" if difference.mean > 0 else "does not hold"

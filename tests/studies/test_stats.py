@@ -26,10 +26,11 @@ def test_the_interval_is_students():
     assert found.interval == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-3)
 
 
-def test_one_seed_has_no_interval_and_decides_nothing():
-    found = difference(runs(a=[2.0], b=[1.0]), "a", "b", 1200)
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_fewer_than_three_seeds_have_no_interval_and_decide_nothing(seeds):
+    found = difference(runs(a=[2.0, 2.5][:seeds], b=[1.0, 1.0][:seeds]), "a", "b", 1200)
     assert (found.interval, found.p) == (None, None)
-    assert verdict(found, None) == "one seed"
+    assert verdict(found, None) == "too few seeds"
 
 
 def test_rows_of_other_budgets_do_not_count():
