@@ -1,5 +1,6 @@
 """Trainings that are stopped at random moments, and what they leave."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -18,6 +19,10 @@ from dualdistill.train.metrics import read_metrics
 from dualdistill.train.run_folder import RunFolder
 from tests.conftest import REPOSITORY
 from tests.robust.places import TEACHER, sets
+
+# Not this process: other tests may have started threads of autograd, which do not survive a fork.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["dualdistill.cli", "dualdistill.commands.train"])
 
 STEPS = 5
 OF_TIME = {"seconds", "data_share"}
@@ -49,7 +54,7 @@ def train(argv: list[str], run_folder: Callable[[], Path | None], stop: Stop | N
 
     Args:
         run_folder: The run's folder, as soon as there is one.
-        own_process: Start Python anew, as several processes need it; otherwise this process forks.
+        own_process: Start Python anew, as several processes need it; otherwise fork a server that has it loaded.
     """
     if own_process:
         program = [sys.executable, "-m", "dualdistill.cli", *argv]
@@ -59,21 +64,13 @@ def train(argv: list[str], run_folder: Callable[[], Path | None], stop: Stop | N
         )
         _stop(process.pid, run_folder, stop, lambda: process.poll() is not None)
         return process.wait(timeout=600)
-    child = os.fork()
-    if child == 0:
-        _in_child(argv, stop)
-    ended: list[int] = []
-
-    def is_over() -> bool:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            ended.append(os.waitstatus_to_exitcode(status))
-        return bool(done)
-
-    _stop(child, run_folder, stop, is_over)
-    while not ended and not is_over():
-        time.sleep(0.02)
-    return ended[0]
+    child = FORKS.Process(target=_in_child, args=(argv, stop))
+    child.start()
+    assert child.pid is not None
+    _stop(child.pid, run_folder, stop, lambda: not child.is_alive())
+    child.join(timeout=600)
+    assert child.exitcode is not None
+    return child.exitcode
 
 
 def _in_child(argv: list[str], stop: Stop | None) -> None:
