@@ -212,7 +212,7 @@ def summary(index: NuscenesIndex, gain: Gain, from_scratch: bool) -> str:
     start = "random weights" if from_scratch else f"the image backbone {BACKBONE}"
     return (
         f"On {gain.scenes} validation scenes {shown}. Both students: {start}, the same samples and steps. The "
-        "distilled one also starts from the teacher's task heads: a part of the gain (docs/results.md measures it). "
+        "distilled one also starts from the teacher's task heads: a part of the gain (docs/demo.md measures it). "
         "Official nuScenes metrics; intervals: 95 %, bootstrap over validation scenes, one training seed. A synthetic "
         f"world of {len(index.scene_name)} scenes, not nuScenes."
     )
