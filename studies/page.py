@@ -48,12 +48,12 @@ def write_page(study: Study, results: Mapping[str, Any], docs: Path) -> Path:
 
 
 def write_readme(study: Study, results: Mapping[str, Any], readme: Path) -> None:
-    """Put a table between the README's markers: of the budgets with most seeds of the student alone, the largest."""
+    """Put a table between the README's markers: of the budgets with most complete seeds, the largest."""
     runs, (begin, end) = results["runs"], (f"<!-- study {study.name}: {which} -->" for which in ("begin", "end"))
-    budget = max(budgets_of(study, runs), key=lambda each: (len(scores(runs, STUDENT, each, "mean_ap")), each))
+    budget = max(budgets_of(study, runs), key=lambda each: (len(complete_seeds(runs, each)), each))
     lines = ["| Method | Seeds | mAP | to student | to head alone | publ. |", "|---|--:|--:|---|---|--:|"]
     for row in study.rows:
-        if found := scores(runs, row.key, budget, "mean_ap"):
+        if found := complete_scores(runs, row.key, budget, "mean_ap"):
             gains = (_gain(runs, row, reference, budget, "mean_ap") for reference in (STUDENT, row.control))
             lines.append("| " + " | ".join([row.name, str(len(found)), _mean(found), *gains, _published(row)]) + " |")
     caption = (
@@ -63,6 +63,18 @@ def write_readme(study: Study, results: Mapping[str, Any], readme: Path) -> None
     text = readme.read_text()
     before, after = text[: text.index(begin) + len(begin)], text[text.index(end) :]
     readme.write_text("\n".join([before, *lines, "", caption, after]))
+
+
+def complete_seeds(runs: Runs, budget: int) -> set[int]:
+    """Seeds with the student alone and a student with a teacher's head, the rows that every gain is stated against."""
+    student, *heads = ({*scores(runs, key, budget, "mean_ap")} for key in (STUDENT, "head-centerpoint", "head-mvp"))
+    return student & set.union(*heads)
+
+
+def complete_scores(runs: Runs, row: str, budget: int, metric: str) -> dict[int, float]:
+    """Scores of a row at complete seeds: a mean over other seeds than the other rows' would not compare with theirs."""
+    complete = complete_seeds(runs, budget)
+    return {seed: score for seed, score in scores(runs, row, budget, metric).items() if seed in complete}
 
 
 def budgets_of(study: Study, runs: Runs) -> list[int]:
@@ -102,11 +114,11 @@ def method_table(rows: Iterable[Row], runs: Runs, budget: int) -> str:
     ]
     head = len(lines)
     for row in rows:
-        found = scores(runs, row.key, budget, "mean_ap")
+        found = complete_scores(runs, row.key, budget, "mean_ap")
         if not found:
             continue
         cells = [row.name, str(len(found))]
-        cells += [_mean(scores(runs, row.key, budget, metric)) for metric in ("mean_ap", "nd_score")]
+        cells += [_mean(complete_scores(runs, row.key, budget, metric)) for metric in ("mean_ap", "nd_score")]
         for metric in ("mean_ap", "nd_score"):
             cells += [_gain(runs, row, reference, budget, metric) for reference in (STUDENT, row.control)]
         lines.append("| " + " | ".join([*cells, _published(row)]) + " |")

@@ -8,27 +8,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from tests.commands.conftest import TINY_STUDENT as STUDENT
+from tests.commands.conftest import TINY_TEACHER as TEACHER
 from tests.data.tiny_root import write_root
 from tests.robust.outcome import run_command
 
-STUDENT = (
-    "student.image.backbone=test_resnet",
-    "student.image.channels=8",
-    "student.lift.context_channels=4",
-    "student.lift.hidden_channels=8",
-    "student.bev.widths=8,8,16",
-    "student.bev.neck_channels=8",
-    "student.head.shared_channels=8",
-    "student.head.head_channels=4",
-    "data.image_size=32,96",
-)
-TEACHER = (
-    "teacher.pillar_channels=8",
-    "teacher.stage_channels=8,8,16",
-    "teacher.neck_channels=8",
-    "teacher.head.shared_channels=8",
-    "teacher.head.head_channels=4",
-)
 STEP = ("training.steps=1", "training.batch_size=1", "training.log_every=1")
 
 
