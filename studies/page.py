@@ -66,9 +66,10 @@ def write_readme(study: Study, results: Mapping[str, Any], readme: Path) -> None
 
 
 def complete_seeds(runs: Runs, budget: int) -> set[int]:
-    """Seeds with the student alone and a student with a teacher's head, the rows that every gain is stated against."""
+    """Seeds with the student alone and one with a teacher's head, which every gain is stated against; those of the student
+    while there is no such head."""
     student, *heads = ({*scores(runs, key, budget, "mean_ap")} for key in (STUDENT, "head-centerpoint", "head-mvp"))
-    return student & set.union(*heads)
+    return student & set.union(*heads) or student
 
 
 def complete_scores(runs: Runs, row: str, budget: int, metric: str) -> dict[int, float]:
