@@ -66,7 +66,7 @@ def write_readme(study: Study, results: Mapping[str, Any], readme: Path) -> None
 
 
 def complete_seeds(runs: Runs, budget: int) -> set[int]:
-    """Seeds with the student alone and one with a teacher's head, which every gain is stated against; those of the student
+    """Seeds with the student alone and one with a teacher's head, which gains are stated against; the student's own
     while there is no such head."""
     student, *heads = ({*scores(runs, key, budget, "mean_ap")} for key in (STUDENT, "head-centerpoint", "head-mvp"))
     return student & set.union(*heads) or student
