@@ -1,11 +1,12 @@
-"""Models on the Hugging Face hub: `hf:owner/name` is the detector in the file `FILE` of that repository (extra `hub`).
+"""Published models by name, wherever weights are taken: `zoo:NAME` of the package, `hf:owner/name` of the Hugging Face hub.
 
-The hub's client reads its own environment: HF_TOKEN, HF_HOME (cache), HF_ENDPOINT, HF_HUB_OFFLINE.
+The latter is the detector in the file `FILE` of that repository (extra `hub`). The hub's client reads its own environment: HF_TOKEN, HF_HOME (cache), HF_ENDPOINT, HF_HUB_OFFLINE.
 """
 
 from pathlib import Path
 from types import ModuleType
 
+from dualdistill import zoo
 from dualdistill.errors import UserError
 
 PREFIX = "hf:"
@@ -42,11 +43,13 @@ def repository(name: str) -> tuple[str, str | None]:
 
 
 def resolve(given: str | Path) -> Path:
-    """`given` as a path; `hf:owner/name` is downloaded first, or found in the client's cache.
+    """The file of `zoo:NAME` or `hf:owner/name`, downloaded or in the client's cache; all else is a path already.
 
     Raises:
-        UserError: if the hub cannot be reached, or has no such file.
+        UserError: for a name that the zoo does not have, and if the hub cannot be reached or has no such file.
     """
+    if str(given).startswith(zoo.PREFIX):
+        return zoo.path(str(given))
     if not str(given).startswith(PREFIX):
         return Path(given)
     repo, revision = repository(str(given))
@@ -58,6 +61,14 @@ def resolve(given: str | Path) -> Path:
             f"{given} cannot be downloaded ({_first_line(error)}). Check the name, the network, and HF_TOKEN for a "
             "private repository."
         ) from None
+
+
+def name_of(file: Path) -> str | None:
+    """`zoo:NAME` or `hf:owner/name` of a weights file; None for files that are not published."""
+    for folder in file.parents:
+        if folder.name.startswith("models--"):  # of the client's cache
+            return PREFIX + folder.name.removeprefix("models--").replace("--", "/", 1)
+    return zoo.name_of(file)
 
 
 def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:

@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
@@ -16,7 +17,8 @@ import dualdistill as dd
 from dualdistill import hub
 from dualdistill.cli import app
 from dualdistill.commands.push import push
-from dualdistill.train.loaded_detector import weights_of
+from dualdistill.train.loaded_detector import LoadedDetector, weights_of
+from dualdistill.train.trained_weights import TrainedWeights, Wanted, evaluation_folder, find_teacher
 from tests.commands.conftest import console, runs  # noqa: F401 (fixtures)
 
 COMMIT = "0" * 40
@@ -105,6 +107,18 @@ def test_a_run_is_pushed_and_loaded_from_there(repositories, runs, console):  # 
     want = load_file(weights_of(runs["student"], "last"))
     assert all((loaded.detector.state_dict()[name] == value).all() for name, value in want.items())
     assert "hf:me/my-student" in console.file.getvalue()
+
+
+def test_a_pushed_teacher_is_named_in_the_record_of_its_student_and_found_again(repositories, runs, console):  # noqa: F811
+    push(console, runs["teacher"], "me/my-teacher")
+    student = LoadedDetector.load(weights_of(runs["distilled"], "last"))
+    wanted = Wanted(recipe="", settings=None, learner=student.experiment, data=student.facts["data"], out=Path())
+    teacher = find_teacher(student.experiment, Path("hf:me/my-teacher"), wanted)
+    assert teacher.identity["path"] == "hf:me/my-teacher"
+    assert TrainedWeights.recall(teacher.identity).path.samefile(teacher.path)
+    assert evaluation_folder(teacher.path) == Path("runs/hf/me/my-teacher")
+    with pytest.raises(dd.UserError, match="is a published model, so the root of its data is unknown"):
+        LoadedDetector.load(teacher.path).index(None, None)
 
 
 def test_no_path_of_this_machine_is_published(repositories, runs, console):  # noqa: F811

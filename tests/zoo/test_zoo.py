@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dualdistill import zoo
+from dualdistill import hub, zoo
 from dualdistill.errors import UserError
 from dualdistill.experiment.overrides import override
 from dualdistill.models.checkpoints import read_facts
@@ -27,7 +27,7 @@ DETECTORS = [name for name, card in zoo.cards().items() if card.recipe]
 def test_every_file_has_a_card_and_every_card_its_file():
     assert {file.stem for file in zoo.FOLDER.glob("*.safetensors")} == zoo.cards().keys()
     for name in zoo.cards():
-        assert zoo.path(name) == zoo.path(f"zoo:{name}") == zoo.resolve(Path(f"zoo:{name}"))
+        assert zoo.path(name) == zoo.path(f"zoo:{name}") == hub.resolve(f"zoo:{name}")
 
 
 @pytest.mark.parametrize("name", DETECTORS)

@@ -9,7 +9,6 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from dualdistill import hub
 from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.train import start_training
 from dualdistill.deploy.calibration import Rig
@@ -29,7 +28,7 @@ def load(weights: str | Path, *, checkpoint: str = "last", device: str | None = 
     Raises:
         UserError: if there is no such detector, or its weights are damaged.
     """
-    loaded = LoadedDetector.load(weights_of(hub.resolve(weights), checkpoint))
+    loaded = LoadedDetector.load(weights_of(Path(weights), checkpoint))
     loaded.detector.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return loaded
 
@@ -71,7 +70,7 @@ def score(
     """
     return evaluate_anything(
         Console(quiet=quiet),
-        hub.resolve(what),
+        Path(what),
         data=_path(data),
         version=version,
         split=split,
@@ -119,8 +118,8 @@ def fit(
         out=Path(out),
         overrides=[f"{name}={value}" for name, value in (settings or {}).items()],
         seed=seed,
-        teacher=None if teacher is None else hub.resolve(teacher),
-        label_encoder=None if label_encoder is None else hub.resolve(label_encoder),
+        teacher=_path(teacher),
+        label_encoder=_path(label_encoder),
         version=version,
         split=split,
         workers=workers,

@@ -9,7 +9,9 @@ from dualdistill.cli.shared import JsonFile, Version, console, write_json
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A student's weights file or run folder.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A student's weights file or run folder, zoo:NAME or hf:owner/name.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for model.onnx, model.pt2, calibration.json, export.json.")],
     data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
     sample: Annotated[

@@ -9,7 +9,9 @@ from dualdistill.cli.shared import JsonFile, Trust, Version, Workers, console, w
 
 
 def evaluate(
-    what: Annotated[Path, typer.Argument(help="A run folder, a weights file, or a results_nusc.json.")],
+    what: Annotated[
+        Path, typer.Argument(help="A run folder, a weights file, zoo:NAME, hf:owner/name, or a results_nusc.json.")
+    ],
     data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
     version: Version = None,
     split: Annotated[str | None, typer.Option(help="Default: val, or mini_val for v1.0-mini.")] = None,
@@ -101,7 +103,7 @@ def compare(
 
 
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="A weights file, a run folder, or zoo:NAME.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A weights file, a run folder, zoo:NAME or hf:owner/name.")],
     more_images: Annotated[list[Path] | None, typer.Argument(help="More files of --images.", hidden=True)] = None,
     data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
     sample: Annotated[str, typer.Option(help="Token of a sample, or its number in the split.")] = "0",

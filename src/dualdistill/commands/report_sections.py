@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from dualdistill import zoo
+from dualdistill import hub, zoo
 from dualdistill.commands.samples import photographs_of
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
@@ -227,6 +227,6 @@ def add_facts(page: ReportPage, models: list[ReportedModel]) -> None:
                 "steps": facts["step"],
                 "parameters": f"{sum(p.numel() for p in model.loaded.detector.parameters()):,}",
                 "data": f"{facts['data']['version']}, trained on {facts['data']['split']}",
-                "weights": zoo.name_of(model.loaded.path) or str(model.loaded.path),
+                "weights": hub.name_of(model.loaded.path) or str(model.loaded.path),
             }
         )

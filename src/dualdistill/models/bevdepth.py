@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from dualdistill import zoo
+from dualdistill import hub
 from dualdistill.geometry.frustum import frustum, lift
 from dualdistill.models.bevdepth_config import BevDepthConfig, LiftConfig, distill_bevdepth, official_bevdepth
 from dualdistill.models.center_decode import decode
@@ -72,7 +72,7 @@ class BevDepth(nn.Module):
             UserError: if they cannot be had, or are of another network.
         """
         if self.config.pretrained != "none":
-            load_weights(self, zoo.resolve(Path(self.config.pretrained)))
+            load_weights(self, hub.resolve(self.config.pretrained))
         else:
             self.image.load_pretrained()
 

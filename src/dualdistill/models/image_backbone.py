@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dualdistill import zoo
+from dualdistill import hub
 from dualdistill.errors import UserError
 from dualdistill.models.checkpoints import differences
 from dualdistill.models.layers.image_neck import FeaturePyramid
@@ -36,7 +36,7 @@ class ImageConfig:
     pretrained: str = "none"
     """Source of the weights of `ImageEncoder.load_pretrained`: "none", "hub" (timm's for the backbone: downloaded, or
     from the local cache), the path of a .safetensors or PyTorch file with the names of timm or torchvision, or of a
-    student.safetensors, whose image backbone is used; or `zoo:NAME`."""
+    student.safetensors, whose image backbone is used; `zoo:NAME` or `hf:owner/name`."""
     neck: Literal["pyramid", "second"] = "pyramid"
     """Fusion of the levels to one map. "pyramid": top-down over the levels from `stride` to 32 (BEVDet); "second":
     SECOND's, over the levels from 4 to 32 (official)."""
@@ -134,7 +134,7 @@ class ImageEncoder(nn.Module):
         name, source = self.config.backbone, self.config.pretrained
         if source == "none":
             return
-        file = zoo.resolve(Path(source))
+        file = hub.resolve(source)
         if source != "hub" and (state := _students_backbone(file)) is not None:
             if wrong := differences(self.backbone.state_dict(), state):
                 raise UserError(f"{source} holds a student whose image backbone is no {name!r}: {wrong[0]}")

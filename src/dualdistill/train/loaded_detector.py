@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dualdistill import zoo
+from dualdistill import hub
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
@@ -103,8 +103,8 @@ class LoadedDetector:
             UserError: where neither is known, or the root cannot be opened.
         """
         known = self.facts["data"]
-        if data is None and (known is None or zoo.name_of(self.path)):
-            origin = "was converted" if known is None else "is of the zoo"
+        if data is None and (known is None or hub.name_of(self.path)):
+            origin = "was converted" if known is None else "is a published model"
             raise UserError(f"{self.path} {origin}, so the root of its data is unknown: give --data ROOT.")
         if data is None and version is None:
             version = known["version"]
@@ -123,12 +123,12 @@ class LoadedDetector:
 
 
 def weights_of(path: Path, checkpoint: str) -> Path:
-    """The detector's weights in a run folder, the file itself, or the file of `zoo:NAME`.
+    """The detector's weights in a run folder, the file itself, or the file of `zoo:NAME` or `hf:owner/name`.
 
     Raises:
         UserError: if a folder is no run, or has no such checkpoint, and for a name that the zoo does not have.
     """
-    path = zoo.resolve(path)
+    path = hub.resolve(path)
     if not path.is_dir():
         return path
     folder = RunFolder.open(path).checkpoint(checkpoint)

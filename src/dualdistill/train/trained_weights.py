@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from dualdistill import zoo
+from dualdistill import hub, zoo
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment, Role
 from dualdistill.experiment.plain import differences, from_plain, to_plain
@@ -38,7 +38,7 @@ class TrainedWeights:
     def identity(self) -> dict[str, Any]:
         """For the record of who learns from it: which weights exactly."""
         return {
-            "path": zoo.name_of(self.path) or str(self.path),
+            "path": hub.name_of(self.path) or str(self.path),
             "sha256": fingerprint(self.path),
             "recipe": self.facts["recipe"],
             "step": self.facts["step"],
@@ -57,7 +57,7 @@ class TrainedWeights:
         Raises:
             UserError: if they are gone, or others are in their place.
         """
-        path = zoo.with_fingerprint(identity["sha256"]) or Path(identity["path"])
+        path = zoo.with_fingerprint(identity["sha256"]) or hub.resolve(identity["path"])
         if not path.is_file():
             raise UserError(f"{path} is needed ({identity['recipe']}), and is gone: put it back where it was.")
         if fingerprint(path) != identity["sha256"]:
@@ -161,7 +161,7 @@ def _typed(value: Any) -> str:
 
 def _named(given: Path, role: Role, option: str) -> TrainedWeights:
     """The weights in a run folder or file, if they have that role."""
-    path = given = zoo.resolve(given)
+    path = given = hub.resolve(given)
     if given.is_dir():
         folder = RunFolder.open(given).checkpoint("last")
         kept = [folder / f"{one}.safetensors" for one in (role, *_WHAT)]
@@ -211,8 +211,8 @@ def _score_beside(weights: Path) -> dict[str, float] | None:
 
 def evaluation_folder(weights: Path) -> Path:
     """Where a checkpoint's scores are: in its run; next to the file, under its name, for weights outside a run; below
-    runs/ for those of the zoo."""
-    if name := zoo.name_of(weights):
+    runs/ for published models."""
+    if name := hub.name_of(weights):
         return Path("runs") / name.replace(":", "/")
     weights = weights.resolve()
     folders = weights.parents[2:3]  # run/checkpoints/step_000400/student.safetensors

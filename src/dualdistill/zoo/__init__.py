@@ -78,15 +78,6 @@ def path(name: str) -> Path:
     return file
 
 
-def resolve(given: Path) -> Path:
-    """`given`, or the weights file where it is `zoo:NAME`.
-
-    Raises:
-        UserError: as `path`.
-    """
-    return path(str(given)) if str(given).startswith(PREFIX) else given
-
-
 def name_of(file: Path) -> str | None:
     """`zoo:NAME` of a weights file of the zoo; None for other files."""
     inside = file.resolve().parent == FOLDER.resolve() and file.stem in cards()
