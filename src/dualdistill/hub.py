@@ -1,6 +1,7 @@
-"""Published models by name, wherever weights are taken: `zoo:NAME` of the package, `hf:owner/name` of the Hugging Face hub.
+"""Published models by name: `zoo:NAME` of the package, `hf:owner/name` of the Hugging Face hub.
 
-The latter is the detector in the file `FILE` of that repository (extra `hub`). The hub's client reads its own environment: HF_TOKEN, HF_HOME (cache), HF_ENDPOINT, HF_HUB_OFFLINE.
+The latter is the detector in the file `FILE` of that repository (extra `hub`). The hub's client reads its own
+environment: HF_TOKEN, HF_HOME (cache), HF_ENDPOINT, HF_HUB_OFFLINE.
 """
 
 from pathlib import Path

@@ -9,7 +9,6 @@ afterwards (the same gradients, less memory), and in that unknown velocities are
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int, UInt8
