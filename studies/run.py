@@ -273,7 +273,7 @@ def _end_of_log(folder: Path) -> dict[str, Any]:
     """Losses, unweighted, and the factor on distillation where it is bounded: means over the last fifth."""
     lines = (_run_of(folder) / "metrics.jsonl").read_text().splitlines()
     last = [json.loads(line) for line in lines[-max(1, len(lines) // 5) :]]
-    names = [name for name in last[0] if name.startswith("loss/") or name == "distill_factor"]
+    names = [name for name in last[0] if name.startswith("loss/") or name == "diagnostics/distill_factor"]
     return {"end": {name: sum(record[name] for record in last) / len(last) for name in names}}
 
 
