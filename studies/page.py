@@ -33,6 +33,7 @@ def write_page(study: Study, results: Mapping[str, Any], docs: Path) -> Path:
         figure=figure.relative_to(docs).as_posix(),
         networks=results["networks"],
         tables={budget: method_table(study.rows, runs, budget) for budget in budgets_of(study, runs)},
+        distances={budget: distance_table(study.rows, runs, budget) for budget in budgets_of(study, runs)},
         ablations=ablation_table(study, runs),
         claims=claim_table(study, runs),
         progress=progress(study, runs),
@@ -123,6 +124,23 @@ def method_table(rows: Iterable[Row], runs: Runs, budget: int) -> str:
         for metric in ("mean_ap", "nd_score"):
             cells += [_gain(runs, row, reference, budget, metric) for reference in (STUDENT, row.control)]
         lines.append("| " + " | ".join([*cells, _published(row)]) + " |")
+    return "\n".join(lines) if len(lines) > head else ""
+
+
+def distance_table(rows: Iterable[Row], runs: Runs, budget: int) -> str:
+    """mAP of each row by distance of the objects, and its gain over the inherited head alone; empty without runs."""
+    bands = sorted({metric for run in runs.values() for metric in run if metric.startswith("mean_ap ")})
+    names = [band.removeprefix("mean_ap ") for band in bands]
+    lines = [
+        f"| Method | {' | '.join(f'{name} | to head alone' for name in names)} |",
+        "|---|" + "--:|---|" * len(bands),
+    ]
+    head = len(lines)
+    for row in rows:
+        found = [complete_scores(runs, row.key, budget, band) for band in bands]
+        if any(found):
+            cells = [(_mean(f), _gain(runs, row, row.control, budget, b)) for f, b in zip(found, bands, strict=True)]
+            lines.append("| " + " | ".join([row.name, *(cell for pair in cells for cell in pair)]) + " |")
     return "\n".join(lines) if len(lines) > head else ""
 
 

@@ -232,7 +232,8 @@ def _train(
 
 
 def _evaluate(place: Workplace, what: str, folder: Path) -> list[str]:
-    return ["evaluate", what, "--data", str(place.data), "--out", str(folder / "evaluation"), "--workers", "0"]
+    out = ["--out", str(folder / "evaluation")]
+    return ["evaluate", what, "--data", str(place.data), *out, "--workers", "0", "--slices"]
 
 
 def _call(folder: Path, *commands: list[str]) -> float:
@@ -265,8 +266,11 @@ def _run_of(folder: Path) -> Path:
 
 
 def _scores(folder: Path) -> dict[str, Any]:
-    metrics = json.loads((folder / "evaluation" / "metrics.json").read_text())
-    return {name: metrics[name] for name in ("mean_ap", "nd_score", "tp_errors", "mean_dist_aps")}
+    metrics, bands = (
+        json.loads((folder / "evaluation" / f"{name}.json").read_text()) for name in ("metrics", "slices")
+    )
+    scores = {name: metrics[name] for name in ("mean_ap", "nd_score", "tp_errors", "mean_dist_aps")}
+    return scores | {f"mean_ap {band['name']}": band["mean_ap"] for band in bands}
 
 
 def _end_of_log(folder: Path) -> dict[str, Any]:

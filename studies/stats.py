@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import ttest_1samp
 
 Metric = str
-"""A key of a run: "mean_ap" or "nd_score"."""
+"""A key of a run: "mean_ap", "nd_score", or "mean_ap 0 to 15 m" and the like."""
 
 FEWEST = 3
 """Fewest seeds that have an interval: with two, Student's t is as wide as the scale or narrow by chance."""
@@ -31,11 +31,11 @@ class Difference:
 
 
 def scores(runs: Mapping[str, Any], row: str, budget: int, metric: Metric) -> dict[int, float]:
-    """Points (percent) of a row by seed."""
+    """Points (percent) of a row by seed; runs without this metric are left out."""
     found = {}
     for key, run in runs.items():
         name, samples, seed = key.split("/")
-        if (name, int(samples)) == (row, budget):
+        if (name, int(samples)) == (row, budget) and metric in run:
             found[int(seed)] = 100 * run[metric]
     return dict(sorted(found.items()))
 
