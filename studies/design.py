@@ -109,6 +109,7 @@ class Study:
 
 HEAD_ONLY = ("training.distill_fraction=0",)
 BOUNDED = ("training.gradient_share=0.5",)
+"""The recipe `-plus`."""
 NOISE = "data.virtual_points.noise=0.6"
 """Of MVP's instance masks, chosen so that its mAP stands to CenterPoint's about as published."""
 

@@ -34,6 +34,8 @@ SMALL = sorted(
     key=lambda name: ("teacher-" not in name, "label-encoder-" not in name, name),
 )
 """Teachers first, then label encoders, then those that learn from them."""
+RECORDED = [name for name in SMALL if name in json.loads(RECORD.read_text())["training"]]
+"""Without recipes that are newer than the record."""
 OWN = ("loss/heatmap", "loss/box/", "loss/depth")
 """The detector's own losses, on which no teacher has an influence."""
 
@@ -136,7 +138,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", RECORDED)
 def test_three_steps_of_a_recipe_have_the_recorded_losses(name, world, out, trained, recorded):
     came = digits_of(run_of(name, world, out, trained))
     want = recorded["training"][name]

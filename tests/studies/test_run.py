@@ -8,7 +8,7 @@ import pytest
 from dualdistill.experiment.overrides import override
 from dualdistill.recipes.catalogue import find
 from studies import results
-from studies.design import STUDIES
+from studies.design import ROWS, STUDIES
 from studies.page import write_page
 from studies.run import Workplace, remaining, run_study
 
@@ -44,6 +44,11 @@ def test_every_recipe_and_setting_of_a_study_exists():
             override(find(job.row.recipe).build(), study.settings(job))
         for network in study.networks.values():
             override(find(network.recipe).build(), list(network.sets))
+
+
+def test_the_bounded_row_is_the_recipe_of_its_name():
+    row = next(row for row in ROWS if row.key == "dualdistill-centerpoint-plus")
+    assert override(find(row.recipe).build(), list(row.sets)) == find(f"synthetic/{row.key}").build()
 
 
 def test_a_row_needs_its_teacher_and_labeldistill_its_label_encoder_too():

@@ -30,7 +30,7 @@ METHODS = (
     "student",
     "teacher-centerpoint",
     "dualdistill-centerpoint",
-    "dualdistill-centerpoint-plus",
+    "dualdistill-centerpoint-relative",
     "distillbev-centerpoint",
     "tigbev-centerpoint",
     "x3kd-full-centerpoint",

@@ -85,9 +85,20 @@ class Family:
                 "control: the teacher's task heads to start from, no distillation",
                 partial(self._control, student, kind),
             )
-            for name, (summary, distiller) in distillers(kind, keypoints=self.keypoints).items():
+            methods = distillers(kind, keypoints=self.keypoints)
+            for name, (summary, distiller) in methods.items():
                 rows[name] = (summary, partial(distilled, distiller, kind))
+            main = partial(distilled, methods[f"dualdistill-{kind}"][1], kind)
+            rows[f"dualdistill-{kind}-plus"] = (
+                "beyond the paper: distillation's gradient on the BEV map held to half of the head's",
+                partial(_bounded, main),
+            )
         return rows
 
     def _control(self, student: Callable[[], Experiment], kind: Teacher) -> Experiment:
         return self.control(student(), kind)
+
+
+def _bounded(distilled: Callable[[], Experiment]) -> Experiment:
+    experiment = distilled()
+    return replace(experiment, training=replace(experiment.training, gradient_share=0.5))

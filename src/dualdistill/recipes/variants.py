@@ -40,7 +40,7 @@ ABLATIONS: Rows = {
     "ground-truth": ("CRD with annotations as labels", DualDistillConfig(crd=CrdConfig(labels="ground_truth"))),
     "temperature-1.0": ("CRD labels at temperature 1.0", DualDistillConfig(crd=CrdConfig(temperature=1.0))),
     "temperature-0.5": ("CRD labels at temperature 0.5", DualDistillConfig(crd=CrdConfig(temperature=0.5))),
-    "plus": (
+    "relative": (
         "beyond the paper: feature differences count relative to the teacher's features of objects",
         DualDistillConfig(mfd=MfdConfig(regions=RegionConfig(relative=True))),
     ),
