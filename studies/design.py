@@ -291,6 +291,14 @@ STUDIES = {
         seeds={1200: (21, 31, 32, 33)},
         batch=2,
     ),
+    "batch": replace(
+        MAIN,
+        name="batch",
+        summary="half the batch and twice the steps, as in the demo: whether the gain depends on it",
+        rows=tuple(row for row in ROWS if row.key in DEMO_ROWS[:3]),
+        seeds={1200: (1, 2, 3)},
+        batch=2,
+    ),
     "noise": replace(
         MAIN,
         name="noise",
