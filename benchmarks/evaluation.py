@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.references.devkit import NOTE, devkit_python, run_devkit
 from benchmarks.references.evaluation import as_objects, loop_metrics
 from dualdistill.evaluate.metrics import average_matches, detection_metrics, match_all
-from dualdistill.evaluate.protocol import ATTRIBUTES, DETECTION_CVPR_2019, TP_ERRORS, UNDEFINED_ERRORS
+from dualdistill.evaluate.protocol import ATTRIBUTES, MAX_BOXES, REACH, TP_ERRORS, UNDEFINED_ERRORS
 from dualdistill.evaluate.records import Detections, GlobalBoxes, GroundTruth, Racks
 from dualdistill.evaluate.submission import read_submission, write_submission
 from dualdistill.report.timing import Row, Variant, measure, relative_difference
@@ -41,10 +41,9 @@ def make_world(samples: int, *, objects: int = 30, detections: int = 250, seed: 
     """Samples with so many objects and detections on average, half of which lie near an object."""
     random = np.random.default_rng(seed)
     count = samples * objects
-    reach = np.array(DETECTION_CVPR_2019.reach)
 
     def anywhere(label: np.ndarray) -> np.ndarray:
-        radius = 0.9 * reach[label] * np.sqrt(random.random(len(label)))
+        radius = 0.9 * REACH[label] * np.sqrt(random.random(len(label)))
         angle = random.uniform(0, 2 * np.pi, len(label))
         flat = [radius * np.cos(angle), radius * np.sin(angle), random.normal(size=len(label))]
         return np.array(ORIGIN) + np.stack(flat, axis=1)
@@ -65,7 +64,7 @@ def make_world(samples: int, *, objects: int = 30, detections: int = 250, seed: 
     found = there.select(source)
     near = random.random(len(found)) < 0.5
     center = np.where(near[:, None], found.center + 0.8 * random.normal(size=found.center.shape), anywhere(found.label))
-    inside = np.linalg.norm(center[:, :2] - np.array(ORIGIN)[:2], axis=1) < reach[found.label]
+    inside = np.linalg.norm(center[:, :2] - np.array(ORIGIN)[:2], axis=1) < REACH[found.label]
     found = replace(
         found,
         center=center,
@@ -83,7 +82,7 @@ def make_world(samples: int, *, objects: int = 30, detections: int = 250, seed: 
         boxes=there,
         racks=Racks.none(),
     )
-    return World(truth=truth, detections=reported.select(number_in_sample < DETECTION_CVPR_2019.max_boxes))
+    return World(truth=truth, detections=reported.select(number_in_sample < MAX_BOXES))
 
 
 def run(quick: bool) -> list[Row]:

@@ -14,7 +14,7 @@ from dualdistill.evaluate.metrics import (
     match_all,
     metrics_summary,
 )
-from dualdistill.evaluate.protocol import TP_ERRORS, DetectionConfig
+from dualdistill.evaluate.protocol import TP_ERRORS
 from dualdistill.evaluate.records import Detections, Racks
 from dualdistill.structures import CLASSES
 from tests.evaluate.evaluation_worlds import boxes_of, noisy_detections, oracle, random_boxes, world_of
@@ -134,8 +134,3 @@ def test_the_summary_is_the_same_after_json() -> None:
         *("eval_time", "cfg", "meta"),
     ]
     assert list(again["label_aps"]["car"]) == ["0.5", "1.0", "2.0", "4.0"]
-
-
-def test_a_class_missing_in_the_ranges_is_an_error() -> None:
-    with pytest.raises(ValueError, match="each of"):
-        DetectionConfig(class_range=(("car", 50),))

@@ -14,7 +14,7 @@ from dualdistill.evaluate.metrics import (
     match_all,
     metrics_summary,
 )
-from dualdistill.evaluate.protocol import ATTRIBUTES, DETECTION_CVPR_2019, TP_ERRORS
+from dualdistill.evaluate.protocol import ATTRIBUTES, DISTANCES, TP_ERRORS
 from dualdistill.evaluate.records import Detections, GlobalBoxes, GroundTruth, Racks
 from dualdistill.structures import CLASSES
 
@@ -102,7 +102,7 @@ def test_curves_are_those_of_the_devkit(case: str) -> None:
         if not key.startswith("curve.") or key.endswith(".recall"):
             continue
         _, name, whole, tenths, field = key.split(".")
-        at = CLASSES.index(name), DETECTION_CVPR_2019.distances.index(float(f"{whole}.{tenths}"))
+        at = CLASSES.index(name), DISTANCES.index(float(f"{whole}.{tenths}"))
         ours = curves.error[at][:, TP_ERRORS.index(field)] if field in TP_ERRORS else getattr(curves, field)[at]
         np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9, err_msg=key)
         compared += 1

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 import numpy as np
 
 from dualdistill.errors import UserError
-from dualdistill.evaluate.protocol import ATTRIBUTES, DETECTION_CVPR_2019
+from dualdistill.evaluate.protocol import ATTRIBUTES, MAX_BOXES
 from dualdistill.evaluate.records import Detections, GlobalBoxes
 from dualdistill.files import draft, read_bytes
 from dualdistill.structures import CLASSES
@@ -25,6 +25,8 @@ _LENGTH_WIDTH_HEIGHT = [1, 0, 2]
 
 _ATTRIBUTE_IDS = {"": -1} | {name: i for i, name in enumerate(ATTRIBUTES)}
 _LABELS = {name: i for i, name in enumerate(CLASSES)}
+
+Entry = TypeVar("Entry")
 
 
 class _Box(msgspec.Struct, gc=False):
@@ -41,17 +43,11 @@ class _Box(msgspec.Struct, gc=False):
     num_pts: int = -1
 
 
-class _Boxes(msgspec.Struct, gc=False):
-    """A file whose boxes are still undecoded; they are decoded one sample at a time, to save memory."""
+class _Boxes(msgspec.Struct, Generic[Entry], gc=False):
+    """A file whose boxes are decoded one sample at a time, to save memory: each entry is still JSON (`msgspec.Raw`), or
+    what the standard library made of it, which accepts NaN."""
 
-    results: dict[str, msgspec.Raw]
-    meta: dict[str, Any]
-
-
-class _LooseBoxes(msgspec.Struct):
-    """The same as decoded by the standard library, which accepts NaN."""
-
-    results: dict[str, Any]
+    results: dict[str, Entry]
     meta: dict[str, Any]
 
 
@@ -116,8 +112,8 @@ def write_submission(
     counts = np.bincount(sample, minlength=len(sample_tokens))
     if len(counts) > len(sample_tokens):
         raise ValueError(f"expected detections of {len(sample_tokens)} samples, got some of sample {sample.max()}")
-    if counts.max(initial=0) > DETECTION_CVPR_2019.max_boxes:
-        raise ValueError(f"expected at most {DETECTION_CVPR_2019.max_boxes} boxes a sample, got {counts.max()}")
+    if counts.max(initial=0) > MAX_BOXES:
+        raise ValueError(f"expected at most {MAX_BOXES} boxes a sample, got {counts.max()}")
 
     meta = {f"use_{source}": source in sources for source in SOURCES}
     encode = msgspec.json.Encoder().encode
@@ -179,12 +175,12 @@ def _entries(path: Path) -> tuple[dict[str, Any], dict[str, Any], Callable[[Any]
     text = read_bytes(path)
     try:
         try:
-            strict = msgspec.json.decode(text, type=_Boxes)
+            strict = msgspec.json.decode(text, type=_Boxes[msgspec.Raw])
             return strict.results, strict.meta, msgspec.json.Decoder(list[_Box]).decode
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:  # perhaps because of a NaN, which is not JSON but is written by many libraries
-            loose = msgspec.convert(json.loads(text), _LooseBoxes)
+            loose = msgspec.convert(json.loads(text), _Boxes[Any])
             return loose.results, loose.meta, lambda entry: msgspec.convert(entry, list[_Box])
     except msgspec.ValidationError as error:
         raise UserError(f"{path} cannot be evaluated ({error}): {form}") from error
@@ -232,8 +228,8 @@ def _sample(path: Path, i: int, token: str, entry: Any, decode: Callable[[Any], 
 
 def _problem_with_names(token: str, boxes: list[_Box]) -> str | None:
     """The first problem with the number, sample, class or attribute of one sample's boxes, and its remedy."""
-    if len(boxes) > DETECTION_CVPR_2019.max_boxes:
-        return f"{len(boxes)} boxes: keep the best {DETECTION_CVPR_2019.max_boxes}, the benchmark's limit"
+    if len(boxes) > MAX_BOXES:
+        return f"{len(boxes)} boxes: keep the best {MAX_BOXES}, the benchmark's limit"
     if foreign := {box.sample_token for box in boxes} - {token}:
         return f"has a box of sample {min(foreign)!r}: move it to the entry of that sample"
     if unknown := {box.detection_name for box in boxes} - _LABELS.keys():
@@ -247,13 +243,9 @@ def _problem_with_numbers(detections: Detections) -> str | None:
     """The first problem with the numbers of one sample's boxes, and its remedy."""
     boxes = detections.boxes
     numbers = np.concatenate([boxes.center, boxes.size, boxes.rotation, detections.score[:, None]], axis=1)
-    if not np.isfinite(numbers).all():
-        at = np.argwhere(~np.isfinite(numbers))[0, 0]
-        return f"box {at} has a number that is not finite: leave such boxes out"
-    if np.isinf(boxes.velocity).any():
-        at = np.argwhere(np.isinf(boxes.velocity))[0, 0]
-        return f"box {at} has an infinite velocity: give a finite one, or NaN where it is unknown"
-    if not (boxes.size > 0).all():
-        at = np.argwhere(boxes.size <= 0)[0, 0]
-        return f"box {at} has no volume: width, length and height must be positive"
-    return None
+    problems = {
+        "a number that is not finite: leave such boxes out": ~np.isfinite(numbers),
+        "an infinite velocity: give a finite one, or NaN where it is unknown": np.isinf(boxes.velocity),
+        "no volume: width, length and height must be positive": boxes.size <= 0,
+    }
+    return next((f"box {np.argwhere(bad)[0, 0]} has {what}" for what, bad in problems.items() if bad.any()), None)
