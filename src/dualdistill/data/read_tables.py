@@ -1,20 +1,15 @@
-"""JSON tables to typed records and columns, some thousand records at a time."""
+"""JSON tables to typed records, some thousand at a time."""
 
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
-from itertools import chain
-from operator import attrgetter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
-import pyarrow as pa
-from jaxtyping import Int
 
-from dualdistill.data.tables import ANNOTATION_TABLES, Integer, Quaternion, Record, Token, Vector
+from dualdistill.data.tables import ANNOTATION_TABLES, Record
 from dualdistill.errors import UserError
 from dualdistill.files import problem
 
@@ -24,11 +19,6 @@ PIECE = 1 << 18
 _BOUNDARY = re.compile(rb"\}\s*,\s*\{")
 _WINDOW = 1 << 14
 """Bytes at the end of a piece in which the end of a record is searched."""
-
-Columns = dict[str, Any]
-"""Columns of equal length by name: numpy arrays, or Arrow's large strings for texts."""
-
-_LENGTHS = {Vector: 3, Quaternion: 4}
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -68,68 +58,10 @@ def read_records(folder: Path, record: type[AnyRecord]) -> Iterator[list[AnyReco
         raise UserError(f"{path} cannot be read: {problem(error)}.") from None
 
 
-key_of: Callable[[str], int] = hash
-"""64 bits that stand for a token in this process, 0 for an empty one. Two tokens of a table as large as trainval's have
-equal ones by chance in one of 10^7 runs."""
-
-
-def read_table_columns(
-    folder: Path,
-    record: type[AnyRecord],
-    fields: str,
-    keep: Callable[[AnyRecord], bool] | None = None,
-) -> Columns:
-    """Fields of a table as columns, in the order of the file.
-
-    Texts become large strings, tokens their `key_of` (of a list the first one's, or 0), integers int64 (0 for null),
-    vectors and quaternions float64 with a row of three or four.
-
-    Args:
-        fields: Their names, separated by spaces; `<name>_text` is a token as a text.
-        keep: Condition on records; the others are left out.
-
-    Raises:
-        UserError: as `read_records` does.
-    """
-    types = {field.name: field.type for field in msgspec.structs.fields(record)}
-    kinds = {field: types.get(field, str) for field in fields.split()}
-    parts = {field: [_column(kind, [])] for field, kind in kinds.items()}
-    for records in read_records(folder, record):
-        kept = records if keep is None else [each for each in records if keep(each)]
-        for field, kind in kinds.items():
-            parts[field].append(_column(kind, list(map(attrgetter(field.removesuffix("_text")), kept))))
-    return {field: (pa.concat_arrays if kinds[field] is str else np.concatenate)(parts.pop(field)) for field in kinds}
-
-
-def _column(kind: Any, values: list[Any]) -> Any:
-    """Fields of some records, of type `kind`, as a column."""
-    if kind is str:
-        return pa.array(values, pa.large_string())
-    if kind in _LENGTHS:
-        count = _LENGTHS[kind]
-        return np.fromiter(chain.from_iterable(values), np.float64, count * len(values)).reshape(-1, count)
-    if kind == Token:
-        values = [key_of(value) for value in values]
-    elif kind == list[Token]:
-        values = [key_of(value[0]) if value else 0 for value in values]
-    elif kind == Integer | None:
-        values = [value or 0 for value in values]
-    return np.array(values, np.bool_ if kind is bool else np.int64)
-
-
 def _split(held: bytes) -> tuple[bytes, bytes]:
     """A list of the whole records so far, and a list that begins with the rest; no list if no record ends."""
     cuts = [match.span() for match in _BOUNDARY.finditer(held, max(0, len(held) - _WINDOW))]
     return (held[: cuts[-1][0] + 1] + b"]", b"[" + held[cuts[-1][1] - 1 :]) if cuts else (b"", held)
-
-
-def in_order(columns: Columns, rows: Int[np.ndarray, "chosen"]) -> Columns:
-    """The chosen rows. Columns are taken out of `columns` one by one, so that memory holds one of them twice."""
-    ordered: Columns = {}
-    for name in list(columns):
-        values = columns.pop(name)
-        ordered[name] = values[rows] if isinstance(values, np.ndarray) else values.take(pa.array(rows))
-    return ordered
 
 
 def _require_names(path: Path, tokens: list[str]) -> None:
