@@ -223,7 +223,9 @@ class _Player:
         """Every actor from the first key frame in which a sensor saw it to the last, while it is near."""
         plan, records = self._plan, list[Record]()
         times = [frame / KEY_FRAME_RATE for frame in range(self._config.key_frames)]
-        shares = [_visible_shares(self._stage.at(time), plan, self._eye(time), time) for time in times]
+        middle = np.mean([camera.ego_from_camera[:, 3] for camera in self._rig.cameras], axis=0)  # of the cameras
+        eyes = [(plan.street_from_ego(time) @ middle)[:3] for time in times]
+        shares = [_visible_shares(self._stage.at(time), plan, eye, time) for time, eye in zip(times, eyes, strict=True)]
         for number, actor in enumerate(plan.actors):
             seen = np.flatnonzero(self._seen[:, number])
             poses = {}
@@ -263,11 +265,6 @@ class _Player:
                 for position, (frame, street_from_box) in enumerate(poses.items())
             ]
         return records
-
-    def _eye(self, time: float) -> Float[np.ndarray, "3"]:
-        """Point between the cameras, from which visibility is determined."""
-        middle = np.mean([camera.ego_from_camera[:, 3] for camera in self._rig.cameras], axis=0)
-        return (self._plan.street_from_ego(time) @ middle)[:3]
 
 
 def _pose(matrix: Matrix) -> dict[str, Any]:
