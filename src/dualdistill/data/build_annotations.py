@@ -10,39 +10,37 @@ from dualdistill.data.table import Columns, Table
 from dualdistill.data.tables import Instance, SampleAnnotation, Visibility
 from dualdistill.structures import CLASSES
 
-CLASS_OF_CATEGORY = {
+CATEGORIES = {
     "human.pedestrian.adult": "pedestrian",
     "human.pedestrian.child": "pedestrian",
-    "human.pedestrian.construction_worker": "pedestrian",
+    "human.pedestrian.wheelchair": None,
+    "human.pedestrian.stroller": None,
+    "human.pedestrian.personal_mobility": None,
     "human.pedestrian.police_officer": "pedestrian",
-    "movable_object.barrier": "barrier",
-    "movable_object.trafficcone": "traffic_cone",
+    "human.pedestrian.construction_worker": "pedestrian",
+    "animal": None,
+    "vehicle.car": "car",
+    "vehicle.motorcycle": "motorcycle",
     "vehicle.bicycle": "bicycle",
     "vehicle.bus.bendy": "bus",
     "vehicle.bus.rigid": "bus",
-    "vehicle.car": "car",
-    "vehicle.construction": "construction_vehicle",
-    "vehicle.motorcycle": "motorcycle",
-    "vehicle.trailer": "trailer",
     "vehicle.truck": "truck",
+    "vehicle.construction": "construction_vehicle",
+    "vehicle.emergency.ambulance": None,
+    "vehicle.emergency.police": None,
+    "vehicle.trailer": "trailer",
+    "movable_object.barrier": "barrier",
+    "movable_object.trafficcone": "traffic_cone",
+    "movable_object.pushable_pullable": None,
+    "movable_object.debris": None,
+    "static_object.bicycle_rack": None,
 }
-"""Detection class of each nuScenes category; every other category is ignored.
+"""All categories of nuScenes, and the detection class of each; boxes of those without one are ignored.
 
 Source: nuScenes detection task, https://www.nuscenes.org/object-detection (general mapping of classes).
 """
-
-OTHER_CATEGORIES = (
-    "animal",
-    "human.pedestrian.personal_mobility",
-    "human.pedestrian.stroller",
-    "human.pedestrian.wheelchair",
-    "movable_object.debris",
-    "movable_object.pushable_pullable",
-    "static_object.bicycle_rack",
-    "vehicle.emergency.ambulance",
-    "vehicle.emergency.police",
-)
-"""Categories of nuScenes' boxes that no detection class covers."""
+CLASS_OF_CATEGORY = {category: name for category, name in CATEGORIES.items() if name is not None}
+OTHER_CATEGORIES = CATEGORIES.keys() - CLASS_OF_CATEGORY.keys()
 
 MAX_SECONDS_BETWEEN_BOXES = 1.5
 """Boxes of an instance further apart give no velocity; twice that for a central difference (devkit)."""

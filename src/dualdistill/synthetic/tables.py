@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from dualdistill.data.build_annotations import CATEGORIES
 from dualdistill.data.tables import Attribute, Category, Log, Map, Record, Sensor, Visibility
 from dualdistill.data.write_tables import TableWriter
 from dualdistill.structures import CAMERAS
@@ -11,17 +12,6 @@ from dualdistill.structures import CAMERAS
 VERSION = "v1.0-trainval"
 MAP_FILE = "maps/synthetic.png"
 
-_PEOPLE = ("adult", "child", "wheelchair", "stroller", "personal_mobility", "police_officer", "construction_worker")
-_VEHICLES = ("car", "motorcycle", "bicycle", "bus.bendy", "bus.rigid", "truck", "construction", "emergency.ambulance")
-_OBJECTS = ("barrier", "trafficcone", "pushable_pullable", "debris")
-CATEGORIES = (
-    *(f"human.pedestrian.{name}" for name in _PEOPLE),
-    "animal",
-    *(f"vehicle.{name}" for name in (*_VEHICLES, "emergency.police", "trailer")),
-    *(f"movable_object.{name}" for name in _OBJECTS),
-    "static_object.bicycle_rack",
-)
-"""All of nuScenes' categories, whether they occur here or not."""
 ATTRIBUTES = (
     *("vehicle.moving", "vehicle.stopped", "vehicle.parked", "cycle.with_rider", "cycle.without_rider"),
     *("pedestrian.sitting_lying_down", "pedestrian.standing", "pedestrian.moving"),
