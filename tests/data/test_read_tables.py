@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from dualdistill.data import read_tables
 from dualdistill.data.index import FILES, NuscenesIndex
-from dualdistill.data.read_tables import read_records
-from dualdistill.data.table import Table, key_of
+from dualdistill.data.read_tables import Table, key_of, read_records
 from dualdistill.data.tables import TABLES, Category, EgoPose, Instance, Record, SampleAnnotation, SampleData
 from dualdistill.data.write_tables import TableWriter
 from dualdistill.errors import UserError

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from dualdistill.data.build_annotations import annotation_columns
 from dualdistill.data.plausible import LARGEST_SIDE, good_matrices, good_principal_points, good_sizes
-from dualdistill.data.table import Columns, Table, key_of
+from dualdistill.data.read_tables import Columns, Table, key_of
 from dualdistill.data.tables import (
     Attribute,
     CalibratedSensor,

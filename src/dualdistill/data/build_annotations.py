@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dualdistill.data.plausible import FARTHEST
-from dualdistill.data.table import Columns, Table
+from dualdistill.data.read_tables import Columns, Table
 from dualdistill.data.tables import Instance, SampleAnnotation, Visibility
 from dualdistill.structures import CLASSES
 
