@@ -15,8 +15,9 @@ from dualdistill.evaluate.metrics import (
     metrics_summary,
 )
 from dualdistill.evaluate.protocol import ATTRIBUTES, DISTANCES, TP_ERRORS
-from dualdistill.evaluate.records import Detections, GlobalBoxes, GroundTruth, Racks
+from dualdistill.evaluate.records import Detections, GlobalBoxes, GroundTruth
 from dualdistill.structures import CLASSES
+from tests.evaluate import evaluation_worlds
 
 GOLDEN = Path(__file__).parent / "golden" / "nuscenes_eval"
 AS_GIVEN = ("normal", "ties", "empty_classes", "missing", "no_predictions", "all_missing_attr", "perfect")
@@ -46,7 +47,7 @@ def boxes_of(arrays: Arrays, prefix: str, golden: dict) -> GlobalBoxes:
 
 
 def detections_of(arrays: Arrays, golden: dict) -> Detections:
-    return Detections(boxes=boxes_of(arrays, "pred", golden), score=arrays["pred.score"])
+    return Detections.of(boxes_of(arrays, "pred", golden), arrays["pred.score"])
 
 
 def ground_truth_of(arrays: Arrays, golden: dict) -> GroundTruth:
@@ -56,7 +57,8 @@ def ground_truth_of(arrays: Arrays, golden: dict) -> GroundTruth:
     position = np.zeros((count, 3))
     for prefix in ("gt", "pred"):
         position[arrays[f"{prefix}.sample"]] = arrays[f"{prefix}.translation"] - arrays[f"{prefix}.ego_translation"]
-    racks = Racks(
+    racks = evaluation_worlds.boxes_of(
+        len(arrays["rack.sample"]),
         sample=arrays["rack.sample"].astype(np.int64),
         center=arrays["rack.translation"],
         size=arrays["rack.size"][:, LENGTH_WIDTH_HEIGHT],
@@ -112,7 +114,7 @@ def test_curves_are_those_of_the_devkit(case: str) -> None:
 def test_the_filters_keep_the_boxes_the_devkit_keeps() -> None:
     arrays, golden = load("filtered")
     ground_truth, detections = ground_truth_of(arrays, golden), detections_of(arrays, golden)
-    for prefix, boxes in (("gt", ground_truth.boxes), ("pred", detections.boxes)):
+    for prefix, boxes in (("gt", ground_truth.boxes), ("pred", detections)):
         kept = is_evaluated(boxes, ground_truth)
         np.testing.assert_array_equal(boxes.sample[kept], arrays[f"filtered.{prefix}.sample"])
         np.testing.assert_array_equal(boxes.center[kept], arrays[f"filtered.{prefix}.translation"])

@@ -56,7 +56,7 @@ def repeated(matches: Matches, times: Int64[np.ndarray, "samples"]) -> Matches:
     """The matches of a set in which each sample occurs so many times; objects and detections of one sample alone meet,
     so nothing is matched anew."""
     objects = matches.objects
-    count = times[matches.detections.boxes.sample[matches.turns]]
+    count = times[matches.detections.sample[matches.turns]]
     start = np.cumsum(count) - count
     hits, copies = matches.hits, count[matches.hits.turn]
     copy = np.arange(copies.sum()) - np.repeat(np.cumsum(copies) - copies, copies)

@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Bool
 
 from dualdistill.evaluate.protocol import RACKED_CLASSES, REACH
-from dualdistill.evaluate.records import GlobalBoxes, GroundTruth, Racks
+from dualdistill.evaluate.records import GlobalBoxes, GroundTruth
 from dualdistill.geometry.transforms import rotation_from_quaternion
 from dualdistill.structures import CLASSES
 
@@ -20,7 +20,7 @@ def is_evaluated(boxes: GlobalBoxes, ground_truth: GroundTruth) -> Bool[np.ndarr
     return keep
 
 
-def in_rack(boxes: GlobalBoxes, racks: Racks) -> Bool[np.ndarray, "boxes"]:
+def in_rack(boxes: GlobalBoxes, racks: GlobalBoxes) -> Bool[np.ndarray, "boxes"]:
     """Whether the centre of each box lies in (or on the border of) a rack of its sample."""
     order = np.argsort(racks.sample, kind="stable")
     first = np.searchsorted(racks.sample[order], boxes.sample, side="left")

@@ -100,31 +100,31 @@ def match_evaluated(ground_truth: GroundTruth, detections: Detections) -> Matche
     """Matches between the boxes that the benchmark evaluates."""
     return match_all(
         ground_truth.boxes.select(is_evaluated(ground_truth.boxes, ground_truth)),
-        detections.select(is_evaluated(detections.boxes, ground_truth)),
+        detections.select(is_evaluated(detections, ground_truth)),
     )
 
 
 def match_all(objects: GlobalBoxes, detections: Detections) -> Matches:
     """Matches between all boxes, without any filter."""
     turns = best_first(detections)
-    hits = match(objects, detections.boxes, turns, DISTANCES)
+    hits = match(objects, detections, turns, DISTANCES)
     # Most pairs are hits at several thresholds: their errors are computed once.
     pairs, pair_of_hit = np.unique(hits.turn * max(len(objects), 1) + hits.obj, return_inverse=True)
     turn, obj = np.divmod(pairs, max(len(objects), 1))
-    error = _errors(objects.select(obj), detections.boxes.select(turns[turn]))
+    error = _errors(objects.select(obj), detections.select(turns[turn]))
     return Matches(objects=objects, detections=detections, turns=turns, hits=hits, error=error[pair_of_hit])
 
 
 def best_first(detections: Detections) -> Int64[np.ndarray, "detections"]:
     """Rows class after class, those of one class by falling score; of equal scores the later row, as in the devkit."""
-    last_first = (len(CLASSES) - 1 - detections.boxes.label).astype(np.uint8)  # sorted in linear time
+    last_first = (len(CLASSES) - 1 - detections.label).astype(np.uint8)  # sorted in linear time
     return np.lexsort((detections.score, last_first))[::-1]
 
 
 def average_matches(matches: Matches) -> DetectionMetrics:
     rows, hits, error = matches.turns, matches.hits, matches.error
     num_objects = np.bincount(matches.objects.label, minlength=len(CLASSES)).astype(float)
-    num_detections = np.bincount(matches.detections.boxes.label, minlength=len(CLASSES))
+    num_detections = np.bincount(matches.detections.label, minlength=len(CLASSES))
     ends = np.cumsum(num_detections)
 
     shape = (len(CLASSES), len(DISTANCES), len(RECALLS))

@@ -46,13 +46,13 @@ def slices(index: NuscenesIndex, ground_truth: GroundTruth, detections: Detectio
     def distance(boxes: GlobalBoxes) -> np.ndarray:
         return np.linalg.norm(boxes.center[:, :2] - ground_truth.ego_position[boxes.sample, :2], axis=1)
 
-    near, near_found = distance(objects), distance(found.boxes)
+    near, near_found = distance(objects), distance(found)
     parts = []
     for low, high in BANDS:
         name = f"{low:g} to {high:g} m" if np.isfinite(high) else f"beyond {low:g} m"
         parts.append(score(name, (near >= low) & (near < high), (near_found >= low) & (near_found < high)))
     for condition, samples in _conditions(index, ground_truth).items():
-        parts.append(score(condition, samples[objects.sample], samples[found.boxes.sample]))
+        parts.append(score(condition, samples[objects.sample], samples[found.sample]))
     return [part for part in parts if part.objects]
 
 

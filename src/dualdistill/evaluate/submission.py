@@ -12,7 +12,7 @@ import numpy as np
 
 from dualdistill.errors import UserError
 from dualdistill.evaluate.protocol import ATTRIBUTES, MAX_BOXES
-from dualdistill.evaluate.records import Detections, GlobalBoxes
+from dualdistill.evaluate.records import Detections
 from dualdistill.files import draft, read_bytes
 from dualdistill.structures import CLASSES
 
@@ -85,9 +85,8 @@ class Submission:
                 f" choose the split it was made for, or leave them out"
             )
         renumbered = np.array([position.get(token, -1) for token in self.sample_tokens], dtype=np.int64)
-        boxes = self.detections.boxes
-        detections = replace(self.detections, boxes=replace(boxes, sample=renumbered[boxes.sample]))
-        return detections.select(detections.boxes.sample >= 0)
+        detections = replace(self.detections, sample=renumbered[self.detections.sample])
+        return detections.select(detections.sample >= 0)
 
 
 def write_submission(
@@ -107,7 +106,7 @@ def write_submission(
         ValueError: for numbers that are not finite, and for more boxes per sample than the benchmark allows.
     """
     _require_finite(detections)
-    sample = detections.boxes.sample
+    sample = detections.sample
     order = np.argsort(sample, kind="stable")
     counts = np.bincount(sample, minlength=len(sample_tokens))
     if len(counts) > len(sample_tokens):
@@ -127,17 +126,16 @@ def write_submission(
 
 
 def _require_finite(detections: Detections) -> None:
-    columns = {name: getattr(detections.boxes, name) for name in ("center", "size", "rotation", "velocity")}
-    for name, values in (columns | {"score": detections.score}).items():
+    for name in ("center", "size", "rotation", "velocity", "score"):
+        values = getattr(detections, name)
         if not np.isfinite(values).all():
             bad = values[~np.isfinite(values)][0]
             raise ValueError(f"a submission needs finite numbers, got {bad} in a {name}")
 
 
-def _as_written(token: str, detections: Detections) -> list[_Box]:
-    boxes = detections.boxes
+def _as_written(token: str, boxes: Detections) -> list[_Box]:
     numbers = (boxes.center, boxes.size[:, _LENGTH_WIDTH_HEIGHT], boxes.rotation, boxes.velocity)
-    columns = (*numbers, boxes.label, boxes.attribute, detections.score)
+    columns = (*numbers, boxes.label, boxes.attribute, boxes.score)
     return [
         _Box(
             sample_token=token,
@@ -189,11 +187,7 @@ def _entries(path: Path) -> tuple[dict[str, Any], dict[str, Any], Callable[[Any]
 
 
 def _sample(path: Path, i: int, token: str, entry: Any, decode: Callable[[Any], list[_Box]]) -> Detections:
-    """The boxes of the `i`-th sample of a file.
-
-    Raises:
-        UserError: for boxes that cannot be evaluated.
-    """
+    """The boxes of the `i`-th sample of a file; a UserError for those that cannot be evaluated."""
     try:
         boxes = decode(entry)
     except msgspec.ValidationError as error:
@@ -209,7 +203,7 @@ def _sample(path: Path, i: int, token: str, entry: Any, decode: Callable[[Any], 
     def integers(values: list[int]) -> np.ndarray:
         return np.array(values, dtype=np.int64)
 
-    columns = GlobalBoxes(
+    detections = Detections(
         sample=np.full(len(boxes), i),
         label=integers([_LABELS[box.detection_name] for box in boxes]),
         center=floats("translation", 3),
@@ -218,9 +212,8 @@ def _sample(path: Path, i: int, token: str, entry: Any, decode: Callable[[Any], 
         velocity=floats("velocity", 2),
         attribute=integers([_ATTRIBUTE_IDS[box.attribute_name] for box in boxes]),
         num_points=integers([box.num_pts for box in boxes]),
+        score=np.array([box.detection_score for box in boxes], dtype=np.float64),
     )
-    score = np.array([box.detection_score for box in boxes], dtype=np.float64)
-    detections = Detections(boxes=columns, score=score)
     if problem := _problem_with_numbers(detections):
         raise UserError(f"{path}: sample {token}: {problem}")
     return detections
@@ -239,10 +232,9 @@ def _problem_with_names(token: str, boxes: list[_Box]) -> str | None:
     return None
 
 
-def _problem_with_numbers(detections: Detections) -> str | None:
+def _problem_with_numbers(boxes: Detections) -> str | None:
     """The first problem with the numbers of one sample's boxes, and its remedy."""
-    boxes = detections.boxes
-    numbers = np.concatenate([boxes.center, boxes.size, boxes.rotation, detections.score[:, None]], axis=1)
+    numbers = np.concatenate([boxes.center, boxes.size, boxes.rotation, boxes.score[:, None]], axis=1)
     problems = {
         "a number that is not finite: leave such boxes out": ~np.isfinite(numbers),
         "an infinite velocity: give a finite one, or NaN where it is unknown": np.isinf(boxes.velocity),

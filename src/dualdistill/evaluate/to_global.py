@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64, Int64
 
 from dualdistill.evaluate.protocol import ATTRIBUTES, MAX_BOXES, REACH
-from dualdistill.evaluate.records import Detections, GlobalBoxes
+from dualdistill.evaluate.records import Detections
 from dualdistill.geometry.transforms import quaternion_from_rotation, transform
 from dualdistill.structures import CLASSES, Boxes, SampleMeta
 
@@ -75,7 +75,7 @@ def detections_to_global(boxes: Boxes, meta: SampleMeta, *, sample: int = 0) -> 
     half_yaw = boxes.yaw.double().numpy() / 2
     zero = np.zeros_like(half_yaw)
     about_z = np.stack([np.cos(half_yaw), zero, zero, np.sin(half_yaw)], axis=1)
-    world = GlobalBoxes(
+    return Detections(
         sample=np.full(len(label), sample, dtype=np.int64),
         label=label,
         center=transform(global_from_bev, center_bev).numpy(),
@@ -84,8 +84,8 @@ def detections_to_global(boxes: Boxes, meta: SampleMeta, *, sample: int = 0) -> 
         velocity=velocity,
         attribute=likely_attributes(label, velocity),
         num_points=np.full(len(label), -1, dtype=np.int64),
-    )
-    return Detections(boxes=world, score=score).select(keep)
+        score=score,
+    ).select(keep)
 
 
 def _compose(first: Float64[np.ndarray, "4"], then: Float64[np.ndarray, "boxes 4"]) -> Float64[np.ndarray, "boxes 4"]:
