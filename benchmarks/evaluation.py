@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.references.devkit import NOTE, devkit_python, run_devkit
 from benchmarks.references.evaluation import as_objects, loop_metrics
 from dualdistill.evaluate.metrics import average_matches, detection_metrics, match_all
-from dualdistill.evaluate.protocol import ATTRIBUTES, DETECTION_CVPR_2019, TP_ERRORS, UNDEFINED_ERRORS
-from dualdistill.evaluate.records import Detections, GlobalBoxes, GroundTruth, Racks
+from dualdistill.evaluate.protocol import ATTRIBUTES, MAX_BOXES, REACH, TP_ERRORS, UNDEFINED_ERRORS
+from dualdistill.evaluate.records import Detections, GlobalBoxes, GroundTruth
 from dualdistill.evaluate.submission import read_submission, write_submission
 from dualdistill.report.timing import Row, Variant, measure, relative_difference
 from dualdistill.structures import CLASSES
@@ -41,10 +41,9 @@ def make_world(samples: int, *, objects: int = 30, detections: int = 250, seed: 
     """Samples with so many objects and detections on average, half of which lie near an object."""
     random = np.random.default_rng(seed)
     count = samples * objects
-    reach = np.array(DETECTION_CVPR_2019.reach)
 
     def anywhere(label: np.ndarray) -> np.ndarray:
-        radius = 0.9 * reach[label] * np.sqrt(random.random(len(label)))
+        radius = 0.9 * REACH[label] * np.sqrt(random.random(len(label)))
         angle = random.uniform(0, 2 * np.pi, len(label))
         flat = [radius * np.cos(angle), radius * np.sin(angle), random.normal(size=len(label))]
         return np.array(ORIGIN) + np.stack(flat, axis=1)
@@ -65,7 +64,7 @@ def make_world(samples: int, *, objects: int = 30, detections: int = 250, seed: 
     found = there.select(source)
     near = random.random(len(found)) < 0.5
     center = np.where(near[:, None], found.center + 0.8 * random.normal(size=found.center.shape), anywhere(found.label))
-    inside = np.linalg.norm(center[:, :2] - np.array(ORIGIN)[:2], axis=1) < reach[found.label]
+    inside = np.linalg.norm(center[:, :2] - np.array(ORIGIN)[:2], axis=1) < REACH[found.label]
     found = replace(
         found,
         center=center,
@@ -74,16 +73,16 @@ def make_world(samples: int, *, objects: int = 30, detections: int = 250, seed: 
         num_points=np.full(len(found), -1),
     )
     score = random.random(len(found), dtype=np.float32).astype(np.float64)
-    reported = Detections(boxes=found, score=score).select(inside)
-    number_in_sample = np.arange(len(reported)) - np.searchsorted(reported.boxes.sample, reported.boxes.sample)
+    reported = Detections.of(found, score).select(inside)
+    number_in_sample = np.arange(len(reported)) - np.searchsorted(reported.sample, reported.sample)
     truth = GroundTruth(
         sample_tokens=tuple(f"{i:032x}" for i in range(samples)),
         ego_position=np.tile(ORIGIN, (samples, 1)),
         scene=np.arange(samples) // 40,
         boxes=there,
-        racks=Racks.none(),
+        racks=GlobalBoxes.empty(),
     )
-    return World(truth=truth, detections=reported.select(number_in_sample < DETECTION_CVPR_2019.max_boxes))
+    return World(truth=truth, detections=reported.select(number_in_sample < MAX_BOXES))
 
 
 def run(quick: bool) -> list[Row]:
@@ -132,7 +131,7 @@ def _from_file(path: Path, truth: GroundTruth) -> float:
 
 def _loops(world: World) -> dict[str, Any]:
     objects = as_objects(world.truth.boxes)
-    detections = as_objects(world.detections.boxes, world.detections.score)
+    detections = as_objects(world.detections, world.detections.score)
     began = time.perf_counter()
     scores = loop_metrics(objects, detections)
     return {"scoring": time.perf_counter() - began, "scores": scores}

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dualdistill.evaluate.protocol import DETECTION_CVPR_2019, TP_ERRORS, UNDEFINED_ERRORS
+from dualdistill.evaluate.protocol import (
+    DISTANCES,
+    MIN_PRECISION,
+    MIN_RECALL,
+    TP_ERRORS,
+    TP_THRESHOLD,
+    UNDEFINED_ERRORS,
+)
 from dualdistill.evaluate.records import GlobalBoxes
 from dualdistill.structures import CLASSES
 
@@ -37,18 +44,17 @@ def as_objects(boxes: GlobalBoxes, score: np.ndarray | None = None) -> list[Box]
 
 def loop_metrics(objects: list[Box], detections: list[Box]) -> dict[str, np.ndarray]:
     """AP by class and threshold, and true-positive errors by class."""
-    config = DETECTION_CVPR_2019
     by_sample: dict[tuple[int, int], list[tuple[int, Box]]] = defaultdict(list)
     for number, box in enumerate(objects):
         by_sample[box.sample, box.label].append((number, box))
-    ap = np.zeros((len(CLASSES), len(config.distances)))
+    ap = np.zeros((len(CLASSES), len(DISTANCES)))
     error = np.ones((len(CLASSES), len(TP_ERRORS)))
-    first = round(100 * config.min_recall) + 1
+    first = round(100 * MIN_RECALL) + 1
     for label, name in enumerate(CLASSES):
         there = sum(box.label == label for box in objects)
         own = [box for box in detections if box.label == label]
         order = sorted(range(len(own)), key=lambda i: (own[i].score, i), reverse=True)
-        for t, limit in enumerate(config.distances):
+        for t, limit in enumerate(DISTANCES):
             hits, errors = _match([own[i] for i in order], by_sample, limit)
             if not errors:
                 continue
@@ -58,9 +64,9 @@ def loop_metrics(objects: list[Box], detections: list[Box]) -> dict[str, np.ndar
             recall = found / there
             precision = np.interp(recalls, recall, found / np.arange(1, len(found) + 1), right=0)
             confidence = np.interp(recalls, recall, scores, right=0)
-            ap[label, t] = np.maximum(precision[first:] - config.min_precision, 0).mean() / (1 - config.min_precision)
+            ap[label, t] = np.maximum(precision[first:] - MIN_PRECISION, 0).mean() / (1 - MIN_PRECISION)
             reached = np.flatnonzero(confidence)
-            if limit == config.tp_distance and len(reached) and reached[-1] >= first:
+            if t == TP_THRESHOLD and len(reached) and reached[-1] >= first:
                 of_hits = scores[np.array(hits, dtype=bool)]
                 for e, column in enumerate(np.array(errors).T):
                     curve = np.interp(confidence[::-1], of_hits[::-1], _running_mean(column)[::-1])[::-1]

@@ -8,25 +8,15 @@ from pathlib import Path
 from types import ModuleType
 
 from dualdistill import zoo
-from dualdistill.errors import UserError
+from dualdistill.errors import UserError, first_line, optional
 
 PREFIX = "hf:"
 FILE = "model.safetensors"
 
 
 def client() -> ModuleType:
-    """The module `huggingface_hub`.
-
-    Raises:
-        UserError: if it is not installed.
-    """
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise UserError(
-            "The Hugging Face hub needs the extra `hub`, which is not installed: pip install 'dualdistill[hub]'"
-        ) from None
-    return huggingface_hub
+    """The module `huggingface_hub`; a UserError where it is not installed."""
+    return optional("huggingface_hub", "hub", "The Hugging Face hub")
 
 
 def repository(name: str) -> tuple[str, str | None]:
@@ -59,7 +49,7 @@ def resolve(given: str | Path) -> Path:
         return Path(hub.hf_hub_download(repo, FILE, revision=revision))
     except (hub.errors.HTTPError, OSError) as error:
         raise UserError(
-            f"{given} cannot be downloaded ({_first_line(error)}). Check the name, the network, and HF_TOKEN for a "
+            f"{given} cannot be downloaded ({first_line(error)}). Check the name, the network, and HF_TOKEN for a "
             "private repository."
         ) from None
 
@@ -85,11 +75,7 @@ def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
     except (hub.errors.HTTPError, OSError) as error:
         raise UserError(
-            f"{repo} cannot be written ({_first_line(error)}). Log in with `hf auth login` or set HF_TOKEN to a token "
+            f"{repo} cannot be written ({first_line(error)}). Log in with `hf auth login` or set HF_TOKEN to a token "
             "that may write there."
         ) from None
     return address
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -9,6 +9,8 @@ from torch.testing import assert_close
 
 import dualdistill as dd
 from dualdistill.distill.dualdistill import DualDistillConfig, MfdConfig
+from dualdistill.models.center_head import CenterHeadConfig
+from dualdistill.models.head_criterion import CenterCriterion
 from dualdistill.structures import HeadOutput, weighted_sum
 from tests.distill.conftest import GRID, make_pair  # noqa: F401 (a fixture)
 
@@ -117,3 +119,9 @@ def test_labels_beyond_the_classes_are_refused():
     distill = dd.DualDistill(teacher=shapes("teacher"), student=shapes("student"), classes=2)
     with pytest.raises(ValueError, match="labels below 2"):
         distill(foreign("teacher", Head(classes=2)), foreign("student", None), [boxes(), boxes()])
+
+
+def test_what_a_method_does_not_use_is_refused():
+    criterion = CenterCriterion(GRID, CenterHeadConfig())
+    with pytest.raises(ValueError, match="criterion has no effect on DistillBevConfig"):
+        dd.DistillBev(teacher=shapes("teacher"), student=shapes("student"), criterion=criterion)

@@ -1,6 +1,7 @@
 """Tables are read as any JSON parser reads them, however they are laid out and wherever a piece of them ends."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 
 from dualdistill.data import read_tables
 from dualdistill.data.index import FILES, NuscenesIndex
-from dualdistill.data.read_tables import key_of, read_records, read_table_columns
-from dualdistill.data.tables import TABLES, EgoPose, Record, SampleAnnotation, SampleData
-from dualdistill.data.tokens import Tokens
+from dualdistill.data.read_tables import Table, key_of, read_records
+from dualdistill.data.tables import TABLES, Category, EgoPose, Instance, Record, SampleAnnotation, SampleData
+from dualdistill.data.write_tables import TableWriter
 from dualdistill.errors import UserError
 from tests.data.tiny_root import TinyRoot
 
@@ -94,7 +95,7 @@ def test_whatever_else_json_allows_is_read(own_root: TinyRoot, change: Callable,
     monkeypatch.setattr(read_tables, "PIECE", 700)
     records = read(tmp_path, "sample_data")
     assert records == decoded_at_once(tmp_path / "sample_data.json")
-    columns = read_table_columns(tmp_path, SampleData, "token filename height")
+    columns = Table(tmp_path, SampleData, "filename height")
     assert columns["filename"].to_pylist() == [record.filename for record in records]
     assert columns["height"].tolist() == [record.height or 0 for record in records]
 
@@ -103,7 +104,7 @@ def test_whatever_else_json_allows_is_read(own_root: TinyRoot, change: Callable,
 def test_numbers_are_those_of_python_to_the_last_bit(own_root: TinyRoot, number, tmp_path):
     text = json.dumps(own_root.table("ego_pose"))
     (tmp_path / "ego_pose.json").write_text(text.replace("[600.0", f"[{number}"))
-    columns = read_table_columns(tmp_path, EgoPose, "translation")
+    columns = Table(tmp_path, EgoPose, "translation")
     expected = np.array([record["translation"] for record in json.loads((tmp_path / "ego_pose.json").read_text())])
     assert columns["translation"].tobytes() == expected.astype(np.float64).tobytes()
 
@@ -121,7 +122,7 @@ def test_of_several_attributes_the_first_counts(tiny_root: TinyRoot, tmp_path):
     for number, record in enumerate(records):
         record["attribute_tokens"] = [f"attribute {i}" for i in range(number % 3)]
     (tmp_path / "sample_annotation.json").write_text(json.dumps(records))
-    columns = read_table_columns(tmp_path, SampleAnnotation, "attribute_tokens token_text")
+    columns = Table(tmp_path, SampleAnnotation, "attribute_tokens token_text")
     assert columns["token_text"].to_pylist() == [record["token"] for record in records]
     assert columns["attribute_tokens"].tolist() == [0, *2 * [key_of("attribute 0")]] * (len(records) // 3)
 
@@ -129,7 +130,7 @@ def test_of_several_attributes_the_first_counts(tiny_root: TinyRoot, tmp_path):
 @pytest.mark.parametrize("wanted", ["samples/", "sweeps/", "nothing begins like this"])
 def test_records_that_are_not_wanted_are_left_out(tiny_root: TinyRoot, wanted):
     folder = tiny_root.path / tiny_root.version
-    columns = read_table_columns(folder, SampleData, "filename", lambda record: record.filename.startswith(wanted))
+    columns = Table(folder, SampleData, "filename", lambda record: record.filename.startswith(wanted))
     filenames = [record["filename"] for record in tiny_root.table("sample_data")]
     assert columns["filename"].to_pylist() == [name for name in filenames if name.startswith(wanted)]
 
@@ -172,15 +173,17 @@ def test_a_table_with_any_byte_lost_or_changed_is_read_or_refused_as_at_once(dat
 
 
 @given(
-    st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=40), unique=True, max_size=20),
+    st.lists(st.text("abc01", min_size=1, max_size=9), unique=True, max_size=20),
     st.lists(st.integers(0, 30)),
 )
-def test_sorted_keys_find_what_a_dictionary_finds(tokens, wanted):
-    def keys(texts: list[str]) -> np.ndarray:
-        return np.array([key_of(text) for text in texts], np.int64)
-
-    table = Tokens(Path("folder"), SampleData, keys(tokens))
+def test_links_lead_where_a_dictionary_leads(tokens, wanted):
     known = [tokens[i] for i in wanted if i < len(tokens)]
-    referring = Tokens(Path("folder"), SampleAnnotation, keys(known))
-    assert table.positions(referring, "token", keys(known)).tolist() == [tokens.index(token) for token in known]
-    assert table.positions(referring, "prev", keys([""]), optional=True).tolist() == [-1]
+    with tempfile.TemporaryDirectory() as folder:
+        with TableWriter(Path(folder)) as tables:
+            for token in tokens:
+                tables.write(Category(token=token, name="a name"))
+            for number, token in enumerate([*known, ""]):
+                tables.write(Instance(token=str(number), category_token=token))
+        categories = Table(Path(folder), Category, "name")
+        rows = categories.rows(Table(Path(folder), Instance, "category_token"), "category_token", optional=True)
+    assert rows.tolist() == [*map(tokens.index, known), -1]

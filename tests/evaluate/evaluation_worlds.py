@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from dualdistill.evaluate.protocol import ATTRIBUTES
-from dualdistill.evaluate.records import Detections, GlobalBoxes, GroundTruth, Racks
+from dualdistill.evaluate.records import Detections, GlobalBoxes, GroundTruth
 from dualdistill.structures import CLASSES
 
 
@@ -28,14 +28,14 @@ def boxes_of(count: int, **columns: object) -> GlobalBoxes:
     return replace(plain, **shaped)
 
 
-def world_of(boxes: GlobalBoxes, *, samples: int = 1, scenes: int = 1, racks: Racks | None = None) -> GroundTruth:
+def world_of(boxes: GlobalBoxes, *, samples: int = 1, scenes: int = 1, racks: GlobalBoxes | None = None) -> GroundTruth:
     """Samples with the ego vehicle at the origin."""
     return GroundTruth(
         sample_tokens=tuple(f"sample-{i}" for i in range(samples)),
         ego_position=np.zeros((samples, 3)),
         scene=np.arange(samples) * scenes // samples,
         boxes=boxes,
-        racks=racks or Racks.none(),
+        racks=racks or GlobalBoxes.empty(),
     )
 
 
@@ -67,9 +67,9 @@ def noisy_detections(boxes: GlobalBoxes, seed: int) -> Detections:
         velocity=found.velocity + random.normal(size=found.velocity.shape),
         num_points=np.full(len(found), -1),
     )
-    return Detections(boxes=moved, score=random.permutation(len(found)) / len(found))
+    return Detections.of(moved, random.permutation(len(found)) / len(found))
 
 
 def oracle(boxes: GlobalBoxes, seed: int = 0) -> Detections:
     """The annotations themselves, with some scores."""
-    return Detections(boxes=boxes, score=np.random.default_rng(seed).uniform(0.1, 1, len(boxes)))
+    return Detections.of(boxes, np.random.default_rng(seed).uniform(0.1, 1, len(boxes)))

@@ -14,8 +14,8 @@ from dualdistill.evaluate.metrics import (
     match_all,
     metrics_summary,
 )
-from dualdistill.evaluate.protocol import TP_ERRORS, DetectionConfig
-from dualdistill.evaluate.records import Detections, Racks
+from dualdistill.evaluate.protocol import TP_ERRORS
+from dualdistill.evaluate.records import Detections
 from dualdistill.structures import CLASSES
 from tests.evaluate.evaluation_worlds import boxes_of, noisy_detections, oracle, random_boxes, world_of
 
@@ -108,8 +108,8 @@ def test_boxes_out_of_range_without_points_or_racked_bikes_are_not_evaluated() -
     ]
     label, distance, points, expected = map(np.array, zip(*kinds, strict=True))
     boxes = boxes_of(len(kinds), label=label, center=distance[:, None] * [0.0, 1.0, 0.0], num_points=points)
-    rack = Racks(  # two metres long, turned to lie along y
-        sample=np.array([0]),
+    rack = boxes_of(  # two metres long, turned to lie along y
+        1,
         center=np.array([[0.0, 11.0, 0.0]]),
         size=np.array([[2.0, 0.5, 1.0]]),
         rotation=np.array([[1.0, 0.0, 0.0, 1.0]]),
@@ -119,7 +119,7 @@ def test_boxes_out_of_range_without_points_or_racked_bikes_are_not_evaluated() -
 
 def test_a_rack_of_another_sample_hides_no_bike() -> None:
     bikes = boxes_of(2, sample=[0, 1], label=CLASSES.index("bicycle"))
-    rack = Racks(sample=np.array([1]), center=np.zeros((1, 3)), size=np.ones((1, 3)), rotation=np.eye(4)[:1])
+    rack = boxes_of(1, sample=[1], size=[1.0, 1.0, 1.0])
     world = world_of(bikes, samples=2, racks=rack)
     np.testing.assert_array_equal(is_evaluated(bikes, world), [True, False])
 
@@ -134,8 +134,3 @@ def test_the_summary_is_the_same_after_json() -> None:
         *("eval_time", "cfg", "meta"),
     ]
     assert list(again["label_aps"]["car"]) == ["0.5", "1.0", "2.0", "4.0"]
-
-
-def test_a_class_missing_in_the_ranges_is_an_error() -> None:
-    with pytest.raises(ValueError, match="each of"):
-        DetectionConfig(class_range=(("car", 50),))

@@ -67,7 +67,7 @@ def test_the_annotations_of_real_frames_are_a_perfect_submission(index: Nuscenes
     ground_truth = ground_truth_of_split(index, "val")
     boxes = ground_truth.boxes.select(is_evaluated(ground_truth.boxes, ground_truth))
     known = replace(boxes, velocity=np.nan_to_num(boxes.velocity), num_points=np.full(len(boxes), -1))
-    answers = Detections(boxes=known, score=np.linspace(0.1, 1, len(boxes)))
+    answers = Detections.of(known, np.linspace(0.1, 1, len(boxes)))
     write_submission(tmp_path / "oracle.json", answers, ground_truth.sample_tokens)
     summary = evaluate_submission(tmp_path / "oracle.json", index, "val", tmp_path)
     assert summary["mean_ap"] == pytest.approx(1)

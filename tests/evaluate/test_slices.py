@@ -66,5 +66,5 @@ def test_the_shown_score_separates_found_objects_from_false_boxes():
     score = np.concatenate([np.linspace(0.9, 0.6, 4), np.linspace(0.5, 0.1, 6)])
     boxes = type(objects).concatenate([replace(objects, num_points=np.full(4, -1)), false])
     truth = world_of(replace(objects, num_points=np.full(4, 5)))
-    assert balanced_score(truth, Detections(boxes=boxes, score=score)) == pytest.approx(0.6)
+    assert balanced_score(truth, Detections.of(boxes, score)) == pytest.approx(0.6)
     assert balanced_score(truth, Detections.concatenate([])) == 1.0

@@ -39,8 +39,8 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert [name for name, used in submission.meta.items() if used] == ["use_camera", "use_lidar"]
     again = submission.for_samples(TOKENS, others="refuse")
     np.testing.assert_array_equal(again.score, detections.score)
-    for field in fields(detections.boxes):
-        np.testing.assert_array_equal(getattr(again.boxes, field.name), getattr(detections.boxes, field.name))
+    for field in fields(detections):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(detections, field.name))
 
 
 def test_the_file_says_width_first(content: dict[str, Any]) -> None:
@@ -58,22 +58,22 @@ def test_samples_are_found_by_token_whatever_their_order(tmp_path: Path) -> None
     detections = noisy_detections(random_boxes(seed=0), seed=1)
     write_submission(tmp_path / "results.json", detections, TOKENS)
     backwards = read_submission(tmp_path / "results.json").for_samples(TOKENS[::-1], others="refuse")
-    np.testing.assert_array_equal(5 - backwards.boxes.sample, detections.boxes.sample)
+    np.testing.assert_array_equal(5 - backwards.sample, detections.sample)
 
 
 def test_other_samples_can_be_ignored(tmp_path: Path) -> None:
     detections = noisy_detections(random_boxes(seed=0), seed=1)
     write_submission(tmp_path / "results.json", detections, TOKENS)
     two = read_submission(tmp_path / "results.json").for_samples(TOKENS[2:4], others="ignore")
-    chosen = np.isin(detections.boxes.sample, [2, 3])
+    chosen = np.isin(detections.sample, [2, 3])
     np.testing.assert_array_equal(two.score, detections.score[chosen])
-    np.testing.assert_array_equal(two.boxes.sample, detections.boxes.sample[chosen] - 2)
+    np.testing.assert_array_equal(two.sample, detections.sample[chosen] - 2)
 
 
 def test_an_unknown_velocity_may_be_nan_as_python_writes_it(tmp_path: Path, content: dict[str, Any]) -> None:
     content["results"]["sample-1"][0]["velocity"] = [float("nan"), float("nan")]
     (tmp_path / "nan.json").write_text(json.dumps(content))
-    velocity = read_submission(tmp_path / "nan.json").detections.boxes.velocity
+    velocity = read_submission(tmp_path / "nan.json").detections.velocity
     np.testing.assert_array_equal(velocity, [[0, 0], [np.nan, np.nan]])
 
 

@@ -74,7 +74,7 @@ def test_there_and_back_is_where_the_box_was() -> None:
     boxes, meta = random_detections(seed=0), somewhere(seed=0)
     assert boxes.score is not None
     boxes = boxes.select(boxes.score.argsort(descending=True))
-    world = detections_to_global(boxes, meta).boxes
+    world = detections_to_global(boxes, meta)
     bev_from_global = invert_rigid(meta.global_from_bev)
     assert_close(transform(bev_from_global, torch.from_numpy(world.center)), boxes.center.double())
     assert_close(torch.from_numpy(world.size), boxes.size.double())
@@ -87,7 +87,7 @@ def test_velocities_turn_with_the_frame() -> None:
     still = somewhere(seed=0)
     flat = replace(still, global_from_bev=rigid(rotation_about_z(torch.tensor(torch.pi / 2)), torch.zeros(3)).double())
     assert boxes.score is not None
-    velocity = detections_to_global(boxes, flat).boxes.velocity
+    velocity = detections_to_global(boxes, flat).velocity
     expected = boxes.velocity.flip(1) * torch.tensor([-1.0, 1.0])
     assert_close(torch.from_numpy(velocity), expected[boxes.score.argsort(descending=True)].double())
 
@@ -95,7 +95,7 @@ def test_velocities_turn_with_the_frame() -> None:
 def test_the_direction_of_travel_stays_the_heading() -> None:
     boxes = random_detections(seed=1)
     along = torch.stack([boxes.yaw.cos(), boxes.yaw.sin()], dim=1)
-    world = detections_to_global(replace(boxes, velocity=along), somewhere(seed=1)).boxes
+    world = detections_to_global(replace(boxes, velocity=along), somewhere(seed=1))
     np.testing.assert_allclose(np.arctan2(world.velocity[:, 1], world.velocity[:, 0]), world.yaw, atol=1e-6)
 
 
@@ -118,7 +118,7 @@ def test_the_best_500_are_kept() -> None:
     assert boxes.score is not None
     kept = detections_to_global(boxes, somewhere(seed=0), sample=3)
     np.testing.assert_array_equal(kept.score, np.sort(boxes.score.double().numpy())[::-1][:500])
-    assert (kept.boxes.sample == 3).all()
+    assert (kept.sample == 3).all()
 
 
 def test_no_boxes_are_no_detections() -> None:

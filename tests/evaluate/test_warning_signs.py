@@ -18,10 +18,10 @@ def signs(detections: Detections) -> list[str]:
 
 
 def turned(detections: Detections, angle: float) -> Detections:
-    yaw = detections.boxes.yaw + angle
+    yaw = detections.yaw + angle
     zero = np.zeros_like(yaw)
     rotation = np.stack([np.cos(yaw / 2), zero, zero, np.sin(yaw / 2)], axis=1)
-    return replace(detections, boxes=replace(detections.boxes, rotation=rotation))
+    return replace(detections, rotation=rotation)
 
 
 def test_sound_detections_have_none():
@@ -42,6 +42,6 @@ def test_random_orientations_read_like_a_quarter_turn():
 
 def test_detections_of_another_place_are_named():
     detections = noisy_detections(WORLD.boxes, 1)
-    elsewhere = replace(detections, boxes=replace(detections.boxes, center=detections.boxes.center + 100))
+    elsewhere = replace(detections, center=detections.center + 100)
     (sign,) = signs(elsewhere)
     assert "AP is 0" in sign

@@ -14,9 +14,10 @@ from dualdistill.evaluate.metrics import (
     match_all,
     metrics_summary,
 )
-from dualdistill.evaluate.protocol import ATTRIBUTES, DETECTION_CVPR_2019, TP_ERRORS
-from dualdistill.evaluate.records import Detections, GlobalBoxes, GroundTruth, Racks
+from dualdistill.evaluate.protocol import ATTRIBUTES, DISTANCES, TP_ERRORS
+from dualdistill.evaluate.records import Detections, GlobalBoxes, GroundTruth
 from dualdistill.structures import CLASSES
+from tests.evaluate import evaluation_worlds
 
 GOLDEN = Path(__file__).parent / "golden" / "nuscenes_eval"
 AS_GIVEN = ("normal", "ties", "empty_classes", "missing", "no_predictions", "all_missing_attr", "perfect")
@@ -46,7 +47,7 @@ def boxes_of(arrays: Arrays, prefix: str, golden: dict) -> GlobalBoxes:
 
 
 def detections_of(arrays: Arrays, golden: dict) -> Detections:
-    return Detections(boxes=boxes_of(arrays, "pred", golden), score=arrays["pred.score"])
+    return Detections.of(boxes_of(arrays, "pred", golden), arrays["pred.score"])
 
 
 def ground_truth_of(arrays: Arrays, golden: dict) -> GroundTruth:
@@ -56,7 +57,8 @@ def ground_truth_of(arrays: Arrays, golden: dict) -> GroundTruth:
     position = np.zeros((count, 3))
     for prefix in ("gt", "pred"):
         position[arrays[f"{prefix}.sample"]] = arrays[f"{prefix}.translation"] - arrays[f"{prefix}.ego_translation"]
-    racks = Racks(
+    racks = evaluation_worlds.boxes_of(
+        len(arrays["rack.sample"]),
         sample=arrays["rack.sample"].astype(np.int64),
         center=arrays["rack.translation"],
         size=arrays["rack.size"][:, LENGTH_WIDTH_HEIGHT],
@@ -102,7 +104,7 @@ def test_curves_are_those_of_the_devkit(case: str) -> None:
         if not key.startswith("curve.") or key.endswith(".recall"):
             continue
         _, name, whole, tenths, field = key.split(".")
-        at = CLASSES.index(name), DETECTION_CVPR_2019.distances.index(float(f"{whole}.{tenths}"))
+        at = CLASSES.index(name), DISTANCES.index(float(f"{whole}.{tenths}"))
         ours = curves.error[at][:, TP_ERRORS.index(field)] if field in TP_ERRORS else getattr(curves, field)[at]
         np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9, err_msg=key)
         compared += 1
@@ -112,7 +114,7 @@ def test_curves_are_those_of_the_devkit(case: str) -> None:
 def test_the_filters_keep_the_boxes_the_devkit_keeps() -> None:
     arrays, golden = load("filtered")
     ground_truth, detections = ground_truth_of(arrays, golden), detections_of(arrays, golden)
-    for prefix, boxes in (("gt", ground_truth.boxes), ("pred", detections.boxes)):
+    for prefix, boxes in (("gt", ground_truth.boxes), ("pred", detections)):
         kept = is_evaluated(boxes, ground_truth)
         np.testing.assert_array_equal(boxes.sample[kept], arrays[f"filtered.{prefix}.sample"])
         np.testing.assert_array_equal(boxes.center[kept], arrays[f"filtered.{prefix}.translation"])

@@ -59,7 +59,7 @@ def test_seeds_are_averaged_and_gains_are_those_of_pairs():
     assert taught.scores.gain_mean_ap == pytest.approx(0.03)
     assert taught.scores.spread["gain_mean_ap"] == pytest.approx(0.01)  # smaller than that of the scores: paired
     assert taught.interval_mean_ap == pytest.approx(mean_interval([0.03, 0.02, 0.04]))
-    assert (taught.teacher_mean_ap, taught.teacher_nd_score) == (0.6, 0.7)
+    assert (taught.scores.teacher_mean_ap, taught.scores.teacher_nd_score) == (0.6, 0.7)
 
 
 def test_the_order_of_the_runs_does_not_matter():

@@ -1,16 +1,13 @@
 """The distillation methods as losses for a training loop of your own, with detectors of any classes.
 
 A detector takes part with its BEV maps: `Maps` of a batch, whose `Shapes` are known in advance. A loss is made once;
-its parameters (the alignment layers) are optimised along with the student's and are not needed at test time:
-
-    distill = DualDistill(teacher=Shapes(...), student=Shapes(...), classes=3)
-    optimiser = torch.optim.AdamW([*student.parameters(), *distill.parameters()])
-    ...
-    loss = detection_loss + distill(teacher_maps, student_maps, boxes)
+its parameters (the alignment layers) are optimised along with the student's and are not needed at test time
+(docs/python.md#distillation-in-your-own-training-loop).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -60,29 +57,34 @@ class Distiller(nn.Module):
     """A distillation method: called with the maps of teacher and student and the annotated boxes, it returns the loss.
 
     Args:
-        config: Settings of the method.
         teacher: Shapes of the frozen teacher's maps.
         student: Shapes of the student's; its maps cover the same rectangle.
         classes: Number of classes, or of the classes of each task of the heads, in the order of their labels.
-        criterion: Pseudo boxes and losses of a teacher head that is not CenterPoint-like.
-        label_encoder: LabelDistill only.
-        reads_predictions: Whether the student's own predictions are compared with the teacher's.
+        config: Settings of the method.
+        criterion: Pseudo boxes and losses of a teacher head that is not CenterPoint-like (DualDistill only).
+        label_encoder: Trained for the teacher before (LabelDistill only).
 
     Raises:
-        ValueError: for shapes that do not fit each other or the settings.
+        ValueError: for shapes that do not fit each other or the settings, and for what the settings do not require.
     """
+
+    reads_predictions: ClassVar[bool] = False
+    """Whether the student's own predictions are compared with the teacher's."""
 
     def __init__(
         self,
-        config: DistillerConfig,
+        *,
         teacher: Shapes,
         student: Shapes,
-        classes: int | Sequence[int],
-        *,
+        classes: int | Sequence[int] = NUSCENES,
+        config: DistillerConfig | None = None,
         criterion: HeadCriterion | None = None,
         label_encoder: LabelEncoder | None = None,
-        reads_predictions: bool = False,
     ):
+        config = config or self.default_config(teacher, student, label_encoder)
+        for name, given in (("criterion", criterion), ("label_encoder", label_encoder)):
+            if given is not None and not getattr(config.requires, name):
+                raise ValueError(f"{name} has no effect on {type(config).__name__} with these settings: leave it out")
         super().__init__()
         self.shapes = {"teacher": teacher, "student": student}
         x_min, y_min, x_max, y_max = teacher.extent
@@ -91,7 +93,6 @@ class Distiller(nn.Module):
             center_range=(x_min - 10, y_min - 10, -10.0, x_max + 10, y_max + 10, 10.0),
         )
         self.grid = teacher.grid(teacher.neck)
-        self.reads_predictions = reads_predictions
         self.weights = config.weights
         self.method = config.build(
             DistillerInputs(
@@ -102,6 +103,11 @@ class Distiller(nn.Module):
                 task_of_class=self.head_config.task_of_class,
             )
         )
+
+    @staticmethod
+    def default_config(teacher: Shapes, student: Shapes, label_encoder: LabelEncoder | None) -> DistillerConfig:
+        """Settings for detectors of these shapes, where none are given."""
+        raise ValueError("a method without a default needs its config")
 
     def forward(
         self, teacher: Maps | BevOutput, student: Maps | BevOutput, targets: Sequence[Boxes] | Targets
@@ -193,18 +199,10 @@ class DualDistill(Distiller):
     Args as in `Distiller`; the default `config` distils the coarsest two stages of each detector.
     """
 
-    def __init__(
-        self,
-        *,
-        teacher: Shapes,
-        student: Shapes,
-        classes: int | Sequence[int] = NUSCENES,
-        config: DualDistillConfig | None = None,
-        criterion: HeadCriterion | None = None,
-    ):
+    @staticmethod
+    def default_config(teacher: Shapes, student: Shapes, label_encoder: LabelEncoder | None) -> DualDistillConfig:
         stages = _last_two(student, teacher), _last_two(teacher, student)
-        config = config or DualDistillConfig(mfd=MfdConfig(student_stages=stages[0], teacher_stages=stages[1]))
-        super().__init__(config, teacher, student, classes, criterion=criterion)
+        return DualDistillConfig(mfd=MfdConfig(student_stages=stages[0], teacher_stages=stages[1]))
 
 
 class DistillBev(Distiller):
@@ -213,17 +211,9 @@ class DistillBev(Distiller):
     Args as in `Distiller`; the default `config` distils the coarsest two stages of each detector.
     """
 
-    def __init__(
-        self,
-        *,
-        teacher: Shapes,
-        student: Shapes,
-        classes: int | Sequence[int] = NUSCENES,
-        config: DistillBevConfig | None = None,
-    ):
-        stages = _last_two(student, teacher), _last_two(teacher, student)
-        config = config or DistillBevConfig(student_stages=stages[0], teacher_stages=stages[1])
-        super().__init__(config, teacher, student, classes)
+    @staticmethod
+    def default_config(teacher: Shapes, student: Shapes, label_encoder: LabelEncoder | None) -> DistillBevConfig:
+        return DistillBevConfig(student_stages=_last_two(student, teacher), teacher_stages=_last_two(teacher, student))
 
 
 class TigBev(Distiller):
@@ -233,15 +223,9 @@ class TigBev(Distiller):
     logits and `structures.Targets` with depth labels.
     """
 
-    def __init__(
-        self,
-        *,
-        teacher: Shapes,
-        student: Shapes,
-        classes: int | Sequence[int] = NUSCENES,
-        config: TigBevConfig | None = None,
-    ):
-        super().__init__(config or TigBevConfig(inner_depth_weight=None), teacher, student, classes)
+    @staticmethod
+    def default_config(teacher: Shapes, student: Shapes, label_encoder: LabelEncoder | None) -> TigBevConfig:
+        return TigBevConfig(inner_depth_weight=None)
 
 
 class X3kd(Distiller):
@@ -250,15 +234,11 @@ class X3kd(Distiller):
     Args as in `Distiller`. Both detectors need a head, over maps of one size.
     """
 
-    def __init__(
-        self,
-        *,
-        teacher: Shapes,
-        student: Shapes,
-        classes: int | Sequence[int] = NUSCENES,
-        config: X3kdConfig | None = None,
-    ):
-        super().__init__(config or X3kdConfig(), teacher, student, classes, reads_predictions=True)
+    reads_predictions = True
+
+    @staticmethod
+    def default_config(teacher: Shapes, student: Shapes, label_encoder: LabelEncoder | None) -> X3kdConfig:
+        return X3kdConfig()
 
 
 class LabelDistill(Distiller):
@@ -270,21 +250,15 @@ class LabelDistill(Distiller):
     pairs the teacher's coarsest two stages with maps of their size.
     """
 
-    def __init__(
-        self,
-        *,
-        teacher: Shapes,
-        student: Shapes,
-        classes: int | Sequence[int] = NUSCENES,
-        config: LabelDistillConfig | None = None,
-        label_encoder: LabelEncoder | None = None,
-    ):
+    reads_predictions = True
+
+    @staticmethod
+    def default_config(teacher: Shapes, student: Shapes, label_encoder: LabelEncoder | None) -> LabelDistillConfig:
         ours = {"canvas": student.canvas} | {f"stage{i}": shape for i, shape in enumerate(student.stages)}
         level_of_size = {shape[1:]: level for level, shape in reversed(ours.items())}
         paired = [i for i, shape in enumerate(teacher.stages) if shape[1:] in level_of_size][-2:]
-        config = config or LabelDistillConfig(
+        return LabelDistillConfig(
             label_weight=0.3 if label_encoder is not None else None,
             student_levels=tuple(level_of_size[teacher.stages[i][1:]] for i in paired),
             teacher_stages=tuple(paired),
         )
-        super().__init__(config, teacher, student, classes, label_encoder=label_encoder, reads_predictions=True)

@@ -34,11 +34,7 @@ def compare_runs(
     latex: Path | None = None,
     html: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Print one table per data set; returns the rows as JSON values.
-
-    Args:
-        paths: Run folders, or folders that contain some.
-        markdown: File that also gets the tables, likewise `latex` and `html`.
+    """Print one table per data set, and write it in the forms asked for; returns the rows as JSON values.
 
     Raises:
         UserError: for no run, and for a run that is not finished or not evaluated.

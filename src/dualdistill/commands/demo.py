@@ -28,6 +28,7 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.evaluate.bootstrap import Gain, gain_over_scenes
 from dualdistill.files import write_atomically
 from dualdistill.ops.threads import one_thread
+from dualdistill.report.intervals import written_interval
 from dualdistill.report.page import ReportPage
 from dualdistill.report.scores import ResultRow, class_table, results_table
 from dualdistill.synthetic import DEMO, TINY, SyntheticConfig
@@ -77,9 +78,7 @@ def run_demo(
     Args:
         out: Folder of the runs, results.json and report.html.
         data: Root of the world, which is made if it is missing; the photographs of the report lie beside it.
-        seed: Of the trainings; the world is always the same.
-        quick: A tiny world and a few steps, which only show that everything runs.
-        from_scratch: Train the teacher too, and start the students from random weights.
+        seed: Seed of the trainings; the world is always the same.
     """
     began = time.monotonic()
     root = data.with_name("synthetic-tiny") if quick else data
@@ -195,12 +194,8 @@ def result_rows(models: list[ReportedModel], gain: Gain) -> list[ResultRow]:
         for m in models
     )
     distilled = distilled.gaining_over(student)
-    intervals = (_interval(gain.mean_ap_interval), _interval(gain.nd_score_interval))
-    return [teacher, student, replace(distilled, interval_mean_ap=intervals[0], interval_nd_score=intervals[1])]
-
-
-def _interval(bounds: tuple[float, float]) -> str:
-    return "[{:+.1f}, {:+.1f}]".format(*(100 * bound for bound in bounds)).replace("-", "−")
+    mean_ap, nd_score = written_interval(gain.mean_ap_interval), written_interval(gain.nd_score_interval)
+    return [teacher, student, replace(distilled, interval_mean_ap=mean_ap, interval_nd_score=nd_score)]
 
 
 QUICK_NOTE = "A tiny world and a handful of steps: these numbers only show that everything runs."

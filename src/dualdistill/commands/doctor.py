@@ -4,10 +4,10 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from packaging.requirements import Requirement
@@ -32,8 +32,7 @@ _OPTIONAL = {
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
+class Finding(NamedTuple):
     """One line of the check."""
 
     what: str
@@ -58,13 +57,11 @@ def run_checks(console: Console, data: Path | None) -> int:
 def _environment() -> Iterator[Finding]:
     version = sys.version.split()[0]
     too_old = sys.version_info < (3, 11)
-    yield Finding(what=f"Python {version}", remedy="install Python 3.11 or newer" if too_old else "")
+    yield Finding(f"Python {version}", "install Python 3.11 or newer" if too_old else "")
     try:
         requirements = [Requirement(text) for text in metadata.requires("dualdistill") or []]
     except metadata.PackageNotFoundError:
-        yield Finding(
-            what="dualdistill is imported from a folder and not installed", remedy="pip install -e . in its clone"
-        )
+        yield Finding("dualdistill is imported from a folder and not installed", "pip install -e . in its clone")
         requirements = []
     for needed in requirements:
         if needed.marker is None:
@@ -72,7 +69,7 @@ def _environment() -> Iterator[Finding]:
     for module, (extra, use) in _OPTIONAL.items():
         # The distributions have other names; that of spconv contains a CUDA version.
         state = "is installed" if find_spec(module) else f"is not installed (pip install 'dualdistill[{extra}]')"
-        yield Finding(what=f"{module} (optional, for {use}) {state}")
+        yield Finding(f"{module} (optional, for {use}) {state}")
 
 
 def package(needed: Requirement) -> Finding:
@@ -80,12 +77,10 @@ def package(needed: Requirement) -> Finding:
     try:
         version = metadata.version(needed.name)
     except metadata.PackageNotFoundError:
-        return Finding(what=f"{needed.name} is missing", remedy=f"pip install '{needed}'")
+        return Finding(f"{needed.name} is missing", f"pip install '{needed}'")
     if not needed.specifier.contains(version, prereleases=True):
-        return Finding(
-            what=f"{needed.name} {version} does not meet {needed.specifier}", remedy=f"pip install '{needed}'"
-        )
-    return Finding(what=f"{needed.name} {version}")
+        return Finding(f"{needed.name} {version} does not meet {needed.specifier}", f"pip install '{needed}'")
+    return Finding(f"{needed.name} {version}")
 
 
 def _devices() -> Iterator[Finding]:
@@ -93,16 +88,16 @@ def _devices() -> Iterator[Finding]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             memory = torch.cuda.get_device_properties(index).total_memory / _GIGABYTE
-            yield Finding(what=f"GPU {index}: {torch.cuda.get_device_name(index)}, {memory:.0f} GB")
-        yield Finding(what=cores)
+            yield Finding(f"GPU {index}: {torch.cuda.get_device_name(index)}, {memory:.0f} GB")
+        yield Finding(cores)
     elif _NVIDIA_DRIVER.is_file():
         yield Finding(
-            what=f"an NVIDIA driver is installed, but torch {torch.__version__} cannot use it",
-            remedy="check that `nvidia-smi` lists the GPU and that torch is a CUDA build no newer than the driver: "
+            f"an NVIDIA driver is installed, but torch {torch.__version__} cannot use it",
+            "check that `nvidia-smi` lists the GPU and that torch is a CUDA build no newer than the driver: "
             "https://pytorch.org/get-started",
         )
     else:
-        yield Finding(what=f"no GPU: training runs on {cores} (full-size nuScenes recipes need a GPU)")
+        yield Finding(f"no GPU: training runs on {cores} (full-size nuScenes recipes need a GPU)")
 
 
 def _disk() -> Iterator[Finding]:
@@ -111,17 +106,15 @@ def _disk() -> Iterator[Finding]:
         existing = next(place for place in (folder, *folder.parents) if place.exists())
         if not os.access(existing, os.W_OK):
             yield Finding(
-                what=f"{existing} cannot be written to; it is for {use}",
-                remedy="change to a writable folder"
-                if folder == Path.cwd()
-                else "set DUALDISTILL_CACHE to a writable folder",
+                f"{existing} cannot be written to; it is for {use}",
+                "change to a writable folder" if folder == Path.cwd() else "set DUALDISTILL_CACHE to a writable folder",
             )
             continue
         free = shutil.disk_usage(existing).free / _GIGABYTE
         enough = free > _WANTED_GB
         yield Finding(
-            what=f"{free:.0f} GB free for {use}: {existing}",
-            remedy="" if enough else f"free some space: a run and a synthetic world need about {_WANTED_GB} GB",
+            f"{free:.0f} GB free for {use}: {existing}",
+            "" if enough else f"free some space: a run and a synthetic world need about {_WANTED_GB} GB",
         )
 
 
@@ -130,8 +123,8 @@ def _root(data: Path) -> Iterator[Finding]:
     versions = sorted(path.name for path in data.glob("v1.0-*") if path.is_dir())
     if not versions:
         yield Finding(
-            what=f"{data} is no nuScenes root, because it has no folder v1.0-*",
-            remedy="give the folder that contains v1.0-*, samples and sweeps, or make a synthetic world: "
+            f"{data} is no nuScenes root, because it has no folder v1.0-*",
+            "give the folder that contains v1.0-*, samples and sweeps, or make a synthetic world: "
             "`dualdistill data make-synthetic ROOT`",
         )
     for version in versions:
@@ -141,14 +134,14 @@ def _root(data: Path) -> Iterator[Finding]:
             remedy = (
                 f"unpack the tables of {version} again; details: `dualdistill data check {data} --version {version}`"
             )
-            yield Finding(what=str(error), remedy=remedy)
+            yield Finding(str(error), remedy=remedy)
             continue
         rows = [0, len(index.data_channel) // 2, len(index.data_channel) - 1] if len(index.data_channel) else []
         missing = [index.path(row) for row in rows if not index.path(row).is_file()]
         counts = f"{data} ({version}): {len(index.scene_name)} scenes, {len(index)} key frames"
         yield Finding(
-            what=f"{counts}; {missing[0]} is missing" if missing else counts,
-            remedy=f"unpack samples and sweeps there; full check: `dualdistill data check {data} --version {version}`"
+            f"{counts}; {missing[0]} is missing" if missing else counts,
+            f"unpack samples and sweeps there; full check: `dualdistill data check {data} --version {version}`"
             if missing
             else "",
         )

@@ -55,15 +55,9 @@ def evaluate_anything(
 ) -> dict[str, Any]:
     """Score a run folder, a weights file or a result file, and print the scores.
 
-    Writes metrics.json, evaluated.json (root, version and split) and, for a detector, results_nusc.json.
-
-    Args:
-        workers: Loader processes of a device; None takes `default_workers`.
-        devices: Processes (GPUs) that share the samples; those that do not lead end here.
-        official: Whether nuscenes-devkit computes the metrics.
-        scenes: Names of the only scenes of the split to score; none takes all.
-        fraction: Of the scenes to score, evenly spread. The scores of a part are written to the folder part/.
-        sliced: Whether scores by distance and condition are printed, and written to slices.json.
+    Arguments as the options of `dualdistill evaluate`. Writes metrics.json, evaluated.json (root, version and split),
+    for a detector results_nusc.json, with `sliced` slices.json; the scores of a part of the split to the folder part/.
+    Of several processes (`devices`), those that do not lead end here.
 
     Returns:
         The metrics, with the keys of the devkit's `metrics_summary.json`.

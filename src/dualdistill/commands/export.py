@@ -15,7 +15,7 @@ from dualdistill.deploy.fold import storage_mib
 from dualdistill.deploy.freeze import Format, FrozenStudent
 from dualdistill.deploy.graph import SUFFIXES, Deployable, Precision, deployable, require_onnx, write_onnx, write_torch
 from dualdistill.deploy.rig_geometry import rig_geometry
-from dualdistill.deploy.runtime import OnnxRun, Run, TorchRun, decode_boxes, frame_inputs, predictions_of
+from dualdistill.deploy.runtime import OnnxRun, Run, decode_boxes, frame_inputs, predictions_of
 from dualdistill.errors import UserError
 from dualdistill.evaluate.records import Detections
 from dualdistill.evaluate.scoring import evaluate_submission
@@ -63,7 +63,7 @@ class _Export:
             write_onnx(path, graph)
             return OnnxRun(path)
         write_torch(path, graph)
-        return TorchRun(path, graph.outputs)
+        return replace(graph, graph=torch.export.load(path).module())
 
 
 def export_student(
@@ -141,11 +141,7 @@ def export_student(
 
 
 def _plan(formats: list[str], dtype: Precision, geometry: Geometry) -> list[_Export]:
-    """The files that are asked for.
-
-    Raises:
-        UserError: for an unknown format, and for combinations that nothing can run.
-    """
+    """The files that are asked for; a UserError for an unknown format and for what nothing can run."""
     words = [word for text in formats for word in text.split(",") if word]
     if unknown := [word for word in words if word not in SUFFIXES]:
         raise UserError(f"--format {unknown[0]}: expected onnx or torch.")
@@ -212,11 +208,8 @@ def _check_metrics(
     exports: list[_Export],
     out: Path,
 ) -> dict[str, Any]:
-    """Score the live student and each exported form on a whole split, every sample with its own calibration.
-
-    Raises:
-        UserError: if NDS differs by more than `NDS_TOLERANCE`.
-    """
+    """Score the live student and each exported form on a whole split, every sample with its own calibration, and refuse
+    a form whose NDS differs by more than `NDS_TOLERANCE`."""
     student = trained.detector
     assert isinstance(student, BevDepth)
     index = trained.index(data, version)

@@ -54,7 +54,7 @@ def submit_results(
         submission.for_samples(tokens, others="refuse")
     if written != out:
         write_atomically(out, written.read_text())
-    counts = np.bincount(submission.detections.boxes.sample, minlength=len(submission.sample_tokens))
+    counts = np.bincount(submission.detections.sample, minlength=len(submission.sample_tokens))
     uses = [source for source in SOURCES if submission.meta[f"use_{source}"]]
     facts = {"samples": len(counts), "boxes": int(counts.sum()), "most_boxes": int(counts.max(initial=0))}
     checked = f"every sample of split {split}" if index is not None else "samples not checked, which needs --data ROOT"

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dualdistill.convert.mapping import BoxConvention
 from dualdistill.errors import UserError
+from dualdistill.models.checkpoints import read_tensors
 from dualdistill.ops.finite import require_finite
 from dualdistill.structures import CLASSES
 
@@ -87,10 +86,7 @@ def read_foreign(path: Path) -> Foreign:
 
 def _load(path: Path) -> dict[Any, Any]:
     if path.suffix == ".safetensors":
-        try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is not a readable safetensors file ({error}). Was it copied completely?") from None
+        return dict(read_tensors(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old pickles: they are read, or refused below

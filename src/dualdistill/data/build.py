@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from dualdistill.data.build_annotations import annotation_columns
 from dualdistill.data.plausible import LARGEST_SIDE, good_matrices, good_principal_points, good_sizes
-from dualdistill.data.read_tables import Columns, in_order, key_of, read_records, read_table_columns
+from dualdistill.data.read_tables import Columns, Table, key_of
 from dualdistill.data.tables import (
     Attribute,
     CalibratedSensor,
@@ -23,7 +23,6 @@ from dualdistill.data.tables import (
     Sensor,
     require_tables,
 )
-from dualdistill.data.tokens import Tokens
 from dualdistill.errors import UserError
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 from dualdistill.structures import CAMERAS
@@ -46,41 +45,39 @@ def build_columns(folder: Path) -> Iterator[tuple[str, Columns]]:
         UserError: for tables that are missing, cut off, or contradict each other.
     """
     require_tables(folder)
-    scenes, samples, sample_tokens = _scenes_and_samples(folder)
+    scenes, samples, sample_table = _scenes_and_samples(folder)
     yield "scenes", scenes
-    calibrations, channels, calibration_tokens = _calibrations(folder)
+    calibrations, channels, calibration_table = _calibrations(folder)
     yield "calibrations", calibrations
-    data, poses, data_tokens = _sensor_data(folder, sample_tokens, calibration_tokens, channels)
-    _require_images(data, data_tokens, calibrations["calibration_intrinsics"])
+    data, data_table = _sensor_data(folder, sample_table, calibration_table, channels)
+    _require_images(data, data_table, calibrations["calibration_intrinsics"])
     _end_chains_with_scenes(samples["sample_scene"], data)
     _attach_key_frames(samples, data)
     yield "sensor_data", data
     del data
-    yield "sensor_poses", _ego_poses(folder, data_tokens, poses)
-    del data_tokens, poses
-    categories, attributes = (read_table_columns(folder, record, "token name") for record in (Category, Attribute))
-    annotations = annotation_columns(folder, sample_tokens, samples["sample_timestamp_us"], categories, attributes)
+    yield "sensor_poses", _ego_poses(folder, data_table)
+    del data_table
+    categories, attributes = Table(folder, Category, "name"), Table(folder, Attribute, "name")
+    annotations = annotation_columns(folder, sample_table, samples["sample_timestamp_us"], categories, attributes)
     of_sample = annotations.pop("annotation_sample")
-    samples["annotation_count"] = np.bincount(of_sample, minlength=len(samples["sample_scene"]))
+    samples["annotation_count"] = np.bincount(of_sample, minlength=len(sample_table))
     yield "samples", samples
     yield "annotations", annotations
     yield "categories", {"categories": categories["name"]}
     yield "attributes", {"attributes": attributes["name"]}
 
 
-def _scenes_and_samples(folder: Path) -> tuple[Columns, Columns, Tokens]:
+def _scenes_and_samples(folder: Path) -> tuple[Columns, Columns, Table]:
     """Samples by scene, then time; scenes without a sample (of a cut root) are left out."""
-    scenes = read_table_columns(folder, Scene, "token token_text name")
-    samples = read_table_columns(folder, Sample, "token token_text timestamp prev next scene_token")
-    if not len(samples["token"]):
-        raise UserError(f"{folder / 'sample.json'} holds no sample: there is nothing to index")
-    referring = Tokens(folder, Sample, samples["token"])
-    scene_tokens = Tokens(folder, Scene, scenes["token"])
-    samples["scene"] = scene_tokens.positions(referring, "scene_token", samples.pop("scene_token"))
-    samples = in_order(samples, np.lexsort((samples["timestamp"], samples["scene"])))
-    kept, scene = np.unique(samples["scene"], return_inverse=True)
-    tokens = Tokens(folder, Sample, samples["token"])
-    links = tokens.links(samples, scene, np.arange(len(scene)), "scene")
+    scenes = Table(folder, Scene, "token_text name")
+    samples = Table(folder, Sample, "token_text timestamp prev next scene_token")
+    if not len(samples):
+        raise UserError(f"{samples.path} holds no sample: there is nothing to index")
+    scene = scenes.rows(samples, "scene_token")
+    order = np.lexsort((samples["timestamp"], scene))
+    samples.sort(order)
+    kept, scene = np.unique(scene[order], return_inverse=True)
+    before, after = samples.links(scene, np.arange(len(scene)), "scene")
     return (
         {
             "scene_name": scenes["name"].take(pa.array(kept)),
@@ -90,97 +87,81 @@ def _scenes_and_samples(folder: Path) -> tuple[Columns, Columns, Tokens]:
             "sample_token": samples["token_text"],
             "sample_timestamp_us": samples["timestamp"],
             "sample_scene": scene.astype(np.int64),
-            "sample_prev": links["prev"],
-            "sample_next": links["next"],
+            "sample_prev": before,
+            "sample_next": after,
         },
-        tokens,
+        samples,
     )
 
 
-def _calibrations(folder: Path) -> tuple[Columns, Int[np.ndarray, "calibrations"], Tokens]:
+def _calibrations(folder: Path) -> tuple[Columns, Int[np.ndarray, "calibrations"], Table]:
     """Mounting and camera matrix of each sensor (identity for others than cameras); and its channel, -1 for those that
     an index leaves out (radar)."""
-    records = [each for part in read_records(folder, CalibratedSensor) for each in part]
-    tokens = Tokens(folder, CalibratedSensor, np.array([key_of(record.token) for record in records], np.int64))
-    linked = np.array([key_of(record.sensor_token) for record in records], np.int64)
-    sensors = read_table_columns(folder, Sensor, "token channel")
-    sensor = Tokens(folder, Sensor, sensors["token"]).positions(tokens, "sensor_token", linked)
+    table = Table(folder, CalibratedSensor, "sensor_token rotation translation camera_intrinsic")
+    sensors = Table(folder, Sensor, "channel")
     number = [CHANNELS.index(channel) if channel in CHANNELS else -1 for channel in sensors["channel"].to_pylist()]
-    channels = np.array(number, dtype=np.int64)[sensor]
-    rotation = np.array([record.rotation for record in records], dtype=np.float64).reshape(-1, 4)
-    translation = np.array([record.translation for record in records], dtype=np.float64).reshape(-1, 3)
-    tokens.require_poses(rotation, translation)
-    intrinsics = np.tile(np.eye(3), (len(records), 1, 1))
+    channels = np.array(number, dtype=np.int64)[sensors.rows(table, "sensor_token")]
+    table.require_poses()
     is_camera = (channels >= 0) & (channels != LIDAR)
-    of_cameras = [record.camera_intrinsic for record, camera in zip(records, is_camera, strict=True) if camera]
-    good = ~is_camera
-    good[is_camera] = [[len(row) for row in rows] == [3, 3, 3] for rows in of_cameras]
-    tokens.require(good, "camera_intrinsic", "a camera matrix that is not 3x3")
-    intrinsics[is_camera] = np.array(of_cameras, dtype=np.float64).reshape(-1, 3, 3)
+    good, matrices = ~is_camera, table["camera_intrinsic"][is_camera].tolist()
+    good[is_camera] = [[len(row) for row in rows] == [3, 3, 3] for rows in matrices]
+    table.require(good, "camera_intrinsic", "a camera matrix that is not 3x3")
+    intrinsics = np.tile(np.eye(3), (len(table), 1, 1))
+    intrinsics[is_camera] = np.array(matrices, dtype=np.float64).reshape(-1, 3, 3)
     what = "a camera matrix without positive focal lengths, or whose last row is not 0, 0, 1"
-    tokens.require(good_matrices(intrinsics), "camera_intrinsic", what)
-    matrices = rigid(rotation_from_quaternion(torch.from_numpy(rotation)), torch.from_numpy(translation))
-    columns = {"calibration_ego_from_sensor": matrices.numpy(), "calibration_intrinsics": intrinsics}
-    return columns, channels, tokens
+    table.require(good_matrices(intrinsics), "camera_intrinsic", what)
+    rotation = rotation_from_quaternion(torch.from_numpy(table["rotation"]))
+    mounting = rigid(rotation, torch.from_numpy(table["translation"])).numpy()
+    return {"calibration_ego_from_sensor": mounting, "calibration_intrinsics": intrinsics}, channels, table
 
 
 def _sensor_data(
-    folder: Path, samples: Tokens, calibrations: Tokens, channels: Int[np.ndarray, "calibrations"]
-) -> tuple[Columns, Int[np.ndarray, "data"], Tokens]:
-    """Records of the cameras and the LiDAR, by channel, then time; and the key of each one's pose."""
+    folder: Path, samples: Table, calibrations: Table, channels: Int[np.ndarray, "calibrations"]
+) -> tuple[Columns, Table]:
+    """Records of the cameras and the LiDAR, by channel, then time; and their table, which keeps `ego_pose_token`."""
     left_out = set(calibrations.keys[channels < 0].tolist())
-    records = read_table_columns(
+    table = Table(
         folder,
         SampleData,
-        "token sample_token ego_pose_token calibrated_sensor_token timestamp is_key_frame height width filename prev "
-        "next",
+        "sample_token ego_pose_token calibrated_sensor_token timestamp is_key_frame height width filename prev next",
         keep=lambda record: key_of(record.calibrated_sensor_token) not in left_out,
     )
-    referring = Tokens(folder, SampleData, records["token"])
-    calibration = calibrations.positions(referring, "calibrated_sensor_token", records.pop("calibrated_sensor_token"))
-    records |= {"calibration": calibration, "channel": channels[calibration]}
-    records["sample"] = samples.positions(referring, "sample_token", records.pop("sample_token"))
-    records = in_order(records, np.lexsort((records["timestamp"], records["channel"])))
-    tokens = Tokens(folder, SampleData, records.pop("token"))
-    links = tokens.links(records, records["channel"], np.arange(len(tokens.keys)), "sensor")
-    outside = np.asarray(pc.match_substring_regex(records["filename"], _NOT_INSIDE))
-    tokens.require(~outside, "filename", "a file name that is empty, absolute or leaves the root")
-    return (
-        {
-            "data_filename": records["filename"],
-            "data_channel": records["channel"],
-            "data_calibration": records["calibration"],
-            "data_sample": records["sample"],
-            "data_timestamp_us": records["timestamp"],
-            "data_prev": links["prev"],
-            "data_next": links["next"],
-            "data_is_key": records["is_key_frame"],
-            "data_size": np.stack([records["height"], records["width"]], axis=1),
-        },
-        records["ego_pose_token"],
-        tokens,
-    )
+    calibration = calibrations.rows(table, "calibrated_sensor_token")
+    sample = samples.rows(table, "sample_token")
+    order = np.lexsort((table["timestamp"], channels[calibration]))
+    table.sort(order)
+    calibration, sample = calibration[order], sample[order]
+    before, after = table.links(channels[calibration], np.arange(len(table)), "sensor")
+    outside = np.asarray(pc.match_substring_regex(table["filename"], _NOT_INSIDE))
+    table.require(~outside, "filename", "a file name that is empty, absolute or leaves the root")
+    columns = {
+        "data_filename": table.pop("filename"),
+        "data_channel": channels[calibration],
+        "data_calibration": calibration,
+        "data_sample": sample,
+        "data_timestamp_us": table.pop("timestamp"),
+        "data_prev": before,
+        "data_next": after,
+        "data_is_key": table.pop("is_key_frame"),
+        "data_size": np.stack([table.pop("height"), table.pop("width")], axis=1),
+    }
+    return columns, table
 
 
-def _require_images(data: Columns, tokens: Tokens, intrinsics: Float[np.ndarray, "calibrations 3 3"]) -> None:
-    """Check that images have a size, and their cameras' principal points lie inside them.
-
-    Raises:
-        UserError: naming the first record where it is not so.
-    """
+def _require_images(data: Columns, table: Table, intrinsics: Float[np.ndarray, "calibrations 3 3"]) -> None:
+    """Check that images have a size, and their cameras' principal points lie inside them; see `Table.require`."""
     other, size = data["data_channel"] == LIDAR, data["data_size"]
-    tokens.require(other | good_sizes(size), "height width", f"no image height and width between 1 and {LARGEST_SIDE}")
+    table.require(other | good_sizes(size), "height width", f"no image height and width between 1 and {LARGEST_SIDE}")
     inside = good_principal_points(intrinsics[data["data_calibration"]], size)
     what = "a calibrated sensor whose principal point lies outside the image"
-    tokens.require(other | inside, "calibrated_sensor_token", what)
+    table.require(other | inside, "calibrated_sensor_token", what)
 
 
-def _ego_poses(folder: Path, data: Tokens, linked: Int[np.ndarray, "data"]) -> Columns:
+def _ego_poses(folder: Path, data: Table) -> Columns:
     """The car in the global frame at the moment of each record."""
-    poses = read_table_columns(folder, EgoPose, "token rotation translation")
-    tokens = Tokens(folder, EgoPose, poses.pop("token"))
-    tokens.require_poses(poses["rotation"], poses["translation"])
-    pose = tokens.positions(data, "ego_pose_token", linked)
+    poses = Table(folder, EgoPose, "rotation translation")
+    poses.require_poses()
+    pose = poses.rows(data, "ego_pose_token")
     return {"ego_rotation": poses.pop("rotation")[pose], "ego_translation": poses.pop("translation")[pose]}
 
 

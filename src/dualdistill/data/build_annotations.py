@@ -6,44 +6,41 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dualdistill.data.plausible import FARTHEST
-from dualdistill.data.read_tables import Columns, in_order, read_table_columns
-from dualdistill.data.tables import Attribute, Category, Instance, SampleAnnotation, Visibility
-from dualdistill.data.tokens import Tokens
+from dualdistill.data.read_tables import Columns, Table
+from dualdistill.data.tables import Instance, SampleAnnotation, Visibility
 from dualdistill.structures import CLASSES
 
-CLASS_OF_CATEGORY = {
+CATEGORIES = {
     "human.pedestrian.adult": "pedestrian",
     "human.pedestrian.child": "pedestrian",
-    "human.pedestrian.construction_worker": "pedestrian",
+    "human.pedestrian.wheelchair": None,
+    "human.pedestrian.stroller": None,
+    "human.pedestrian.personal_mobility": None,
     "human.pedestrian.police_officer": "pedestrian",
-    "movable_object.barrier": "barrier",
-    "movable_object.trafficcone": "traffic_cone",
+    "human.pedestrian.construction_worker": "pedestrian",
+    "animal": None,
+    "vehicle.car": "car",
+    "vehicle.motorcycle": "motorcycle",
     "vehicle.bicycle": "bicycle",
     "vehicle.bus.bendy": "bus",
     "vehicle.bus.rigid": "bus",
-    "vehicle.car": "car",
-    "vehicle.construction": "construction_vehicle",
-    "vehicle.motorcycle": "motorcycle",
-    "vehicle.trailer": "trailer",
     "vehicle.truck": "truck",
+    "vehicle.construction": "construction_vehicle",
+    "vehicle.emergency.ambulance": None,
+    "vehicle.emergency.police": None,
+    "vehicle.trailer": "trailer",
+    "movable_object.barrier": "barrier",
+    "movable_object.trafficcone": "traffic_cone",
+    "movable_object.pushable_pullable": None,
+    "movable_object.debris": None,
+    "static_object.bicycle_rack": None,
 }
-"""Detection class of each nuScenes category; every other category is ignored.
+"""All categories of nuScenes, and the detection class of each; boxes of those without one are ignored.
 
 Source: nuScenes detection task, https://www.nuscenes.org/object-detection (general mapping of classes).
 """
-
-OTHER_CATEGORIES = (
-    "animal",
-    "human.pedestrian.personal_mobility",
-    "human.pedestrian.stroller",
-    "human.pedestrian.wheelchair",
-    "movable_object.debris",
-    "movable_object.pushable_pullable",
-    "static_object.bicycle_rack",
-    "vehicle.emergency.ambulance",
-    "vehicle.emergency.police",
-)
-"""Categories of nuScenes' boxes that no detection class covers."""
+CLASS_OF_CATEGORY = {category: name for category, name in CATEGORIES.items() if name is not None}
+OTHER_CATEGORIES = CATEGORIES.keys() - CLASS_OF_CATEGORY.keys()
 
 MAX_SECONDS_BETWEEN_BOXES = 1.5
 """Boxes of an instance further apart give no velocity; twice that for a central difference (devkit)."""
@@ -51,61 +48,53 @@ MAX_SECONDS_BETWEEN_BOXES = 1.5
 
 def annotation_columns(
     folder: Path,
-    samples: Tokens,
+    samples: Table,
     sample_timestamp_us: Int[np.ndarray, "samples"],
-    categories: Columns,
-    attributes: Columns,
+    categories: Table,
+    attributes: Table,
 ) -> Columns:
     """Boxes by sample, in the order of the table within one.
 
     Args:
-        categories: `token` and `name` of the records of that table; the same for `attributes`.
+        categories: With their names.
 
     Raises:
         UserError: for a box that is degenerate, or a link that leads nowhere or the wrong way.
     """
-    records = read_table_columns(
+    boxes = Table(
         folder,
         SampleAnnotation,
-        "token token_text sample_token instance_token visibility_token attribute_tokens translation rotation size prev "
-        "next num_lidar_pts num_radar_pts",
+        "token_text sample_token instance_token visibility_token attribute_tokens translation rotation size prev next "
+        "num_lidar_pts num_radar_pts",
     )
-    referring = Tokens(folder, SampleAnnotation, records["token"])
-    records["sample"] = samples.positions(referring, "sample_token", records.pop("sample_token"))
-    records = in_order(records, np.argsort(records["sample"], kind="stable"))
-    tokens = Tokens(folder, SampleAnnotation, records["token"])
-    instances = read_table_columns(folder, Instance, "token category_token")
-    instance_tokens = Tokens(folder, Instance, instances["token"])
-    category_tokens = Tokens(folder, Category, categories["token"])
-    attribute_tokens = Tokens(folder, Attribute, attributes["token"])
-    visibilities = read_table_columns(folder, Visibility, "token level")
-    visibilities = in_order(visibilities, np.argsort(visibilities["level"].to_numpy(zero_copy_only=False)))
-    visibility_tokens = Tokens(folder, Visibility, visibilities["token"])
+    sample = samples.rows(boxes, "sample_token")
+    order = np.argsort(sample, kind="stable")
+    boxes.sort(order)
+    sample = sample[order]
+    instances, visibilities = Table(folder, Instance, "category_token"), Table(folder, Visibility, "level")
+    visibilities.sort(np.argsort(visibilities["level"].to_numpy(zero_copy_only=False)))
 
-    instance = instance_tokens.positions(tokens, "instance_token", records.pop("instance_token"))
-    links = tokens.links(records, instance, records["sample"], "instance")
-    category = category_tokens.positions(instance_tokens, "category_token", instances["category_token"])[instance]
-    attribute = attribute_tokens.positions(tokens, "attribute_tokens", records.pop("attribute_tokens"), optional=True)
-    visibility = visibility_tokens.positions(tokens, "visibility_token", records.pop("visibility_token"), optional=True)
+    instance = instances.rows(boxes, "instance_token")
+    before, after = boxes.links(instance, sample, "instance")
+    category = categories.rows(instances, "category_token")[instance]
     class_of_category = np.array([_class_index(name) for name in categories["name"].to_pylist()], dtype=np.int64)
-    center, size = records["translation"], records["size"][:, [1, 0, 2]]
-    tokens.require_poses(records["rotation"], center)
-    tokens.require((size > 0).all(axis=1), "size", "a size that is not positive")
-    tokens.require((size < FARTHEST).all(axis=1), "size", f"a size of {FARTHEST:g} m or more")
-    seconds = sample_timestamp_us[records["sample"]] * 1e-6
+    boxes.require_poses()
+    center, size = boxes["translation"], boxes["size"][:, [1, 0, 2]]
+    boxes.require((size > 0).all(axis=1), "size", "a size that is not positive")
+    boxes.require((size < FARTHEST).all(axis=1), "size", f"a size of {FARTHEST:g} m or more")
     return {
-        "annotation_sample": records["sample"],
-        "annotation_token": records["token_text"],
+        "annotation_sample": sample,
+        "annotation_token": boxes["token_text"],
         "annotation_center": center,
         "annotation_size": size,
-        "annotation_rotation": records["rotation"],
-        "annotation_velocity": box_velocities(center, seconds, links["prev"], links["next"]),
+        "annotation_rotation": boxes["rotation"],
+        "annotation_velocity": box_velocities(center, sample_timestamp_us[sample] * 1e-6, before, after),
         "annotation_category": category,
         "annotation_class": class_of_category[category],
-        "annotation_attribute": attribute,
-        "annotation_visibility": visibility + 1,
-        "annotation_lidar_points": records["num_lidar_pts"],
-        "annotation_radar_points": records["num_radar_pts"],
+        "annotation_attribute": attributes.rows(boxes, "attribute_tokens", optional=True),
+        "annotation_visibility": visibilities.rows(boxes, "visibility_token", optional=True) + 1,
+        "annotation_lidar_points": boxes["num_lidar_pts"],
+        "annotation_radar_points": boxes["num_radar_pts"],
     }
 
 

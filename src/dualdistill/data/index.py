@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -193,14 +193,7 @@ class NuscenesIndex:
             columns |= read_columns(folder / f"{name}.arrow")
         count = columns.pop("annotation_count")
         columns["annotation_offset"] = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
-        known = {field.name for field in fields(cls)}
-        return cls(
-            root=root,
-            version=version,
-            folder=folder,
-            digests=digests,
-            **{k: v for k, v in columns.items() if k in known},
-        )
+        return cls(root=root, version=version, folder=folder, digests=digests, **columns)
 
 
 def _cache_folder(root: Path, version: str) -> Path:

@@ -1,14 +1,5 @@
-"""Calibration of a user's own cameras: a small JSON file, read for a student and written beside an export.
-
-    {"image_size": [900, 1600],
-     "cameras": [{"name": "CAM_FRONT", "intrinsics": [[fx, 0, cx], [0, fy, cy], [0, 0, 1]],
-                  "lidar_from_camera": [[...], [...], [...], [0, 0, 0, 1]]}, ...],
-     "ego_from_lidar": [[...], ...]}
-
-Sizes in pixels (height, width) of the stored images, in which the intrinsics are given; poses in metres, camera axes x
-right, y down, z forward. Each camera has `lidar_from_camera` or `ego_from_camera`; `ego_from_lidar` is needed where the
-student works in the other of the two frames.
-"""
+"""Calibration of a user's own cameras: a small JSON file, read for a student and written beside an export
+(docs/export.md#predicting-boxes)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -240,11 +231,7 @@ class Rig:
 
 
 def _require_plausible(rig: Rig) -> None:
-    """Check what no camera on a car can have; see `data.plausible`.
-
-    Raises:
-        UserError: naming the first camera that has it.
-    """
+    """Refuse what no camera on a car can have (`data.plausible`), with a UserError that names the first one."""
     names, size = rig.names, np.array([rig.image_size] * len(rig.names))
     intrinsics = rig.intrinsics.double().numpy()
     poses = rig.bev_from_camera.double()

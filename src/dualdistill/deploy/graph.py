@@ -4,7 +4,6 @@ import contextlib
 import io
 import warnings
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -15,12 +14,11 @@ from torch.fx import GraphModule
 
 from dualdistill.deploy.fold import channels_last, fold_norms, inline_regions, lower_precision
 from dualdistill.deploy.freeze import Format, FrozenStudent
-from dualdistill.errors import UserError
+from dualdistill.errors import optional
 
 Precision = Literal["fp32", "bf16"]
 
 SUFFIXES: dict[Format, str] = {"torch": ".pt2", "onnx": ".onnx"}
-_NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,17 +89,9 @@ def write_onnx(path: Path, deployable: Deployable) -> None:
 
 
 def require_onnx() -> None:
-    """Check that the packages of the extra are installed.
-
-    Raises:
-        UserError: if one is missing.
-    """
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"ONNX needs {', '.join(missing)}: install with `pip install 'dualdistill[export]'`, or write the PyTorch "
-            "form alone with --format torch."
-        )
+    """Raises UserError where a package of the extra is missing."""
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        optional(module, "export", "ONNX", ", or write the PyTorch form alone with --format torch")
 
 
 def _traced(module: torch.nn.Module, inputs: dict[str, Tensor], any_rig: bool) -> ExportedProgram:

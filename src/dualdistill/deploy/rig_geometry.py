@@ -13,7 +13,7 @@ from dualdistill.structures import Batch, Cameras
 
 @dataclass(frozen=True, kw_only=True)
 class RigGeometry:
-    """The calibration of one set of cameras as the tensors a deployed graph takes, in the graph's order."""
+    """The calibration of one set of cameras as the tensors a deployed graph takes, named and in order as there."""
 
     camera: Float[Tensor, "cam vector"]
     """Camera vectors (`BevDepth.camera_vector`)."""
@@ -21,10 +21,6 @@ class RigGeometry:
     """Flat index (cam, h, w, depth) of each frustum point inside the map, sorted by cell."""
     cell: Int[Tensor, "kept"]
     """Flat BEV cell (row * width + column) of each of these points, ascending."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The three tensors by the names of the graph's inputs."""
-        return {"camera": self.camera, "point": self.point, "cell": self.cell}
 
 
 @torch.no_grad()
@@ -55,11 +51,7 @@ def rig_geometry(student: BevDepth, batch: Batch, frame: int = 0) -> RigGeometry
 
 
 def cameras_of(batch: Batch) -> Cameras:
-    """The cameras of a batch of one sample.
-
-    Raises:
-        ValueError: for more samples, or none.
-    """
+    """The cameras of a batch of one sample; raises ValueError for more samples, or none."""
     if batch.cameras is None or len(batch.cameras.images) != 1:
         raise ValueError("a deployed student takes one sample with cameras at a time")
     return batch.cameras

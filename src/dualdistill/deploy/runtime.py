@@ -32,7 +32,7 @@ def frame_inputs(
         if previous_map is None:
             previous_map = torch.zeros(1, student.config.lift.context_channels, *student.grid.shape)
         inputs |= {"previous_map": previous_map, "previous_from_current": cameras.previous_from_current}
-    return inputs | (rig_geometry(student, batch, frame).tensors() if any_rig else {})
+    return inputs | (vars(rig_geometry(student, batch, frame)) if any_rig else {})
 
 
 def predictions_of(run: Run, student: BevDepth, batch: Batch, *, any_rig: bool) -> HeadOutput:
@@ -55,11 +55,11 @@ def decode_boxes(student: BevDepth, head: HeadOutput, batch: Batch) -> Boxes:
 class OnnxRun:
     """An ONNX file in ONNX Runtime, on the CPU."""
 
-    def __init__(self, path: Path, threads: int | None = None):
+    def __init__(self, path: Path):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.outputs = [output.name for output in self.session.get_outputs()]
@@ -67,15 +67,3 @@ class OnnxRun:
     def __call__(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         arrays = self.session.run(self.outputs, {name: tensor.numpy() for name, tensor in inputs.items()})
         return {name: torch.from_numpy(array) for name, array in zip(self.outputs, arrays, strict=True)}
-
-
-class TorchRun:
-    """A saved PyTorch program."""
-
-    def __init__(self, path: Path, outputs: tuple[str, ...]):
-        self.program = torch.export.load(path).module()
-        self.outputs = outputs
-
-    def __call__(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        with torch.no_grad():
-            return dict(zip(self.outputs, self.program(**inputs), strict=True))

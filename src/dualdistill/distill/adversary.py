@@ -9,20 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class _Reversal(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, features: Tensor, strength: float) -> Tensor:
-        ctx.strength = strength  # type: ignore[attr-defined]
-        return features.view_as(features)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
-        return -ctx.strength * gradients[0], None  # type: ignore[attr-defined]
-
-
 def reverse_gradient(features: Float[Tensor, "*shape"], strength: float = 1.0) -> Float[Tensor, "*shape"]:
     """The same numbers; the gradient that comes back is multiplied by -`strength`."""
-    return _Reversal.apply(features, strength)
+    same = features.view_as(features)
+    if same.requires_grad:
+        same.register_hook(lambda gradient: -strength * gradient)
+    return same
 
 
 class Discriminator(nn.Module):

@@ -149,7 +149,8 @@ def sine_code(channels: int, grid: Grid) -> Float[Tensor, "1 chan y x"]:
 
 
 class Aoa(nn.Module):
-    """Attention-guided orthogonal alignment: attend at the student's resolution, project, enlarge."""
+    """Attention-guided orthogonal alignment: attend (unless `attend` is false) at the student's resolution, project,
+    enlarge."""
 
     def __init__(
         self,
@@ -160,28 +161,19 @@ class Aoa(nn.Module):
         map: OrthogonalMap = "cayley",
         position_init: PositionInit = "zeros",
         residual: bool = False,
+        attend: bool = True,
     ):
         super().__init__()
         self.size = teacher[1:]
-        self.attention = CrossAttentionAligner(
-            student[0], student[1:], heads, position_init=position_init, residual=residual
-        )
+        self.attention: nn.Module = nn.Identity()
+        if attend:
+            self.attention = CrossAttentionAligner(
+                student[0], student[1:], heads, position_init=position_init, residual=residual
+            )
         self.projector = SemiOrthogonal(student[0], teacher[0], map)
 
     def forward(self, features: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch chan y x"]:
         return upsample(self.projector(self.attention(features)), self.size)
-
-
-class OrthogonalOnly(nn.Module):
-    """The projector of AOA without its attention."""
-
-    def __init__(self, student: Shape, teacher: Shape):
-        super().__init__()
-        self.size = teacher[1:]
-        self.projector = SemiOrthogonal(student[0], teacher[0])
-
-    def forward(self, features: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch chan y x"]:
-        return upsample(self.projector(features), self.size)
 
 
 class UpsampleConv3(nn.Module):
@@ -225,7 +217,7 @@ def stage_aligner(
     if alignment == "upsample-conv":
         return UpsampleConv3(student, teacher)
     if alignment == "orthogonal":
-        return OrthogonalOnly(student, teacher)
+        return Aoa(student, teacher, attend=False)
     if alignment == "attention":
         return CrossAttentionAligner(
             student[0],

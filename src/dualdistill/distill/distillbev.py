@@ -16,9 +16,8 @@ import torch
 from torch import nn
 
 from dualdistill.distill.align import neck_aligner, no_weight_decay, stage_aligner
-from dualdistill.distill.method import DistillerInputs, Requires, check_extents
+from dualdistill.distill.method import DistillerInputs, Requires
 from dualdistill.distill.mfd import NECK, MimicConfig
-from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.settings import checked
 from dualdistill.structures import BevOutput, Losses, Targets
 
@@ -39,19 +38,20 @@ class DistillBevConfig(MimicConfig):
 
     def build(self, inputs: DistillerInputs) -> "DistillBev":
         """See `DistillerConfig.build`."""
-        return DistillBev(self, inputs.teacher, inputs.student)
+        return DistillBev(self, inputs)
 
 
 class DistillBev(nn.Module):
     """Losses "mfd/<level>/<term>"; owns the adapters, neither teacher nor student."""
 
-    def __init__(self, config: DistillBevConfig, teacher: BevShapes, student: BevShapes):
+    def __init__(self, config: DistillBevConfig, inputs: DistillerInputs):
         super().__init__()
-        check_extents(teacher, student)
         self.config = config
-        shapes = config.shapes(teacher, student)
-        self.align = nn.ModuleDict({level: _adapter(level, here, there) for level, (there, here) in shapes.items()})
-        self.mimic = config.mimic(teacher)
+        self.align = nn.ModuleDict()
+        for level, (there, here) in config.shapes(inputs.teacher, inputs.student).items():
+            adapter = neck_aligner(here, there) if level == NECK else stage_aligner("upsample-conv", here, there)
+            self.align[level] = adapter
+        self.mimic = config.mimic(inputs.teacher)
 
     def forward(self, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses:
         """All in float32, whatever precision the detectors ran in."""
@@ -63,11 +63,4 @@ class DistillBev(nn.Module):
             losses = self.mimic(teacher_maps, aligned, teacher.predictions, targets)
         return {f"mfd/{name}": loss for name, loss in losses.items()}
 
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters to exempt from weight decay."""
-        return no_weight_decay(self)
-
-
-def _adapter(level: str, student: Shape, teacher: Shape) -> nn.Module:
-    """A 1x1 convolution before the head, upsampling and three of them elsewhere."""
-    return neck_aligner(student, teacher) if level == NECK else stage_aligner("upsample-conv", student, teacher)
+    no_weight_decay = no_weight_decay

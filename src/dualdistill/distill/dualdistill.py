@@ -14,11 +14,9 @@ from torch import nn
 
 from dualdistill.distill.align import Alignment, PositionInit, neck_aligner, no_weight_decay, stage_aligner
 from dualdistill.distill.crd import CrdConfig, cross_head_losses
-from dualdistill.distill.criterion import HeadCriterion
-from dualdistill.distill.method import DistillerInputs, Requires, check_extents, check_no_effect
+from dualdistill.distill.method import DistillerInputs, Requires, check_no_effect
 from dualdistill.distill.mfd import NECK, MimicConfig
 from dualdistill.distill.orthogonal import SemiOrthogonal
-from dualdistill.distill.shapes import BevShapes
 from dualdistill.settings import Few, checked
 from dualdistill.structures import BevOutput, Losses, Targets
 
@@ -74,27 +72,19 @@ class DualDistillConfig:
 
     def build(self, inputs: DistillerInputs) -> "DualDistill":
         """See `DistillerConfig.build`."""
-        return DualDistill(self, inputs.teacher, inputs.student, inputs.criterion)
+        return DualDistill(self, inputs)
 
 
 class DualDistill(nn.Module):
     """Losses "mfd/<level>/<term>" and "crd/<response>"; owns the alignment, neither teacher nor student."""
 
-    def __init__(
-        self,
-        config: DualDistillConfig,
-        teacher: BevShapes,
-        student: BevShapes,
-        criterion: HeadCriterion | None = None,
-    ):
+    def __init__(self, config: DualDistillConfig, inputs: DistillerInputs):
         super().__init__()
-        check_extents(teacher, student)
-        if config.crd is not None and criterion is None:
+        if config.crd is not None and inputs.criterion is None:
             raise ValueError("crd needs the teacher's head criterion: pass it to build, or set crd to none")
-        if isinstance(criterion, nn.Module):
-            raise ValueError("the criterion must not be a module: the distiller would own (train, save) the teacher")
         self.config = config
-        self.criterion = criterion
+        self.criterion = inputs.criterion
+        teacher, student = inputs.teacher, inputs.student
         self.align = nn.ModuleDict({NECK: neck_aligner(student.neck, teacher.neck)})
         self.mimic = None
         if config.mfd is None:

@@ -12,7 +12,6 @@ are the teacher's own (there velocities count 0.5).
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -71,21 +70,15 @@ class LabelEncoder(nn.Module):
         Args:
             boxes: Annotations of each sample in the (augmented) BEV frame.
         """
-        return self.encode(self.draw(boxes))
-
-    def draw(self, boxes: tuple[Boxes, ...]) -> LabelMaps:
-        """The boxes as maps, the input of the encoder."""
         paint = self.config.paint_out_of_range
-        return label_maps(boxes, self.grid, classes=self.classes, paint_out_of_range=paint)
+        return self.encode(label_maps(boxes, self.grid, classes=self.classes, paint_out_of_range=paint))
 
     def encode(self, maps: LabelMaps) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
         hidden = self.norm(self.of_both(self.of_box(maps.box) + self.of_klass(maps.klass)))
         mixed = self.mix(hidden.permute(0, 3, 1, 2).contiguous())
         return tuple(stage(mixed) for stage in self.stages)
 
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters to exempt from weight decay."""
-        return no_weight_decay(self)
+    no_weight_decay = no_weight_decay
 
 
 def _per_cell(in_channels: int, hidden: int) -> nn.Sequential:
@@ -139,13 +132,12 @@ class LabelDetector(nn.Module):
         return self.teacher.weights
 
     def forward(self, batch: Batch) -> BevOutput:
-        """Output for the annotations of a batch; its other fields are not used."""
-        maps = self.encoder.draw(batch.boxes)
-        stages = self.encoder.encode(maps)
+        """Output for the annotations of a batch, whose other fields are not used; no canvas but the finest stage."""
+        stages = self.encoder(batch.boxes)
         neck = self.teacher.neck(stages)
         return BevOutput(
             extent=self.encoder.shapes.extent,
-            canvas=torch.cat([maps.klass, maps.box], dim=-1).permute(0, 3, 1, 2),
+            canvas=stages[0],
             stages=stages,
             neck=neck,
             predictions=self.teacher.head(neck),

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay, upsample
 from dualdistill.distill.criterion import RESPONSES, response_weights
-from dualdistill.distill.label_encoder import LabelEncoder
-from dualdistill.distill.method import DistillerInputs, Requires, check_extents
+from dualdistill.distill.method import DistillerInputs, Requires
 from dualdistill.distill.responses import in_students_units, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.geometry.grid import BevGrid
@@ -112,7 +111,7 @@ class LabelDistillConfig:
 
     def build(self, inputs: DistillerInputs) -> "LabelDistill":
         """See `DistillerConfig.build`."""
-        return LabelDistill(self, inputs.teacher, inputs.student, inputs.label_encoder, inputs.task_of_class)
+        return LabelDistill(self, inputs)
 
 
 class Adaptor(nn.Module):
@@ -135,22 +134,15 @@ class LabelDistill(nn.Module):
     """Losses "label/<level>", "lidar/<level>" and "response/<response>"; owns the adaptors, neither teacher nor label
     encoder."""
 
-    def __init__(
-        self,
-        config: LabelDistillConfig,
-        teacher: BevShapes,
-        student: BevShapes,
-        label_encoder: LabelEncoder | None,
-        task_of_class: tuple[int, ...] = TASK_OF_CLASS,
-    ):
+    def __init__(self, config: LabelDistillConfig, inputs: DistillerInputs):
         super().__init__()
-        check_extents(teacher, student)
+        teacher, student, label_encoder = inputs.teacher, inputs.student, inputs.label_encoder
         if config.response is not None and teacher.neck[1:] != student.neck[1:]:
             raise ValueError(f"response: the heads must share one grid, got {teacher.neck[1:]} and {student.neck[1:]}")
         if (config.label_weight is not None) != (label_encoder is not None):
             raise ValueError("label_weight and a trained label encoder go together: pass both to build, or neither")
         self.config = config
-        self.task_of_class = task_of_class
+        self.task_of_class = inputs.task_of_class
         self.grid = teacher.grid(teacher.neck)
         self.label_encoder: FrozenModule | None = None
         if label_encoder is not None:
@@ -181,15 +173,8 @@ class LabelDistill(nn.Module):
                     mask = (mask > 0).float() if guide == "label" else mask
                     losses[f"{guide}/{level}"] = masked_squares(adaptors[level](part.float()) - stages[stage], mask)
             if self.config.response is not None:
-                theirs = in_students_units(teacher.predictions, targets)
-                response = response_losses(
-                    theirs,
-                    student.predictions,
-                    targets,
-                    self.grid,
-                    self.config.response.target,
-                    self.task_of_class,
-                )
+                theirs, target = in_students_units(teacher.predictions, targets), self.config.response.target
+                response = response_losses(theirs, student.predictions, targets, self.grid, target, self.task_of_class)
                 losses |= {f"response/{name}": loss for name, loss in response.items()}
         return losses
 
@@ -201,22 +186,15 @@ class LabelDistill(nn.Module):
         assert self.label_encoder is not None
         return self.label_encoder.module(targets.boxes)
 
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters to exempt from weight decay."""
-        return no_weight_decay(self)
+    no_weight_decay = no_weight_decay
 
 
 def partition(level: str, student: BevOutput, config: LabelDistillConfig) -> dict[str, Tensor]:
-    """The parts of a map of the student: "label", "lidar" and "free", which is left alone
-    (docs/methods/labeldistill.md#partition)."""
+    """The distilled parts of a map of the student: "label" and "lidar" (docs/methods/labeldistill.md#partition)."""
     features = student.canvas if level == CANVAS else student.stages[int(level.removeprefix("stage"))]
     width = _width(config, level, features.shape[1], student.frames)
     first = 0 if config.partition == "none" else width  # of the LiDAR's channels
-    return {
-        "label": features[:, :width],
-        "lidar": features[:, first : first + width],
-        "free": features[:, first + width :],
-    }
+    return {"label": features[:, :width], "lidar": features[:, first : first + width]}
 
 
 def _width(config: LabelDistillConfig, level: str, channels: int, frames: int) -> int:

@@ -33,7 +33,11 @@ class Requires:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DistillerInputs:
-    """What a distiller is built from: the maps of two detectors, and what its configuration requires."""
+    """What a distiller is built from: the maps of two detectors, and what its configuration requires.
+
+    Raises:
+        ValueError: for detectors that cover different ground, and for a criterion that is a module.
+    """
 
     teacher: BevShapes
     student: BevShapes
@@ -43,6 +47,13 @@ class DistillerInputs:
     """Trained for this teacher, if `requires.label_encoder`."""
     task_of_class: tuple[int, ...] = TASK_OF_CLASS
     """Task of each class of both heads, ascending from 0."""
+
+    def __post_init__(self) -> None:
+        ours, theirs = self.student.extent, self.teacher.extent
+        if ours != theirs:
+            raise ValueError(f"teacher and student must see one rectangle, got {theirs} and {ours} m")
+        if isinstance(self.criterion, nn.Module):
+            raise ValueError("the criterion must not be a module: the distiller would own (train, save) the teacher")
 
 
 @runtime_checkable
@@ -62,12 +73,6 @@ class DistillerConfig(Protocol):
         Raises:
             ValueError: if the shapes do not fit each other or this configuration, or something required is missing.
         """
-
-
-def check_extents(teacher: BevShapes, student: BevShapes) -> None:
-    """Raises ValueError where two detectors cover different ground."""
-    if teacher.extent != student.extent:
-        raise ValueError(f"teacher and student must see one rectangle, got {teacher.extent} and {student.extent} m")
 
 
 def check_no_effect(config: Any, reason: str, names: tuple[str, ...]) -> None:

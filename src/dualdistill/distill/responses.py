@@ -19,11 +19,7 @@ VELOCITY = slice(8, 10)
 def sum_by_task(
     per_class: Float[Tensor, "*batch klass"], task_of_class: tuple[int, ...] = TASK_OF_CLASS
 ) -> Float[Tensor, "*batch task"]:
-    """Sums over the classes of each task.
-
-    Raises:
-        ValueError: for another number of classes than `task_of_class` has.
-    """
+    """Sums over the classes of each task; raises ValueError for another number of classes than `task_of_class` has."""
     if per_class.shape[-1] != len(task_of_class):
         raise ValueError(f"expected {len(task_of_class)} classes, got {per_class.shape[-1]}")
     tasks = max(task_of_class) + 1

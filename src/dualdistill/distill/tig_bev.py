@@ -27,8 +27,7 @@ from dualdistill.distill.inner_geometry import (
     relation_loss,
     sample_map,
 )
-from dualdistill.distill.method import DistillerInputs, Requires, check_extents
-from dualdistill.distill.shapes import BevShapes
+from dualdistill.distill.method import DistillerInputs, Requires
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.settings import NonNegative, checked
 from dualdistill.structures import BevOutput, Losses, Targets
@@ -79,16 +78,16 @@ class TigBevConfig:
 
     def build(self, inputs: DistillerInputs) -> "TigBev":
         """See `DistillerConfig.build`."""
-        return TigBev(self, inputs.teacher, inputs.student)
+        return TigBev(self, inputs)
 
 
 class TigBev(nn.Module):
     """Losses "tig/inner_depth", "tig/inter_keypoint", "tig/inter_channel"; owns the 1x1 convolution of the last."""
 
-    def __init__(self, config: TigBevConfig, teacher: BevShapes, student: BevShapes):
+    def __init__(self, config: TigBevConfig, inputs: DistillerInputs):
         super().__init__()
-        check_extents(teacher, student)
         self.config = config
+        teacher, student = inputs.teacher, inputs.student
         self.teacher_grid, self.student_grid = teacher.grid(teacher.neck), student.grid(student.neck)
         inter_channel = config.inter_channel_weight is not None
         self.embed = nn.Conv2d(student.neck[0], teacher.neck[0], 1) if inter_channel else None
@@ -135,6 +134,4 @@ class TigBev(nn.Module):
         sampling = self.config.sampling
         return torch.cat([sample_map(m, p, grid, sampling) for m, p in zip(features.float(), points, strict=True)])
 
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters to exempt from weight decay."""
-        return no_weight_decay(self)
+    no_weight_decay = no_weight_decay

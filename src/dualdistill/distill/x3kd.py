@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from dualdistill.distill.adversary import Discriminator, accuracy, adversarial_loss, reverse_gradient
 from dualdistill.distill.align import no_weight_decay
 from dualdistill.distill.instances import InstanceHead, instance_losses
-from dualdistill.distill.method import DistillerInputs, Requires, check_extents, check_no_effect
+from dualdistill.distill.method import DistillerInputs, Requires, check_no_effect
 from dualdistill.distill.responses import in_students_units, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.distill.terms import balanced_mean
@@ -129,7 +129,7 @@ class X3kdConfig:
 
     def build(self, inputs: DistillerInputs) -> "X3kd":
         """See `DistillerConfig.build`."""
-        return X3kd(self, inputs.teacher, inputs.student, inputs.task_of_class)
+        return X3kd(self, inputs)
 
 
 class Refinement(nn.Module):
@@ -156,19 +156,13 @@ class X3kd(nn.Module):
     Owns the refinement, the discriminator and the instance head, neither teacher nor student.
     """
 
-    def __init__(
-        self,
-        config: X3kdConfig,
-        teacher: BevShapes,
-        student: BevShapes,
-        task_of_class: tuple[int, ...] = TASK_OF_CLASS,
-    ):
+    def __init__(self, config: X3kdConfig, inputs: DistillerInputs):
         super().__init__()
-        check_extents(teacher, student)
+        teacher, student = inputs.teacher, inputs.student
         if (config.xod is not None or config.level == "neck") and teacher.neck[1:] != student.neck[1:]:
             raise ValueError(f"the heads must share one grid, got {teacher.neck[1:]} and {student.neck[1:]} cells")
         self.config = config
-        self.task_of_class = task_of_class
+        self.task_of_class = inputs.task_of_class
         self.refine: nn.Module | None = None
         self.discriminator: Discriminator | None = None
         self.instances: InstanceHead | None = None
@@ -186,7 +180,7 @@ class X3kd(nn.Module):
         if config.xis is not None:
             if student.image is None:
                 raise ValueError("xis needs image features: this student has none")
-            self.instances = InstanceHead(student.image[0], classes=len(task_of_class))
+            self.instances = InstanceHead(student.image[0], classes=len(inputs.task_of_class))
         self._figures: dict[str, Tensor] = {}
 
     def forward(self, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses:
@@ -232,9 +226,7 @@ class X3kd(nn.Module):
         ours = self.refine(student.canvas.float())
         return F.adaptive_avg_pool2d(theirs.detach().float(), (ours.shape[-2], ours.shape[-1])), ours
 
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters to exempt from weight decay."""
-        return no_weight_decay(self)
+    no_weight_decay = no_weight_decay
 
     def diagnostics(self) -> dict[str, float]:
         """Figures of the last batch: "xat/accuracy" of the discriminator (near 1 for long: it gives no useful gradient;

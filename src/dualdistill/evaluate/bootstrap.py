@@ -7,7 +7,6 @@ from jaxtyping import Int64
 
 from dualdistill.evaluate.matching import Hits
 from dualdistill.evaluate.metrics import Matches, average_matches, match_evaluated
-from dualdistill.evaluate.protocol import DETECTION_CVPR_2019, DetectionConfig
 from dualdistill.evaluate.records import Detections, GroundTruth
 
 RESAMPLES = 400
@@ -25,24 +24,19 @@ class Gain:
 
 
 def gain_over_scenes(
-    ground_truth: GroundTruth,
-    detections: Detections,
-    reference: Detections,
-    config: DetectionConfig = DETECTION_CVPR_2019,
-    *,
-    resamples: int = RESAMPLES,
+    ground_truth: GroundTruth, detections: Detections, reference: Detections, *, resamples: int = RESAMPLES
 ) -> Gain:
     """Gain of `detections` over `reference`, with percentile intervals of a paired bootstrap over scenes.
 
     Samples of one scene are not independent, so whole scenes are drawn, with replacement and for both detectors alike.
     The interval is that of two given networks on other scenes; another seed of their training is not part of it.
     """
-    pair = [match_evaluated(ground_truth, each, config) for each in (detections, reference)]
+    pair = [match_evaluated(ground_truth, each) for each in (detections, reference)]
     _, scene = np.unique(ground_truth.scene, return_inverse=True)
     scenes = int(scene.max()) + 1
     rng = np.random.default_rng(0)
     draws = [np.bincount(rng.integers(scenes, size=scenes), minlength=scenes)[scene] for _ in range(resamples)]
-    gains = np.array([_gain(pair, times, config) for times in (np.ones_like(scene), *draws)])
+    gains = np.array([_gain(pair, times) for times in (np.ones_like(scene), *draws)])
     low, high = np.quantile(gains[1:], [0.025, 0.975], axis=0)
     return Gain(
         mean_ap=float(gains[0, 0]),
@@ -53,8 +47,8 @@ def gain_over_scenes(
     )
 
 
-def _gain(pair: list[Matches], times: Int64[np.ndarray, "samples"], config: DetectionConfig) -> tuple[float, float]:
-    ours, theirs = (average_matches(repeated(matches, times), config) for matches in pair)
+def _gain(pair: list[Matches], times: Int64[np.ndarray, "samples"]) -> tuple[float, float]:
+    ours, theirs = (average_matches(repeated(matches, times)) for matches in pair)
     return ours.mean_ap - theirs.mean_ap, ours.nd_score - theirs.nd_score
 
 
@@ -62,7 +56,7 @@ def repeated(matches: Matches, times: Int64[np.ndarray, "samples"]) -> Matches:
     """The matches of a set in which each sample occurs so many times; objects and detections of one sample alone meet,
     so nothing is matched anew."""
     objects = matches.objects
-    count = times[matches.detections.boxes.sample[matches.turns]]
+    count = times[matches.detections.sample[matches.turns]]
     start = np.cumsum(count) - count
     hits, copies = matches.hits, count[matches.hits.turn]
     copy = np.arange(copies.sum()) - np.repeat(np.cumsum(copies) - copies, copies)

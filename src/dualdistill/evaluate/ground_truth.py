@@ -7,7 +7,7 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
 from dualdistill.evaluate.protocol import ATTRIBUTES, RACK_CATEGORY
-from dualdistill.evaluate.records import GlobalBoxes, GroundTruth, Racks
+from dualdistill.evaluate.records import GlobalBoxes, GroundTruth
 
 
 def ground_truth_of_split(index: NuscenesIndex, split: str) -> GroundTruth:
@@ -39,12 +39,7 @@ def ground_truth_of_samples(index: NuscenesIndex, samples: Int[np.ndarray, "samp
         ego_position=np.array(index.ego_translation[index.sample_lidar[samples]], dtype=np.float64),
         scene=index.sample_scene[samples].astype(np.int64),
         boxes=_boxes(index, rows[detected], sample[detected]),
-        racks=Racks(
-            sample=sample[racks],
-            center=index.annotation_center[rows[racks]],
-            size=index.annotation_size[rows[racks]],
-            rotation=index.annotation_rotation[rows[racks]],
-        ),
+        racks=_boxes(index, rows[racks], sample[racks]),
     )
 
 
@@ -63,11 +58,8 @@ def _boxes(index: NuscenesIndex, rows: np.ndarray, sample: np.ndarray) -> Global
 
 
 def _benchmark_attributes(index: NuscenesIndex) -> np.ndarray:
-    """Id in `protocol.ATTRIBUTES` of each attribute of the root; the last entry (-1) is for "none".
-
-    Raises:
-        UserError: for an attribute that is not one of the benchmark's.
-    """
+    """Id in `protocol.ATTRIBUTES` of each attribute of the root, which must have no others; the last entry, -1, is for
+    "none"."""
     unknown = set(index.attributes) - set(ATTRIBUTES)
     if unknown:
         raise UserError(

@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Float64, Int, Int64
 
 from dualdistill.evaluate.records import GlobalBoxes
-from dualdistill.evaluate.sorting import sorted_rows
 from dualdistill.structures import CLASSES
 
 PIECE = 8192
@@ -131,7 +130,7 @@ def _candidates(
     distance = np.sqrt(distance[near])
     detection = near // widest
     obj = table[sample[detection], near - detection * widest]
-    order = sorted_rows(detection, distance, groups=len(sample))
+    order = np.lexsort((distance, detection.astype(np.min_scalar_type(len(sample)))))
     return detection[order], obj[order], distance[order]
 
 

@@ -12,13 +12,24 @@ from jaxtyping import Float64, Int64
 
 from dualdistill.evaluate.filters import is_evaluated
 from dualdistill.evaluate.matching import Hits, match
-from dualdistill.evaluate.protocol import DETECTION_CVPR_2019, TP_ERRORS, UNDEFINED_ERRORS, DetectionConfig
+from dualdistill.evaluate.protocol import (
+    CLASS_RANGE,
+    DISTANCES,
+    MAX_BOXES,
+    MEAN_AP_WEIGHT,
+    MIN_PRECISION,
+    MIN_RECALL,
+    TP_ERRORS,
+    TP_THRESHOLD,
+    UNDEFINED_ERRORS,
+)
 from dualdistill.evaluate.records import Detections, GlobalBoxes, GroundTruth
-from dualdistill.evaluate.sorting import sorted_rows
 from dualdistill.structures import CLASSES
 
 RECALLS = np.linspace(0, 1, 101)
 """Recalls at which curves are sampled: the `recall` axis."""
+_FIRST_RECALL = round((len(RECALLS) - 1) * MIN_RECALL) + 1
+"""Index of the first recall that counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +48,8 @@ class Curves:
 class DetectionMetrics:
     """Results of the benchmark; classes in the order of `structures.CLASSES`."""
 
-    config: DetectionConfig
     ap: Float64[np.ndarray, "klass threshold"]
-    """Average precision at each of `config.distances`."""
+    """Average precision at each of `DISTANCES`."""
     error: Float64[np.ndarray, "klass error"]
     """True-positive errors in the order of `TP_ERRORS`; NaN where undefined for the class."""
     curves: Curves
@@ -64,8 +74,7 @@ class DetectionMetrics:
     @property
     def nd_score(self) -> float:
         """The nuScenes detection score."""
-        weight = self.config.mean_ap_weight
-        return (weight * self.mean_ap + sum(self.tp_scores.values())) / (weight + len(TP_ERRORS))
+        return (MEAN_AP_WEIGHT * self.mean_ap + sum(self.tp_scores.values())) / (MEAN_AP_WEIGHT + len(TP_ERRORS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,53 +91,48 @@ class Matches:
     """Errors of each hit, in the order of `TP_ERRORS`; NaN where the annotation lacks the value."""
 
 
-def detection_metrics(
-    ground_truth: GroundTruth, detections: Detections, config: DetectionConfig = DETECTION_CVPR_2019
-) -> DetectionMetrics:
+def detection_metrics(ground_truth: GroundTruth, detections: Detections) -> DetectionMetrics:
     """Metrics of all detections of the samples of `ground_truth`, after the filters of the benchmark."""
-    return average_matches(match_evaluated(ground_truth, detections, config), config)
+    return average_matches(match_evaluated(ground_truth, detections))
 
 
-def match_evaluated(
-    ground_truth: GroundTruth, detections: Detections, config: DetectionConfig = DETECTION_CVPR_2019
-) -> Matches:
+def match_evaluated(ground_truth: GroundTruth, detections: Detections) -> Matches:
     """Matches between the boxes that the benchmark evaluates."""
     return match_all(
-        ground_truth.boxes.select(is_evaluated(ground_truth.boxes, ground_truth, config)),
-        detections.select(is_evaluated(detections.boxes, ground_truth, config)),
-        config,
+        ground_truth.boxes.select(is_evaluated(ground_truth.boxes, ground_truth)),
+        detections.select(is_evaluated(detections, ground_truth)),
     )
 
 
-def match_all(objects: GlobalBoxes, detections: Detections, config: DetectionConfig = DETECTION_CVPR_2019) -> Matches:
+def match_all(objects: GlobalBoxes, detections: Detections) -> Matches:
     """Matches between all boxes, without any filter."""
     turns = best_first(detections)
-    hits = match(objects, detections.boxes, turns, config.distances)
+    hits = match(objects, detections, turns, DISTANCES)
     # Most pairs are hits at several thresholds: their errors are computed once.
     pairs, pair_of_hit = np.unique(hits.turn * max(len(objects), 1) + hits.obj, return_inverse=True)
     turn, obj = np.divmod(pairs, max(len(objects), 1))
-    error = _errors(objects.select(obj), detections.boxes.select(turns[turn]))
+    error = _errors(objects.select(obj), detections.select(turns[turn]))
     return Matches(objects=objects, detections=detections, turns=turns, hits=hits, error=error[pair_of_hit])
 
 
 def best_first(detections: Detections) -> Int64[np.ndarray, "detections"]:
     """Rows class after class, those of one class by falling score; of equal scores the later row, as in the devkit."""
-    return sorted_rows(len(CLASSES) - 1 - detections.boxes.label, detections.score, groups=len(CLASSES))[::-1]
+    last_first = (len(CLASSES) - 1 - detections.label).astype(np.uint8)  # sorted in linear time
+    return np.lexsort((detections.score, last_first))[::-1]
 
 
-def average_matches(matches: Matches, config: DetectionConfig = DETECTION_CVPR_2019) -> DetectionMetrics:
-    """Metrics of `matches`."""
+def average_matches(matches: Matches) -> DetectionMetrics:
     rows, hits, error = matches.turns, matches.hits, matches.error
     num_objects = np.bincount(matches.objects.label, minlength=len(CLASSES)).astype(float)
-    num_detections = np.bincount(matches.detections.boxes.label, minlength=len(CLASSES))
+    num_detections = np.bincount(matches.detections.label, minlength=len(CLASSES))
     ends = np.cumsum(num_detections)
 
-    shape = (len(CLASSES), len(config.distances), len(RECALLS))
+    shape = (len(CLASSES), len(DISTANCES), len(RECALLS))
     curves = Curves(precision=np.zeros(shape), confidence=np.zeros(shape), error=np.ones((*shape, len(TP_ERRORS))))
     order = hits.threshold * len(rows) + hits.turn  # ascending
     for k, (start, end) in enumerate(zip(ends - num_detections, ends, strict=True)):
         score = matches.detections.score[rows[start:end]]
-        for t in range(len(config.distances)):
+        for t in range(len(DISTANCES)):
             own = slice(*np.searchsorted(order, [t * len(rows) + start, t * len(rows) + end]))
             hit = hits.turn[own] - start
             if not len(hit):
@@ -136,9 +140,9 @@ def average_matches(matches: Matches, config: DetectionConfig = DETECTION_CVPR_2
             precision, confidence = _precision_and_confidence(hit, score, num_objects[k])
             curves.precision[k, t], curves.confidence[k, t] = precision, confidence
             curves.error[k, t] = _mean_errors(confidence, score[hit], error[own])
-    return DetectionMetrics(
-        config=config, ap=_average_precision(curves, config), error=_average_errors(curves, config), curves=curves
-    )
+    counted = np.maximum(curves.precision[:, :, _FIRST_RECALL:] - MIN_PRECISION, 0)
+    ap = counted.mean(axis=2) / (1 - MIN_PRECISION)
+    return DetectionMetrics(ap=ap, error=_average_errors(curves), curves=curves)
 
 
 def _errors(objects: GlobalBoxes, detections: GlobalBoxes) -> Float64[np.ndarray, "pairs error"]:
@@ -187,24 +191,13 @@ def _mean_errors(
     return np.stack(curves, axis=1)
 
 
-def _first_recall(config: DetectionConfig) -> int:
-    """Index into `RECALLS` of the first one that counts."""
-    return round((len(RECALLS) - 1) * config.min_recall) + 1
-
-
-def _average_precision(curves: Curves, config: DetectionConfig) -> Float64[np.ndarray, "klass threshold"]:
-    precision = curves.precision[:, :, _first_recall(config) :] - config.min_precision
-    return np.maximum(precision, 0).mean(axis=2) / (1 - config.min_precision)
-
-
-def _average_errors(curves: Curves, config: DetectionConfig) -> Float64[np.ndarray, "klass error"]:
+def _average_errors(curves: Curves) -> Float64[np.ndarray, "klass error"]:
     """Mean error from the first recall that counts to the highest one reached; 1 if none that counts is."""
-    t, first = config.distances.index(config.tp_distance), _first_recall(config)
     result = np.ones((len(CLASSES), len(TP_ERRORS)))
     for k, name in enumerate(CLASSES):
-        reached = np.flatnonzero(curves.confidence[k, t])
-        if len(reached) and reached[-1] >= first:
-            result[k] = curves.error[k, t, first : reached[-1] + 1].mean(axis=0)
+        reached = np.flatnonzero(curves.confidence[k, TP_THRESHOLD])
+        if len(reached) and reached[-1] >= _FIRST_RECALL:
+            result[k] = curves.error[k, TP_THRESHOLD, _FIRST_RECALL : reached[-1] + 1].mean(axis=0)
         for error in UNDEFINED_ERRORS.get(name, ()):
             result[k, TP_ERRORS.index(error)] = np.nan
     return result
@@ -219,10 +212,9 @@ def metrics_summary(
         eval_time: Seconds the evaluation took.
         meta: The meta entry of the evaluated submission.
     """
-    config = metrics.config
-    at = {name: CLASSES.index(name) for name in config.class_names}
+    at = {name: CLASSES.index(name) for name in CLASS_RANGE}
     ap, error = metrics.ap.tolist(), metrics.error.tolist()
-    distances = [str(float(distance)) for distance in config.distances]
+    distances = [str(float(distance)) for distance in DISTANCES]
     return {
         "label_aps": {name: dict(zip(distances, ap[k], strict=True)) for name, k in at.items()},
         "mean_dist_aps": {name: float(metrics.class_ap[k]) for name, k in at.items()},
@@ -233,14 +225,14 @@ def metrics_summary(
         "nd_score": metrics.nd_score,
         "eval_time": eval_time,
         "cfg": {
-            "class_range": dict(config.class_range),
+            "class_range": dict(CLASS_RANGE),
             "dist_fcn": "center_distance",
-            "dist_ths": list(config.distances),
-            "dist_th_tp": config.tp_distance,
-            "min_recall": config.min_recall,
-            "min_precision": config.min_precision,
-            "max_boxes_per_sample": config.max_boxes,
-            "mean_ap_weight": config.mean_ap_weight,
+            "dist_ths": list(DISTANCES),
+            "dist_th_tp": DISTANCES[TP_THRESHOLD],
+            "min_recall": MIN_RECALL,
+            "min_precision": MIN_PRECISION,
+            "max_boxes_per_sample": MAX_BOXES,
+            "mean_ap_weight": MEAN_AP_WEIGHT,
         },
         "meta": dict(meta or {}),
     }

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
+
+BoxesT = TypeVar("BoxesT", bound="GlobalBoxes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +17,7 @@ class GlobalBoxes:
     sample: Int64[np.ndarray, "boxes"]
     """Position in the list of evaluated samples."""
     label: Int64[np.ndarray, "boxes"]
-    """Index into `structures.CLASSES` (not the order in which the devkit prints them)."""
+    """Index into `structures.CLASSES` (not the order in which the devkit prints them); -1 for a rack."""
     center: Float64[np.ndarray, "boxes 3"]
     """Gravity centre, metres."""
     size: Float64[np.ndarray, "boxes 3"]
@@ -31,10 +34,10 @@ class GlobalBoxes:
     def __len__(self) -> int:
         return len(self.sample)
 
-    def select(self, index: Int64[np.ndarray, "_"] | Bool[np.ndarray, "_"]) -> "GlobalBoxes":
+    def select(self: BoxesT, index: Int64[np.ndarray, "_"] | Bool[np.ndarray, "_"]) -> BoxesT:
         """The rows at `index` (integers in any order, or a mask)."""
         rows = np.flatnonzero(index) if index.dtype == bool else index  # a mask is read once, not once a column
-        return GlobalBoxes(**{f.name: getattr(self, f.name).take(rows, axis=0) for f in fields(self)})
+        return type(self)(**{f.name: getattr(self, f.name).take(rows, axis=0) for f in fields(self)})
 
     @property
     def yaw(self) -> Float64[np.ndarray, "boxes"]:
@@ -43,67 +46,29 @@ class GlobalBoxes:
         return np.arctan2(2 * (x * y + w * z), w * w + x * x - y * y - z * z)
 
     @classmethod
-    def concatenate(cls, parts: Sequence["GlobalBoxes"]) -> "GlobalBoxes":
+    def concatenate(cls: type[BoxesT], parts: Sequence[BoxesT]) -> BoxesT:
         """All rows of `parts`, in order (no parts, no rows)."""
         parts = [cls.empty(), *parts]
         return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     @classmethod
-    def empty(cls) -> "GlobalBoxes":
-        integers, floats = np.zeros(0, np.int64), np.zeros((0, 4))
-        return cls(
-            sample=integers,
-            label=integers,
-            center=floats[:, :3],
-            size=floats[:, :3],
-            rotation=floats,
-            velocity=floats[:, :2],
-            attribute=integers,
-            num_points=integers,
-        )
+    def empty(cls: type[BoxesT]) -> BoxesT:
+        floats = {"center": (0, 3), "size": (0, 3), "rotation": (0, 4), "velocity": (0, 2), "score": (0,)}
+        names = [f.name for f in fields(cls)]
+        return cls(**{n: np.zeros(floats[n]) if n in floats else np.zeros(0, np.int64) for n in names})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detections:
+class Detections(GlobalBoxes):
     """Scored boxes of a detector."""
 
-    boxes: GlobalBoxes
     score: Float64[np.ndarray, "boxes"]
     """Confidence, 0 to 1; of equal ones the later row counts as the better (as in the devkit)."""
 
-    def __post_init__(self) -> None:
-        if len(self.boxes) != len(self.score):
-            raise ValueError(f"expected one score a box, got {len(self.score)} for {len(self.boxes)} boxes")
-
-    def __len__(self) -> int:
-        return len(self.score)
-
-    def select(self, index: Int64[np.ndarray, "_"] | Bool[np.ndarray, "_"]) -> "Detections":
-        """The rows at `index` (integers in any order, or a mask)."""
-        return Detections(boxes=self.boxes.select(index), score=self.score[index])
-
     @classmethod
-    def concatenate(cls, parts: Sequence["Detections"]) -> "Detections":
-        """All rows of `parts`, in order (no parts, no rows)."""
-        score = np.concatenate([np.zeros(0), *(part.score for part in parts)])
-        return cls(boxes=GlobalBoxes.concatenate([part.boxes for part in parts]), score=score)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Racks:
-    """Bicycle racks: places where bicycles and motorcycles are not evaluated."""
-
-    sample: Int64[np.ndarray, "racks"]
-    center: Float64[np.ndarray, "racks 3"]
-    size: Float64[np.ndarray, "racks 3"]
-    """Length, width, height, metres."""
-    rotation: Float64[np.ndarray, "racks 4"]
-    """Quaternion w, x, y, z."""
-
-    @classmethod
-    def none(cls) -> "Racks":
-        floats = np.zeros((0, 4))
-        return cls(sample=np.zeros(0, np.int64), center=floats[:, :3], size=floats[:, :3], rotation=floats)
+    def of(cls, boxes: GlobalBoxes, score: Float64[np.ndarray, "boxes"]) -> "Detections":
+        """Boxes with their scores."""
+        return cls(**vars(boxes), score=score)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +81,8 @@ class GroundTruth:
     scene: Int64[np.ndarray, "samples"]
     """Scene of each sample; samples of one scene are not independent."""
     boxes: GlobalBoxes
-    racks: Racks
+    racks: GlobalBoxes
+    """Bicycle racks, in which bicycles and motorcycles are not evaluated."""
 
     def __post_init__(self) -> None:
         if len(self.sample_tokens) != len(self.ego_position):

@@ -11,7 +11,6 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import official_splits
 from dualdistill.evaluate.ground_truth import ground_truth_of_samples, ground_truth_of_split
 from dualdistill.evaluate.metrics import detection_metrics, metrics_summary
-from dualdistill.evaluate.protocol import DETECTION_CVPR_2019, DetectionConfig
 from dualdistill.evaluate.records import Detections, GroundTruth
 from dualdistill.evaluate.submission import read_submission
 from dualdistill.files import write_json
@@ -40,7 +39,6 @@ def evaluate_submission(
     index: NuscenesIndex,
     split: str,
     out_dir: Path,
-    config: DetectionConfig = DETECTION_CVPR_2019,
     samples: Int[np.ndarray, "samples"] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a result file; write `out_dir/metrics.json`, keys as in the devkit's `metrics_summary.json`.
@@ -48,7 +46,7 @@ def evaluate_submission(
     Arguments and errors as in `read_results`.
     """
     ground_truth, detections, meta = read_results(path, index, split, samples)
-    return evaluate_detections(detections, ground_truth, out_dir, meta=meta, config=config)
+    return evaluate_detections(detections, ground_truth, out_dir, meta=meta)
 
 
 def evaluate_detections(
@@ -57,7 +55,6 @@ def evaluate_detections(
     out_dir: Path,
     *,
     meta: dict[str, Any] | None = None,
-    config: DetectionConfig = DETECTION_CVPR_2019,
 ) -> dict[str, Any]:
     """Evaluate detections and write `out_dir/metrics.json`.
 
@@ -66,7 +63,7 @@ def evaluate_detections(
         meta: The meta entry of the file: the modalities of the detector (`use_camera` and so on).
     """
     start = time.perf_counter()
-    metrics = detection_metrics(ground_truth, detections, config)
+    metrics = detection_metrics(ground_truth, detections)
     summary = metrics_summary(metrics, eval_time=time.perf_counter() - start, meta=meta)
     # Undefined errors are written as NaN: this is not JSON, but the devkit writes and reads it.
     write_json(out_dir / "metrics.json", summary)

@@ -8,7 +8,6 @@ from jaxtyping import Bool
 
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.evaluate.metrics import average_matches, match_all, match_evaluated
-from dualdistill.evaluate.protocol import DETECTION_CVPR_2019, DetectionConfig
 from dualdistill.evaluate.records import Detections, GlobalBoxes, GroundTruth
 
 BANDS = ((0.0, 15.0), (15.0, 30.0), (30.0, np.inf))
@@ -29,36 +28,31 @@ class Slice:
     """Mean AP of those classes, in [0, 1]: the benchmark's mean would count the absent ones as 0."""
 
 
-def slices(
-    index: NuscenesIndex,
-    ground_truth: GroundTruth,
-    detections: Detections,
-    config: DetectionConfig = DETECTION_CVPR_2019,
-) -> list[Slice]:
+def slices(index: NuscenesIndex, ground_truth: GroundTruth, detections: Detections) -> list[Slice]:
     """Scores by distance, and by the conditions that scene descriptions name; parts without objects are left out.
 
     At the border of two bands an object and its detection may lie on different sides, and both count as errors.
     """
-    evaluated = match_evaluated(ground_truth, detections, config)
+    evaluated = match_evaluated(ground_truth, detections)
     objects, found = evaluated.objects, evaluated.detections
 
     def score(name: str, kept: Bool[np.ndarray, "objects"], of_found: Bool[np.ndarray, "detections"]) -> Slice:
         own = objects.select(kept)
         present = np.unique(own.label)
-        metrics = average_matches(match_all(own, found.select(of_found), config), config)
+        metrics = average_matches(match_all(own, found.select(of_found)))
         mean = float(metrics.class_ap[present].mean()) if len(present) else 0.0
         return Slice(name=name, objects=len(own), classes=len(present), mean_ap=mean)
 
     def distance(boxes: GlobalBoxes) -> np.ndarray:
         return np.linalg.norm(boxes.center[:, :2] - ground_truth.ego_position[boxes.sample, :2], axis=1)
 
-    near, near_found = distance(objects), distance(found.boxes)
+    near, near_found = distance(objects), distance(found)
     parts = []
     for low, high in BANDS:
         name = f"{low:g} to {high:g} m" if np.isfinite(high) else f"beyond {low:g} m"
         parts.append(score(name, (near >= low) & (near < high), (near_found >= low) & (near_found < high)))
     for condition, samples in _conditions(index, ground_truth).items():
-        parts.append(score(condition, samples[objects.sample], samples[found.boxes.sample]))
+        parts.append(score(condition, samples[objects.sample], samples[found.sample]))
     return [part for part in parts if part.objects]
 
 

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 import numpy as np
 
 from dualdistill.errors import UserError
-from dualdistill.evaluate.protocol import ATTRIBUTES, DETECTION_CVPR_2019
-from dualdistill.evaluate.records import Detections, GlobalBoxes
+from dualdistill.evaluate.protocol import ATTRIBUTES, MAX_BOXES
+from dualdistill.evaluate.records import Detections
 from dualdistill.files import draft, read_bytes
 from dualdistill.structures import CLASSES
 
@@ -25,6 +25,8 @@ _LENGTH_WIDTH_HEIGHT = [1, 0, 2]
 
 _ATTRIBUTE_IDS = {"": -1} | {name: i for i, name in enumerate(ATTRIBUTES)}
 _LABELS = {name: i for i, name in enumerate(CLASSES)}
+
+Entry = TypeVar("Entry")
 
 
 class _Box(msgspec.Struct, gc=False):
@@ -41,17 +43,11 @@ class _Box(msgspec.Struct, gc=False):
     num_pts: int = -1
 
 
-class _Boxes(msgspec.Struct, gc=False):
-    """A file whose boxes are still undecoded; they are decoded one sample at a time, to save memory."""
+class _Boxes(msgspec.Struct, Generic[Entry], gc=False):
+    """A file whose boxes are decoded one sample at a time, to save memory: each entry is still JSON (`msgspec.Raw`), or
+    what the standard library made of it, which accepts NaN."""
 
-    results: dict[str, msgspec.Raw]
-    meta: dict[str, Any]
-
-
-class _LooseBoxes(msgspec.Struct):
-    """The same as decoded by the standard library, which accepts NaN."""
-
-    results: dict[str, Any]
+    results: dict[str, Entry]
     meta: dict[str, Any]
 
 
@@ -89,9 +85,8 @@ class Submission:
                 f" choose the split it was made for, or leave them out"
             )
         renumbered = np.array([position.get(token, -1) for token in self.sample_tokens], dtype=np.int64)
-        boxes = self.detections.boxes
-        detections = replace(self.detections, boxes=replace(boxes, sample=renumbered[boxes.sample]))
-        return detections.select(detections.boxes.sample >= 0)
+        detections = replace(self.detections, sample=renumbered[self.detections.sample])
+        return detections.select(detections.sample >= 0)
 
 
 def write_submission(
@@ -111,13 +106,13 @@ def write_submission(
         ValueError: for numbers that are not finite, and for more boxes per sample than the benchmark allows.
     """
     _require_finite(detections)
-    sample = detections.boxes.sample
+    sample = detections.sample
     order = np.argsort(sample, kind="stable")
     counts = np.bincount(sample, minlength=len(sample_tokens))
     if len(counts) > len(sample_tokens):
         raise ValueError(f"expected detections of {len(sample_tokens)} samples, got some of sample {sample.max()}")
-    if counts.max(initial=0) > DETECTION_CVPR_2019.max_boxes:
-        raise ValueError(f"expected at most {DETECTION_CVPR_2019.max_boxes} boxes a sample, got {counts.max()}")
+    if counts.max(initial=0) > MAX_BOXES:
+        raise ValueError(f"expected at most {MAX_BOXES} boxes a sample, got {counts.max()}")
 
     meta = {f"use_{source}": source in sources for source in SOURCES}
     encode = msgspec.json.Encoder().encode
@@ -131,17 +126,16 @@ def write_submission(
 
 
 def _require_finite(detections: Detections) -> None:
-    columns = {name: getattr(detections.boxes, name) for name in ("center", "size", "rotation", "velocity")}
-    for name, values in (columns | {"score": detections.score}).items():
+    for name in ("center", "size", "rotation", "velocity", "score"):
+        values = getattr(detections, name)
         if not np.isfinite(values).all():
             bad = values[~np.isfinite(values)][0]
             raise ValueError(f"a submission needs finite numbers, got {bad} in a {name}")
 
 
-def _as_written(token: str, detections: Detections) -> list[_Box]:
-    boxes = detections.boxes
+def _as_written(token: str, boxes: Detections) -> list[_Box]:
     numbers = (boxes.center, boxes.size[:, _LENGTH_WIDTH_HEIGHT], boxes.rotation, boxes.velocity)
-    columns = (*numbers, boxes.label, boxes.attribute, detections.score)
+    columns = (*numbers, boxes.label, boxes.attribute, boxes.score)
     return [
         _Box(
             sample_token=token,
@@ -179,12 +173,12 @@ def _entries(path: Path) -> tuple[dict[str, Any], dict[str, Any], Callable[[Any]
     text = read_bytes(path)
     try:
         try:
-            strict = msgspec.json.decode(text, type=_Boxes)
+            strict = msgspec.json.decode(text, type=_Boxes[msgspec.Raw])
             return strict.results, strict.meta, msgspec.json.Decoder(list[_Box]).decode
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:  # perhaps because of a NaN, which is not JSON but is written by many libraries
-            loose = msgspec.convert(json.loads(text), _LooseBoxes)
+            loose = msgspec.convert(json.loads(text), _Boxes[Any])
             return loose.results, loose.meta, lambda entry: msgspec.convert(entry, list[_Box])
     except msgspec.ValidationError as error:
         raise UserError(f"{path} cannot be evaluated ({error}): {form}") from error
@@ -193,11 +187,7 @@ def _entries(path: Path) -> tuple[dict[str, Any], dict[str, Any], Callable[[Any]
 
 
 def _sample(path: Path, i: int, token: str, entry: Any, decode: Callable[[Any], list[_Box]]) -> Detections:
-    """The boxes of the `i`-th sample of a file.
-
-    Raises:
-        UserError: for boxes that cannot be evaluated.
-    """
+    """The boxes of the `i`-th sample of a file; a UserError for those that cannot be evaluated."""
     try:
         boxes = decode(entry)
     except msgspec.ValidationError as error:
@@ -213,7 +203,7 @@ def _sample(path: Path, i: int, token: str, entry: Any, decode: Callable[[Any], 
     def integers(values: list[int]) -> np.ndarray:
         return np.array(values, dtype=np.int64)
 
-    columns = GlobalBoxes(
+    detections = Detections(
         sample=np.full(len(boxes), i),
         label=integers([_LABELS[box.detection_name] for box in boxes]),
         center=floats("translation", 3),
@@ -222,9 +212,8 @@ def _sample(path: Path, i: int, token: str, entry: Any, decode: Callable[[Any], 
         velocity=floats("velocity", 2),
         attribute=integers([_ATTRIBUTE_IDS[box.attribute_name] for box in boxes]),
         num_points=integers([box.num_pts for box in boxes]),
+        score=np.array([box.detection_score for box in boxes], dtype=np.float64),
     )
-    score = np.array([box.detection_score for box in boxes], dtype=np.float64)
-    detections = Detections(boxes=columns, score=score)
     if problem := _problem_with_numbers(detections):
         raise UserError(f"{path}: sample {token}: {problem}")
     return detections
@@ -232,8 +221,8 @@ def _sample(path: Path, i: int, token: str, entry: Any, decode: Callable[[Any], 
 
 def _problem_with_names(token: str, boxes: list[_Box]) -> str | None:
     """The first problem with the number, sample, class or attribute of one sample's boxes, and its remedy."""
-    if len(boxes) > DETECTION_CVPR_2019.max_boxes:
-        return f"{len(boxes)} boxes: keep the best {DETECTION_CVPR_2019.max_boxes}, the benchmark's limit"
+    if len(boxes) > MAX_BOXES:
+        return f"{len(boxes)} boxes: keep the best {MAX_BOXES}, the benchmark's limit"
     if foreign := {box.sample_token for box in boxes} - {token}:
         return f"has a box of sample {min(foreign)!r}: move it to the entry of that sample"
     if unknown := {box.detection_name for box in boxes} - _LABELS.keys():
@@ -243,17 +232,12 @@ def _problem_with_names(token: str, boxes: list[_Box]) -> str | None:
     return None
 
 
-def _problem_with_numbers(detections: Detections) -> str | None:
+def _problem_with_numbers(boxes: Detections) -> str | None:
     """The first problem with the numbers of one sample's boxes, and its remedy."""
-    boxes = detections.boxes
-    numbers = np.concatenate([boxes.center, boxes.size, boxes.rotation, detections.score[:, None]], axis=1)
-    if not np.isfinite(numbers).all():
-        at = np.argwhere(~np.isfinite(numbers))[0, 0]
-        return f"box {at} has a number that is not finite: leave such boxes out"
-    if np.isinf(boxes.velocity).any():
-        at = np.argwhere(np.isinf(boxes.velocity))[0, 0]
-        return f"box {at} has an infinite velocity: give a finite one, or NaN where it is unknown"
-    if not (boxes.size > 0).all():
-        at = np.argwhere(boxes.size <= 0)[0, 0]
-        return f"box {at} has no volume: width, length and height must be positive"
-    return None
+    numbers = np.concatenate([boxes.center, boxes.size, boxes.rotation, boxes.score[:, None]], axis=1)
+    problems = {
+        "a number that is not finite: leave such boxes out": ~np.isfinite(numbers),
+        "an infinite velocity: give a finite one, or NaN where it is unknown": np.isinf(boxes.velocity),
+        "no volume: width, length and height must be positive": boxes.size <= 0,
+    }
+    return next((f"box {np.argwhere(bad)[0, 0]} has {what}" for what, bad in problems.items() if bad.any()), None)

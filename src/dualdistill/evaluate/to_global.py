@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-from dualdistill.evaluate.protocol import ATTRIBUTES, DETECTION_CVPR_2019, DetectionConfig
-from dualdistill.evaluate.records import Detections, GlobalBoxes
+from dualdistill.evaluate.protocol import ATTRIBUTES, MAX_BOXES, REACH
+from dualdistill.evaluate.records import Detections
 from dualdistill.geometry.transforms import quaternion_from_rotation, transform
 from dualdistill.structures import CLASSES, Boxes, SampleMeta
 
@@ -43,13 +43,10 @@ def likely_attributes(
     return _ATTRIBUTE_IDS[label, np.where(moving, 0, 1)]
 
 
-def detections_to_global(
-    boxes: Boxes, meta: SampleMeta, *, sample: int = 0, config: DetectionConfig = DETECTION_CVPR_2019
-) -> Detections:
+def detections_to_global(boxes: Boxes, meta: SampleMeta, *, sample: int = 0) -> Detections:
     """The detections of one sample in the global frame, best first.
 
-    Boxes past the range of their class, measured in the ego plane, are dropped, then all but the best
-    `config.max_boxes`.
+    Boxes past the range of their class, measured in the ego plane, are dropped, then all but the best `MAX_BOXES`.
 
     Args:
         boxes: In the BEV frame of `meta`, without test-time augmentation.
@@ -65,11 +62,11 @@ def detections_to_global(
     center_bev = boxes.center.double()
     center_ego = transform(meta.ego_from_bev.cpu().double(), center_bev)
     label = boxes.label.numpy().astype(np.int64)
-    near = center_ego[:, :2].norm(dim=1).numpy() <= np.array(config.reach)[label]
+    near = center_ego[:, :2].norm(dim=1).numpy() <= REACH[label]
 
     score = boxes.score.numpy().astype(np.float64)
     best_first = np.argsort(-score, kind="stable")
-    keep = best_first[near[best_first]][: config.max_boxes]
+    keep = best_first[near[best_first]][:MAX_BOXES]
 
     global_from_bev = meta.global_from_bev.cpu().double()
     rotation = global_from_bev[:3, :3]
@@ -78,7 +75,7 @@ def detections_to_global(
     half_yaw = boxes.yaw.double().numpy() / 2
     zero = np.zeros_like(half_yaw)
     about_z = np.stack([np.cos(half_yaw), zero, zero, np.sin(half_yaw)], axis=1)
-    world = GlobalBoxes(
+    return Detections(
         sample=np.full(len(label), sample, dtype=np.int64),
         label=label,
         center=transform(global_from_bev, center_bev).numpy(),
@@ -87,8 +84,8 @@ def detections_to_global(
         velocity=velocity,
         attribute=likely_attributes(label, velocity),
         num_points=np.full(len(label), -1, dtype=np.int64),
-    )
-    return Detections(boxes=world, score=score).select(keep)
+        score=score,
+    ).select(keep)
 
 
 def _compose(first: Float64[np.ndarray, "4"], then: Float64[np.ndarray, "boxes 4"]) -> Float64[np.ndarray, "boxes 4"]:

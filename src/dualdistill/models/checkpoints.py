@@ -60,10 +60,7 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
         DivergedError: for weights that are not finite; nothing is loaded.
     """
     facts = read_facts(path)
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error}). Was it copied completely?") from None
+    state = read_tensors(path)
     problems = differences(module.state_dict(), state)
     if problems:
         shown = "\n  ".join(problems[:12]) + (f"\n  … and {len(problems) - 12} more" if len(problems) > 12 else "")
@@ -75,6 +72,14 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
     require_finite(state, path, remedy + "learning_rate or clip_norm")
     module.load_state_dict(state)
     return facts
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; raises UserError for a file that cannot be read."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}). Was it copied completely?") from None
 
 
 def differences(expected: dict[str, Tensor], came: dict[str, Tensor]) -> list[str]:
@@ -90,11 +95,7 @@ def differences(expected: dict[str, Tensor], came: dict[str, Tensor]) -> list[st
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        UserError: for a file that cannot be read.
-    """
+    """SHA-256 of a file; raises UserError for a file that cannot be read."""
     try:
         file = path.open("rb")
     except OSError as error:

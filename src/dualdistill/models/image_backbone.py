@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dualdistill import hub
-from dualdistill.errors import UserError
+from dualdistill.errors import UserError, first_line
 from dualdistill.models.checkpoints import differences
 from dualdistill.models.layers.image_neck import FeaturePyramid
 from dualdistill.models.layers.second import SecondFpn
@@ -146,7 +146,7 @@ class ImageEncoder(nn.Module):
             donor = _timm_levels(self.config, pretrained=True, pretrained_cfg_overlay=overlay)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"no pretrained weights for backbone {name!r} from {source!r}: {_first_line(error)}\n"
+                f"no pretrained weights for backbone {name!r} from {source!r}: {first_line(error)}\n"
                 f"Without a network, give a file: image.pretrained=PATH/{name}.safetensors (names of timm or "
                 "torchvision), or train from scratch with image.pretrained=none."
             ) from error
@@ -161,7 +161,7 @@ def _timm_levels(config: ImageConfig, **options: object) -> Any:  # a module wit
             strides = timm.create_model(config.backbone, features_only=True).feature_info.reduction()
     except (RuntimeError, AttributeError) as error:
         raise UserError(
-            f"timm has no backbone {config.backbone!r} that gives feature maps: {_first_line(error)}"
+            f"timm has no backbone {config.backbone!r} that gives feature maps: {first_line(error)}"
         ) from error
     missing = set(config.level_strides) - set(strides)
     if missing:
@@ -189,7 +189,7 @@ def _checked_file(path: Path, backbone: str) -> Path:
     try:
         state = timm.models.load_state_dict(str(path), weights_only=True)
     except Exception as error:  # any of several libraries' complaints about a broken file
-        raise UserError(f"{path} is not a safetensors or weights-only PyTorch file: {_first_line(error)}") from error
+        raise UserError(f"{path} is not a safetensors or weights-only PyTorch file: {first_line(error)}") from error
     with torch.device("meta"):
         wanted = timm.create_model(backbone, num_classes=0).state_dict()
     wrong = [
@@ -203,7 +203,3 @@ def _checked_file(path: Path, backbone: str) -> Path:
             f"missing or have another shape, the first is {wrong[0]!r}"
         )
     return path
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -8,13 +8,13 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dualdistill.experiment.plain import differences
-from dualdistill.report.intervals import mean_interval
-from dualdistill.report.scores import PERCENT, TP_ERRORS, ResultRow, filled
-from dualdistill.report.table import Column, Table, Value
+from dualdistill.report.intervals import mean_interval, written_interval
+from dualdistill.report.scores import TP_ERRORS, ResultRow, results_table
+from dualdistill.report.table import Table
 
 CONFIDENCE = 0.95
 """Confidence level of the intervals of gains."""
@@ -73,29 +73,18 @@ class ComparedRow:
     scores: ResultRow
     runs: tuple[RunRecord, ...]
     """Runs in the order of their seeds."""
-    teacher_mean_ap: float | None
-    teacher_nd_score: float | None
     pairs: tuple[int, ...]
     """Seeds that also have an undistilled student."""
     interval_mean_ap: tuple[float, float] | None
     """Confidence interval of the mean gain in mAP, by Student's t over the pairs; None for fewer than two."""
     interval_nd_score: tuple[float, float] | None
 
-    def values(self) -> dict[str, Value]:
-        """Column values by name."""
-        return self.scores.values() | {
-            "teacher_mean_ap": self.teacher_mean_ap,
-            "teacher_nd_score": self.teacher_nd_score,
-            "interval_mean_ap": _written(self.interval_mean_ap),
-            "interval_nd_score": _written(self.interval_nd_score),
-        }
-
     def plain(self) -> dict[str, Any]:
         """The row as JSON values: scores and gains in [0, 1], unrounded; None for what is unknown."""
         first = self.runs[0]
         kept: tuple[str, ...] = ("name", "teacher", "mean_ap", "nd_score", *TP_ERRORS, "gain_mean_ap", "gain_nd_score")
         kept += ("teacher_mean_ap", "teacher_nd_score", "published_mean_ap", "published_nd_score", "seeds")
-        values = self.values()
+        values = self.scores.values()
         return {
             **{key: values[key] for key in kept},
             "published_source": first.published[2] if first.published else None,
@@ -121,30 +110,8 @@ class Comparison:
     """Remarks on the table, one sentence each."""
 
     def table(self) -> Table:
-        """The comparison as a table; columns without any value are left out."""
-        columns = [
-            Column(key="name", title="Method"),
-            Column(key="teacher", title="Teacher", side=True),
-            Column(key="teacher_mean_ap", title="Teacher mAP", **PERCENT, side=True),
-            Column(key="teacher_nd_score", title="Teacher NDS", **PERCENT, side=True),
-            Column(key="mean_ap", title="mAP", better="up", **PERCENT),
-            Column(key="nd_score", title="NDS", better="up", **PERCENT),
-            *(Column(key=key, title=title, digits=3, better="down", side=True) for key, title in TP_ERRORS.items()),
-            Column(key="gain_mean_ap", title="Δ mAP", signed=True, **PERCENT),
-            Column(key="interval_mean_ap", title="95 % (mAP)", side=True),
-            Column(key="gain_nd_score", title="Δ NDS", signed=True, **PERCENT),
-            Column(key="interval_nd_score", title="95 % (NDS)", side=True),
-            Column(key="published_mean_ap", title="mAP publ.", **PERCENT, side=True),
-            Column(key="published_nd_score", title="NDS publ.", **PERCENT, side=True),
-            Column(key="seeds", title="Seeds"),
-        ]
-        values = [row.values() for row in self.rows]
-        return Table(
-            columns=filled(columns, values),
-            rows=tuple(values),
-            spreads=tuple(row.scores.spread for row in self.rows),
-            ranked=tuple(not row.scores.is_teacher for row in self.rows),
-        )
+        """The comparison as a table."""
+        return results_table([row.scores for row in self.rows])
 
 
 def compare(records: Iterable[RunRecord]) -> list[Comparison]:
@@ -202,14 +169,18 @@ def _row(name: str, runs: list[RunRecord], groups: list[list[RunRecord]]) -> Com
             gains.append(row)
         rows.append(row)
     teachers = list({(run.teacher.mean_ap, run.teacher.nd_score): run.teacher for run in runs if run.teacher}.values())
-    return ComparedRow(
-        scores=ResultRow.mean_of(rows),
-        runs=tuple(runs),
+    mean_ap = mean_interval([g.gain_mean_ap for g in gains if g.gain_mean_ap is not None], CONFIDENCE)
+    nd_score = mean_interval([g.gain_nd_score for g in gains if g.gain_nd_score is not None], CONFIDENCE)
+    scores = replace(
+        ResultRow.mean_of(rows),
         teacher_mean_ap=_mean(teacher.mean_ap for teacher in teachers),
         teacher_nd_score=_mean(teacher.nd_score for teacher in teachers),
-        pairs=tuple(run.seed for run in runs if run.seed in baselines),
-        interval_mean_ap=mean_interval([g.gain_mean_ap for g in gains if g.gain_mean_ap is not None], CONFIDENCE),
-        interval_nd_score=mean_interval([g.gain_nd_score for g in gains if g.gain_nd_score is not None], CONFIDENCE),
+        interval_mean_ap=written_interval(mean_ap),
+        interval_nd_score=written_interval(nd_score),
+    )
+    pairs = tuple(run.seed for run in runs if run.seed in baselines)
+    return ComparedRow(
+        scores=scores, runs=tuple(runs), pairs=pairs, interval_mean_ap=mean_ap, interval_nd_score=nd_score
     )
 
 
@@ -222,7 +193,6 @@ def _scores(name: str, run: RunRecord) -> ResultRow:
         is_teacher=run.role != "student",
         published_mean_ap=published[0],
         published_nd_score=published[1],
-        steps=run.step,
     )
 
 
@@ -285,8 +255,3 @@ def _distinction(run: RunRecord, namesakes: list[RunRecord]) -> str:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None
-
-
-def _written(interval: tuple[float, float] | None) -> str | None:
-    """An interval in percentage points."""
-    return interval and "[" + ", ".join(f"{100 * bound:+.1f}" for bound in interval).replace("-", "−") + "]"

@@ -14,3 +14,8 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     half = float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * statistics.stdev(values) / math.sqrt(len(values))
     mean = statistics.fmean(values)
     return mean - half, mean + half
+
+
+def written_interval(interval: tuple[float, float] | None) -> str | None:
+    """An interval of a share in percentage points, such as "[+0.5, +4.5]"."""
+    return interval and "[{:+.1f}, {:+.1f}]".format(*(100 * bound for bound in interval)).replace("-", "−")

@@ -8,6 +8,9 @@ from typing import Protocol, runtime_checkable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+EVERY_SECONDS = 15.0
+"""Shortest time between two lines of a log."""
+
 
 @runtime_checkable
 class Report(Protocol):
@@ -17,12 +20,11 @@ class Report(Protocol):
 
 
 @contextmanager
-def progress(console: Console, title: str, *, before: int = 0, every_seconds: float = 15.0) -> Iterator[Report]:
+def progress(console: Console, title: str, *, before: int = 0) -> Iterator[Report]:
     """Show the progress of one long piece of work while the block runs.
 
     Args:
         before: Amount done before the block, which the estimate of the remaining time leaves out.
-        every_seconds: Shortest time between two lines of a log.
     """
     if console.is_terminal:
         columns = (
@@ -47,7 +49,7 @@ def progress(console: Console, title: str, *, before: int = 0, every_seconds: fl
     def log(done: int, total: int, line: str = "") -> None:
         nonlocal printed
         now = time.monotonic()
-        if done < total and now - printed < every_seconds:
+        if done < total and now - printed < EVERY_SECONDS:
             return
         printed = now
         left = (now - began) / max(done - before, 1) * (total - done)

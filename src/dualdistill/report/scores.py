@@ -21,6 +21,8 @@ class ResultRow:
 
     name: str
     teacher: str | None = None
+    teacher_mean_ap: float | None = None
+    teacher_nd_score: float | None = None
     is_teacher: bool = False
     """Whether the model is shown for reference only and does not compete for best values."""
     mean_ap: float | None = None
@@ -108,21 +110,24 @@ def results_table(rows: Sequence[ResultRow]) -> Table:
     columns = [
         Column(key="name", title="Model"),
         Column(key="teacher", title="Teacher", side=True),
+        Column(key="teacher_mean_ap", title="Teacher mAP", **PERCENT, side=True),
+        Column(key="teacher_nd_score", title="Teacher NDS", **PERCENT, side=True),
         Column(key="mean_ap", title="mAP", better="up", **PERCENT),
         Column(key="nd_score", title="NDS", better="up", **PERCENT),
-        *(Column(key=key, title=title, digits=3, better="down") for key, title in TP_ERRORS.items()),
+        *(Column(key=key, title=title, digits=3, better="down", side=True) for key, title in TP_ERRORS.items()),
         Column(key="gain_mean_ap", title="Δ mAP", signed=True, **PERCENT),
-        Column(key="interval_mean_ap", title="95 %"),
+        Column(key="interval_mean_ap", title="95 % (mAP)", side=True),
         Column(key="gain_nd_score", title="Δ NDS", signed=True, **PERCENT),
-        Column(key="interval_nd_score", title="95 %"),
+        Column(key="interval_nd_score", title="95 % (NDS)", side=True),
         Column(key="published_mean_ap", title="mAP publ.", **PERCENT, side=True),
         Column(key="published_nd_score", title="NDS publ.", **PERCENT, side=True),
         Column(key="steps", title="Steps", side=True),
         Column(key="seeds", title="Seeds", side=True),
     ]
     values = [row.values() for row in rows]
+    filled = (column for column in columns if any(value[column.key] is not None for value in values))
     return Table(
-        columns=filled(columns, values),
+        columns=tuple(filled),
         rows=tuple(values),
         spreads=tuple(row.spread for row in rows),
         ranked=tuple(not row.is_teacher for row in rows),
@@ -144,11 +149,6 @@ def class_table(average_precisions: Mapping[str, Mapping[str, float]]) -> Table:
     ]
     means = {model: _mean(list(average_precisions[model].values())) for model in models}
     return Table(columns=columns, rows=(*rows, {"class": "mean", **means}), summary=True)
-
-
-def filled(columns: Sequence[Column], values: Sequence[Mapping[str, Value]]) -> tuple[Column, ...]:
-    """The columns for which at least one row has a value."""
-    return tuple(column for column in columns if any(value.get(column.key) is not None for value in values))
 
 
 def _known(value: float | None) -> float | None:

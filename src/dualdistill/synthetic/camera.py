@@ -29,7 +29,7 @@ def expose(
     hits = moment.cast(street_from_camera[:3, 3], directions)
     rays = np.ascontiguousarray(directions.T)
     light = np.empty_like(rays)
-    met, missed = np.flatnonzero(hits.hit), np.flatnonzero(~hits.hit)
+    met, missed = np.flatnonzero(hits.face >= 0), np.flatnonzero(hits.face < 0)
     light[:, missed] = _sky(rays[:, missed], plan.daylight)
     light[:, met] = _surfaces(moment, plan, hits, met, street_from_camera[:3, 3], rays[:, met])
     shape = (camera.height, camera.width)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dualdistill.errors import UserError
+from dualdistill.errors import optional
 from dualdistill.synthetic.mesh import GROUND, Mesh
 from dualdistill.synthetic.plan import Actor, ScenePlan
 from dualdistill.synthetic.rig import Matrix
@@ -33,10 +33,6 @@ class Hits:
     """Barycentric coordinates of the second and third corner."""
     normal: Float[np.ndarray, "rays 3"]
     """Unit normal of the face, outwards."""
-
-    @property
-    def hit(self) -> Bool[np.ndarray, "rays"]:
-        return self.face >= 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +68,12 @@ class Stage:
         self.local = joined.triangles.astype(np.float32)
         """Corners of each face in the frame of its piece, in which textures are defined."""
         first = np.concatenate([[0], np.cumsum(counts)])[-1 - len(moving) :]
-        placed = [_placed(mesh.triangles, matrix) for mesh, matrix, _ in pieces[: len(pieces) - len(moving)]]
+        standing = pieces[: len(pieces) - len(moving)]
+        placed = [mesh.triangles.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3] for mesh, matrix, _ in standing]
         turned = [mesh.normals @ matrix[:3, :3].T for mesh, matrix, _ in pieces]
         self.normal = np.concatenate(turned).astype(np.float32)
         """Normal of each face; those of moving actors are in their box frame."""
-        self.standing = _embree(np.concatenate(placed))
+        self.standing = _embree(np.concatenate(placed).reshape(-1, 3, 3))
         self._movers = [
             _Mover(
                 actor=actors[number],
@@ -165,24 +162,10 @@ def _occluded(scene: EmbreeScene, origins: Rays, direction: Float[np.ndarray, "3
     return scene.run(origins.astype(np.float32), _repeat(direction, len(origins)), query="OCCLUDED") == 0
 
 
-def _placed(triangles: np.ndarray, matrix: Matrix) -> np.ndarray:
-    return (triangles.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]).reshape(-1, 3, 3)
-
-
 def require_embree() -> None:
-    """Checks that the ray caster can be imported.
-
-    Raises:
-        UserError: if it is not installed.
-    """
-    try:
-        import embreex.mesh_construction
-        import embreex.rtcore_scene  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            "The synthetic world is rendered by embreex, which is not installed. Install it with `pip install "
-            f"'dualdistill[synthetic]'`; data sets in nuScenes format do not need it. ({error})"
-        ) from None
+    """Raises UserError where the ray caster cannot be imported."""
+    for module in ("embreex.mesh_construction", "embreex.rtcore_scene"):
+        optional(module, "synthetic", "The synthetic world", "; data sets in nuScenes format do not need it")
 
 
 def _embree(triangles: np.ndarray) -> EmbreeScene:

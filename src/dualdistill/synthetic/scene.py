@@ -1,19 +1,37 @@
-"""Recording of a planned scene: the sensor files, and the facts for the tables."""
+"""Recording of a planned scene: the sensor files, and its records of the tables."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from PIL import Image
 
+from dualdistill.data.tables import (
+    CalibratedSensor,
+    EgoPose,
+    Instance,
+    Log,
+    Record,
+    Sample,
+    SampleAnnotation,
+    SampleData,
+    Scene,
+)
+from dualdistill.data.write_tables import links
+from dualdistill.geometry.transforms import quaternion_from_rotation
 from dualdistill.synthetic.camera import expose
+from dualdistill.synthetic.catalogue import attribute
 from dualdistill.synthetic.config import CAMERA_RATE, KEY_FRAME_RATE, SyntheticConfig
 from dualdistill.synthetic.draw import draw_scene
 from dualdistill.synthetic.lidar import scan
-from dualdistill.synthetic.plan import Actor, ScenePlan, scene_generator
+from dualdistill.synthetic.plan import ScenePlan, scene_generator
 from dualdistill.synthetic.raycast import Moment, Stage
-from dualdistill.synthetic.rig import Camera, Matrix, Rig, draw_rig
+from dualdistill.synthetic.rig import Camera, Matrix, draw_rig
+from dualdistill.synthetic.tables import token
 
 ANNOTATED_RANGE = 55.0
 """Metres from the ego car to the centre of an annotated box."""
@@ -22,66 +40,16 @@ SCENE_SPACING_US = 600_000_000
 """Time between the starts of two consecutive scenes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recording:
-    """One file of one sensor."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlayedScene:
+    """What is known of a scene whose sensor files are written."""
 
-    channel: str
-    filename: str
-    """Relative to the root."""
-    timestamp_us: int
-    key_frame: int
-    """The key frame it is, or the next one after it."""
-    is_key_frame: bool
-    global_from_ego: Matrix
-    size: tuple[int, int]
-    """Width and height of an image; (0, 0) for a LiDAR sweep."""
+    records: list[Record]
+    masks: list[dict[str, Any]]
+    """Its entries of `masks/instance_masks.json`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mask:
-    """Instances in one key frame image."""
-
-    image: str
-    """File name of the image, relative to the root."""
-    filename: str
-    actors: tuple[int, ...]
-    """Actors of the pixel values: k is `actors[k - 1]`; 0 is background."""
-    pixels: tuple[int, ...]
-    """Number of pixels of each actor."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Observation:
-    """One actor at one key frame, annotated."""
-
-    actor: int
-    key_frame: int
-    global_from_box: Matrix
-    visibility: int
-    """1 to 4, as in nuScenes."""
-    lidar_points: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneRecord:
-    """The facts of a scene for the tables."""
-
-    name: str
-    log: str
-    description: str
-    rig: Rig
-    actors: tuple[Actor, ...]
-    timestamps_us: tuple[int, ...]
-    """Timestamps of the key frames, microseconds."""
-    recordings: tuple[Recording, ...]
-    """Recordings by channel, in time order."""
-    masks: tuple[Mask, ...]
-    observations: tuple[Observation, ...]
-    """Observations by actor, in time order."""
-
-
-def play_scene(config: SyntheticConfig, split: str, index: int, name: str, root: Path) -> SceneRecord:
+def play_scene(config: SyntheticConfig, split: str, index: int, name: str, root: Path) -> PlayedScene:
     """Writes all sensor files of scene `index` of `split` below `root` (folders must exist)."""
     plan = draw_scene(config, split, index)
     return _Player(config, plan, split, index, name, root).play()
@@ -97,124 +65,211 @@ class _Player:
         number = int(name.removeprefix("scene-"))
         self._start_us = FIRST_TIMESTAMP_US + number * SCENE_SPACING_US + int(self._rng.integers(1_000_000))
         self._log = f"synthetic-{config.name}-seed{config.seed}-{name}"
-        self._recordings: list[Recording] = []
-        self._masks: list[Mask] = []
         frames = config.key_frames
+        self._samples = [self._token("sample", name, frame) for frame in range(frames)]
+        self._masks: list[dict[str, Any]] = []
         self._seen = np.zeros((frames, len(plan.actors)), dtype=bool)
         self._points: list[Float[np.ndarray, "points 3"]] = [np.zeros((0, 3))] * frames
 
-    def play(self) -> SceneRecord:
-        self._lidar()
-        for camera in self._rig.cameras:
-            self._camera(camera)
-        return SceneRecord(
-            name=self._name,
-            log=self._log,
-            description=self._plan.description,
-            rig=self._rig,
-            actors=self._plan.actors,
-            timestamps_us=tuple(self._time_us(k / KEY_FRAME_RATE) for k in range(self._config.key_frames)),
-            recordings=tuple(self._recordings),
-            masks=tuple(self._masks),
-            observations=tuple(self._observations()),
-        )
+    def _token(self, *parts: object) -> str:
+        return token(self._config.seed, *parts)
+
+    def play(self) -> PlayedScene:
+        swept = self._lidar()
+        photographed = [record for camera in self._rig.cameras for record in self._camera(camera)]
+        annotated = self._annotations()
+        known = {record.token for record in annotated if isinstance(record, Instance)}
+        for each in (instance for mask in self._masks for instance in mask["instances"]):
+            if each["instance_token"] not in known:
+                each["instance_token"] = ""
+        records = [*self._scene(), *self._mounts(), *photographed, *swept, *annotated]
+        return PlayedScene(records=records, masks=self._masks)
+
+    def _scene(self) -> list[Record]:
+        scene, log, samples = self._token("scene", self._name), self._token("log", self._log), self._samples
+        place = {"vehicle": "synthetic", "date_captured": "2020-09-13", "location": "synthetic-town"}
+        return [
+            Log(token=log, logfile=self._log, **place),
+            Scene(
+                token=scene,
+                log_token=log,
+                nbr_samples=len(samples),
+                first_sample_token=samples[0],
+                last_sample_token=samples[-1],
+                name=self._name,
+                description=self._plan.description,
+            ),
+            *(
+                Sample(
+                    token=sample,
+                    timestamp=self._time_us(frame / KEY_FRAME_RATE),
+                    **links(samples, frame),
+                    scene_token=scene,
+                )
+                for frame, sample in enumerate(samples)
+            ),
+        ]
+
+    def _mounts(self) -> list[Record]:
+        mounts = [(c.channel, c.ego_from_camera, c.intrinsics.tolist()) for c in self._rig.cameras]
+        return [
+            CalibratedSensor(
+                token=self._token("calibrated_sensor", self._name, channel),
+                sensor_token=self._token("sensor", channel),
+                **_pose(matrix),
+                camera_intrinsic=intrinsics,
+            )
+            for channel, matrix, intrinsics in [*mounts, ("LIDAR_TOP", self._rig.lidar.ego_from_lidar, [])]
+        ]
 
     def _time_us(self, time: float) -> int:
         return self._start_us + round(time * 1e6)
 
-    def _record(
-        self, channel: str, suffix: str, time: float, steps: int, rate: int, size: tuple[int, int]
-    ) -> Recording:
-        """Enters the recording `steps` firings after the first key frame, of `rate` firings a key frame."""
-        is_key_frame = steps % rate == 0
-        timestamp_us = self._time_us(time)
-        folder = "samples" if is_key_frame else "sweeps"
-        recording = Recording(
-            channel=channel,
-            filename=f"{folder}/{channel}/{self._log}__{channel}__{timestamp_us}.{suffix}",
-            timestamp_us=timestamp_us,
-            key_frame=max(0, -(-steps // rate)),
-            is_key_frame=is_key_frame,
-            global_from_ego=self._plan.global_from_street() @ self._plan.street_from_ego(time),
-            size=size,
-        )
-        self._recordings.append(recording)
-        return recording
+    def _recorded(
+        self, channel: str, suffix: str, times: Mapping[int, float], rate: int, size: tuple[int, int] = (0, 0)
+    ) -> tuple[list[SampleData], list[EgoPose]]:
+        """Records of one sensor, in time order.
 
-    def _lidar(self) -> None:
+        Args:
+            times: Seconds after the first key frame of each firing, by its number; every `rate`-th is a key frame's.
+            size: Width and height of an image.
+        """
+        names = {}
+        for step, time in times.items():
+            folder = "sweeps" if step % rate else "samples"
+            names[step] = f"{folder}/{channel}/{self._log}__{channel}__{self._time_us(time)}.{suffix}"
+        tokens = [self._token("sample_data", name) for name in names.values()]
+        data, poses = [], []
+        for number, (step, time) in enumerate(times.items()):
+            global_from_ego = self._plan.global_from_street() @ self._plan.street_from_ego(time)
+            poses.append(EgoPose(token=tokens[number], timestamp=self._time_us(time), **_pose(global_from_ego)))
+            data.append(
+                SampleData(
+                    token=tokens[number],
+                    sample_token=self._samples[max(0, -(-step // rate))],
+                    ego_pose_token=tokens[number],
+                    calibrated_sensor_token=self._token("calibrated_sensor", self._name, channel),
+                    timestamp=self._time_us(time),
+                    fileformat=suffix.partition(".")[0],
+                    is_key_frame=step % rate == 0,
+                    height=size[1],
+                    width=size[0],
+                    filename=names[step],
+                    **links(tokens, number),
+                )
+            )
+        return data, poses
+
+    def _lidar(self) -> list[Record]:
         config, lidar, rate = self._config, self._rig.lidar, self._config.sweeps_per_key_frame
-        for step in range(-config.lead_in_sweeps, (config.key_frames - 1) * rate + 1):
-            time = step / config.lidar_rate
-            recording = self._record(lidar.channel, "pcd.bin", time, step, rate, (0, 0))
+        steps = range(-config.lead_in_sweeps, (config.key_frames - 1) * rate + 1)
+        times = {step: step / config.lidar_rate for step in steps}
+        data, poses = self._recorded(lidar.channel, "pcd.bin", times, rate)
+        for (step, time), record in zip(times.items(), data, strict=True):
             street_from_lidar = self._plan.street_from_ego(time) @ lidar.ego_from_lidar
             points, owners = scan(
                 self._stage.at(time), self._plan, lidar, street_from_lidar, config.lidar_azimuths, self._rng
             )
-            points.tofile(self._root / recording.filename)
-            if recording.is_key_frame:
-                self._seen[recording.key_frame, owners[owners >= 0]] = True
+            points.tofile(self._root / record.filename)
+            if record.is_key_frame:
+                self._seen[step // rate, owners[owners >= 0]] = True
                 xyz = points[:, :3].astype(np.float64)
-                self._points[recording.key_frame] = xyz @ street_from_lidar[:3, :3].T + street_from_lidar[:3, 3]
+                self._points[step // rate] = xyz @ street_from_lidar[:3, :3].T + street_from_lidar[:3, 3]
+        return [*poses, *data]
 
-    def _camera(self, camera: Camera) -> None:
+    def _camera(self, camera: Camera) -> list[Record]:
         config = self._config
         rate = round(CAMERA_RATE / KEY_FRAME_RATE)
         steps = range(0, (config.key_frames - 1) * rate + 1, 1 if config.camera_sweeps else rate)
-        for step in steps:
-            time = step / CAMERA_RATE + camera.delay
-            recording = self._record(camera.channel, "jpg", time, step, rate, (camera.width, camera.height))
+        times = {step: step / CAMERA_RATE + camera.delay for step in steps}
+        data, poses = self._recorded(camera.channel, "jpg", times, rate, (camera.width, camera.height))
+        for (step, time), record in zip(times.items(), data, strict=True):
             street_from_camera = self._plan.street_from_ego(time) @ camera.ego_from_camera
             pixels, owners = expose(self._stage.at(time), self._plan, camera, street_from_camera, self._rng)
-            Image.fromarray(pixels).save(self._root / recording.filename, quality=config.jpeg_quality)
-            if recording.is_key_frame:
-                self._mask(recording, owners)
+            Image.fromarray(pixels).save(self._root / record.filename, quality=config.jpeg_quality)
+            if record.is_key_frame:
+                self._mask(record, camera.channel, step // rate, owners)
+        return [*poses, *data]
 
-    def _mask(self, recording: Recording, owners: np.ndarray) -> None:
+    def _mask(self, image: SampleData, channel: str, frame: int, owners: np.ndarray) -> None:
         actors, positions, counts = np.unique(owners, return_inverse=True, return_counts=True)
         background = int(actors[0] < 0)
         if len(actors) - background > 255:
-            raise ValueError(f"a mask holds 255 instances, {recording.filename} has {len(actors) - background}")
+            raise ValueError(f"a mask holds 255 instances, {image.filename} has {len(actors) - background}")
         codes = (positions.reshape(owners.shape) + 1 - background).astype(np.uint8)
-        filename = f"masks/{recording.channel}/{Path(recording.filename).stem}.png"
+        filename = f"masks/{channel}/{Path(image.filename).stem}.png"
         Image.fromarray(codes).save(self._root / filename)
-        self._seen[recording.key_frame, actors[background:]] = True
+        shown = actors[background:].tolist()
+        self._seen[frame, shown] = True
+        instances = [
+            {
+                "value": value,
+                "instance_token": self._token("instance", self._name, actor),
+                "category": self._plan.actors[actor].category,
+                "pixels": pixels,
+            }
+            for value, (actor, pixels) in enumerate(zip(shown, counts[background:].tolist(), strict=True), start=1)
+        ]
         self._masks.append(
-            Mask(
-                image=recording.filename,
-                filename=filename,
-                actors=tuple(actors[background:].tolist()),
-                pixels=tuple(counts[background:].tolist()),
-            )
+            {
+                "sample_token": image.sample_token,
+                "sample_data_token": image.token,
+                "filename": filename,
+                "instances": instances,
+            }
         )
 
-    def _observations(self) -> list[Observation]:
+    def _annotations(self) -> list[Record]:
         """Every actor from the first key frame in which a sensor saw it to the last, while it is near."""
-        plan, frames = self._plan, range(self._config.key_frames)
-        times = [frame / KEY_FRAME_RATE for frame in frames]
-        shares = [_visible_shares(self._stage.at(time), plan, self._eye(time), time) for time in times]
-        observations = []
+        plan, records = self._plan, list[Record]()
+        times = [frame / KEY_FRAME_RATE for frame in range(self._config.key_frames)]
+        middle = np.mean([camera.ego_from_camera[:, 3] for camera in self._rig.cameras], axis=0)  # of the cameras
+        eyes = [(plan.street_from_ego(time) @ middle)[:3] for time in times]
+        shares = [_visible_shares(self._stage.at(time), plan, eye, time) for time, eye in zip(times, eyes, strict=True)]
         for number, actor in enumerate(plan.actors):
             seen = np.flatnonzero(self._seen[:, number])
+            poses = {}
             for frame in range(seen[0], seen[-1] + 1) if len(seen) else ():
                 street_from_box = actor.street_from_box(times[frame])
                 ego = plan.street_from_ego(times[frame])[:2, 3]
-                if np.hypot(*(street_from_box[:2, 3] - ego)) > ANNOTATED_RANGE:
-                    continue
-                observations.append(
-                    Observation(
-                        actor=number,
-                        key_frame=int(frame),
-                        global_from_box=plan.global_from_street() @ street_from_box,
-                        visibility=1 + int(np.searchsorted([0.4, 0.6, 0.8], shares[frame][number])),
-                        lidar_points=count_inside(self._points[frame], street_from_box, actor.size),
-                    )
+                if np.hypot(*(street_from_box[:2, 3] - ego)) <= ANNOTATED_RANGE:
+                    poses[int(frame)] = street_from_box
+            if not poses:
+                continue
+            instance = self._token("instance", self._name, number)
+            tokens = [self._token("annotation", self._name, number, frame) for frame in poses]
+            name = attribute(actor.category, actor.speed, parked=actor.parked)
+            length, width, height = actor.size
+            records.append(
+                Instance(
+                    token=instance,
+                    category_token=self._token("category", actor.category),
+                    nbr_annotations=len(tokens),
+                    first_annotation_token=tokens[0],
+                    last_annotation_token=tokens[-1],
                 )
-        return observations
+            )
+            records += [
+                SampleAnnotation(
+                    token=tokens[position],
+                    sample_token=self._samples[frame],
+                    instance_token=instance,
+                    visibility_token=str(1 + int(np.searchsorted([0.4, 0.6, 0.8], shares[frame][number]))),
+                    attribute_tokens=[] if name is None else [self._token("attribute", name)],
+                    **_pose(plan.global_from_street() @ street_from_box),
+                    size=(width, length, height),
+                    **links(tokens, position),
+                    num_lidar_pts=count_inside(self._points[frame], street_from_box, actor.size),
+                    num_radar_pts=0,
+                )
+                for position, (frame, street_from_box) in enumerate(poses.items())
+            ]
+        return records
 
-    def _eye(self, time: float) -> Float[np.ndarray, "3"]:
-        """Point between the cameras, from which visibility is determined."""
-        middle = np.mean([camera.ego_from_camera[:, 3] for camera in self._rig.cameras], axis=0)
-        return (self._plan.street_from_ego(time) @ middle)[:3]
+
+def _pose(matrix: Matrix) -> dict[str, Any]:
+    rotation = quaternion_from_rotation(torch.from_numpy(matrix[:3, :3]))
+    return {"translation": matrix[:3, 3].tolist(), "rotation": rotation.tolist()}
 
 
 def count_inside(

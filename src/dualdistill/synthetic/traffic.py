@@ -86,14 +86,10 @@ class Traffic:
             track = self._track(place, lateral, speed=direction * speed, turn=turn)
             actor = self._place(kind, track, gap=0.8)
             if actor is not None and actor.category == "vehicle.truck" and rng.random() < 0.35:
-                self._tow(actor, direction)
+                back = actor.size[0] / 2 + catalogue.TRAILER.size[0] / 2 + 2.5
+                behind = replace(actor.track, length=actor.track.length - direction * back)
+                self._place(catalogue.TRAILER, behind, parked=actor.parked)
             place += (actor.size[0] if actor else 2.0) + rng.exponential(sparse) + (1.5 if speed == 0 else 5.0)
-
-    def _tow(self, tractor: Actor, direction: int) -> None:
-        """A trailer behind a truck."""
-        back = tractor.size[0] / 2 + catalogue.TRAILER.size[0] / 2 + 2.5
-        track = replace(tractor.track, length=tractor.track.length - direction * back)
-        self._place(catalogue.TRAILER, track, parked=tractor.parked)
 
     def _crossing_traffic(self, cross: Curve) -> None:
         rng = self._rng

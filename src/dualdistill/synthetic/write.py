@@ -19,7 +19,7 @@ from dualdistill.files import read_json
 from dualdistill.structures import CAMERAS
 from dualdistill.synthetic.config import SyntheticConfig
 from dualdistill.synthetic.raycast import require_embree
-from dualdistill.synthetic.scene import SceneRecord, play_scene
+from dualdistill.synthetic.scene import PlayedScene, play_scene
 from dualdistill.synthetic.tables import MAP_FILE, VERSION, write_tables
 
 GENERATOR_VERSION = 1
@@ -52,13 +52,15 @@ def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, pro
     jobs = _jobs(root, config)
     if not _prepare(root, config):
         return root
-    records = []
-    for record in _records(jobs, workers):
-        records.append(record)
+    scenes = []
+    for scene in _played(jobs, workers):
+        scenes.append(scene)
         if progress is not None:
-            progress(len(records), len(jobs))
+            progress(len(scenes), len(jobs))
     Image.fromarray(np.full((64, 64), 255, dtype=np.uint8)).save(root / MAP_FILE)
-    write_tables(root, records, config.seed)
+    write_tables(root, (record for scene in scenes for record in scene.records), config.seed)
+    masks = [mask for scene in scenes for mask in scene.masks]
+    (root / "masks" / "instance_masks.json").write_text(json.dumps(masks, indent=0) + "\n")
     names = scene_names(config)
     if not set(names["train"] + names["val"]) <= set(official_splits()["train"] + official_splits()["val"]):
         (root / VERSION / "splits.json").write_text(json.dumps(names) + "\n")
@@ -120,8 +122,8 @@ def _jobs(root: Path, config: SyntheticConfig) -> list[Job]:
     return [(config, split, index, name, root) for split in names for index, name in enumerate(names[split])]
 
 
-def _records(jobs: list[Job], workers: int) -> Iterator[SceneRecord]:
-    """Records in the order of the jobs."""
+def _played(jobs: list[Job], workers: int) -> Iterator[PlayedScene]:
+    """The scenes in the order of the jobs."""
     if workers <= 1 or len(jobs) <= 1:
         yield from map(_play, jobs)
         return
@@ -144,5 +146,5 @@ def _single_threaded_children() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _play(job: Job) -> SceneRecord:
+def _play(job: Job) -> PlayedScene:
     return play_scene(*job)

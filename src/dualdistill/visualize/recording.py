@@ -10,7 +10,7 @@ from jaxtyping import Float
 from matplotlib.colors import to_rgba
 from torch import Tensor
 
-from dualdistill.errors import UserError
+from dualdistill.errors import optional
 from dualdistill.structures import CAMERAS, CLASSES, Cameras
 from dualdistill.visualize.layers import BoxLayer
 from dualdistill.visualize.palette import DARK
@@ -20,18 +20,8 @@ TIMELINE = "sample"
 
 
 def require_rerun() -> Any:
-    """The module `rerun`.
-
-    Raises:
-        UserError: where it is not installed.
-    """
-    try:
-        import rerun
-    except ImportError:
-        raise UserError(
-            "A recording needs rerun, which is not installed: pip install 'dualdistill[viz]', or leave --rerun out."
-        ) from None
-    return rerun
+    """The module `rerun`; a UserError where it is not installed."""
+    return optional("rerun", "viz", "A recording", ", or leave --rerun out")
 
 
 class Recording:
