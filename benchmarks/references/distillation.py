@@ -104,4 +104,4 @@ def _level(
 
 def _responses(teacher: BevOutput, aligned: Tensor, criterion: HeadCriterion, temperature: float) -> Losses:
     boxes = criterion.pseudo_boxes(teacher.predictions, temperature)
-    return criterion.losses(teacher.head(aligned), boxes)
+    return criterion.losses_of_features(lambda features: teacher.head(features), aligned, boxes)

@@ -85,9 +85,6 @@ def test_a_head_of_another_kind_brings_its_own_criterion():
         def pseudo_boxes(self, predictions, temperature):
             return tuple(boxes() for _ in predictions.heatmap)
 
-        def losses(self, predictions, found):
-            raise NotImplementedError
-
         def losses_of_features(self, head, neck, found):
             away = head(neck).regression.square().mean()
             return dict.fromkeys(("heatmap", "box/xy", "box/z", "box/size", "box/yaw", "box/velocity"), away)

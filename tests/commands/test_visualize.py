@@ -33,7 +33,7 @@ def test_a_page_and_a_png_of_each_drawing_lie_beside_the_evaluation(runs, world,
 @pytest.mark.parametrize(("frame", "axis"), [("lidar", "y"), ("ego", "x")])
 def test_forward_is_up_in_the_frame_of_the_student(runs, world, monkeypatch, frame, axis):
     seen = set()
-    for name in ("draw_bev_panels", "draw_features"):
+    for name in ("draw_bev", "draw_features"):
         drawing = getattr(report_sections, name)
 
         def noted(*given, drawing=drawing, **options):

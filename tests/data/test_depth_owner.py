@@ -119,7 +119,7 @@ def test_a_box_around_everything_owns_every_label_and_one_around_nothing_none(ow
 
 def test_owners_without_labels_are_refused() -> None:
     for lacking in ({"depth": False}, {"cameras": False}):
-        with pytest.raises(ValueError, match="depth_instance tells whose the depth labels are"):
+        with pytest.raises(ValueError, match="depth_instance has no effect without depth labels"):
             replace(SMALL, **lacking)  # type: ignore[arg-type]
 
 

@@ -20,7 +20,9 @@ WEIGHTS = response_weights(heatmap=1.0, box=0.25, velocity=0.2)
 def test_the_teachers_judge_is_one_and_weights_name_what_it_says(make_pair):
     pair = make_pair()
     assert isinstance(pair.criterion, HeadCriterion)
-    losses = pair.criterion.losses(pair.teacher.predictions, pair.targets.boxes)
+    losses = pair.criterion.losses_of_features(
+        lambda _: pair.teacher.predictions, pair.teacher.neck, pair.targets.boxes
+    )
     assert losses.keys() == {*RESPONSES} == WEIGHTS.keys()
     assert pytest.approx(CenterHeadConfig().weights) == WEIGHTS
 
@@ -116,4 +118,6 @@ def test_annotations_as_labels_cost_what_the_head_itself_would_be_charged(make_p
     assert isinstance(pair.criterion, CenterCriterion)
     heatmap = center_targets(pair.targets.boxes, pair.criterion.grid, pair.criterion.config).heatmap
     assert torch.equal(heatmap, pair.targets.heatmap)
-    assert_close(losses, pair.criterion.losses(pair.teacher.head(aligned), pair.targets.boxes))
+    assert_close(
+        losses, pair.criterion.losses_of_features(lambda _: pair.teacher.head(aligned), aligned, pair.targets.boxes)
+    )

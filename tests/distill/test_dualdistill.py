@@ -121,9 +121,6 @@ def test_a_criterion_that_is_a_module_is_refused(make_pair):
         def pseudo_boxes(self, predictions, temperature):
             raise NotImplementedError
 
-        def losses(self, predictions, boxes):
-            raise NotImplementedError
-
         def losses_of_features(self, head, neck, boxes):
             raise NotImplementedError
 

@@ -7,7 +7,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from torch.testing import assert_close
 
 from dualdistill.structures import CLASSES, Boxes
-from dualdistill.visualize.bev import draw_bev, draw_bev_panels, heading_ticks
+from dualdistill.visualize.bev import draw_bev, heading_ticks
 from dualdistill.visualize.features import activity, draw_features
 from dualdistill.visualize.layers import BoxLayer
 from dualdistill.visualize.palette import DARK, LIGHT
@@ -27,7 +27,7 @@ def lines(axes):
 
 def test_ahead_is_up_and_right_is_right_in_a_lidar_frame():
     layer = BoxLayer(name="truth", boxes=boxes((5.0, 20.0, 0.0, 4.0, 2.0, 1.5, math.pi / 2)), colour="green")
-    (axes,) = draw_bev(None, [layer], extent=EXTENT).axes
+    (axes,) = draw_bev(None, {"": [layer]}, extent=EXTENT).axes
     outline, tick = lines(axes)
     assert axes.get_xlim() == (-20, 20)
     assert axes.get_ylim() == (-10, 30)
@@ -38,7 +38,7 @@ def test_ahead_is_up_and_right_is_right_in_a_lidar_frame():
 
 def test_ahead_is_up_in_an_ego_frame_too():
     layer = BoxLayer(name="truth", boxes=boxes((20.0, 5.0, 0.0, 4.0, 2.0, 1.5, 0.0)), colour="green")
-    (axes,) = draw_bev(None, [layer], extent=(-10.0, -20.0, 30.0, 25.0), forward="x").axes
+    (axes,) = draw_bev(None, {"": [layer]}, extent=(-10.0, -20.0, 30.0, 25.0), forward="x").axes
     _, tick = lines(axes)
     np.testing.assert_allclose(tick, [[-5, 20], [-5, 23]], atol=1e-5)  # left of the car, heading up
     assert axes.get_xlim() == (-25, 20)
@@ -54,7 +54,7 @@ def test_heading_ticks_leave_the_box_at_its_front():
 
 def test_points_outside_the_extent_are_left_out():
     points = torch.tensor([[0.0, 0.0, 0.0, 9.0], [19.9, 29.9, 1.0, 9.0], [20.5, 0.0, 0.0, 9.0], [0.0, -11.0, 0.0, 9.0]])
-    (axes,) = draw_bev(points, [], extent=EXTENT).axes
+    (axes,) = draw_bev(points, {"": []}, extent=EXTENT).axes
     (cloud,) = [c for c in axes.collections if isinstance(c, PathCollection)]
     np.testing.assert_allclose(cloud.get_offsets(), points[:2, :2], atol=1e-6)
 
@@ -79,12 +79,12 @@ def test_a_layer_without_a_colour_is_coloured_and_explained_by_class():
 def test_panels_stand_side_by_side_with_one_legend():
     truth = BoxLayer(name="truth", boxes=boxes((0.0, 5.0, 0.0, 4.0, 2.0, 1.5, 0.0)), colour="green", filled=True)
     nothing = BoxLayer(name="student", boxes=Boxes.empty(), colour="red")
-    figure = draw_bev_panels(torch.zeros(0, 5), {"Teacher": [truth], "Student": [truth, nothing]}, theme=DARK)
+    figure = draw_bev(torch.zeros(0, 5), {"Teacher": [truth], "Student": [truth, nothing]}, theme=DARK)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Teacher", "Student"]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["truth", "student"]
     with pytest.raises(ValueError, match="at least one panel"):
-        draw_bev_panels(None, {})
+        draw_bev(None, {})
 
 
 def luminance(colour):

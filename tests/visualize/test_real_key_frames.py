@@ -183,11 +183,8 @@ def test_both_drawings_are_made(key_frame, tmp_path):
     views = tuple(key_frame.view(camera) for camera in range(len(CAMERAS)))
     photographs = Photographs(names=CAMERAS, images=key_frame.images, views=views)
     cameras = draw_cameras(photographs, {"": [BoxLayer(name="ground truth", boxes=truth)]}, image_width=640)
-    bev = draw_bev(
-        key_frame.points,
-        [BoxLayer(name="ground truth", boxes=truth, colour=LIGHT.truth)],
-        title="Real key frame",
-    )
+    layer = BoxLayer(name="ground truth", boxes=truth, colour=LIGHT.truth)
+    bev = draw_bev(key_frame.points, {"Real key frame": [layer]})
     for name, figure in {"cameras": cameras, "bev": bev}.items():
         figure.savefig(tmp_path / f"{name}.png")
         pixels = np.array(Image.open(tmp_path / f"{name}.png").convert("RGB")).reshape(-1, 3)

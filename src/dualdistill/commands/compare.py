@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from rich.console import Console
 
@@ -13,16 +13,8 @@ from dualdistill.models.checkpoints import fingerprint
 from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.report.comparison import Comparison, RunRecord, TeacherRecord, compare
 from dualdistill.report.page import ReportPage
-from dualdistill.train.run_folder import RunFolder, read_scores, step_of
+from dualdistill.train.run_folder import DataRecord, RunFolder, read_scores, step_of
 from dualdistill.train.trained_weights import evaluation_folder
-
-
-class Evaluated(TypedDict):
-    """evaluated.json."""
-
-    root: str
-    version: str
-    split: str
 
 
 def compare_runs(
@@ -146,7 +138,9 @@ def _evaluated(runs: list[RunFolder], checkpoint: str) -> list[RunFolder]:
 
 def _data(trained: dict[str, str], results: Path) -> str:
     """The data of training and evaluation, in words."""
-    evaluated = read_json(results / "evaluated.json", Evaluated, "what was evaluated: `dualdistill evaluate` writes it")
+    evaluated = read_json(
+        results / "evaluated.json", DataRecord, "what was evaluated: `dualdistill evaluate` writes it"
+    )
     home = f"{trained['root']} ({trained['version']})"
     elsewhere = any(trained[key] != evaluated[key] for key in ("root", "version"))
     where = f" of {evaluated['root']} ({evaluated['version']})" if elsewhere else ""

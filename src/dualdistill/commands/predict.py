@@ -57,11 +57,7 @@ def predict_sample(
 ) -> dict[str, Any]:
     """Detect, print the boxes, best first, and draw them; returns them as JSON values.
 
-    Args:
-        images: One file a camera, or one folder (`Rig.files`).
-        min_score: Leaves out boxes with lower scores; None keeps all, and draws those from `SHOWN_SCORE` on.
-        picture: A .png: boxes from above; beside it NAME-cameras.png, at the images' own size.
-        video: A .gif or .webp of all key frames of the sample's scene, or of all images of a folder.
+    Arguments as the options of `dualdistill predict`; `images` are one file a camera, or one folder (`Rig.files`).
     """
     require_data(data, calibration)
     if picture is not None and picture.suffix != ".png":
@@ -101,7 +97,7 @@ def predict_sample(
         )
         if video is not None:
             seen = [] if photographs is None else [rendered(draw_cameras(photographs, {"": [layer]}))]
-            above = rendered(draw_bev(_points(batch), [layer], extent=extent, forward=forward, theme=DARK))
+            above = rendered(draw_bev(_points(batch), {"": [layer]}, extent=extent, forward=forward, theme=DARK))
             frames.append(beside([*seen, above], FILM_HEIGHT))
     if video is None:
         return records[0]
@@ -182,7 +178,7 @@ def boxes_table(boxes: Boxes, title: str) -> Table:
 def draw(picture: Path, batch: Batch, layer: BoxLayer, photographs: Photographs | None, forward: Forward) -> list[Path]:
     """The boxes from above, and in the photographs at their own size (NAME-cameras.png); returns the files."""
     with draft(picture) as temporary:
-        draw_bev(_points(batch), [layer], forward=forward).savefig(temporary, dpi=120)
+        draw_bev(_points(batch), {"": [layer]}, forward=forward).savefig(temporary, dpi=120)
     if photographs is None:
         return [picture]
     cameras = picture.with_name(f"{picture.stem}-cameras.png")

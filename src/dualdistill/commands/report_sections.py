@@ -25,7 +25,7 @@ from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.loaded_detector import LoadedDetector
 from dualdistill.train.metrics import read_metrics
 from dualdistill.train.run_folder import RunFolder
-from dualdistill.visualize.bev import Extent, Forward, draw_bev_panels
+from dualdistill.visualize.bev import Extent, Forward, draw_bev
 from dualdistill.visualize.cameras import Photographs, draw_cameras
 from dualdistill.visualize.curves import draw_curves
 from dualdistill.visualize.depth import draw_depth, likely_depth
@@ -160,7 +160,7 @@ def _add_bev(
     def drawn(theme: Theme) -> Figure:
         truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=theme.truth, filled=True)
         panels = {model.name: [truth, model.layer(found[model.name], theme)] for model in models}
-        return draw_bev_panels(points, panels, extent=extent, theme=theme, forward=forward)
+        return draw_bev(points, panels, extent=extent, theme=theme, forward=forward, panel_inches=4.4)
 
     caption, light = "Bird's-eye view: LiDAR points, annotations and detections.", drawn(LIGHT)
     page.figure(light, caption, alt="Boxes from above", dark=drawn(DARK), dpi=100)

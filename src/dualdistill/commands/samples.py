@@ -54,7 +54,7 @@ def image_size_of(index: NuscenesIndex, token: str) -> tuple[int, int]:
 
 def photographs_of(index: NuscenesIndex, cameras: Cameras, token: str) -> Photographs:
     """The images of a sample at their own size, to draw on."""
-    rows = index.sample_cameras[list(index.sample_token).index(token)]
+    rows = index.sample_cameras[position_of(index, token, None)]
     images = [stored_image(index.path(int(row)), image_size_of(index, token)) for row in rows]
     return Photographs.of(cameras, torch.stack(images))
 

@@ -28,11 +28,7 @@ def visualize_run(
 ) -> Path:
     """Evaluate a checkpoint and draw its detections; returns the path of report.html, beside its metrics.
 
-    The drawings on the page are also written as PNG files, into drawings/.
-
-    Args:
-        samples: Number of samples to draw.
-        rerun: Also write recording.rrd, for the viewer of rerun.
+    The drawings on the page are also written as PNG files, into drawings/; with `rerun` a recording too.
 
     Raises:
         UserError: if `path` is no run, and, with `rerun`, where that package is not installed.

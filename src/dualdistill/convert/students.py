@@ -68,11 +68,7 @@ def convert_student(state: dict[str, Tensor], boxes: BoxConvention | None) -> Co
 
 
 def _not_weights(state: dict[str, Tensor], config: BevDepthConfig) -> Iterator[KeyMapping]:
-    """Mappings of the keys that are no weights of the student.
-
-    Raises:
-        ValueError: if a stored constant differs from the network's.
-    """
+    """Mappings of the keys that are no weights of the student; a ValueError for a constant unlike the network's."""
     for key, tensor in state.items():
         if key in _GEOMETRY:
             check_geometry(config, _GEOMETRY[key], tensor)

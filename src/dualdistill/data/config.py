@@ -69,9 +69,9 @@ class ObjectSampling:
     counts: tuple[Natural, ...] = (2, 3, 7, 4, 6, 2, 6, 6, 2, 2)
     """Boxes of each class (order of `structures.CLASSES`) up to which a frame is filled."""
     clear_inside: bool = True
-    """Whether scene points inside a pasted box go away first (mmdet3d does, CenterPoint does not)."""
+    """Remove scene points inside a pasted box (mmdet3d does, CenterPoint does not)."""
     last_epoch: Natural | None = None
-    """Epochs after this one paste nothing; None: all of them paste."""
+    """Last epoch in which objects are pasted; None: the last one of the training."""
 
     def __post_init__(self) -> None:
         if len(self.counts) != 10:
@@ -79,7 +79,7 @@ class ObjectSampling:
 
 
 MASK_RCNN_SCORE = 0.3
-"""From which score upwards Mask R-CNN's instances are kept (docs/methods/mvp.md#mask-sources)."""
+"""Lowest score of the instances of Mask R-CNN that are kept (docs/methods/mvp.md#mask-sources)."""
 
 MaskSource = Literal["synthetic", "maskrcnn", "semantic", "official"]
 """Origin of the masks behind the virtual points: the synthetic world, torchvision's Mask R-CNN, class maps of a
@@ -102,7 +102,7 @@ class VirtualPointsConfig:
     sweeps: bool = True
     """Whether earlier sweeps carry painted and virtual points too; otherwise the key frame alone does."""
     missing: Literal["error", "unpainted"] = "error"
-    """What becomes of a sweep without cached points: the official download lacks about one in a hundred."""
+    """Treatment of sweeps without cached points, about one in a hundred of the official download."""
     noise: Share = 0.0
     """Strength of the errors added to the perfect masks of a synthetic world, from 0 (none) to 1
     (docs/methods/mvp.md#imperfect-masks)."""
@@ -130,11 +130,11 @@ class InstancesConfig:
     They are read while training only."""
 
     masks: Literal["synthetic", "maskrcnn", "semantic"] = "maskrcnn"
-    """As in `VirtualPointsConfig`."""
+    """Origin of the masks."""
     noise: Share = 0.0
-    """As in `VirtualPointsConfig`."""
+    """Strength of errors added to perfect masks, as in `VirtualPointsConfig`."""
     min_score: Share = 0.3
-    """Instances of a lower score count as background. Mask R-CNN's begin at 0.3."""
+    """Lowest score of an instance; the others are background. Mask R-CNN's begin at 0.3."""
 
     def __post_init__(self) -> None:
         _check_noise(self.noise, self.masks)
@@ -166,20 +166,20 @@ class DataConfig:
     """Decode JPEGs no larger than the network's size asks for, in eighths: faster, slightly different pixels."""
 
     num_frames: Literal[1, 2] = 2
-    """1: the key frame; 2: an earlier one too."""
+    """1: the key frame alone; 2: an earlier frame too."""
     previous_frame: Literal["sweep", "key"] = "sweep"
-    """A camera sweep some steps back (DualDistill), or the previous key frame (official BEVDepth)."""
+    """Earlier frame: a camera sweep some steps back (DualDistill), or the previous key frame (official BEVDepth)."""
     frame_step: Positive = 0.25
     """Seconds between candidates for the earlier frame: the first lies one step back, and so on."""
     train_candidates: tuple[_Candidate, _Candidate] = (2, 8)
     """First and last candidate (counted from 0) drawn from while training: 0.75 to 2.25 s back."""
     test_candidate: _Candidate = 5
-    """The one taken at test time: 1.5 s back."""
+    """Candidate at test time: 1.5 s back."""
 
     num_sweeps: Few = 10
     """LiDAR sweeps accumulated, the key frame's included."""
     random_sweeps: bool = True
-    """While training, leave out a random one of the `num_sweeps` earlier sweeps, not the oldest (mmdet3d)."""
+    """While training, leave out a random one of the `num_sweeps` earlier sweeps instead of the oldest (mmdet3d)."""
     point_range: tuple[float, float, float, float, float, float] = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
     """x, y, z from, x, y, z to, metres, in the augmented BEV frame: points outside are dropped."""
 
@@ -191,9 +191,9 @@ class DataConfig:
     depth_range: tuple[Positive, Positive] = (1.0, 60.0)
     """Nearest (included) and farthest (excluded) depth that makes a label, metres."""
     depth_variant: Literal["nearest", "official"] = "nearest"
-    """How points fall into cells: see `data.depth`."""
+    """How the points of a cell make its label: see `data.depth`."""
     depth_instance: bool = False
-    """Whether samples hold the annotated object around the point of each depth label (TiG-BEV); needs `depth`."""
+    """Whether samples hold the number of the object that each depth label lies on (TiG-BEV); needs `depth`."""
 
     instances: InstancesConfig | None = None
     """Adds instance maps, from masks made before, in cells of `depth_stride` (X-IS of the X3KD-style method); needs
@@ -214,9 +214,9 @@ class DataConfig:
         _check_range("train_candidates", self.train_candidates)
         _check_range("depth_range", self.depth_range)
         if self.depth_instance and not (self.cameras and self.depth):
-            raise ValueError("depth_instance tells whose the depth labels are: it needs cameras=True, depth=True")
+            raise ValueError("depth_instance has no effect without depth labels: it needs cameras=True, depth=True")
         if self.instances is not None and not self.cameras:
-            raise ValueError("instances are seen in images: they need cameras=True")
+            raise ValueError("instances has no effect without images: it needs cameras=True")
         if any(low >= high for low, high in zip(self.point_range[:3], self.point_range[3:], strict=True)):
             raise ValueError(f"point_range must go from low to high on every axis, got {self.point_range}")
         if self.object_sampling is not None and (self.cameras or not self.points):

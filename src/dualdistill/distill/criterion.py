@@ -26,14 +26,11 @@ class HeadCriterion(Protocol):
             temperature: Divides the logits for the score threshold only; below 1, fewer and surer boxes pass.
         """
 
-    def losses(self, predictions: HeadOutput, boxes: tuple[Boxes, ...]) -> Losses:
-        """The unweighted losses `RESPONSES` of predictions whose targets are `boxes` (velocities in m/s, NaN where
-        unknown; no box at all is legal)."""
-
     def losses_of_features(
         self, head: Callable[[Tensor], HeadOutput], neck: Float[Tensor, "batch chan y x"], boxes: tuple[Boxes, ...]
     ) -> Losses:
-        """`losses` of the head's predictions for a map; the head need not be evaluated where they have no terms."""
+        """The unweighted losses `RESPONSES` of the head's predictions for a map, with `boxes` as truth (velocities in
+        m/s, NaN where unknown; no box at all is legal). The head need not be evaluated where they have no terms."""
 
 
 def response_weights(*, heatmap: float, box: float, velocity: float) -> dict[str, float]:

@@ -63,4 +63,4 @@ class DistillBev(nn.Module):
             losses = self.mimic(teacher_maps, aligned, teacher.predictions, targets)
         return {f"mfd/{name}": loss for name, loss in losses.items()}
 
-    no_weight_decay = no_weight_decay
+    no_weight_decay = no_weight_decay  # the function of `align` as a method

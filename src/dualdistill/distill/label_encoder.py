@@ -78,7 +78,7 @@ class LabelEncoder(nn.Module):
         mixed = self.mix(hidden.permute(0, 3, 1, 2).contiguous())
         return tuple(stage(mixed) for stage in self.stages)
 
-    no_weight_decay = no_weight_decay
+    no_weight_decay = no_weight_decay  # the function of `align` as a method
 
 
 def _per_cell(in_channels: int, hidden: int) -> nn.Sequential:

@@ -186,7 +186,7 @@ class LabelDistill(nn.Module):
         assert self.label_encoder is not None
         return self.label_encoder.module(targets.boxes)
 
-    no_weight_decay = no_weight_decay
+    no_weight_decay = no_weight_decay  # the function of `align` as a method
 
 
 def partition(level: str, student: BevOutput, config: LabelDistillConfig) -> dict[str, Tensor]:

@@ -134,4 +134,4 @@ class TigBev(nn.Module):
         sampling = self.config.sampling
         return torch.cat([sample_map(m, p, grid, sampling) for m, p in zip(features.float(), points, strict=True)])
 
-    no_weight_decay = no_weight_decay
+    no_weight_decay = no_weight_decay  # the function of `align` as a method

@@ -226,7 +226,7 @@ class X3kd(nn.Module):
         ours = self.refine(student.canvas.float())
         return F.adaptive_avg_pool2d(theirs.detach().float(), (ours.shape[-2], ours.shape[-1])), ours
 
-    no_weight_decay = no_weight_decay
+    no_weight_decay = no_weight_decay  # the function of `align` as a method
 
     def diagnostics(self) -> dict[str, float]:
         """Figures of the last batch: "xat/accuracy" of the discriminator (near 1 for long: it gives no useful gradient;

@@ -35,11 +35,7 @@ def to_plain(experiment: Experiment) -> dict[str, Any]:
 
 
 def from_plain(plain: dict[str, Any]) -> Experiment:
-    """The experiment `to_plain` made.
-
-    Raises:
-        UserError: for a key or value that is unknown to this version.
-    """
+    """The experiment `to_plain` made; raises UserError for a key or value that is unknown to this version."""
     values: dict[str, Any] = {}
     hints = hints_of(Experiment)
     try:

@@ -131,11 +131,7 @@ class TrainingConfig:
             )
 
     def batch_of_one(self, processes: int) -> int:
-        """Samples of one process and step.
-
-        Raises:
-            UserError: if the processes cannot share a batch equally.
-        """
+        """Samples of one process and step; raises UserError if the processes cannot share a batch equally."""
         if self.batch_size % processes:
             raise UserError(
                 f"{processes} devices cannot share a batch of {self.batch_size}: choose another number of devices, or "

@@ -200,8 +200,6 @@ class BevDepth(nn.Module):
         Raises:
             ValueError: if the targets have no depth, or one of another size than the image features.
         """
-        if targets.center is None:
-            raise ValueError("the head's losses need targets.center, got None: take the targets of this detector")
         head = center_losses(output.predictions, targets.center, self.config.head.task_of_class)
         return head | {"depth": self._depth_loss(output, targets)}
 
@@ -249,11 +247,7 @@ class BevDepth(nn.Module):
         return depth_bins(depth, first=lift.depth_range[0], step=lift.depth_step, count=lift.bins)
 
     def _cameras(self, batch: Batch) -> Cameras:
-        """The cameras of the batch, checked.
-
-        Raises:
-            ValueError: if there are none, or fewer frames than this model takes.
-        """
+        """The cameras of the batch; a ValueError where there are none, or fewer frames than this model takes."""
         if batch.cameras is None:
             raise ValueError("a camera student needs batch.cameras, got None")
         frames = batch.cameras.images.shape[1]

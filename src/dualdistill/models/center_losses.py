@@ -13,14 +13,21 @@ GROUPS = {"box/xy": 2, "box/z": 1, "box/size": 3, "box/yaw": 2, "box/velocity": 
 """Losses of the regressed codes and how many codes each covers; in code order."""
 
 
-def center_losses(output: HeadOutput, targets: CenterTargets, task_of_class: tuple[int, ...] = TASK_OF_CLASS) -> Losses:
+def center_losses(
+    output: HeadOutput, targets: CenterTargets | None, task_of_class: tuple[int, ...] = TASK_OF_CLASS
+) -> Losses:
     """Unweighted losses, each the sum over the tasks, in float32.
 
     "heatmap": Gaussian focal loss of a task over all its cells, divided by its number of peaks in the batch
     (at least 1). "box/...": absolute errors of a group of codes, summed and divided by the task's number of
     boxes in the batch (plus 1e-4). Velocities not known (NaN) do not count; their boxes still do in the
     divisor. In distributed training both numbers are those of the whole batch, see `ops.processes`.
+
+    Raises:
+        ValueError: for no targets.
     """
+    if targets is None:
+        raise ValueError("the head's losses need targets.center, got None: take the targets of this detector")
     batch, tasks, codes, *_ = output.regression.shape
     index = targets.index[:, :, None, :].expand(batch, tasks, codes, -1)
     predicted = output.regression.flatten(3).gather(3, index).mT  # batch task slot code

@@ -30,14 +30,11 @@ class CenterCriterion:
             exact = HeadOutput(heatmap=predictions.heatmap.float(), regression=predictions.regression.float())
             return decode(exact, self.grid, self.config, temperature=temperature)
 
-    def losses(self, predictions: HeadOutput, boxes: tuple[Boxes, ...]) -> Losses:
-        """Detection losses of the head with `boxes` as ground truth, unweighted."""
-        return center_losses(predictions, center_targets(boxes, self.grid, self.config), self.config.task_of_class)
-
     def losses_of_features(
         self, head: Callable[[Tensor], HeadOutput], neck: Float[Tensor, "batch chan y x"], boxes: tuple[Boxes, ...]
     ) -> Losses:
-        """`losses` of the predictions of `head` on a map; a frozen CenterPoint head is computed only where needed."""
+        """Unweighted losses of the predictions of `head` on a map, with `boxes` as ground truth; a frozen CenterPoint
+        head is computed only where needed."""
         targets = center_targets(boxes, self.grid, self.config)
         if isinstance(head, CenterHead) and can_be_read(head):
             heatmap, codes = read_head(head, neck, targets.index, targets.mask)

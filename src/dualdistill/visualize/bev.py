@@ -32,33 +32,20 @@ EGO_LENGTH, EGO_WIDTH = 4.084, 1.73
 
 def draw_bev(
     points: Float[Tensor, "points chan"] | None,
-    layers: Sequence[BoxLayer],
-    *,
-    extent: Extent = (-51.2, -51.2, 51.2, 51.2),
-    title: str = "",
-    theme: Theme = LIGHT,
-    forward: Forward = "y",
-) -> Figure:
-    """One bird's-eye view with all layers on top of each other.
-
-    Args:
-        points: x, y, z (metres) and any further columns, in the frame of the boxes; None draws no points.
-        layers: First at the bottom.
-        extent: The drawn area.
-    """
-    return draw_bev_panels(points, {title: layers}, extent=extent, theme=theme, forward=forward, panel_inches=7.0)
-
-
-def draw_bev_panels(
-    points: Float[Tensor, "points chan"] | None,
     panels: Mapping[str, Sequence[BoxLayer]],
     *,
     extent: Extent = (-51.2, -51.2, 51.2, 51.2),
     theme: Theme = LIGHT,
     forward: Forward = "y",
-    panel_inches: float = 4.4,
+    panel_inches: float = 7.0,
 ) -> Figure:
-    """Bird's-eye views of one scene side by side under their titles, for example one panel per detector."""
+    """Bird's-eye views of one scene side by side under their titles, for example one panel per detector.
+
+    Args:
+        points: x, y, z (metres) and any further columns, in the frame of the boxes; None draws no points.
+        panels: Layers by title, first at the bottom.
+        extent: The drawn area.
+    """
     if not panels:
         raise ValueError("a BEV drawing needs at least one panel")
     left, bottom, right, top = _picture_extent(extent, forward)
@@ -74,7 +61,7 @@ def draw_bev_panels(
         _prepare(axes, extent, forward, theme, title)
         if points is not None:
             _draw_points(axes, points, extent, forward, theme, dot=panel_inches / 10)
-        _draw_ego(axes, forward, theme)
+        _draw_ego(axes, theme)
         for order, layer in enumerate(layers):
             draw_layer(axes, layer, theme=theme, forward=forward, width=0.6 + panel_inches / 14, order=3 + order)
     if legend:
@@ -160,7 +147,7 @@ def _draw_points(axes: Axes, points: Tensor, extent: Extent, forward: Forward, t
     axes.scatter(xy[:, 0], xy[:, 1], s=dot, c=colours, linewidths=0, zorder=1, rasterized=True)
 
 
-def _draw_ego(axes: Axes, forward: Forward, theme: Theme) -> None:
+def _draw_ego(axes: Axes, theme: Theme) -> None:
     """Draw the ego car as an arrow head around its middle, where the LiDAR is (0.94 m in front of the rear axle)."""
     length, width = EGO_LENGTH / 2, EGO_WIDTH / 2
     shape = [(0, length), (width, -length), (0, -0.6 * length), (-width, -length)]

@@ -12,6 +12,8 @@ from dualdistill.visualize.cameras import label, readable
 from dualdistill.visualize.palette import DARK
 
 _NO_RETURN = "#101216"
+_FURTHEST = 60
+"""Depth at the end of the scale, metres."""
 
 
 def likely_depth(output: CameraOutput) -> Float[Tensor, "batch cam h w"]:
@@ -24,7 +26,6 @@ def draw_depth(
     images: UInt8[Tensor, "cam 3 _ _"],
     maps: Mapping[str, Float[Tensor, "cam h w"]],
     *,
-    furthest: float = 60.0,
     image_width: int = 420,
 ) -> Figure:
     """The images, and below each a row of depth maps a source, on one scale.
@@ -32,7 +33,6 @@ def draw_depth(
     Args:
         images: As the network gets them; every map covers all of an image.
         maps: Metres along the optical axis by source; 0 where a cell has none.
-        furthest: Depth at the end of the scale, metres.
     """
     count, _, height, width = images.shape
     row = image_width * height / width
@@ -52,13 +52,13 @@ def draw_depth(
                 label(axes, readable(names[camera]))
                 continue
             depth = torch.where(pictures[camera] > 0, pictures[camera], torch.nan).cpu().numpy()
-            last = axes.imshow(depth, cmap="turbo_r", vmin=0, vmax=furthest, aspect="auto", interpolation="nearest")
+            last = axes.imshow(depth, cmap="turbo_r", vmin=0, vmax=_FURTHEST, aspect="auto", interpolation="nearest")
     bar = figure.colorbar(
         last,
         cax=figure.add_axes((left / total[0], 26 / total[1], 260 / total[0], 9 / total[1])),
         orientation="horizontal",
     )
     bar.outline.set_visible(False)
-    bar.set_ticks([0, furthest / 2, furthest], labels=["0", f"{furthest / 2:g}", f"{furthest:g} m"])
+    bar.set_ticks([0, _FURTHEST / 2, _FURTHEST], labels=["0", f"{_FURTHEST / 2:g}", f"{_FURTHEST} m"])
     bar.ax.tick_params(colors=DARK.muted, labelsize=8, length=0)
     return figure

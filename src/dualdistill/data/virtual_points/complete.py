@@ -67,7 +67,6 @@ def complete_sweep(
     camera_from_lidar: Float[Tensor, "cam 4 4"],
     intrinsics: Float[Tensor, "cam 3 3"],
     generator: np.random.Generator,
-    points_per_instance: int = POINTS_PER_INSTANCE,
 ) -> CompletedSweep:
     """Painted and virtual points of a sweep.
 
@@ -87,7 +86,7 @@ def complete_sweep(
         seen, owner = first_owners(pixels[camera], found)
         is_painted[seen] = True
         labels[seen] = torch.maximum(labels[seen], found.labels[owner])
-        drawn, depth, of = lifted_pixels(pixels[camera, seen], owner, found, generator, points_per_instance)
+        drawn, depth, of = lifted_pixels(pixels[camera, seen], owner, found, generator)
         rays = torch.cat([drawn, torch.ones_like(drawn[:, :1])], dim=1)
         in_camera = depth[:, None] * (rays @ torch.linalg.inv(intrinsics[camera].double()).mT)
         in_lidar = transform(torch.linalg.inv(camera_from_lidar[camera].double()), in_camera)
@@ -122,15 +121,14 @@ def lifted_pixels(
     owner: Int[Tensor, "seen"],
     found: ImageInstances,
     generator: np.random.Generator,
-    count: int,
 ) -> tuple[Float[Tensor, "virtual 2"], Float[Tensor, "virtual"], Int[Tensor, "virtual"]]:
     """Pixels drawn from each mask that contains a point, the depth of its nearest point, and the mask of each.
 
-    Pixels are drawn without replacement; of a mask with fewer than `count` all are taken, and the first is
+    `POINTS_PER_INSTANCE` are drawn without replacement; of a smaller mask all are taken, and the first is
     repeated. Distances are between whole pixels and unlimited: one point is enough for a mask.
     """
     drawn, depth = [pixels.new_zeros(0, 2)], [pixels.new_zeros(0)]
-    owning = owner.unique()
+    owning, count = owner.unique(), POINTS_PER_INSTANCE
     for instance in owning.tolist():
         own = pixels[owner == instance]
         places = found.masks[instance].nonzero().flip(1)  # column, row

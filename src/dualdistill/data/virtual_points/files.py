@@ -83,11 +83,7 @@ class ArrayFiles(Generic[Kind]):
         return missing_files(self.path, filenames)
 
     def read(self, filename: str) -> Kind:
-        """Content made from one sensor file.
-
-        Raises:
-            UserError: for a file that is missing or broken.
-        """
+        """Content made from one sensor file; raises UserError for a file that is missing or broken."""
         path = self.path(filename)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:

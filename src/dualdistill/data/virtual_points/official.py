@@ -70,11 +70,7 @@ def read_official(path: Path) -> CompletedSweep:
 
 
 def pickled_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """The dict of arrays in an `.npy` file of one object.
-
-    Raises:
-        ValueError: for anything but a dict of numeric arrays; other exceptions of a broken file pass through.
-    """
+    """The dict of arrays in an `.npy` file of one object; a broken file raises ValueError or what broke on it."""
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
