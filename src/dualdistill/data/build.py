@@ -10,7 +10,15 @@ import torch
 from jaxtyping import Float, Int
 
 from dualdistill.data.build_annotations import annotation_columns
-from dualdistill.data.plausible import LARGEST_SIDE, good_matrices, good_principal_points, good_sizes
+from dualdistill.data.plausible import (
+    FARTHEST_MOUNTING,
+    LARGEST_SIDE,
+    MATRIX,
+    good_matrices,
+    good_mountings,
+    good_principal_points,
+    good_sizes,
+)
 from dualdistill.data.read_tables import Columns, in_order, key_of, read_records, read_table_columns
 from dualdistill.data.tables import (
     Attribute,
@@ -110,6 +118,8 @@ def _calibrations(folder: Path) -> tuple[Columns, Int[np.ndarray, "calibrations"
     rotation = np.array([record.rotation for record in records], dtype=np.float64).reshape(-1, 4)
     translation = np.array([record.translation for record in records], dtype=np.float64).reshape(-1, 3)
     tokens.require_poses(rotation, translation)
+    what = f"a sensor mounted {FARTHEST_MOUNTING:g} m or more from the car's origin"
+    tokens.require(good_mountings(translation), "translation", what)
     intrinsics = np.tile(np.eye(3), (len(records), 1, 1))
     is_camera = (channels >= 0) & (channels != LIDAR)
     of_cameras = [record.camera_intrinsic for record, camera in zip(records, is_camera, strict=True) if camera]
@@ -117,7 +127,7 @@ def _calibrations(folder: Path) -> tuple[Columns, Int[np.ndarray, "calibrations"
     good[is_camera] = [[len(row) for row in rows] == [3, 3, 3] for rows in of_cameras]
     tokens.require(good, "camera_intrinsic", "a camera matrix that is not 3x3")
     intrinsics[is_camera] = np.array(of_cameras, dtype=np.float64).reshape(-1, 3, 3)
-    what = "a camera matrix without positive focal lengths, or whose last row is not 0, 0, 1"
+    what = f"a camera matrix that is not {MATRIX}"
     tokens.require(good_matrices(intrinsics), "camera_intrinsic", what)
     matrices = rigid(rotation_from_quaternion(torch.from_numpy(rotation)), torch.from_numpy(translation))
     columns = {"calibration_ego_from_sensor": matrices.numpy(), "calibration_intrinsics": intrinsics}
