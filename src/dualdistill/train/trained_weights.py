@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from dualdistill import zoo
+from dualdistill import hub, zoo
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment, Role
 from dualdistill.experiment.plain import differences, from_plain, to_plain
@@ -161,7 +161,7 @@ def _typed(value: Any) -> str:
 
 def _named(given: Path, role: Role, option: str) -> TrainedWeights:
     """The weights in a run folder or file, if they have that role."""
-    path = given = zoo.resolve(given)
+    path = given = zoo.resolve(hub.resolve(given))
     if given.is_dir():
         folder = RunFolder.open(given).checkpoint("last")
         kept = [folder / f"{one}.safetensors" for one in (role, *_WHAT)]
