@@ -3,19 +3,27 @@
 import errno
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import disk_usage
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
 from dualdistill.errors import UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FULL_TEXTS = ("No space left", "quota exceeded", "File too large", "file write failed", "write failed")
+_FULL_TEXTS = (
+    "No space left",
+    "quota exceeded",
+    "File too large",
+    "file write failed",
+    "write failed",
+    "requested and",
+)
 """In errors of libraries that write files themselves."""
 _MEMORY_TEXTS = ("can't allocate memory", "out of memory", "bad_alloc")
 _PROCESS_TEXTS = ("DataLoader worker", "closed by peer", "reset by peer", "terminated abruptly")
@@ -29,6 +37,7 @@ _REMEDIES = {
     errno.ENOENT: "check the path",
     errno.ELOOP: "its symbolic links lead in a circle: correct them",
     errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENXIO: "nothing reads this pipe: give another path",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 _FREE = "Free space (checkpoints of old runs, teacher caches, the folder $DUALDISTILL_CACHE or ~/.cache/dualdistill)"
@@ -86,11 +95,20 @@ def draft(path: Path, *, sync: bool = True) -> Iterator[Path]:
         UserError: where it cannot be written, the disk being full for one; the old file is untouched then.
     """
     with writing(path):
+        if path.is_fifo():
+            held = os.open(path, os.O_WRONLY | os.O_NONBLOCK)  # fails without a reader, for whom a writer would wait
+            try:
+                yield path
+            finally:
+                os.close(held)
+            return
         if path.is_relative_to("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
             yield path
             return
         require_writable(path)
-        target = path.resolve() if path.is_symlink() else path
+        target = Path(os.path.realpath(path))
+        if target.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         temporary = target.with_name(f".{target.stem[:200]}.{os.getpid()}{target.suffix}")
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -115,9 +133,20 @@ def require_writable(path: Path | None) -> Path | None:
         with writing(path):
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if any(parent.is_file() for parent in path.absolute().parents):
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        require_folder(path.absolute().parent)
     return path
+
+
+def require_folder(path: Path | None) -> None:
+    """Check that a folder is there or can be made, as far as that is known before.
+
+    Raises:
+        UserError: where a file, pipe, device or broken link is in the way.
+    """
+    for each in (path.absolute(), *path.absolute().parents) if path is not None else ():
+        with writing(path or each):
+            if not each.is_dir() and os.path.lexists(each):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
 
 @contextmanager
@@ -137,6 +166,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
 
 
+def append_to(path: Path) -> IO[str]:
+    """A text file to append to; a pipe that nobody reads fails at once instead of waiting for a reader."""
+    return open(path, "a", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o666))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON in one step: see `draft`."""
     write_atomically(path, json.dumps(value, indent=2) + "\n")
@@ -154,6 +188,14 @@ def synchronise(path: Path) -> None:
         os.close(handle)
 
 
+def remove(path: Path) -> None:
+    """Delete a file or a folder with all it holds, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)  # which would wait for the writer of a pipe
+    else:
+        path.unlink(missing_ok=True)
+
+
 def require_room(folder: Path, needed: float, what: str, remedy: str) -> None:
     """Check that a disk has room before something is written.
 
@@ -168,6 +210,23 @@ def require_room(folder: Path, needed: float, what: str, remedy: str) -> None:
     free = disk_usage(there).free
     if needed > free:
         raise UserError(f"{what} needs {size_text(needed)} in {folder}, whose disk has {size_text(free)}. {remedy}")
+
+
+def require_room_for_rest(folder: Path, done: int, total: int, written: int, what: str, remedy: str) -> None:
+    """`require_room` for what is left of many items, whose size nothing tells before: by the mean of those done.
+
+    Checked each time their number doubles; call it after every item.
+
+    Args:
+        written: Bytes of the items done.
+    """
+    if done & (done - 1) == 0:
+        require_room(folder, written / done * (total - done), f"{what} ({total - done} more)", remedy)
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a file: not empty, not only dots, without slashes and control characters."""
+    return bool(text.strip(".")) and text.isprintable() and "/" not in text and "\\" not in text
 
 
 def size_text(count: float) -> str:
@@ -216,6 +275,8 @@ def as_user_error(error: BaseException) -> UserError | None:
             f"Another process of this command ended ({str(error).strip().splitlines()[-1][:200]}): its own message is "
             "above, or it was killed for want of memory: take fewer --workers or a smaller training.batch_size."
         )
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # of pathlib before Python 3.13
+        return UserError(f"{error}: {_REMEDIES[errno.ELOOP]}.")
     if isinstance(error, UnicodeError):
         return UserError(f"A text is not UTF-8 ({error}): correct its encoding, or name the file in plain letters.")
     if type(error).__name__ == "DecompressionBombError":

@@ -3,12 +3,17 @@
 import dataclasses
 import math
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+import numpy as np
 from msgspec import Meta
+
+from dualdistill.errors import UserError
 
 LARGEST = 10**9
 """Magnitude up to which a setting can be meant."""
@@ -25,6 +30,8 @@ Inside = Annotated[float, Meta(gt=0, lt=1)]
 """Neither 0 nor 1."""
 Side = Annotated[int, Meta(ge=8, le=8192)]
 """Side of an image, pixels."""
+Workers = Annotated[int, Meta(ge=0, le=256)]
+"""Loader processes."""
 
 Record = TypeVar("Record")
 
@@ -62,6 +69,28 @@ def convert(value: Any, hint: Any, name: str, *, strict: bool = False) -> Any:
     if all(abs(number) <= LARGEST for number in _numbers(converted)):  # NaN is not
         return converted
     raise ValueError(f"{name} must be {describe(hint)}, got {repr(value)[:60]}")
+
+
+def require(value: Any, hint: Any, name: str) -> None:
+    """Check an argument of a function against its annotation; of containers, the kind alone.
+
+    Raises:
+        UserError: with what was expected.
+    """
+    plain = value.item() if isinstance(value, np.generic) else value
+    for kind in alternatives(hint):
+        if _is_plain(kind):
+            with suppress(ValueError):
+                convert(plain, kind, name, strict=True)
+                return
+        elif isinstance(value, get_origin(kind) or kind):
+            return
+    kinds = alternatives(hint)
+    records = {
+        kind: f"a {kind.__name__}" for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    }
+    expected = " or ".join(records.get(kind) or describe(kind) for kind in kinds)
+    raise UserError(f"{name} must be {expected}, got {repr(value)[:60]}.")
 
 
 def describe(hint: Any) -> str:
@@ -117,4 +146,5 @@ def _describe(hint: Any) -> str:
     if dataclasses.is_dataclass(hint):
         return f"default (then .{', '.join(field.name for field in dataclasses.fields(hint))} can be set)"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", types.NoneType: "none"}
-    return words.get(hint, getattr(hint, "__name__", str(hint)))
+    words |= {Path: "a path", Sequence: "a sequence", Mapping: "a dictionary"}
+    return words.get(origin or hint, getattr(hint, "__name__", str(hint)))

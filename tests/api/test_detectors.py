@@ -91,19 +91,11 @@ def test_a_rig_in_another_frame_and_a_teacher_are_refused(student, moment, runs)
         dd.predict(runs["teacher"], images, rig)
 
 
-@pytest.mark.parametrize(
-    ("matrices", "message"),
-    [
-        ({"intrinsics": np.eye(3)}, "a 3x3 matrix for each camera"),
-        ({"bev_from_camera": 2 * np.eye(4)[None]}, "'camera 0' needs a pose: .* must be a rotation"),
-        ({"bev_from_camera": np.eye(4)[None].repeat(2, axis=0)}, "of the same cameras, got 1, 2, 1"),
-    ],
-)
-def test_a_rig_that_cannot_be_is_refused(matrices, message):
+def test_a_rig_whose_camera_is_no_pose_is_refused():
     good = {"intrinsics": [np.eye(3).tolist()], "bev_from_camera": np.eye(4)[None]}
     assert dd.Rig.of_matrices(image_size=(90, 160), **good).names == ("camera 0",)
-    with pytest.raises(dd.UserError, match=message):
-        dd.Rig.of_matrices(image_size=(90, 160), **(good | matrices))
+    with pytest.raises(dd.UserError, match=r"'camera 0' needs a pose: .* must be a rotation"):
+        dd.Rig.of_matrices(image_size=(90, 160), **(good | {"bev_from_camera": 2 * np.eye(4)[None]}))
 
 
 def test_training_and_evaluation_are_those_of_the_command_line(world, tmp_path):

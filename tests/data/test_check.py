@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from dualdistill.data.check import check_root
+from dualdistill.data import check
+from dualdistill.data.check import check_root, sampled_problems
 from dualdistill.data.config import DataConfig
-from tests.data.tiny_root import TinyRoot
+from dualdistill.data.index import NuscenesIndex
+from tests.data.tiny_root import TinyRoot, write_root
 
 
 def test_a_whole_root_has_no_problem(tiny_root: TinyRoot) -> None:
@@ -60,6 +62,25 @@ def test_samples_without_a_sensor_are_told(own_root: TinyRoot) -> None:
     own_root.rewrite("sample_data", drop)
     (problem,) = check_root(own_root.path).problems
     assert (problem.what, problem.count, problem.example) == ("samples without LIDAR_TOP", 3, "scene-0061-0")
+
+
+def test_some_samples_show_what_is_wrong_with_tables_and_sensor_files(own_root: TinyRoot) -> None:
+    assert not list(sampled_problems(NuscenesIndex.open(own_root.path)))
+    for path in (own_root.path / "samples" / "LIDAR_TOP").iterdir():
+        path.write_bytes(bytes(200))
+    own_root.rewrite("sample_annotation", lambda records: records[1].update(translation=[710.0, 1610.0, 1.0]))
+    found = {problem.what: problem for problem in sampled_problems(NuscenesIndex.open(own_root.path))}
+    assert found["files in samples/LIDAR_TOP: all points in the sensor's origin"].count == 3
+    assert any("faster than 60 m/s" in what for what in found)
+
+
+def test_of_a_large_root_a_few_samples_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_root(tmp_path / "root", {"scene-0061": 5, "scene-0103": 5}, sweeps=False)
+    monkeypatch.setattr(check, "SAMPLED", 2)  # the first and the last
+    for name in ("CAM_FRONT/scene-0061-CAM_FRONT-0.jpg", "CAM_BACK/scene-0061-CAM_BACK-3.jpg"):
+        (root.path / "samples" / name).unlink()
+    (problem,) = sampled_problems(NuscenesIndex.open(root.path))
+    assert problem.example == "samples/CAM_FRONT/scene-0061-CAM_FRONT-0.jpg"
 
 
 def test_progress_sees_every_file(own_root: TinyRoot) -> None:

@@ -163,8 +163,13 @@ def test_broken_images_are_named(tmp_path: Path) -> None:
     cut.write_bytes(whole.read_bytes()[:-3000])
     text.write_text("not an image")
     for path in (cut, text, tmp_path / "gone.jpg"):
-        with pytest.raises(UserError, match=rf"{path.name} .*(restore it|check the path)"):
+        with pytest.raises(UserError, match=rf"{path.name} .*(restore or replace it|check the path)"):
             load_image(path, view, (90, 160))
+    Image.fromarray(np.full((90, 160), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    Image.new("L", (160, 90)).save(tmp_path / "film.gif", save_all=True, append_images=[Image.new("L", (160, 90), 99)])
+    for name in ("deep.png", "film.gif"):
+        with pytest.raises(UserError, match=f"{name} .*expected one, of 8 bits a channel"):
+            load_image(tmp_path / name, view, (90, 160))
     with pytest.raises(UserError, match=r"whole\.jpg has 160x90 pixels, sample_data\.json says 1600x900"):
         load_image(whole, view, FULL)
 

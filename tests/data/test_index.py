@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from dualdistill import files
 from dualdistill.data.annotations import sample_boxes
 from dualdistill.data.build_annotations import box_velocities
 from dualdistill.data.columns import Texts, read_columns, write_columns
@@ -107,6 +108,20 @@ def test_a_changed_table_is_read_again(own_root: TinyRoot) -> None:
     assert 12345 not in before.annotation_lidar_points
     assert 12345 in after.annotation_lidar_points
     assert not before.folder.exists()  # what it was made from is gone
+
+
+def test_an_index_that_does_not_fit_is_refused_before_anything_is_written(
+    own_root: TinyRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUALDISTILL_CACHE", str(tmp_path / "cache"))
+    index = NuscenesIndex.open(own_root.path)
+    written = sum(path.stat().st_size for path in index.folder.iterdir())
+    shutil.rmtree(tmp_path / "cache")
+    for free in (1000, written):
+        monkeypatch.setattr(files, "disk_usage", lambda path, free=free: type("Usage", (), {"free": free}))
+        with pytest.raises(UserError, match=r"index of .* needs .* DUALDISTILL_CACHE"):
+            NuscenesIndex.open(own_root.path)
+        assert not (tmp_path / "cache").exists()
 
 
 def test_a_root_is_only_read(own_root: TinyRoot) -> None:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from dualdistill import files
 from dualdistill.data.config import DataConfig, ObjectSampling
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.object_sampling import ObjectDatabase, ObjectSampler, without_collisions
+from dualdistill.errors import UserError
 from dualdistill.geometry.boxes import footprints, points_in_boxes
 from dualdistill.ops.rotated_iou import rotated_iou
 from dualdistill.structures import Boxes
@@ -80,6 +82,17 @@ def test_a_database_is_gathered_once(boxed_root: TinyRoot) -> None:
     letter = pickle.dumps(second)  # to a worker process go names, not points
     assert len(letter) < 1000
     assert np.array_equal(pickle.loads(letter).points, first.points)
+
+
+def test_objects_that_will_not_fit_are_refused_and_leave_nothing(
+    boxed_root: TinyRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = NuscenesIndex.open(boxed_root.path)
+    monkeypatch.setattr(files, "disk_usage", lambda path: type("Usage", (), {"free": 100}))
+    with pytest.raises(UserError, match=r"Objects of samples \(3 more\) needs"):
+        ObjectDatabase.open(index, np.arange(len(index)), 1)
+    assert not list(index.folder.glob("objects-*"))
+    assert not list(index.folder.parent.glob(".draft-*"))
 
 
 def test_pasted_objects_stand_free_and_bring_their_points(boxed_root: TinyRoot) -> None:

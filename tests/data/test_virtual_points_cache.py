@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from dualdistill import files
+from dualdistill.data.build import LIDAR
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.virtual_points.complete import CompletedSweep
 from dualdistill.data.virtual_points.files import ArrayFiles
@@ -70,6 +72,17 @@ def official(sweep: CompletedSweep) -> dict[str, np.ndarray]:
         "real_points": sweep.painted.numpy(),
         "real_points_indice": sweep.painted_rows.numpy(),
     }
+
+
+def test_files_that_will_not_fit_are_refused_after_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = NuscenesIndex.open(write_root(tmp_path / "root", {"scene-0061": 3}, sweeps=False).path)
+    rows, cache = np.flatnonzero(index.data_channel == LIDAR).tolist(), files_in(tmp_path / "points")
+    monkeypatch.setattr(files, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(UserError, match=r"virtual points \(2 more\) needs .* whose disk has 1 kB"):
+        cache.make(index, rows, lambda row: some_sweep(), {})
+    assert len(list(cache.folder.rglob("*.npz"))) == 1
+    monkeypatch.undo()
+    assert cache.make(index, rows, lambda row: some_sweep(), {}) == 2
 
 
 @pytest.mark.parametrize("sweep", [some_sweep(), CompletedSweep.none()], ids=["some", "none"])

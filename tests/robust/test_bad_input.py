@@ -6,6 +6,7 @@ import pytest
 
 from tests.robust.cases import Case, every_case
 from tests.robust.examine import examine
+from tests.robust.outcome import run_command
 from tests.robust.places import Places
 
 CASES = every_case()
@@ -30,9 +31,17 @@ def test_bad_input_is_refused_in_words_before_a_run_folder_exists(places: Places
     assert verdict.new_runs == ()
 
 
-def test_paths_are_printed_as_they_are(places: Places, tmp_path: Path) -> None:
-    from tests.robust.outcome import run_command
+def test_preparing_data_prints_what_is_wrong_with_sensor_files(places: Places) -> None:
+    root = places.root()
+    min((root / "samples" / "CAM_FRONT").iterdir()).write_bytes(b"hello")
+    ending = run_command(["data", "prepare", str(root)])
+    assert ending.code == 0
+    text = " ".join(ending.text.split())
+    assert "problem: 1 files in samples/CAM_FRONT: unreadable" in text
+    assert f"`dualdistill data check {root}`" in text
 
+
+def test_paths_are_printed_as_they_are(places: Places, tmp_path: Path) -> None:
     for name in ("with space", "[bold]ünï[red]-日本", "[magenta]"):
         out = tmp_path / name
         for argv in (

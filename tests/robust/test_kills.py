@@ -6,6 +6,7 @@ A few kills here; `make soak` does 40 (`ROBUST_KILLS`).
 import os
 import random
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -46,19 +47,38 @@ def unbroken(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple
     return states
 
 
-@pytest.mark.parametrize("kill", range(KILLS))
+@dataclass(frozen=True)
+class Kill:
+    """How a training is stopped first, and what comes next at random."""
+
+    devices: int
+    accumulate: int
+    stop: Stop
+    generator: random.Random
+
+    @classmethod
+    def numbered(cls, kill: int) -> "Kill":
+        generator, number = random.Random(kill), NUMBERS[kill % 3]
+        if KILLS >= 40 and kill % 8 == 7:
+            return cls(2, 2, Stop(number=number, after=generator.uniform(0, 1.0)), generator)
+        return cls(1, 1 + kill % 2, random_stop(generator, number), generator)
+
+    @property
+    def name(self) -> str:
+        when = "at a write" if self.stop.write is not None else "at any time"
+        number = signal.Signals(self.stop.number).name
+        return f"{number} {when}, {self.devices} processes, {self.accumulate} batches a step"
+
+
+@pytest.mark.parametrize("kill", range(KILLS), ids=lambda kill: f"{kill}: {Kill.numbered(kill).name}")
 def test_a_training_that_was_stopped_ends_as_an_unbroken_one(
     root: Path, unbroken: dict[tuple[int, int], dict], tmp_path: Path, kill: int
 ) -> None:
-    generator = random.Random(kill)
-    number, accumulate = NUMBERS[kill % 3], 1 + kill % 2
-    devices = 2 if (2, 2) in unbroken and kill % 8 == 7 else 1
-    accumulate = 2 if devices == 2 else accumulate
+    first = Kill.numbered(kill)
+    devices, accumulate, generator, number = first.devices, first.accumulate, first.generator, first.stop.number
     workers = 2 if number == signal.SIGINT and devices == 1 else 0
     argv = command(root, tmp_path, accumulate=accumulate, devices=devices, workers=workers)
-    stop: Stop | None = random_stop(generator, number)
-    if devices == 2:
-        stop = Stop(number=number, after=generator.uniform(0, 1.0))
+    stop: Stop | None = first.stop
     for _ in range(6):
         code = train(argv, lambda: run_in(tmp_path), stop, own_process=devices > 1)
         run = run_in(tmp_path)

@@ -1,22 +1,25 @@
 """Trained detectors and trainings in one call each, as the command line has them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor
 
+from dualdistill.api.arguments import public
 from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.train import start_training
-from dualdistill.deploy.calibration import Rig
+from dualdistill.deploy.calibration import Images, Rig
+from dualdistill.errors import UserError
+from dualdistill.settings import Share, Workers
 from dualdistill.structures import Boxes
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
+from dualdistill.train.run_folder import Seed
 
 
-def load(weights: str | Path, *, checkpoint: str = "last", device: str | None = None) -> LoadedDetector:
+@public
+def load(weights: str | Path, *, checkpoint: str = "last", device: str | torch.device | None = None) -> LoadedDetector:
     """A trained detector in evaluation mode; its `predict` finds the objects in images.
 
     Args:
@@ -29,11 +32,15 @@ def load(weights: str | Path, *, checkpoint: str = "last", device: str | None = 
         UserError: if there is no such detector, or its weights are damaged.
     """
     loaded = LoadedDetector.load(weights_of(Path(weights), checkpoint))
-    loaded.detector.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        loaded.detector.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch was built without CUDA
+        raise UserError(f"device={device!r} cannot be used: {str(error).splitlines()[0]}") from None
     return loaded
 
 
-def predict(weights: str | Path, images: Sequence[np.ndarray | Tensor], rig: Rig, *, min_score: float = 0.0) -> Boxes:
+@public
+def predict(weights: str | Path, images: Images, rig: Rig, *, min_score: Share = 0.0) -> Boxes:
     """Objects around the car in the images of one moment: `load(weights).predict(images, rig)`.
 
     Raises:
@@ -42,6 +49,7 @@ def predict(weights: str | Path, images: Sequence[np.ndarray | Tensor], rig: Rig
     return load(weights).predict(images, rig, min_score=min_score)
 
 
+@public
 def score(
     what: str | Path,
     *,
@@ -50,7 +58,7 @@ def score(
     split: str | None = None,
     out: str | Path | None = None,
     checkpoint: str = "last",
-    workers: int | None = None,
+    workers: Workers | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Score a detector or a result file with the nuScenes detection metrics, as `dualdistill evaluate` does.
@@ -80,18 +88,19 @@ def score(
     )
 
 
+@public
 def fit(
     recipe: str,
     *,
     data: str | Path,
     out: str | Path = "runs",
     settings: Mapping[str, object] | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     teacher: str | Path | None = None,
     label_encoder: str | Path | None = None,
     version: str | None = None,
     split: str | None = None,
-    workers: int | None = None,
+    workers: Workers | None = None,
     quiet: bool = False,
 ) -> Path:
     """Train a teacher, a label encoder or a student in this process, as `dualdistill train` does.

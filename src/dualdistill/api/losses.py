@@ -7,13 +7,14 @@ its parameters (the alignment layers) are optimised along with the student's and
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_type_hints
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dualdistill.api.arguments import public
 from dualdistill.distill.criterion import HeadCriterion
 from dualdistill.distill.distillbev import DistillBevConfig
 from dualdistill.distill.dualdistill import DualDistillConfig, MfdConfig
@@ -26,6 +27,7 @@ from dualdistill.distill.x3kd import X3kdConfig
 from dualdistill.models.center_head import REGRESSION, CenterHeadConfig
 from dualdistill.models.center_targets import center_targets
 from dualdistill.models.head_criterion import CenterCriterion
+from dualdistill.settings import require
 from dualdistill.structures import TASKS, BevOutput, Boxes, HeadOutput, Losses, Targets, weighted_sum
 
 CODES = sum(REGRESSION.values())
@@ -71,6 +73,7 @@ class Distiller(nn.Module):
     reads_predictions: ClassVar[bool] = False
     """Whether the student's own predictions are compared with the teacher's."""
 
+    @public
     def __init__(
         self,
         *,
@@ -81,6 +84,7 @@ class Distiller(nn.Module):
         criterion: HeadCriterion | None = None,
         label_encoder: LabelEncoder | None = None,
     ):
+        require(config, get_type_hints(self.default_config)["return"] | None, "config")
         config = config or self.default_config(teacher, student, label_encoder)
         for name, given in (("criterion", criterion), ("label_encoder", label_encoder)):
             if given is not None and not getattr(config.requires, name):
@@ -125,13 +129,19 @@ class Distiller(nn.Module):
                 `structures.Targets` with what the settings need besides.
 
         Raises:
-            ValueError: for maps of other shapes than this loss was made for, and for labels beyond its classes.
+            ValueError: for maps of other shapes than this loss was made for, and for boxes that are not those of the
+                samples: of another number, with labels beyond the classes, not finite or without a size.
         """
+        require(teacher, Maps | BevOutput, "teacher")
+        require(student, Maps | BevOutput, "student")
+        if len(teacher.neck) != len(student.neck):
+            raise ValueError(
+                f"the maps are of {len(teacher.neck)} samples of the teacher, {len(student.neck)} of the student"
+            )
         if not isinstance(targets, Targets):
+            require(targets, Sequence, "targets")
             boxes = tuple(targets)
-            highest = max((int(each.label.max()) for each in boxes if len(each)), default=0)
-            if highest >= sum(self.head_config.task_classes):
-                raise ValueError(f"expected labels below {sum(self.head_config.task_classes)} (classes), got {highest}")
+            _require_boxes(boxes, len(teacher.neck), sum(self.head_config.task_classes))
             targets = Targets(boxes=boxes, heatmap=center_targets(boxes, self.grid, self.head_config).heatmap)
         with torch.no_grad():
             theirs = self._output("teacher", teacher, needs_head=True)
@@ -144,6 +154,8 @@ class Distiller(nn.Module):
         if isinstance(maps, BevOutput):
             return maps
         shapes = self.shapes[who]
+        if not all(isinstance(each, Tensor) and each.is_floating_point() for each in (*maps.stages, maps.neck)):
+            raise ValueError(f"the {who}'s stages and neck must be tensors of floating point")
         found = [tuple(each.shape[1:]) for each in (*maps.stages, maps.neck)]
         if found != [*shapes.stages, shapes.neck]:
             raise ValueError(f"the {who}'s stages and neck must be {[*shapes.stages, shapes.neck]}, got {found}")
@@ -181,13 +193,58 @@ def _head_output(output: HeadOutput | tuple[Tensor, Tensor]) -> HeadOutput:
     """Heat maps and codes as a record, with an axis for tasks, and velocities of zero where there are none."""
     if isinstance(output, HeadOutput):
         return output
+    if not (isinstance(output, tuple | list) and len(output) == 2 and all(isinstance(each, Tensor) for each in output)):
+        raise ValueError(f"a head gives heat maps and codes, two tensors, got {type(output).__name__}")
     heatmap, codes = output
     codes = codes.unsqueeze(1) if codes.ndim == 4 else codes
+    if codes.ndim != 5 or codes.shape[2] not in (CODES - 2, CODES):
+        raise ValueError(
+            f"a head's codes must be [batch, tasks, {CODES} or {CODES - 2}, y, x], got {list(codes.shape)}"
+        )
     return HeadOutput(heatmap=heatmap, regression=F.pad(codes, (0, 0, 0, 0, 0, CODES - codes.shape[2])))
 
 
+def _require_boxes(boxes: tuple[Boxes, ...], samples: int, classes: int) -> None:
+    """Check the annotated boxes of a batch.
+
+    Raises:
+        ValueError: saying what is wrong with them.
+    """
+    if len(boxes) != samples or not all(isinstance(each, Boxes) for each in boxes):
+        kinds = ", ".join(sorted({type(each).__name__ for each in boxes}))
+        raise ValueError(f"expected the Boxes of each of {samples} samples, got {len(boxes)} ({kinds})")
+    columns = [(each.label, each.center, each.size, each.yaw) for each in boxes]
+    for label, center, size, yaw in columns:
+        shapes = [tuple(each.shape) for each in (label, center, size, yaw)]
+        if label.is_floating_point() or shapes != [(len(label),), (len(label), 3), (len(label), 3), (len(label),)]:
+            raise ValueError(
+                f"boxes need whole numbers as labels, and centres, sizes and yaws of as many, got {shapes}"
+            )
+    labels, numbers, sizes = (
+        torch.cat(parts)
+        for parts in (
+            [label for label, *_ in columns],
+            [torch.cat([center, size, yaw[:, None]], dim=1) for _, center, size, yaw in columns],
+            [size for *_, size, _ in columns],
+        )
+    )
+    if not len(labels):
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(f"expected labels from 0 and labels below {classes} (classes), got {low} to {high}")
+    if not bool(numbers.isfinite().all() & (sizes > 0).all()):
+        raise ValueError("boxes need finite centres, sizes and yaws, and sizes above 0")
+
+
 def _last_two(shapes: Shapes, other: Shapes) -> tuple[int, ...]:
-    """The coarsest two stages, which the papers distil, or as many as the other detector has, too."""
+    """The coarsest two stages, which the papers distil, or as many as the other detector has, too.
+
+    Raises:
+        ValueError: where one has none.
+    """
+    if not shapes.stages or not other.stages:
+        raise ValueError("a detector without stages has no features to distil: give the stages of both, or a config")
     count, stages = min(2, len(shapes.stages), len(other.stages)), len(shapes.stages)
     return tuple(range(stages - count, stages))
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dualdistill.cli.shared import JsonFile, Version, console, write_json
+from dualdistill.cli.shared import JsonFile, Version, console, require_effect, write_json
 
 
 def export(
@@ -15,8 +15,8 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder for model.onnx, model.pt2, calibration.json, export.json.")],
     data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
     sample: Annotated[
-        str, typer.Option(help="Sample whose calibration is frozen: token, or number in the split.")
-    ] = "0",
+        str | None, typer.Option(help="Sample whose calibration is frozen: token, or number in the split; default: 0.")
+    ] = None,
     calibration: Annotated[Path | None, typer.Option(help="Freeze this rig instead: see docs/export.md.")] = None,
     formats: Annotated[
         list[str] | None, typer.Option("--format", help="onnx, torch or both, separated by a comma; default: both.")
@@ -37,12 +37,16 @@ def export(
     """The student alone, as ONNX and torch.export, checked against the live model."""
     from dualdistill.commands.export import export_student
 
+    if calibration is not None:
+        require_effect("with --calibration", sample=sample)
+        if not check_metrics:
+            require_effect("with --calibration", version=version, split=split)
     record = export_student(
         console,
         checkpoint,
         out=out,
         data=data,
-        sample=sample,
+        sample="0" if sample is None else sample,
         calibration=calibration,
         formats=formats,
         dtype=dtype,

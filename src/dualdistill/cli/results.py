@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from dualdistill.cli.shared import JsonFile, Trust, Version, Workers, console, write_json
+from dualdistill.cli.shared import JsonFile, Trust, Version, Workers, console, require_effect, write_json
+
+Checkpoint = Annotated[str | None, typer.Option(help="Checkpoint of a run: last, best or step_000400; default: last.")]
 
 
 def evaluate(
@@ -16,9 +18,11 @@ def evaluate(
     version: Version = None,
     split: Annotated[str | None, typer.Option(help="Default: val, or mini_val for v1.0-mini.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and results_nusc.json.")] = None,
-    checkpoint: Annotated[str, typer.Option(help="Checkpoint of a run: last, best or step_000400.")] = "last",
+    checkpoint: Checkpoint = None,
     workers: Workers = None,
-    devices: Annotated[int, typer.Option(min=1, help="Processes (GPUs) that share the samples.")] = 1,
+    devices: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Processes (GPUs) that share the samples; default: 1.")
+    ] = None,
     official: Annotated[
         bool, typer.Option(help="Compute the metrics with nuscenes-devkit, which must be installed.")
     ] = False,
@@ -32,6 +36,10 @@ def evaluate(
     """Score with the nuScenes detection metrics; also writes the submission file."""
     from dualdistill.commands.evaluate import evaluate_anything
 
+    if what.suffix == ".json":
+        require_effect("on a result file", checkpoint=checkpoint, workers=workers, devices=devices)
+    if what.is_file():
+        require_effect("on a weights file", checkpoint=checkpoint)
     metrics = evaluate_anything(
         console,
         what,
@@ -39,9 +47,9 @@ def evaluate(
         version=version,
         split=split,
         out=out,
-        checkpoint=checkpoint,
+        checkpoint="last" if checkpoint is None else checkpoint,
         workers=workers,
-        devices=devices,
+        devices=devices or 1,
         official=official,
         scenes=scenes.split(",") if scenes else (),
         fraction=fraction,
@@ -58,15 +66,26 @@ def submit(
     version: Version = None,
     split: Annotated[str | None, typer.Option(help="Default: test for v1.0-test, else val.")] = None,
     out: Annotated[Path, typer.Option(help="The file to hand in.")] = Path("submission.json"),
-    checkpoint: Annotated[str, typer.Option(help="Checkpoint of a run: last, best or step_000400.")] = "last",
+    checkpoint: Checkpoint = None,
     workers: Workers = None,
     json_file: JsonFile = None,
 ) -> None:
     """Write and check a file for the nuScenes detection server. Nothing is scored: test has no annotations."""
     from dualdistill.commands.submit import submit_results
 
+    if what.suffix == ".json":
+        require_effect("on a result file", checkpoint=checkpoint, workers=workers)
+    if data is None:
+        require_effect("without --data", version=version, split=split)
     facts = submit_results(
-        console, what, data=data, version=version, split=split, out=out, checkpoint=checkpoint, workers=workers
+        console,
+        what,
+        data=data,
+        version=version,
+        split=split,
+        out=out,
+        checkpoint="last" if checkpoint is None else checkpoint,
+        workers=workers,
     )
     write_json(json_file, facts)
 
@@ -106,7 +125,9 @@ def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A weights file, a run folder, zoo:NAME or hf:owner/name.")],
     more_images: Annotated[list[Path] | None, typer.Argument(help="More files of --images.", hidden=True)] = None,
     data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one the run was trained on.")] = None,
-    sample: Annotated[str, typer.Option(help="Token of a sample, or its number in the split.")] = "0",
+    sample: Annotated[
+        str | None, typer.Option(help="Token of a sample, or its number in the split; default: 0.")
+    ] = None,
     images: Annotated[
         list[Path] | None,
         typer.Option(help="Own images: a folder, or one file per camera in the order of the calibration file."),
@@ -131,11 +152,13 @@ def predict(
     """Detect boxes in one sample of a root, or in your own images with a calibration file."""
     from dualdistill.commands.predict import predict_sample
 
+    if calibration is not None:
+        require_effect("with images of your own", sample=sample, version=version, split=split)
     predicted = predict_sample(
         console,
         checkpoint,
         data=data,
-        sample=sample,
+        sample="0" if sample is None else sample,
         images=[*(images or []), *(more_images or [])],
         calibration=calibration,
         version=version,

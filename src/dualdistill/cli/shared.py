@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from dualdistill import files
+from dualdistill.errors import UserError
 
 console = Console(soft_wrap=True, highlight=False, markup=False)  # paths may have square brackets
 
@@ -26,6 +27,21 @@ Workers = Annotated[
     int | None,
     typer.Option(min=0, max=256, help="Processes that load data; default: one less than the usable cores, at most 16."),
 ]
+
+
+def require_effect(why: str, **given: object) -> None:
+    """Check that none of some options was given.
+
+    Args:
+        why: They have no effect.
+        given: Value of each by its name; None if it was not.
+
+    Raises:
+        UserError: naming the first one that was.
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise UserError(f"--{name} has no effect {why}: leave it out.")
 
 
 def write_json(path: Path | None, value: object) -> None:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from dualdistill.data.build import LIDAR
-from dualdistill.data.check import RootReport, check_root, table_problems
+from dualdistill.data.check import SAMPLED, Problem, RootReport, check_root, sampled_problems
 from dualdistill.data.config import DataConfig
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import custom_splits, official_splits, samples_of_split
@@ -74,14 +74,20 @@ def synthesise(console: Console, root: Path, config: SyntheticConfig, workers: i
 
 
 def prepare_index(console: Console, root: Path, version: str | None) -> None:
-    """Build the index of a root, or find the one built before, and print its contents."""
+    """Build the index of a root, or find the one built before.
+
+    Prints its contents, and what is wrong with them as far as the tables and the files of some samples show.
+    """
     index = NuscenesIndex.open(root, version)
     console.print(
         f"{root} ({index.version}): {len(index.scene_name)} scenes, {len(index)} key frames, "
         f"{index.num_annotations} annotations; index in {index.folder}"
     )
-    for p in table_problems(index, np.arange(len(index)), np.arange(len(index.data_channel)), DataConfig()):
-        console.print(f"problem: {p.count} {p.what}, such as {p.example}\n     -> {p.remedy}", style="yellow")
+    problems = list(sampled_problems(index))
+    for problem in problems:
+        console.print(f"problem: {_in_words(problem)}", style="yellow")
+    if problems:
+        console.print(f"{SAMPLED} samples stand for all files here: `dualdistill data check {root}` reads all.")
 
 
 def check_files(
@@ -96,8 +102,12 @@ def refuse_problems(report: RootReport) -> None:
     """Raise UserError with each problem of a root and its remedy, if there are any."""
     if report.ok:
         return
-    lines = [f"{p.count} {p.what}, such as {p.example}\n     -> {p.remedy}" for p in report.problems]
-    raise UserError(f"{report.root} ({report.version}, {report.split}) has problems:\n  " + "\n  ".join(lines))
+    lines = "\n  ".join(map(_in_words, report.problems))
+    raise UserError(f"{report.root} ({report.version}, {report.split}) has problems:\n  {lines}")
+
+
+def _in_words(problem: Problem) -> str:
+    return f"{problem.count} {problem.what}, such as {problem.example}\n     -> {problem.remedy}"
 
 
 def check_data(

@@ -21,7 +21,7 @@ from dualdistill.evaluate.records import Detections
 from dualdistill.evaluate.scoring import evaluate_submission
 from dualdistill.evaluate.submission import write_submission
 from dualdistill.evaluate.to_global import detections_to_global
-from dualdistill.files import draft, require_room, write_atomically, write_json
+from dualdistill.files import draft, require_folder, require_room, write_atomically, write_json
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.checkpoints import fingerprint
 from dualdistill.report.progress import progress
@@ -88,6 +88,7 @@ def export_student(
     """
     exports = _plan(formats or ["onnx", "torch"], dtype, geometry)
     require_data(data, calibration)
+    require_folder(out)
     trained = LoadedDetector.load(weights_of(checkpoint, "last"))
     student = trained.detector
     if not isinstance(student, BevDepth):
@@ -141,10 +142,14 @@ def export_student(
 
 
 def _plan(formats: list[str], dtype: Precision, geometry: Geometry) -> list[_Export]:
-    """The files that are asked for; a UserError for an unknown format and for what nothing can run."""
-    words = [word for text in formats for word in text.split(",") if word]
+    """The files that are asked for.
+
+    Raises:
+        UserError: for an unknown format, and for combinations that nothing can run.
+    """
+    words = [word for text in formats for word in text.split(",")]
     if unknown := [word for word in words if word not in SUFFIXES]:
-        raise UserError(f"--format {unknown[0]}: expected onnx or torch.")
+        raise UserError(f"--format {unknown[0]!r}: expected onnx, torch or both, separated by a comma.")
     if dtype == "bf16" and "onnx" in words:
         raise UserError(
             "ONNX Runtime has no bf16 convolutions on the CPU: give --format torch with --dtype bf16. (OpenVINO runs "

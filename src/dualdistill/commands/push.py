@@ -1,6 +1,5 @@
 """`push`: a trained detector to the Hugging Face hub, as one safetensors file with a model card."""
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from dualdistill import hub
 from dualdistill.models.checkpoints import facts_text
 from dualdistill.report.templates import render
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
-from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.run_folder import RunFolder, read_scores
 from dualdistill.train.trained_weights import evaluation_folder
 
 
@@ -37,8 +36,8 @@ def push(console: Console, what: Path, repo: str, *, checkpoint: str = "last", p
             "model_card.md.jinja",
             repo=repo,
             facts=facts,
-            card=_without_paths(card.read_text(), loaded.facts) if card.is_file() else None,
-            metrics=json.loads(scores.read_text()) if scores.is_file() else None,
+            card=_without_paths(card.read_text(errors="replace"), loaded.facts) if card.is_file() else None,
+            metrics=read_scores(scores) if scores.is_file() else None,
         )
         (Path(folder) / "README.md").write_text(page + "\n")
         address = hub.upload(Path(folder), repo, private=private, message=f"{facts['recipe']}, step {facts['step']}")

@@ -1,6 +1,5 @@
 """Sections of the report pages that `visualize` and `demo` write."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,10 +23,10 @@ from dualdistill.structures import CAMERAS, Batch, BevOutput, Boxes
 from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.loaded_detector import LoadedDetector
 from dualdistill.train.metrics import read_metrics
-from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.run_folder import RunFolder, read_scores
 from dualdistill.visualize.bev import Extent, Forward, draw_bev
 from dualdistill.visualize.cameras import Photographs, draw_cameras
-from dualdistill.visualize.curves import draw_curves
+from dualdistill.visualize.curves import draw_curves, loss_names
 from dualdistill.visualize.depth import draw_depth, likely_depth
 from dualdistill.visualize.features import draw_features
 from dualdistill.visualize.layers import BoxLayer
@@ -53,8 +52,7 @@ class Scored:
     def read(cls, folder: Path, index: NuscenesIndex, split: str) -> "Scored":
         """The metrics and results that `evaluate` has written for this split."""
         truth, detections, _ = read_results(folder / "results_nusc.json", index, split)
-        metrics = json.loads((folder / "metrics.json").read_text())
-        return cls(metrics=metrics, ground_truth=truth, detections=detections)
+        return cls(metrics=read_scores(folder / "metrics.json"), ground_truth=truth, detections=detections)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +89,9 @@ def all_sensors(loaded: LoadedDetector, data: Path | None = None, split: str | N
 def add_training(page: ReportPage, models: list[ReportedModel]) -> None:
     """A section with the loss curves of all runs on the same axes."""
     records = {model.name: read_metrics(model.run.metrics) for model in models if model.run is not None}
+    if not loss_names(records):
+        page.section("Training", "No losses are recorded: metrics.jsonl is missing or cannot be read.")
+        return
     page.section("Training", "Unweighted losses of each step, smoothed; raw values in the background.")
     page.figure(draw_curves(records), "Training losses.", alt="Loss curves of all runs", dpi=110)
 

@@ -30,7 +30,7 @@ def position_of(index: NuscenesIndex, sample: str, split: str | None) -> int:
         return list(index.sample_token).index(sample)
     split = split if split is not None else split_names(index.version)[1]
     positions = samples_of_split(index, split)
-    if not sample.isdigit() or int(sample) >= len(positions):
+    if not (sample.isascii() and sample.isdigit()) or len(sample) > 9 or int(sample) >= len(positions):
         raise UserError(
             f"--sample {sample} is neither the token of a sample of {index.root} nor a number from 0 to "
             f"{len(positions) - 1} within split {split!r}."

@@ -14,7 +14,7 @@ from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
 from dualdistill.experiment.overrides import override
 from dualdistill.experiment.plain import differences, to_plain
-from dualdistill.files import write_atomically
+from dualdistill.files import require_folder, write_atomically
 from dualdistill.recipes.catalogue import RECIPES, Recipe, find
 from dualdistill.report.templates import render
 from dualdistill.train.assemble import assemble, split_names
@@ -72,6 +72,8 @@ def start_training(
         raise UserError(f"--label-encoder has no effect: {recipe} learns from none.")
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed must be a whole number from 0 to {2**32 - 1}, got {seed}.")
+    for folder in (out, teacher_cache, profile):
+        require_folder(folder)
     index = NuscenesIndex.open(data, version)
     job = Job(
         recipe=chosen.name,

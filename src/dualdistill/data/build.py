@@ -10,7 +10,15 @@ import torch
 from jaxtyping import Float, Int
 
 from dualdistill.data.build_annotations import annotation_columns
-from dualdistill.data.plausible import LARGEST_SIDE, good_matrices, good_principal_points, good_sizes
+from dualdistill.data.plausible import (
+    FARTHEST_MOUNTING,
+    LARGEST_SIDE,
+    MATRIX,
+    good_matrices,
+    good_mountings,
+    good_principal_points,
+    good_sizes,
+)
 from dualdistill.data.read_tables import Columns, Table, key_of
 from dualdistill.data.tables import (
     Attribute,
@@ -102,14 +110,15 @@ def _calibrations(folder: Path) -> tuple[Columns, Int[np.ndarray, "calibrations"
     number = [CHANNELS.index(channel) if channel in CHANNELS else -1 for channel in sensors["channel"].to_pylist()]
     channels = np.array(number, dtype=np.int64)[sensors.rows(table, "sensor_token")]
     table.require_poses()
+    what = f"a sensor mounted {FARTHEST_MOUNTING:g} m or more from the car's origin"
+    table.require(good_mountings(table["translation"]), "translation", what)
     is_camera = (channels >= 0) & (channels != LIDAR)
     good, matrices = ~is_camera, table["camera_intrinsic"][is_camera].tolist()
     good[is_camera] = [[len(row) for row in rows] == [3, 3, 3] for rows in matrices]
     table.require(good, "camera_intrinsic", "a camera matrix that is not 3x3")
     intrinsics = np.tile(np.eye(3), (len(table), 1, 1))
     intrinsics[is_camera] = np.array(matrices, dtype=np.float64).reshape(-1, 3, 3)
-    what = "a camera matrix without positive focal lengths, or whose last row is not 0, 0, 1"
-    table.require(good_matrices(intrinsics), "camera_intrinsic", what)
+    table.require(good_matrices(intrinsics), "camera_intrinsic", f"a camera matrix that is not {MATRIX}")
     rotation = rotation_from_quaternion(torch.from_numpy(table["rotation"]))
     mounting = rigid(rotation, torch.from_numpy(table["translation"])).numpy()
     return {"calibration_ego_from_sensor": mounting, "calibration_intrinsics": intrinsics}, channels, table

@@ -16,6 +16,10 @@ def cache_root() -> Path:
     return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".cache" / "dualdistill"
 
 
+ROOM_REMEDY = "Free some, or set DUALDISTILL_CACHE to another folder."
+"""Where a cache does not fit."""
+
+
 def store_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Have `write` fill a draft that becomes `folder`, which is complete or absent even if several processes write it.
 

@@ -38,6 +38,11 @@ THREADS = 8
 
 READ_FILES = 64
 """LiDAR files, spread evenly, whose points are read; of all others the size is checked."""
+SAMPLED = 16
+"""Samples whose files stand for those of a root."""
+
+Progress = Callable[[Iterable[int]], Iterable[int]]
+"""Wraps a loop over files, to show its progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +84,12 @@ def check_root(
     version: str | None = None,
     split: str = "all",
     config: DataConfig | None = None,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    progress: Progress = iter,
 ) -> RootReport:
-    """Check every file that samples of a split may need: existence, size, beginning and end.
+    """Check every file that samples of a split may need: see `file_problems`.
 
     Args:
         config: What will be read; the default reads cameras, an earlier frame and ten sweeps.
-        progress: Wraps the loop over files, to show its progress.
 
     Raises:
         UserError: if the tables themselves cannot be used.
@@ -100,16 +104,7 @@ def check_root(
         *table_problems(index, positions, np.array(rows, dtype=np.int64), config),
         *_mask_problems(index, positions, config, split),
     ]
-    clouds = [row for row in rows if index.data_channel[row] == LIDAR]
-    read = set(clouds[:: max(1, len(clouds) // READ_FILES)])
-    num_bytes, complaints = 0, []
-    with ThreadPoolExecutor(THREADS) as pool:
-        # The pool runs ahead of the loop; the loop shows what is done.
-        looks = pool.map(lambda row: _look(index, row, whole=row in read), rows)
-        for row, (size, complaint) in zip(progress(rows), looks, strict=True):
-            num_bytes += size
-            if complaint is not None:
-                complaints.append((*complaint, index.data_filename[row]))
+    num_bytes, of_files = file_problems(index, rows, progress)
     return RootReport(
         root=index.root,
         version=index.version,
@@ -120,8 +115,32 @@ def check_root(
         boxes_of_class={name: int(number) for name, number in zip(CLASSES, count, strict=True)},
         num_files=len(rows),
         num_bytes=num_bytes,
-        problems=tuple(found + _grouped(complaints)),
+        problems=(*found, *of_files),
     )
+
+
+def sampled_problems(index: NuscenesIndex) -> Iterator[Problem]:
+    """What is wrong with all tables, and with the files of some samples, spread evenly."""
+    config, every = DataConfig(), np.arange(len(index))
+    yield from table_problems(index, every, np.arange(len(index.data_channel)), config)
+    some = np.unique(np.linspace(0, len(every) - 1, SAMPLED).astype(np.int64))
+    yield from file_problems(index, needed_records(index, some, config))[1]
+
+
+def file_problems(index: NuscenesIndex, rows: list[int], progress: Progress = iter) -> tuple[int, list[Problem]]:
+    """Bytes of the files of sensor records, and what is wrong with their existence, size, beginning and end, with the
+    size of images, and with the points of `READ_FILES` LiDAR files."""
+    clouds = [row for row in rows if index.data_channel[row] == LIDAR]
+    read = set(clouds[:: max(1, len(clouds) // READ_FILES)])
+    num_bytes, complaints = 0, []
+    with ThreadPoolExecutor(THREADS) as pool:
+        # The pool runs ahead of the loop; the loop shows what is done.
+        looks = pool.map(lambda row: _look(index, row, whole=row in read), rows)
+        for row, (size, complaint) in zip(progress(rows), looks, strict=True):
+            num_bytes += size
+            if complaint is not None:
+                complaints.append((*complaint, index.data_filename[row]))
+    return num_bytes, _grouped(complaints)
 
 
 def table_problems(

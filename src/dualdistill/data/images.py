@@ -12,7 +12,7 @@ import numpy as np
 import simplejpeg
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from dualdistill.errors import UserError
@@ -41,6 +41,8 @@ class ImageView:
         )
 
 
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+"""Pillow's names of pixels that become RGB without loss of range."""
 _UP = 1 + 1e-9
 """Against ratios whose product with the size falls short of a whole number by the last bit."""
 
@@ -75,7 +77,7 @@ def load_image(
         _require_size(path, _size_of(content), stored_size, source)
         pixels, scale = _decode(content, stored_size, resized_size(stored_size, view.resize) if draft else None)
     except (OSError, ValueError, Image.DecompressionBombError) as error:  # truncated and unidentified files alike
-        raise UserError(f"cannot read image {path} ({error}); restore it from the archive") from error
+        raise UserError(f"cannot read image {path} ({error}); restore or replace it") from error
     return apply_view(torch.from_numpy(pixels).permute(2, 0, 1), view, stored_size, scale)
 
 
@@ -85,11 +87,22 @@ def stored_image(path: Path, stored_size: tuple[int, int]) -> UInt8[Tensor, "3 h
 
 
 def _size_of(content: bytes) -> tuple[int, int]:
-    """Height and width of an image file."""
+    """Height and width of an image file.
+
+    Raises:
+        ValueError: for pixels that are not 8 bits a channel, which a conversion would clip, and for films.
+    """
     if simplejpeg.is_jpeg(content):
         height, width = simplejpeg.decode_jpeg_header(content)[:2]
         return height, width
-    with Image.open(BytesIO(content)) as image:
+    try:
+        image = Image.open(BytesIO(content))
+    except UnidentifiedImageError:
+        raise ValueError("it is of no known kind of image") from None
+    with image:
+        if image.mode not in _MODES or getattr(image, "n_frames", 1) > 1:
+            frames = getattr(image, "n_frames", 1)
+            raise ValueError(f"{frames} pictures of mode {image.mode}: expected one, of 8 bits a channel")
         return image.height, image.width
 
 

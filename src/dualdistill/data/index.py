@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from dualdistill.data.build import build_columns
-from dualdistill.data.cache import cache_root, store_folder
+from dualdistill.data.cache import ROOM_REMEDY, cache_root, store_folder
 from dualdistill.data.columns import Position, Texts, read_columns, write_columns
 from dualdistill.data.tables import TABLES, find_version, require_tables
 from dualdistill.errors import UserError
-from dualdistill.files import read_json, write_json
+from dualdistill.files import read_json, require_room, write_json
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 
 LAYOUT = 5
@@ -37,6 +37,9 @@ FILES = (
     "attributes",
 )
 DIGESTS = "digests.json"
+
+_ROOM, _ROOM_OF_HEADERS = 0.6, 1 << 16
+"""Bytes of an index: of one of the tables (nuScenes 0.38; shorter tokens more), and of all its files."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,7 +167,7 @@ class NuscenesIndex:
 
         Raises:
             UserError: for a root that is missing, incomplete or inconsistent: a link that leads nowhere or against
-                time, a file name outside the root, a degenerate pose, camera matrix or box.
+                time, a file name outside the root, a degenerate pose, camera matrix or box; for a disk without room.
         """
         try:
             root = Path(root).expanduser().absolute()
@@ -178,6 +181,8 @@ class NuscenesIndex:
                 return cls.load(root, version, folder)
             except (OSError, pa.ArrowException, LookupError, TypeError, ValueError, UserError):  # damaged
                 shutil.rmtree(folder, ignore_errors=True)
+        room = _ROOM * sum(size for _, size, _ in _state(root / version)) + _ROOM_OF_HEADERS
+        require_room(folder, room, f"The index of {root}", ROOM_REMEDY)
         store_folder(folder, lambda target: _write(root / version, target))
         for stale in folder.parent.iterdir():
             if stale != folder:
@@ -199,10 +204,14 @@ class NuscenesIndex:
 def _cache_folder(root: Path, version: str) -> Path:
     """One folder per root and version, in it one per state of the tables."""
     where = hashlib.sha256(f"{root}\n{version}".encode()).hexdigest()[:16]
-    stats = {name: (root / version / f"{name}.json") for name in TABLES}
-    state = [(name, s.st_size, s.st_mtime_ns) for name, path in stats.items() if path.exists() for s in [path.stat()]]
-    what = hashlib.sha256(repr((LAYOUT, state)).encode()).hexdigest()[:16]
+    what = hashlib.sha256(repr((LAYOUT, _state(root / version))).encode()).hexdigest()[:16]
     return cache_root() / "index" / f"{root.name}-{where}" / what
+
+
+def _state(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of each table."""
+    paths = {name: folder / f"{name}.json" for name in TABLES}
+    return [(name, s.st_size, s.st_mtime_ns) for name, path in paths.items() if path.exists() for s in [path.stat()]]
 
 
 def _write(version_folder: Path, target: Path) -> None:

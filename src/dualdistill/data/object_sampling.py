@@ -18,12 +18,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dualdistill.data.annotations import sample_boxes
-from dualdistill.data.cache import store_folder
+from dualdistill.data.cache import ROOM_REMEDY, store_folder
 from dualdistill.data.columns import read_columns, write_columns
 from dualdistill.data.config import ObjectSampling
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.sweeps import accumulate, choose_sweeps
 from dualdistill.data.virtual_points.clouds import VirtualClouds
+from dualdistill.files import require_room_for_rest
 from dualdistill.geometry.boxes import footprints, points_in_boxes
 from dualdistill.ops.rotated_iou import rotated_iou
 from dualdistill.structures import CLASSES, Boxes
@@ -86,8 +87,8 @@ class ObjectDatabase:
                 return cls.load(folder)
             except (OSError, pa.ArrowException, LookupError, TypeError, ValueError):  # damaged
                 shutil.rmtree(folder, ignore_errors=True)
-        samples = progress(positions.tolist())
-        store_folder(folder, lambda target: _gather(index, samples, num_sweeps, clouds, target))
+        samples, count = progress(positions.tolist()), len(positions)
+        store_folder(folder, lambda target: _gather(index, samples, count, num_sweeps, clouds, target))
         return cls.load(folder)
 
     @classmethod
@@ -115,13 +116,18 @@ class ObjectDatabase:
 
 
 def _gather(
-    index: NuscenesIndex, positions: Iterable[int], num_sweeps: int, clouds: VirtualClouds | None, folder: Path
+    index: NuscenesIndex,
+    positions: Iterable[int],
+    total: int,
+    num_sweeps: int,
+    clouds: VirtualClouds | None,
+    folder: Path,
 ) -> None:
     """Cut the objects of some samples out of their point clouds; those without a point are left out."""
     gathered: list[Boxes] = []
     counts: list[Tensor] = []
     with (folder / "points.f32").open("wb") as file:
-        for position in positions:
+        for done, position in enumerate(positions, start=1):
             key_row = int(index.sample_lidar[position])
             lidar_from_global = np.linalg.inv(index.global_from_sensor(key_row))
             boxes = sample_boxes(index, int(position), torch.from_numpy(lidar_from_global))
@@ -135,6 +141,7 @@ def _gather(
                 cut = points[mask]
                 cut[:, :3] -= center.float()
                 file.write(cut.numpy().tobytes())
+            require_room_for_rest(folder, done, total, file.tell(), "Objects of samples", ROOM_REMEDY)
     objects = Boxes.concatenate(gathered)
     columns = {name: getattr(objects, name).numpy() for name in _COLUMNS} | {"count": torch.cat(counts).numpy()}
     write_columns(folder / "objects.arrow", columns)

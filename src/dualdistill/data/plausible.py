@@ -11,6 +11,12 @@ FARTHEST = 1e8
 """Metres: a coordinate beyond is an error of the tables, and too coarse even in float64 for what follows."""
 FARTHEST_POINT = 1000.0
 """Metres: no LiDAR on a car reaches farther."""
+FARTHEST_MOUNTING = 100.0
+"""Metres: sensors are mounted nearer to the frame of their car."""
+SHORTEST_FOCAL = 1.0
+"""Pixels."""
+MATRIX = f"fx, skew, cx; 0, fy, cy; 0, 0, 1 with focal lengths of {SHORTEST_FOCAL:g} pixel or more, and less skew"
+"""What a camera matrix is, for messages."""
 LARGEST_SIDE = 1 << 16
 """Pixels: images are smaller."""
 LARGEST_BOX = 100.0
@@ -52,9 +58,17 @@ def implausible_points(content: bytes) -> str | None:
 
 
 def good_matrices(intrinsics: Float[np.ndarray, "cam 3 3"]) -> Bool[np.ndarray, "cam"]:
-    """Whether camera matrices have positive focal lengths that images can have, and the last row 0, 0, 1."""
-    focal = intrinsics[:, [0, 1], [0, 1]]
-    return np.asarray(((focal > 0) & (focal < FARTHEST)).all(axis=1) & (intrinsics[:, 2] == (0, 0, 1)).all(axis=1))
+    """Whether camera matrices have focal lengths that images can have, no more skew than that, and zeros and the one
+    below the diagonal."""
+    focal, skew = intrinsics[:, [0, 1], [0, 1]], intrinsics[:, 0, 1]
+    lengths = ((focal >= SHORTEST_FOCAL) & (focal < FARTHEST)).all(axis=1)
+    below = (intrinsics[:, 2] == (0, 0, 1)).all(axis=1) & (intrinsics[:, 1, 0] == 0)
+    return np.asarray(lengths & (np.abs(skew) <= focal[:, 0]) & below)
+
+
+def good_mountings(translation: Float[np.ndarray, "sensors 3"]) -> Bool[np.ndarray, "sensors"]:
+    """Whether sensors are on a car."""
+    return np.asarray((np.abs(translation) < FARTHEST_MOUNTING).all(axis=1))
 
 
 def good_sizes(size: Int[np.ndarray, "cam 2"]) -> Bool[np.ndarray, "cam"]:

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int
 from dualdistill.data.plausible import FARTHEST
 from dualdistill.data.tables import ANNOTATION_TABLES, Integer, Quaternion, Record, Token, Vector
 from dualdistill.errors import UserError
-from dualdistill.files import problem
+from dualdistill.files import is_name, problem
 
 PIECE = 1 << 18
 """Bytes decoded at once: their records fit into a processor's cache."""
@@ -85,7 +85,7 @@ def _require_names(path: Path, tokens: list[str]) -> None:
     if joined.count("/") < max(len(tokens), 1) and "\\" not in joined and joined.isprintable():
         bad = next((token for token in tokens if not token.strip(".")), None)
     else:
-        bad = next(token for token in tokens if "/" in token or "\\" in token or not token.isprintable())
+        bad = next(token for token in tokens if not is_name(token))
     if bad is not None:
         raise UserError(f"{path}: token {bad!r} is empty, only dots, or has slashes or control characters; rename it")
 

@@ -88,7 +88,9 @@ def samples_of_scenes(
     present = {index.scene_name[scene]: scene for scene in dict.fromkeys(index.sample_scene[samples].tolist())}
     if missing := [name for name in scenes if name not in present]:
         some = ", ".join(list(present)[:8])
-        raise UserError(f"{split!r} of {index.root} has no scene {missing[0]}; it has {len(present)}, such as {some}.")
+        raise UserError(
+            f"{split!r} of {index.root} has no scene {missing[0]!r}; it has {len(present)}, such as {some}."
+        )
     if not 0 < fraction <= 1:
         raise UserError(f"--fraction must lie above 0 and be at most 1, got {fraction:g}.")
     named = [present[name] for name in scenes or present]

@@ -16,16 +16,27 @@ from dualdistill.data.augment import draw_view
 from dualdistill.data.config import DataConfig
 from dualdistill.data.frames import STAND_IN_GAP
 from dualdistill.data.images import apply_view, load_image
-from dualdistill.data.plausible import LARGEST_SIDE, good_matrices, good_principal_points, good_sizes
+from dualdistill.data.plausible import (
+    FARTHEST_MOUNTING,
+    LARGEST_SIDE,
+    MATRIX,
+    good_matrices,
+    good_mountings,
+    good_principal_points,
+    good_sizes,
+)
 from dualdistill.errors import UserError
-from dualdistill.files import read_bytes, write_json
+from dualdistill.files import is_name, read_bytes, write_json
+from dualdistill.settings import require
 from dualdistill.structures import CAMERAS, Batch, Boxes, Cameras, SampleMeta
 
 Frame = Literal["lidar", "ego"]
+Images = Sequence[np.ndarray | Tensor] | np.ndarray | Tensor
+"""One image a camera, uint8 [height, width, 3], RGB."""
 MAX_CAMERAS = 64
-MAX_MOUNTING = 100.0
-"""Metres from the frame's origin."""
-NO_POSE = f"must be a rotation (right-handed axes), a translation below {MAX_MOUNTING:g} m and the last row 0, 0, 0, 1"
+NO_POSE = (
+    f"must be a rotation (right-handed axes), a translation below {FARTHEST_MOUNTING:g} m and the last row 0, 0, 0, 1"
+)
 _Row3 = tuple[float, float, float]
 _Row4 = tuple[float, float, float, float]
 _Pose = tuple[_Row4, _Row4, _Row4, _Row4]
@@ -64,10 +75,21 @@ class Rig:
     """Poses of the cameras (x right, y down, z forward) in the frame, metres."""
 
     def __post_init__(self) -> None:
-        names = self.names or tuple(f"camera {number}" for number in range(len(self.intrinsics)))
+        for each, hint in (("names", tuple[str, ...]), ("image_size", tuple[int, int]), ("frame", Frame)):
+            require(getattr(self, each), hint, each)
+        counts = [_count(self.intrinsics, "intrinsics", 3), _count(self.bev_from_camera, "bev_from_camera", 4)]
+        names = self.names or tuple(f"camera {number}" for number in range(counts[0]))
+        if len({*counts, len(names)}) > 1:
+            raise UserError(
+                "a rig needs intrinsics, poses and names of the same cameras, got {}, {}, {}".format(
+                    *counts, len(names)
+                )
+            )
         object.__setattr__(self, "names", names)
         if not 1 <= len(set(names)) == len(names) <= MAX_CAMERAS:
             raise UserError(f"a rig has 1 to {MAX_CAMERAS} cameras of different names, got {list(names[:20])}")
+        if bad := [name for name in names if not is_name(name)]:
+            raise UserError(f"a camera's name is that of its image's file: without slashes, not {bad[0]!r}")
         _require_plausible(self)
 
     @classmethod
@@ -85,18 +107,13 @@ class Rig:
         Raises:
             UserError: for matrices of another shape; and as the class.
         """
-        matrices = {"intrinsics": intrinsics, "bev_from_camera": bev_from_camera}
-        tensors = {name: torch.from_numpy(np.array(given, dtype=np.float64)) for name, given in matrices.items()}
-        for name, side in (("intrinsics", 3), ("bev_from_camera", 4)):
-            shape = tuple(tensors[name].shape)
-            if len(shape) != 3 or shape[1:] != (side, side) or not shape[0]:
-                raise UserError(f"{name} must be a {side}x{side} matrix for each camera, got {shape}")
-        counts = [len(each) for each in (*tensors.values(), names or tensors["intrinsics"])]
-        if len({*counts}) > 1:
-            raise UserError(
-                "a rig needs intrinsics, poses and names of the same cameras, got {}, {}, {}".format(*counts)
-            )
-        return cls(image_size=image_size, frame=frame, names=names, **tensors)
+        return cls(
+            image_size=image_size,
+            frame=frame,
+            names=names,
+            intrinsics=_numbers(intrinsics, "intrinsics"),
+            bev_from_camera=_numbers(bev_from_camera, "bev_from_camera"),
+        )
 
     @classmethod
     def read(cls, path: Path | str, frame: Frame = "lidar") -> "Rig":
@@ -120,7 +137,7 @@ class Rig:
                 image_size=file.image_size,
                 frame=frame,
                 intrinsics=torch.tensor([camera.intrinsics for camera in file.cameras], dtype=torch.float64),
-                bev_from_camera=torch.stack([_pose(each, frame, file.ego_from_lidar, path) for each in file.cameras]),
+                bev_from_camera=torch.stack([_pose(each, frame, file.ego_from_lidar) for each in file.cameras]),
             )
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
@@ -155,10 +172,13 @@ class Rig:
         """
         of_camera = []
         for name in self.names:
-            inside = sorted((folder / name).iterdir()) if (folder / name).is_dir() else sorted(folder.glob(f"{name}.*"))
-            of_camera.append([file for file in inside if file.suffix.lower() in (".jpg", ".jpeg", ".png")])
+            moments = (folder / name).is_dir()
+            inside = sorted((folder / name if moments else folder).iterdir())
+            images = [file for file in inside if file.suffix.lower() in (".jpg", ".jpeg", ".png")]
+            of_camera.append(images if moments else [file for file in images if file.stem == name])
         counts = dict(zip(self.names, map(len, of_camera), strict=True))
-        if min(counts.values()) == 0 or len(set(counts.values())) > 1:
+        single = not any((folder / name).is_dir() for name in self.names)
+        if min(counts.values()) == 0 or len(set(counts.values())) > 1 or (single and max(counts.values()) > 1):
             found = ", ".join(f"{name}: {count}" for name, count in counts.items())
             raise UserError(
                 f"{folder} should hold NAME.jpg of each camera of the calibration, or a folder NAME of each, all with "
@@ -178,7 +198,7 @@ class Rig:
         loaded = [load_image(p, view, self.image_size, draft=config.draft_decoding, source=given) for p in images]
         return torch.stack(loaded)
 
-    def views(self, images: Sequence[np.ndarray | Tensor], config: DataConfig) -> UInt8[Tensor, "cam 3 h w"]:
+    def views(self, images: Images, config: DataConfig) -> UInt8[Tensor, "cam 3 h w"]:
         """Images in memory as inputs of the network.
 
         Args:
@@ -192,9 +212,15 @@ class Rig:
         view = draw_view(config.image_augmentation, config.image_size, self.image_size, None)
         seen = []
         for name, image in zip(self.names, images, strict=True):
-            pixels = image.cpu() if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
-            if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-                kind = f"{str(pixels.dtype).removeprefix('torch.')} {list(pixels.shape)}"
+            array = image.cpu() if isinstance(image, Tensor) else np.array(image)
+            pixels = torch.from_numpy(array) if isinstance(array, np.ndarray) and array.dtype == np.uint8 else array
+            if (
+                not isinstance(pixels, Tensor)
+                or pixels.dtype != torch.uint8
+                or pixels.ndim != 3
+                or pixels.shape[2] != 3
+            ):
+                kind = f"{str(array.dtype).removeprefix('torch.')} {list(array.shape)}"
                 raise UserError(f"the image of {name} is {kind}: expected uint8 [height, width, 3], RGB")
             (height, width), (own_height, own_width) = pixels.shape[:2], self.image_size
             scale = min(height / own_height, width / own_width)
@@ -206,7 +232,8 @@ class Rig:
             seen.append(apply_view(pixels.permute(2, 0, 1), view, self.image_size, scale))
         return torch.stack(seen)
 
-    def _require_one_each(self, images: Sequence[object]) -> None:
+    def _require_one_each(self, images: Sequence[object] | np.ndarray | Tensor) -> None:
+        require(images, Images, "images")
         if len(images) != len(self.names):
             raise UserError(
                 f"the calibration describes {len(self.names)} cameras ({', '.join(self.names)}): "
@@ -230,6 +257,25 @@ class Rig:
         return Batch(boxes=(Boxes.empty(),), augmented_from_bev=torch.eye(4)[None], meta=(meta,), cameras=cameras)
 
 
+def _numbers(given: Any, name: str) -> Tensor:
+    """Matrices as float64; raises UserError for what are none."""
+    try:
+        array = np.array(given.detach().cpu() if isinstance(given, Tensor) else given)
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"they are {array.dtype}")
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{name} must be matrices of numbers: {error}") from None
+    return torch.from_numpy(array.astype(np.float64))
+
+
+def _count(matrices: Any, name: str, side: int) -> int:
+    """Number of matrices; raises UserError for others than a square one for each camera."""
+    shape = tuple(getattr(matrices, "shape", ()))
+    if not isinstance(matrices, Tensor) or len(shape) != 3 or shape[1:] != (side, side) or not shape[0]:
+        raise UserError(f"{name} must be a tensor with a {side}x{side} matrix for each camera, got {shape}")
+    return shape[0]
+
+
 def _require_plausible(rig: Rig) -> None:
     """Refuse what no camera on a car can have (`data.plausible`), with a UserError that names the first one."""
     names, size = rig.names, np.array([rig.image_size] * len(rig.names))
@@ -237,7 +283,7 @@ def _require_plausible(rig: Rig) -> None:
     poses = rig.bev_from_camera.double()
     for good, expected, given in (
         (good_sizes(size), f"an image_size of 1 to {LARGEST_SIDE} pixels", size),
-        (good_matrices(intrinsics), "intrinsics with positive focal lengths and the last row 0, 0, 1", intrinsics),
+        (good_matrices(intrinsics), f"intrinsics {MATRIX}", intrinsics),
         (good_principal_points(intrinsics, size), "a principal point inside the image", intrinsics),
         (np.array([_is_pose(pose) for pose in poses]), f"a pose: its {rig.frame}_from_camera {NO_POSE}", poses),
     ):
@@ -248,21 +294,21 @@ def _require_plausible(rig: Rig) -> None:
 def _is_pose(pose: Float[Tensor, "4 4"]) -> bool:
     rotation, last = pose[:3, :3], pose.new_tensor([0.0, 0.0, 0.0, 1.0])
     orthogonal = (rotation @ rotation.mT - torch.eye(3, dtype=pose.dtype)).abs().max() < 1e-3
-    near = pose[:3, 3].abs().max() < MAX_MOUNTING
+    near = bool(good_mountings(pose[None, :3, 3].numpy()).all())
     return bool(orthogonal & (torch.linalg.det(rotation) > 0) & near & (pose[3] == last).all())
 
 
-def _pose(camera: _Camera, frame: Frame, ego_from_lidar: _Pose | None, path: Path) -> Float[Tensor, "4 4"]:
+def _pose(camera: _Camera, frame: Frame, ego_from_lidar: _Pose | None) -> Float[Tensor, "4 4"]:
     """`frame`_from_camera."""
     given = {"lidar": camera.lidar_from_camera, "ego": camera.ego_from_camera}
     other: Frame = "ego" if frame == "lidar" else "lidar"
     if given[frame] is not None:
         pose = torch.tensor(given[frame], dtype=torch.float64)
     elif given[other] is None:
-        raise UserError(f"{path}: {camera.name} has neither lidar_from_camera nor ego_from_camera")
+        raise UserError(f"{camera.name} has neither lidar_from_camera nor ego_from_camera")
     elif ego_from_lidar is None:
         raise UserError(
-            f"{path} gives {other}_from_camera of {camera.name}, but this student works in the {frame} frame: "
+            f"it gives {other}_from_camera of {camera.name}, but this student works in the {frame} frame: "
             f"give {frame}_from_camera, or ego_from_lidar beside it"
         )
     else:

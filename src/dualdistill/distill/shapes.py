@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.settings import Count, Natural, checked
 from dualdistill.structures import BevOutput
 
-Shape = tuple[int, int, int]
+Shape = tuple[Count, Count, Count]
 """Channels, height (y), width (x) of a map."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+@checked
 class BevShapes:
     """Shapes (channels, height, width) of the maps in a `BevOutput`, without their batch axis.
 
@@ -25,14 +27,19 @@ class BevShapes:
     """Input of the detection head."""
     extent: tuple[float, float, float, float]
     """x_min, y_min, x_max, y_max of all maps, metres."""
-    canvas: Shape = (0, 0, 0)
+    canvas: tuple[Natural, Natural, Natural] = (0, 0, 0)
     """Input of the BEV encoder; if not given, the finest stage stands for it."""
-    frames: int = 1
+    frames: Count = 1
     """Frames stacked in the canvas."""
     image: Shape | None = None
     """Image features of one camera; None for a detector without cameras."""
 
     def __post_init__(self) -> None:
+        x_min, y_min, x_max, y_max = self.extent
+        if x_min >= x_max or y_min >= y_max:
+            raise ValueError(
+                f"extent must be x_min, y_min, x_max, y_max in metres, each below its maximum: {self.extent}"
+            )
         if not self.canvas[0]:
             object.__setattr__(self, "canvas", (*self.stages, self.neck)[0])
 

@@ -291,6 +291,8 @@ def _feature_shapes(level: FeatureLevel, teacher: BevShapes, student: BevShapes)
     """Teacher's and student's shapes of the maps to compare."""
     if level == "neck":
         return teacher.neck, student.neck
+    if level != "canvas" and not teacher.stages:
+        raise ValueError(f"the teacher has no stages, and so no {level} to compare")
     there, here = teacher.canvas if level == "canvas" else teacher.stages[0], student.canvas
     if there[1] % here[1] or there[2] % here[2]:
         raise ValueError(

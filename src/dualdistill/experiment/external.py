@@ -6,6 +6,9 @@ Their code runs when a training needs it and at no other time: a weights file th
 import importlib
 import importlib.util
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +18,8 @@ from torch import nn
 
 from dualdistill.distill.method import DistillerInputs, Requires
 from dualdistill.errors import UserError
+
+_HERE = str(Path(__file__).parents[1])
 
 
 def is_reference(name: str) -> bool:
@@ -57,7 +62,8 @@ def _of_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before it runs: dataclasses search sys.modules for it
     try:
-        spec.loader.exec_module(module)
+        with explained(name):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
@@ -66,9 +72,27 @@ def _of_file(path: Path) -> ModuleType:
 
 def _of_package(name: str) -> ModuleType:
     try:
+        found = importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError, TypeError):  # a name that is empty, begins with a dot, or lies in no package
+        found = False
+    if not found:
+        raise UserError(f"There is no module {name!r}. A file is given as path/to/file.py:name.")
+    with explained(name):
         return importlib.import_module(name)
-    except (ModuleNotFoundError, ValueError, TypeError) as error:  # a name that is empty, or begins with a dot
-        raise UserError(f"There is no module {name!r} ({error}). A file is given as path/to/file.py:name.") from None
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Context in which an error of a user's code becomes a UserError with the place where it was raised."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # SystemExit would end this program as if it had succeeded
+        frames = traceback.extract_tb(error.__traceback__)
+        place = next((each for each in reversed(frames) if not each.filename.startswith(_HERE)), frames[-1])
+        line = "" if isinstance(error, SyntaxError) else f" ({place.filename}, line {place.lineno})"
+        raise UserError(f"{name} cannot be run: {type(error).__name__}: {error}{line}. Correct it.") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
-from dualdistill.experiment.external import is_reference, load
+from dualdistill.experiment.external import explained, is_reference, load
 from dualdistill.recipes import nuscenes, synthetic
 from dualdistill.recipes.published import PUBLISHED, Published
 
@@ -60,7 +60,8 @@ def _outside(reference: str) -> Recipe:
     function = load(reference)
 
     def build() -> Experiment:
-        experiment = function() if callable(function) else function
+        with explained(reference):
+            experiment = function() if callable(function) else function
         if not isinstance(experiment, Experiment):
             raise UserError(
                 f"{reference} gave {type(experiment).__name__}: expected a function that returns Experiment."

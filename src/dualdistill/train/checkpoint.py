@@ -1,7 +1,6 @@
 """Checkpoints of a training: written whole, found again, restored exactly."""
 
 import pickle
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 
 from dualdistill.errors import UserError
-from dualdistill.files import problem, require_room, size_text, synchronise
+from dualdistill.files import problem, remove, require_folder, require_room, size_text, synchronise
 from dualdistill.models.checkpoints import load_weights, save_weights
 from dualdistill.train.run_folder import RunFolder, step_name, step_of
 from dualdistill.train.state import TrainingState
@@ -35,11 +34,12 @@ class Checkpoints:
         return better
 
     def require_room(self, state: TrainingState, total: int) -> None:
-        """Check that the disk has room for the checkpoints of the steps up to `total`.
+        """Check that the disk has room for the checkpoints of the steps up to `total`, and nothing is in their way.
 
         Raises:
             UserError: if it has not.
         """
+        require_folder(self.run.checkpoints)
         count = len(range(state.step, total, state.config.save_every)) + 1
         if self.keep_last is not None:
             count = min(count, self.keep_last + 2)  # the best one, and the next before one is removed
@@ -58,17 +58,17 @@ class Checkpoints:
         name = step_name(state.step)
         draft = self.run.checkpoints / f".{name}.new"
         for left in self.run.checkpoints.glob(".*"):  # by a process that was killed
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+            remove(left)
         try:
             self._write(draft, state)
             for path in [*draft.rglob("*"), draft]:
                 synchronise(path)
-            shutil.rmtree(self.run.checkpoints / name, ignore_errors=True)  # of a step that is repeated
+            remove(self.run.checkpoints / name)  # of a step that is repeated
             draft.rename(self.run.checkpoints / name)
             for pointer in ("last", "best") if best else ("last",):
                 self.run.point(pointer, name)
         except (OSError, SafetensorError, RuntimeError, UserError) as error:
-            shutil.rmtree(draft, ignore_errors=True)
+            remove(draft)
             kept = self.run.newest()
             why = error if isinstance(error, UserError) else problem(error, draft)
             raise UserError(
@@ -144,4 +144,4 @@ class Checkpoints:
         spared = {self.run.pointed(name) for name in ("last", "best")}
         for folder in self.run.all_checkpoints()[self.keep_last :]:
             if folder not in spared:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove(folder)

@@ -1,6 +1,7 @@
 """Processes of a training, started by Fabric or by whoever launched this one, and what PyTorch does in each of them."""
 
 import logging
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -47,15 +48,24 @@ def launch(devices: int, nodes: int = 1, *, unused_parameters: bool = False) -> 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if min(devices, nodes) < 1:
         raise UserError(f"--devices and --nodes must be at least 1, got {devices} and {nodes}.")
-    if 0 < torch.cuda.device_count() < devices:
-        raise UserError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs.")
+    gpus, cores = torch.cuda.device_count(), max(os.cpu_count() or 1, 2)  # two processes can be tried on one core
+    if 0 < gpus < devices:
+        raise UserError(f"--devices {devices}: this machine has {gpus} GPUs.")
     kinds = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment)
     environment = next((kind() for kind in kinds if kind.detect()), LightningEnvironment())  # as Fabric finds it
-    if not isinstance(environment, LightningEnvironment) and environment.world_size() != devices * nodes:
+    alone = isinstance(environment, LightningEnvironment)
+    if not alone and environment.world_size() != devices * nodes:
         raise UserError(
             f"{type(environment).__name__.removesuffix('Environment')} started {environment.world_size()} processes, "
             f"but --devices {devices} --nodes {nodes} are {devices * nodes}. Give the devices of one machine and the "
             "number of machines that it was started with."
+        )
+    if alone and not gpus and devices > cores:
+        raise UserError(f"--devices {devices}: this machine has no GPU, and {cores} cores.")
+    if alone and nodes > 1 and "MASTER_ADDR" not in os.environ:
+        raise UserError(
+            f"--nodes {nodes}: start it with torchrun or SLURM, or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each "
+            "machine; otherwise this one would wait for the others in vain."
         )
     several = devices * nodes > 1
     strategy = DDPStrategy(find_unused_parameters=unused_parameters, timeout=TIMEOUT) if several else "auto"

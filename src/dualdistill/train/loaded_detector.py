@@ -1,6 +1,6 @@
 """Detectors restored from their weights files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,18 +9,18 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor
 
 from dualdistill import hub
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
-from dualdistill.deploy.calibration import Rig
+from dualdistill.deploy.calibration import Images, Rig
 from dualdistill.errors import DivergedError, UserError
 from dualdistill.evaluate.detect import detect
 from dualdistill.experiment.experiment import Experiment, Role
 from dualdistill.experiment.plain import from_plain
 from dualdistill.models.checkpoints import load_weights, read_facts
+from dualdistill.settings import Share, require
 from dualdistill.structures import CLASSES, Boxes
 from dualdistill.train.assemble import Network, build_detector, split_names
 from dualdistill.train.run_folder import RunFolder, WeightsFacts
@@ -66,7 +66,7 @@ class LoadedDetector:
         """Names of the labels of its boxes."""
         return CLASSES
 
-    def predict(self, images: Sequence[np.ndarray | Tensor], rig: Rig, *, min_score: float = 0.0) -> Boxes:
+    def predict(self, images: Images, rig: Rig, *, min_score: float = 0.0) -> Boxes:
         """Objects around the car at one moment, the best first, in the frame of the rig.
 
         Args:
@@ -81,6 +81,8 @@ class LoadedDetector:
             UserError: for a LiDAR teacher, images that do not fit the rig, and a rig in another frame.
         """
         config = self.experiment.data
+        require(rig, Rig, "rig")
+        require(min_score, Share, "min_score")
         if self.experiment.role != "student":
             raise UserError(f"{self.path} is a {self.experiment.role}, which takes no images: load a camera student.")
         if rig.frame != config.bev_frame:
@@ -126,7 +128,7 @@ def weights_of(path: Path, checkpoint: str) -> Path:
     """The detector's weights in a run folder, the file itself, or the file of `zoo:NAME` or `hf:owner/name`.
 
     Raises:
-        UserError: if a folder is no run, or has no such checkpoint, and for a name that the zoo does not have.
+        UserError: if a folder is no run, or has no such checkpoint, and for a name that zoo or hub do not have.
     """
     path = hub.resolve(path)
     if not path.is_dir():

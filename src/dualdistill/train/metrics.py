@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from dualdistill.errors import UserError
-from dualdistill.files import read_bytes, write_atomically, writing
+from dualdistill.files import append_to, read_bytes, write_atomically, writing
 from dualdistill.train.run_folder import RunFolder
 
 
@@ -62,7 +62,7 @@ class JsonLines:
         if run.metrics.exists():
             kept = [record for record in read_metrics(run.metrics) if record["step"] <= step]
             write_atomically(run.metrics, "".join(json.dumps(record) + "\n" for record in kept))
-        self._file: IO[str] = run.metrics.open("a")
+        self._file = append_to(run.metrics)
 
     def log(self, step: int, record: Mapping[str, float]) -> None:
         with writing(Path(self._file.name)):

@@ -3,10 +3,11 @@
 import fcntl
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -18,8 +19,9 @@ from msgspec import Meta
 
 import dualdistill
 from dualdistill.errors import UserError
-from dualdistill.files import read_json, write_atomically, write_json, writing
+from dualdistill.files import append_to, read_json, write_atomically, write_json, writing
 
+_STEP = re.compile(r"step_[0-9]{1,18}")
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 
 
@@ -146,11 +148,11 @@ class RunFolder:
         if folder.name not in known:
             known += [pointer for pointer in ("last", "best") if self.pointed(pointer)]
             raise UserError(f"{self.path} has no checkpoint {name!r}; it has: {', '.join(known) or 'none yet'}.")
-        return folder.resolve()
+        return self.checkpoints.resolve() / folder.name  # which may be a link to elsewhere
 
     def all_checkpoints(self) -> list[Path]:
         """Folders of all checkpoints, the newest first."""
-        found = [path for path in self.checkpoints.glob("step_*") if path.name[5:].isdecimal() and path.is_dir()]
+        found = [path for path in self.checkpoints.glob("step_*") if _STEP.fullmatch(path.name) and path.is_dir()]
         return sorted(found, key=step_of, reverse=True)
 
     def newest(self) -> Path | None:
@@ -164,8 +166,9 @@ class RunFolder:
     def pointed(self, name: str) -> Path | None:
         """The checkpoint that "last" or "best" names; None where the file or the checkpoint is missing."""
         file = self.checkpoints / name
-        folder = self.checkpoints / Path(file.read_text(errors="replace").strip()).name if file.is_file() else None
-        return folder if folder is not None and folder.is_dir() else None
+        checkpoint = file.read_text(errors="replace").strip() if file.is_file() else ""
+        folder = self.checkpoints / checkpoint
+        return folder if _STEP.fullmatch(checkpoint) and folder.is_dir() else None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -174,19 +177,22 @@ class RunFolder:
         Raises:
             UserError: if one does.
         """
-        with writing(self.path / ".lock"), (self.path / ".lock").open("a+") as file:
-            try:
-                # A lock of this process alone: loader processes that outlive a killed one do not hold it.
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise UserError(
-                    f"{self.path} is being trained by another process ({holder}): wait or stop it."
-                ) from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}")
-            file.flush()
+        path = self.path / ".lock"
+        with ExitStack() as stack:
+            with writing(path):  # and not what follows
+                file = stack.enter_context(path.open("a+"))
+                try:
+                    # A lock of this process alone: loader processes that outlive a killed one do not hold it.
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    file.seek(0)
+                    holder = file.read().strip() or "unknown"
+                    raise UserError(
+                        f"{self.path} is being trained by another process ({holder}): wait or stop it."
+                    ) from None
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {platform.node()}")
+                file.flush()
             yield
 
     def evaluation(self, checkpoint: str) -> Path:
@@ -196,7 +202,8 @@ class RunFolder:
         write_json(self.path / name, value)
 
     def log(self, line: str) -> None:
-        with (self.path / "log.txt").open("a") as file:
+        path = self.path / "log.txt"
+        with writing(path), append_to(path) as file:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}\n")
 
 
@@ -207,7 +214,7 @@ def step_name(step: int) -> str:
 
 def step_of(checkpoint: Path) -> int:
     """Number of steps done at a checkpoint folder such as `step_000400`."""
-    return int(checkpoint.resolve().name.removeprefix("step_"))
+    return int(checkpoint.name.removeprefix("step_"))
 
 
 def environment() -> dict[str, Any]:

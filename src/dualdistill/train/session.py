@@ -1,5 +1,6 @@
 """One training from its job to its end: assemble, restore, take the steps, record how it ended."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import DivergedError, UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.plain import from_plain, to_plain, with_method
+from dualdistill.files import read_bytes
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.report.profile import profiled_steps
 from dualdistill.report.progress import progress
@@ -261,9 +263,15 @@ class Session:
         if not self.fabric.is_global_zero:
             checkpoints.restore(folder, state)
         if self.run.metrics.exists():
-            records = [record for record in read_metrics(self.run.metrics) if record["step"] <= state.step]
-            scores = [record["validation/NDS"] for record in records if "validation/NDS" in record]
-            checkpoints.best_score = max(scores, default=float("-inf"))
+            records = read_metrics(self.run.metrics)
+            lost = read_bytes(self.run.metrics).count(b"\n") - len(records)  # a line without an end is not one yet
+            if lost > 0:
+                self.console.print(
+                    f"{self.run.metrics}: {lost} lines after {len(records)} good ones cannot be read, and are left out",
+                    style="yellow",
+                )
+            scores = [record.get("validation/NDS", math.nan) for record in records if record["step"] <= state.step]
+            checkpoints.best_score = max((score for score in scores if math.isfinite(score)), default=float("-inf"))
 
     def _announce(self, total: int, workers: int) -> None:
         config, world = self.job.experiment.training, self.fabric.world_size

@@ -13,11 +13,11 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from dualdistill.data.cache import cache_root
+from dualdistill.data.cache import ROOM_REMEDY, cache_root
 from dualdistill.data.config import InstancesConfig, MaskSource, VirtualPointsConfig
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
-from dualdistill.files import draft, read_json, write_json
+from dualdistill.files import draft, read_json, require_room_for_rest, write_json
 
 MADE_FROM = "made_from.json"
 
@@ -118,13 +118,16 @@ class ArrayFiles(Generic[Kind]):
             progress: Wraps the loop over records, to show its progress.
 
         Raises:
-            UserError: for existing files of another origin, and for a folder that cannot be written.
+            UserError: for existing files of another origin, and for a folder that cannot be written or has no room.
         """
         self.begin(made_from)
         wanted = set(self.missing(index.data_filename[row] for row in rows))
         todo = [row for row in rows if index.data_filename[row] in wanted]
-        for row in progress(todo):
+        written = 0
+        for done, row in enumerate(progress(todo), start=1):
             self.write(index.data_filename[row], content(row))
+            written += self.path(index.data_filename[row]).stat().st_size
+            require_room_for_rest(self.folder, done, len(todo), written, f"Files of {self.what}", ROOM_REMEDY)
         return len(todo)
 
     @property

@@ -18,6 +18,7 @@ import torch
 from dualdistill.data.virtual_points.complete import CACHE_NAMES, PAINTED_CHANNELS, VIRTUAL_CHANNELS, CompletedSweep
 from dualdistill.data.virtual_points.files import missing_files
 from dualdistill.errors import UserError
+from dualdistill.files import read_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +50,7 @@ def read_official(path: Path) -> CompletedSweep:
     Raises:
         UserError: for a missing file, and for one that the official code did not write.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read virtual points {path} ({error.strerror}); restore the file") from error
+    content = read_bytes(path)
     try:
         arrays = pickled_arrays(content)
         virtual, painted, rows = (arrays[name] for name in CACHE_NAMES)

@@ -16,6 +16,7 @@ from scipy import ndimage
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.virtual_points.masks import PAINT_CLASSES, ImageInstances
 from dualdistill.errors import UserError
+from dualdistill.files import read_bytes
 
 LEGEND = "classes.json"
 LEAST_AREA = 1e-4
@@ -36,9 +37,9 @@ class SemanticMasks:
         """
         legend = folder / LEGEND
         try:
-            content = legend.read_bytes()
+            content = read_bytes(legend)
             self._names = {int(number): str(name) for number, name in json.loads(content).items()}
-        except (OSError, ValueError, AttributeError) as error:
+        except (UserError, ValueError, AttributeError, RecursionError) as error:
             raise UserError(
                 f'cannot read {legend} ({error}): expected the class of each number of the maps, as {{"13": "car"}}'
             ) from error
