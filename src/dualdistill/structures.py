@@ -284,4 +284,6 @@ def weighted_sum(losses: Losses, weights: dict[str, float]) -> Float[Tensor, ""]
     Raises:
         KeyError: for a loss without a weight.
     """
-    return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+    stacked = torch.stack([*losses.values()])
+    factors = torch.tensor([weights[name] for name in losses], dtype=stacked.dtype)
+    return (stacked * factors.to(stacked.device, non_blocking=True)).sum()

@@ -66,11 +66,12 @@ def test_the_counted_arithmetic_is_that_of_the_step_with_deformable_convolutions
     assert step.flops(lambda: deform_conv2d(image, offset, weight, padding=1).sum().backward()) == 3 * forward
 
 
-def test_the_loader_gives_the_same_batches_in_one_process_and_in_several(console, world):
+def test_the_loader_gives_the_same_batches_in_one_process_and_in_several(console, world, tmp_path):
     sets = [*SETS, "training.batch_size=2"]
-    rows = bench_loader(console, RECIPE, overrides=sets, device="cpu", data=world, workers=2, seconds=0.05)
-    assert [row["name"] for row in rows] == ["1 process", "2 workers"]
-    assert rows[1]["difference"] == 0
+    options = {"device": "cpu", "data": world, "workers": 2, "image_cache": tmp_path, "seconds": 0.05}
+    rows = bench_loader(console, RECIPE, overrides=sets, **options)
+    assert [row["name"] for row in rows] == ["1 process", "1 process, image cache", "2 workers"]
+    assert [row["difference"] for row in rows] == [None, 0, 0]
     assert all(0 <= row["facts"]["step_waits"] < 1 for row in rows)
 
 

@@ -51,7 +51,9 @@ def test_resuming_gives_the_weights_of_an_unbroken_run(runs, world, console, tmp
     (broken / "finished.json").unlink()
     shutil.rmtree(broken / "checkpoints" / "step_000003")
     RunFolder(broken).point("last", "step_000002")
-    resume_training(console, broken, workers=0)
+    resume_training(console, broken, image_cache=tmp_path / "images", workers=0)
+    assert list((tmp_path / "images").rglob("*.safetensors"))
+    assert "image cache" in console.file.getvalue()
     for name in ("student.safetensors", "distiller.safetensors"):
         want, came = (load_file(run.checkpoint() / name) for run in (unbroken, RunFolder(broken)))
         for key, value in want.items():

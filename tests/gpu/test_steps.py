@@ -5,16 +5,16 @@ import pytest
 from tests.gpu.count import tiny, watched_step
 
 BUDGETS = {
-    "student": (2, 1100),
-    "teacher-centerpoint": (2, 900),
-    "teacher-mvp": (2, 900),
-    "label-encoder-centerpoint": (5, 1050),
-    "dualdistill-centerpoint": (11, 2700),
-    "dualdistill-mvp": (11, 2700),
-    "distillbev-centerpoint": (5, 1800),
-    "tigbev-centerpoint": (5, 1600),
-    "x3kd-full-centerpoint": (5, 1700),
-    "labeldistill-centerpoint": (8, 2100),
+    "student": (2, 750),
+    "teacher-centerpoint": (2, 580),
+    "teacher-mvp": (2, 580),
+    "label-encoder-centerpoint": (5, 780),
+    "dualdistill-centerpoint": (11, 2100),
+    "dualdistill-mvp": (11, 2100),
+    "distillbev-centerpoint": (5, 1350),
+    "tigbev-centerpoint": (4, 1150),
+    "x3kd-full-centerpoint": (5, 1250),
+    "labeldistill-centerpoint": (8, 1650),
 }
 """Waits of the host and kernel launches that a step of two samples may take; what was counted, launches rounded up."""
 

@@ -1,8 +1,10 @@
+import copy
+
 import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.models.center_head import CenterHeadConfig, init_task_heads
+from dualdistill.models.center_head import CenterHeadConfig, init_task_heads, side_by_side
 from dualdistill.models.center_losses import center_losses
 from dualdistill.structures import CenterTargets
 
@@ -30,6 +32,25 @@ def test_inherited_task_heads_say_the_same_of_the_same_shared_map():
     student.shared, teacher.shared = torch.nn.Identity(), torch.nn.Identity()
     neck = torch.randn(1, 8, 8, 8)
     assert_close(vars(student.eval()(neck)), vars(teacher.eval()(neck)))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_hidden_layers_computed_as_one_are_those_of_the_branches(training):
+    torch.manual_seed(0)
+    head = SMALL.build(in_channels=3)
+    for parameter in head.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    results = []
+    for together in (True, False):
+        one = copy.deepcopy(head).train(training)
+        blocks = [branch[0] for task in one.tasks for branch in task.children()]
+        shared = torch.randn(2, 8, 6, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        outputs = side_by_side(blocks, shared) if together else [block(shared) for block in blocks]
+        sum((number * output.sin()).sum() for number, output in enumerate(outputs, start=1)).backward()
+        gradients = [parameter.grad for block in blocks for parameter in block.parameters()]
+        running = [buffer for block in blocks for buffer in block.buffers() if buffer.is_floating_point()]
+        results.append([*outputs, shared.grad, *gradients, *running])
+    assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
 def test_task_heads_of_another_width_cannot_be_inherited():

@@ -1,5 +1,10 @@
-"""Two processes with half a batch each learn what one process with the whole batch does."""
+"""Two processes with half a batch each learn what one process with the whole batch does.
 
+All of it in float64, parts that are float32 in every precision included: what differs is then no rounding.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +29,8 @@ BOXES = (20, 3)
 """Boxes of the two samples: far from equally many, or the normalisers of losses would not matter."""
 SEEN = (0.6, 0.1)
 """Shares of image cells that show an object."""
-TOLERANCE = 3e-6
-"""Largest difference of the whole gradient, relative to its norm: rounding of sums in float32 in another order."""
+TOLERANCE = 1e-12
+"""Largest difference of the whole gradient, relative to its norm."""
 METHODS = (
     "student",
     "teacher-centerpoint",
@@ -53,13 +58,24 @@ class Step(torch.nn.Module):
         experiment = override(experiment, sets)
         self.samples = [_sample(experiment, number) for number in range(len(BOXES))]
         self.parts = assemble(experiment)
-        self.eval()
-        if method == "student":  # its depth loss cancels most of the gradient: rounding would hide an error
-            self.double()
-            self.samples = [_doubled(sample) for sample in self.samples]
+        self.eval().double()
+        self.samples = [_doubled(sample) for sample in self.samples]
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        return weighted_sum(self.parts(batch), self.parts.weights)
+        with in_float64():
+            return weighted_sum(self.parts(batch), self.parts.weights)
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """Context in which `Tensor.float` gives float64, and new tensors are float64."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(torch.float32)
 
 
 def _sample(experiment: Experiment, number: int) -> Batch:
@@ -122,7 +138,7 @@ def test_gradients_of_two_processes_are_those_of_one_with_the_doubled_batch(shar
     assert apart**0.5 <= TOLERANCE * whole**0.5
     for name, gradient in want.items():
         scale = gradient.abs().max().item()
-        assert_close(came[name], gradient, rtol=1e-3, atol=1e-4 * scale + 1e-7, msg=lambda text, n=name: f"{n}: {text}")
+        assert_close(came[name], gradient, rtol=0, atol=1e-9 * scale + 1e-14, msg=lambda text, n=name: f"{n}: {text}")
 
 
 def test_a_count_is_the_mean_over_processes(shares):

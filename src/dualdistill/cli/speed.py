@@ -41,7 +41,11 @@ def loader(
     device: Device = None,
     data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: a tiny synthetic world.")] = None,
     version: Version = None,
+    split: Annotated[str | None, typer.Option(help="Loaded as if trained on; default: as in `train`.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that load data.")] = 2,
+    image_cache: Annotated[
+        Path | None, typer.Option(help="Folder for decoded images, as in `train`; filled before it is measured.")
+    ] = None,
     overrides: Overrides = None,
     json_file: JsonFile = None,
     profile: Annotated[Path | None, typer.Option(help="Folder for a table of functions by time.")] = None,
@@ -56,7 +60,9 @@ def loader(
         device=device,
         data=data,
         version=version,
+        split=split,
         workers=workers,
+        image_cache=image_cache,
         profile=profile,
     )
     write_json(json_file, rows)

@@ -11,6 +11,10 @@ Devices = Annotated[int, typer.Option(min=1, max=4096, help="Processes (GPUs) on
 Nodes = Annotated[
     int, typer.Option(min=1, max=4096, help="Machines that train together, started by torchrun, SLURM or MASTER_ADDR.")
 ]
+ImageCacheFolder = Annotated[
+    Path | None,
+    typer.Option("--image-cache", help="Folder on local disk for decoded images: the same samples, loaded faster."),
+]
 Log = Annotated[
     list[str] | None,
     typer.Option("--log", help="Metrics also go to tensorboard, wandb or mlflow (extras). May be given many times."),
@@ -36,6 +40,7 @@ def train(
     teacher_cache: Annotated[
         Path | None, typer.Option(help="Folder for the teacher's output for each sample: filled first, then reused.")
     ] = None,
+    image_cache: ImageCacheFolder = None,
     version: Version = None,
     split: Annotated[str | None, typer.Option(help="Trained on; default: train, or mini_train for v1.0-mini.")] = None,
     workers: Workers = None,
@@ -60,6 +65,7 @@ def train(
         teacher=teacher,
         label_encoder=label_encoder,
         teacher_cache=teacher_cache,
+        image_cache=image_cache,
         version=version,
         split=split,
         workers=workers,
@@ -73,6 +79,7 @@ def train(
 
 def resume(
     run: Annotated[Path, typer.Argument(help="Run folder of an interrupted training.")],
+    image_cache: ImageCacheFolder = None,
     workers: Workers = None,
     devices: Devices = 1,
     nodes: Nodes = 1,
@@ -82,4 +89,6 @@ def resume(
     """Go on with a training exactly where its newest checkpoint left it."""
     from dualdistill.commands.train import resume_training
 
-    resume_training(console, run, workers=workers, devices=devices, nodes=nodes, log=log, trust=trust)
+    resume_training(
+        console, run, image_cache=image_cache, workers=workers, devices=devices, nodes=nodes, log=log, trust=trust
+    )

@@ -2,6 +2,7 @@
 
 import cProfile
 import dataclasses
+import math
 import pstats
 import tempfile
 import time
@@ -12,13 +13,14 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from dualdistill.data.collate import pack
+from dualdistill.data.image_cache import ImageCache
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.deploy.forms import Maps, deployed_forms, has_bf16
 from dualdistill.errors import UserError
@@ -152,7 +154,9 @@ def bench_loader(
     device: str | None = None,
     data: Path | None = None,
     version: str | None = None,
+    split: str | None = None,
     workers: int = 2,
+    image_cache: Path | None = None,
     seconds: float = 10.0,
     profile: Path | None = None,
 ) -> list[dict[str, Any]]:
@@ -162,6 +166,7 @@ def bench_loader(
         device: The training step is timed there, on a random batch.
         data: A nuScenes root; by default a tiny synthetic world, whose small files load faster than nuScenes' own.
         workers: Processes.
+        image_cache: Folder for decoded images: one process is also timed with it, after a pass that fills it.
         seconds: Each rate is taken over about so long.
         profile: Folder for a table of functions of one process that loads a batch, by their own time.
     """
@@ -170,41 +175,62 @@ def bench_loader(
         where = "a tiny synthetic world" if data is None else str(data)
         root = make_synthetic(Path(folder), TINY) if data is None else data
         index = NuscenesIndex.open(root, version)
-        dataset = open_dataset(experiment, index, split=split_names(index.version)[0], training=True, seed=0)
-        timed = partial(_loader_rate, dataset, experiment.training.batch_size, seconds)
+        split = split or split_names(index.version)[0]
+        dataset = open_dataset(experiment, index, split=split, training=True, seed=0)
+        cache = None
+        if image_cache is not None:
+            cache = ImageCache.under(image_cache, index)
+            console.print(cache.require_room(index, set(dataset.positions.tolist()), experiment.data))
+        timed = partial(_loader_rate, dataset, experiment.training.batch_size)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        reference, single = timed(0)
+        loaded = {"1 process": timed(0, seconds)}
+        if cache is not None:
+            dataset.image_cache = cache
+            for _ in ("filling", "filled"):
+                loaded["1 process, image cache"] = timed(0, most=loaded["1 process"].batches)
+            dataset.image_cache = None
         if profile is not None:
             profile.mkdir(parents=True, exist_ok=True)
             with cProfile.Profile() as profiler, (profile / "loader.txt").open("w") as file:
                 pack([dataset[0, item] for item in range(min(len(dataset), experiment.training.batch_size))])
                 pstats.Stats(profiler, stream=file).sort_stats("tottime").print_stats(60)
         torch.set_num_threads(threads)
-        first, several = timed(workers)
+        loaded[f"{workers} workers"] = timed(workers, seconds)
     samples = min(experiment.training.batch_size, 1 if device == "cpu" else 1 << 30)
     step = TimedStep(experiment, samples, device)
     step()
     step_rate = 1e3 * samples / run_ms(step, device)
     console.print(f"A step takes {step_rate:,.3g} samples a second ({samples} at once on {_where(device)}).")
     setting = f"loader of {name} (batch {experiment.training.batch_size}, {where}; ms a sample)"
-    rates = {"1 process": single, f"{workers} workers": several}
+    single = loaded["1 process"]
     rows = [
         Row(
             setting=setting,
             name=variant,
-            milliseconds=1e3 / rate,
-            ratio=rate / single,
-            difference=relative_difference(reference, first) if rate is several else None,
-            facts={"samples_per_second": rate, "step_waits": max(0.0, 1 - rate / step_rate)},
+            milliseconds=1e3 / one.rate,
+            ratio=one.rate / single.rate,
+            difference=None if one is single else relative_difference(single.first, one.first),
+            facts={"samples_per_second": one.rate, "step_waits": max(0.0, 1 - one.rate / step_rate)},
         )
-        for variant, rate in rates.items()
+        for variant, one in loaded.items()
     ]
     return _report(console, "loader", rows, LOADER_COLUMNS, profile)
 
 
-def _loader_rate(dataset: Any, batch_size: int, seconds: float, workers: int) -> tuple[list[Tensor], float]:
-    """Tensors of the first batch, and samples a second once the queue of loaded batches is used up."""
+class _Loaded(NamedTuple):
+    first: list[Tensor]
+    """Tensors of the first batch."""
+    rate: float
+    """Samples a second, once the queue of loaded batches is used up."""
+    batches: int
+    """Number that the rate was taken over."""
+
+
+def _loader_rate(
+    dataset: Any, batch_size: int, workers: int, seconds: float = math.inf, *, most: int | None = None
+) -> _Loaded:
+    """Load until the seconds are over, `most` batches at most."""
     loader = training_loader(
         dataset, pack, length=len(dataset), batch_size=batch_size, first=0, last=10**6, seed=0, workers=workers
     )
@@ -212,11 +238,11 @@ def _loader_rate(dataset: Any, batch_size: int, seconds: float, workers: int) ->
     first = _tensors(next(batches).to("cpu"))
     for _ in islice(batches, workers * (loader.prefetch_factor or 0)):
         pass  # loaded while the processes started
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds or count == 0:
+    began, passed, done = time.perf_counter(), 0.0, 0
+    while done == 0 or (passed < seconds and done != most):
         next(batches)
-        count += batch_size
-    return first, count / (time.perf_counter() - began)
+        passed, done = time.perf_counter() - began, done + 1
+    return _Loaded(first, done * batch_size / passed, done)
 
 
 def _tensors(record: Any) -> list[Tensor]:

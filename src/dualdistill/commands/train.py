@@ -37,6 +37,7 @@ def start_training(
     teacher: Path | None = None,
     label_encoder: Path | None = None,
     teacher_cache: Path | None = None,
+    image_cache: Path | None = None,
     version: str | None = None,
     split: str | None = None,
     workers: int | None = None,
@@ -49,6 +50,7 @@ def start_training(
     """Train a recipe; returns its run folder.
 
     Args:
+        image_cache: Folder for decoded images; other than a teacher cache it is not a fact of the run.
         devices: Processes on each machine.
         nodes: Machines.
         log: Sinks of the metrics beside metrics.jsonl: "tensorboard", "wandb", "mlflow".
@@ -66,6 +68,8 @@ def start_training(
         raise UserError(f"--teacher has no effect: {recipe} learns from none.")
     if teacher_cache is not None:
         refuse_uncacheable(experiment)
+    if image_cache is not None and not experiment.data.cameras:
+        raise UserError(f"--image-cache has no effect: {recipe} reads no images.")
     experiment.training.batch_of_one(devices * nodes)  # raises where they cannot share a batch
     sinks = make_sinks(log)
     if label_encoder is not None and experiment.label_encoder_recipe is None:
@@ -124,6 +128,7 @@ def start_training(
         devices=devices,
         workers=workers,
         sinks=sinks,
+        image_cache=image_cache,
         profile=profile,
     )
     _finish(session)
@@ -134,6 +139,7 @@ def resume_training(
     console: Console,
     path: Path,
     *,
+    image_cache: Path | None = None,
     workers: int | None = None,
     devices: int = 1,
     nodes: int = 1,
@@ -163,7 +169,15 @@ def resume_training(
     if run.newest() is None:
         console.print("The run has no checkpoint yet: its training starts again at step 0.")
     session = Session(
-        console=console, fabric=fabric, run=run, job=job, index=index, devices=devices, workers=workers, sinks=sinks
+        console=console,
+        fabric=fabric,
+        run=run,
+        job=job,
+        index=index,
+        devices=devices,
+        workers=workers,
+        sinks=sinks,
+        image_cache=image_cache,
     )
     _finish(session)
     return run.path

@@ -16,6 +16,7 @@ from dualdistill.data.balance import class_balanced
 from dualdistill.data.config import DataConfig
 from dualdistill.data.depth import depth_labels, owners_of_labels, owners_of_points
 from dualdistill.data.frames import STAND_IN_GAP, EarlierFrame, earlier_frame
+from dualdistill.data.image_cache import ImageCache
 from dualdistill.data.images import ImageView, load_image
 from dualdistill.data.index import NuscenesIndex, Rows
 from dualdistill.data.instances import InstanceTargets
@@ -60,6 +61,8 @@ class NuscenesDataset(Dataset[Batch]):
             UserError: if one of the samples lacks a sensor that is needed, virtual points, or instance masks.
         """
         self.index, self.config, self.training, self.seed = index, config, training, seed
+        self.image_cache: ImageCache | None = None
+        """May be set; samples are the same with and without."""
         _require_sensors(index, config, positions)
         self.positions = positions
         if training and config.class_balanced:
@@ -218,7 +221,8 @@ class NuscenesDataset(Dataset[Batch]):
         )
 
     def _image(self, row: int, view: ImageView) -> Tensor:
-        return load_image(self.index.path(row), view, self._stored_size(row), draft=self.config.draft_decoding)
+        path, stored_size, draft = self.index.path(row), self._stored_size(row), self.config.draft_decoding
+        return load_image(path, view, stored_size, draft=draft, cache=self.image_cache)
 
     def _motion(
         self, earlier: EarlierFrame, augmented_from_bev: Float[Tensor, "4 4"], meta: SampleMeta

@@ -36,16 +36,40 @@ def earlier_frame(
     """
     if config.previous_frame == "key":
         return _previous_key_frame(index, sample)
+    drawn = _drawn_candidates(index, sample, config)
+    if drawn is None:
+        return None
+    first, last, candidates = drawn
+    if generator is None:
+        return _frame_back(index, sample, config, min(config.test_candidate, candidates - 1))
+    return _frame_back(index, sample, config, int(generator.integers(first, last + 1)))
+
+
+def training_frames(index: NuscenesIndex, sample: int, config: DataConfig) -> list[tuple[int, ...]]:
+    """Rows of the images that a training sample may show, frame by frame, the key frame's first."""
+    frames = [tuple(int(row) for row in index.sample_cameras[sample])]
+    if config.num_frames == 2 and config.previous_frame == "key":
+        previous = _previous_key_frame(index, sample)
+        frames += [previous.cameras] if previous is not None else []
+    elif config.num_frames == 2 and (drawn := _drawn_candidates(index, sample, config)) is not None:
+        frames += [_frame_back(index, sample, config, number).cameras for number in range(drawn[0], drawn[1] + 1)]
+    return frames
+
+
+def _drawn_candidates(index: NuscenesIndex, sample: int, config: DataConfig) -> tuple[int, int, int] | None:
+    """First and last candidate for the earlier frame drawn from, and how many there are; None without any."""
     front = int(index.sample_cameras[sample, FRONT])
     most = max(config.train_candidates[1], config.test_candidate) + 1
     candidates = count_candidates(index, front, config.frame_step, most)
     if not candidates:
         return None
-    if generator is None:
-        candidate = min(config.test_candidate, candidates - 1)
-    else:
-        first, last = config.train_candidates
-        candidate = int(generator.integers(min(first, candidates - 1), min(last, candidates - 1) + 1))
+    first, last = (min(each, candidates - 1) for each in config.train_candidates)
+    return first, last, candidates
+
+
+def _frame_back(index: NuscenesIndex, sample: int, config: DataConfig, candidate: int) -> EarlierFrame:
+    """The earlier frame of a candidate, counted from 0."""
+    front = int(index.sample_cameras[sample, FRONT])
     wanted_us = int(index.data_timestamp_us[front]) - round((candidate + 1) * config.frame_step * 1e6)
     reference = nearest_in_time(index, int(index.data_prev[front]), wanted_us)
     then_us = int(index.data_timestamp_us[reference])

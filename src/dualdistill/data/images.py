@@ -4,9 +4,11 @@
 as a matrix.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import simplejpeg
@@ -43,6 +45,17 @@ class ImageView:
 
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 """Pillow's names of pixels that become RGB without loss of range."""
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+
+@runtime_checkable
+class DecodedImages(Protocol):
+    """Where decoded images are kept, see `ImageCache`."""
+
+    def pixels(self, path: Path, shape: tuple[int, int], decode: Callable[[], Pixels]) -> Pixels:
+        """The pixels of an image, in the size `shape` if it is a JPEG; `decode` gives them where they are not kept."""
+
+
 _UP = 1 + 1e-9
 """Against ratios whose product with the size falls short of a whole number by the last bit."""
 
@@ -61,6 +74,7 @@ def load_image(
     *,
     draft: bool = False,
     source: str = "sample_data.json",
+    cache: DecodedImages | None = None,
 ) -> UInt8[Tensor, "3 h w"]:
     """RGB pixels of an image file as the network sees them; in memory the channels of a pixel lie together.
 
@@ -68,16 +82,23 @@ def load_image(
         stored_size: Height and width in the tables, to which the intrinsics refer.
         source: Origin of `stored_size`, for messages.
         draft: Let the JPEG decoder make the image as small as still leaves enough pixels, in steps of 1/8.
+        cache: Keeps what is decoded.
 
     Raises:
         UserError: if the file is missing, cut off, no image, or not of the stored size.
     """
-    content = read_bytes(path)
-    try:
-        _require_size(path, _size_of(content), stored_size, source)
-        pixels, scale = _decode(content, stored_size, resized_size(stored_size, view.resize) if draft else None)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:  # truncated and unidentified files alike
-        raise UserError(f"cannot read image {path} ({error}); restore or replace it") from error
+    eighths = eighths_of(stored_size, resized_size(stored_size, view.resize)) if draft else 8
+
+    def decode() -> Pixels:
+        content = read_bytes(path)
+        try:
+            _require_size(path, _size_of(content), stored_size, source)
+            return _decode(content, stored_size, eighths)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:  # truncated and unidentified files alike
+            raise UserError(f"cannot read image {path} ({error}); restore or replace it") from error
+
+    pixels = decode() if cache is None else cache.pixels(path, decoded_size(stored_size, eighths), decode)
+    scale = 1.0 if pixels.shape[:2] == stored_size else eighths / 8
     return apply_view(torch.from_numpy(pixels).permute(2, 0, 1), view, stored_size, scale)
 
 
@@ -106,17 +127,25 @@ def _size_of(content: bytes) -> tuple[int, int]:
         return image.height, image.width
 
 
-def _decode(
-    content: bytes, stored_size: tuple[int, int], target: tuple[int, int] | None
-) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
-    """The pixels, and their scale beside the stored ones: below 1 for a JPEG that reaches its target (h, w) so."""
+def _decode(content: bytes, stored_size: tuple[int, int], eighths: int) -> Pixels:
+    """The pixels; of a JPEG at a scale of `eighths` / 8."""
     if not simplejpeg.is_jpeg(content):
         with Image.open(BytesIO(content)) as image:
-            return np.array(image.convert("RGB")), 1.0
+            return np.array(image.convert("RGB"))
     # libjpeg-turbo as Pillow has it, the same pixels, but in half the time, and smaller by any multiple of 1/8
-    eighths = 8 if target is None else next((n for n in range(1, 8) if _reaches(stored_size, n, target)), 8)
-    height, width = (-(-side * eighths // 8) for side in stored_size)
-    return simplejpeg.decode_jpeg(content, min_height=height, min_width=width), eighths / 8
+    height, width = decoded_size(stored_size, eighths)
+    return simplejpeg.decode_jpeg(content, min_height=height, min_width=width)
+
+
+def decoded_size(stored_size: tuple[int, int], eighths: int) -> tuple[int, int]:
+    """Height and width of a JPEG that is decoded at a scale of `eighths` / 8."""
+    height, width = stored_size
+    return -(-height * eighths // 8), -(-width * eighths // 8)
+
+
+def eighths_of(stored_size: tuple[int, int], target: tuple[int, int]) -> int:
+    """The smallest scale, in eighths, at which a decoded image has the pixels of the target (h, w), 8 at most."""
+    return next((n for n in range(1, 8) if _reaches(stored_size, n, target)), 8)
 
 
 def _reaches(stored_size: tuple[int, int], eighths: int, target: tuple[int, int]) -> bool:

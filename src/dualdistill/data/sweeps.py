@@ -64,7 +64,7 @@ def choose_sweeps(
 def without_close_points(points: Float[Tensor, "points chan"]) -> Float[Tensor, "kept chan"]:
     """Points not on the car itself; in the sensor's own frame."""
     far = (points[:, 0].abs() >= CLOSE) | (points[:, 1].abs() >= CLOSE)
-    return points[far]
+    return points.index_select(0, far.nonzero().squeeze(1))  # faster than by a mask
 
 
 def key_from_sweeps(index: NuscenesIndex, key_row: int, rows: Sequence[int]) -> Float[Tensor, "rows 4 4"]:

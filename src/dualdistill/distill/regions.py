@@ -127,11 +127,11 @@ def split_regions(foreground: Foreground, false_positive: Bool[Tensor, "batch 1 
     if false_positive is None:
         false_positive = torch.zeros_like(foreground.mask)
     background = ~(foreground.mask | false_positive)
-    share = _one_over_count(background)
+    share, of_false = _one_over_count(torch.cat([background, false_positive])).chunk(2)
     return Regions(
         foreground=torch.maximum(foreground.scale, share) * foreground.mask,
         background=share * background,
-        false_positive=_one_over_count(false_positive) * false_positive,
+        false_positive=of_false * false_positive,
     )
 
 

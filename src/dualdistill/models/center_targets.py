@@ -51,7 +51,7 @@ def center_targets(
     group = sample * tasks + constant(config.task_of_class, device)[label]
     slot = torch.arange(len(group), device=device) - torch.searchsorted(group, group)
     coordinates = grid.coordinates(center[:, :2])
-    cell = grid.cells(center[:, :2])
+    cell = coordinates.floor().long()
     used = grid.inside(cell) & (size > 0).all(dim=1) & (slot < config.max_objects)
 
     vector = torch.cat(

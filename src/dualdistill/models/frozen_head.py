@@ -16,17 +16,38 @@ from torch.nn import functional as F
 from dualdistill.models.center_head import REGRESSION, CenterHead
 from dualdistill.ops.integers import places
 
-_kept: WeakKeyDictionary[nn.Sequential, tuple[object, "_Folded"]] = WeakKeyDictionary()
 _REACH = 2
 """Receptive field of two 3x3 convolutions, cells to each side."""
 
 
-class _Folded(NamedTuple):
+class _Layer(NamedTuple):
+    """Convolutions side by side, batch norms folded in, and ReLU."""
+
     weight: Float[Tensor, "out chan 3 3"]
     bias: Float[Tensor, "out"]
 
     def __call__(self, x: Tensor, padding: int = 1) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, padding=padding).relu_()
+
+
+class _Codes(NamedTuple):
+    """Regression branches of a task: their hidden layers, and their last ones as one matrix, a block for each."""
+
+    hidden: _Layer
+    weight: Float[Tensor, "code hidden_9"]
+    bias: Float[Tensor, "code"]
+
+
+class _Folded(NamedTuple):
+    """A head as `read_head` computes it."""
+
+    shared: _Layer
+    heatmaps: tuple[_Layer, ...]
+    """Hidden layer of each task's."""
+    codes: tuple[_Codes, ...]
+
+
+_kept: WeakKeyDictionary[CenterHead, tuple[object, _Folded]] = WeakKeyDictionary()
 
 
 def can_be_read(head: object) -> bool:
@@ -41,55 +62,48 @@ def read_head(
     used: Bool[Tensor, "batch task slot"],
 ) -> tuple[Float[Tensor, "batch klass y x"], Float[Tensor, "batch task slot code"]]:
     """Heat map logits of the head, and its codes in the cells `index` (row * width + column); 0 in slots not used."""
-    shared = _folded(_sequential(head.shared))(neck)
-    branches = [dict(task.named_children()) for task in head.tasks]
-    heatmap = torch.cat([_heatmap(_sequential(branch["heatmap"]), shared) for branch in branches], dim=1)
+    folded = _folded(head)
+    shared = folded.shared(neck)
+    last = [task.get_submodule("heatmap.1") for task in head.tasks]
+    heatmap = torch.cat([layer(hidden(shared)) for layer, hidden in zip(last, folded.heatmaps, strict=True)], dim=1)
     counts = used.sum(dim=(0, 2)).tolist()
     task, sample, slot = places(used.transpose(0, 1), sum(counts)).unbind(dim=1)
     windows, inside = _windows(shared, sample, index[sample, task, slot])
-    codes = torch.cat(
-        [
-            _codes([_sequential(branch[name]) for name in REGRESSION], window, within)
-            for branch, window, within in zip(branches, windows.split(counts), inside.split(counts), strict=True)
-        ]
-    )
+    parts = zip(folded.codes, windows.split(counts), inside.split(counts), strict=True)
+    codes = torch.cat([_read_codes(*part) for part in parts])
     room = codes.new_zeros(*index.shape, sum(REGRESSION.values()))
     return heatmap, room.index_put((sample, task, slot), codes)
 
 
-def _sequential(module: nn.Module) -> nn.Sequential:
-    assert isinstance(module, nn.Sequential)
-    return module
-
-
-def _last(branch: nn.Sequential) -> nn.Conv2d:
-    convolution = branch[1]
-    assert isinstance(convolution, nn.Conv2d)
-    return convolution
-
-
-def _folded(block: nn.Sequential) -> _Folded:
-    """A convolution without bias with the frozen batch norm that follows it; kept until one of them changes."""
-    tensors = (*block.parameters(), *block.buffers())
+def _folded(head: CenterHead) -> _Folded:
+    """The head's folded layers; kept until one of its tensors changes."""
+    tensors = (*head.parameters(), *head.buffers())
     state = tuple((id(tensor), tensor._version, tensor.device, tensor.dtype) for tensor in tensors)
-    kept = _kept.get(block)
+    kept = _kept.get(head)
     if kept is None or kept[0] != state:
-        kept = _kept[block] = (state, _fold(block))
+        codes = tuple(_codes([task.get_submodule(name) for name in REGRESSION]) for task in head.tasks)
+        heatmaps = tuple(_fold(task.get_submodule("heatmap.0")) for task in head.tasks)
+        kept = _kept[head] = (state, _Folded(_fold(head.shared), heatmaps, codes))
     return kept[1]
 
 
-def _fold(block: nn.Sequential) -> _Folded:
-    convolution, norm = block[0], block[1]
-    assert isinstance(convolution, nn.Conv2d)
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return _Folded(convolution.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain)
+def _codes(branches: list[nn.Module]) -> _Codes:
+    weights = [branch.get_parameter("1.weight").flatten(1) for branch in branches]
+    biases = tuple(branch.get_parameter("1.bias") for branch in branches)
+    hidden = _fold(*(branch.get_submodule("0") for branch in branches))
+    return _Codes(hidden, torch.block_diag(*weights), torch.cat(biases))
 
 
-def _heatmap(branch: nn.Sequential, shared: Float[Tensor, "batch chan y x"]) -> Float[Tensor, "batch _ y x"]:
-    return _last(branch)(_folded(_sequential(branch[0]))(shared))
+def _fold(*blocks: nn.Module) -> _Layer:
+    """Convolutions without bias, each with the frozen batch norm that follows it."""
+    weights, biases = [], []
+    for block in blocks:
+        norm = block.get_submodule("1")
+        assert isinstance(norm, nn.BatchNorm2d)
+        gain = norm.weight * (norm.get_buffer("running_var") + norm.eps).rsqrt()
+        weights.append(block.get_parameter("0.weight") * gain[:, None, None, None])
+        biases.append(norm.bias - norm.get_buffer("running_mean") * gain)
+    return _Layer(torch.cat(weights), torch.cat(biases))
 
 
 def _windows(
@@ -108,18 +122,10 @@ def _windows(
     return windows.permute(0, 3, 1, 2), on_map[:, None, 1:-1, 1:-1]
 
 
-def _codes(
-    branches: list[nn.Sequential], windows: Float[Tensor, "boxes chan 5 5"], inside: Bool[Tensor, "boxes 1 3 3"]
+def _read_codes(
+    codes: _Codes, windows: Float[Tensor, "boxes chan 5 5"], inside: Bool[Tensor, "boxes 1 3 3"]
 ) -> Float[Tensor, "boxes code"]:
     """Output of the regression branches of one task in the middle of each window."""
-    folded = [_folded(_sequential(branch[0])) for branch in branches]
-    hidden = _Folded(torch.cat([f.weight for f in folded]), torch.cat([f.bias for f in folded]))(windows, padding=0)
+    hidden = codes.hidden(windows, padding=0)
     hidden = torch.where(inside, hidden, 0.0)  # the padding of the second convolution is zero
-    parts = hidden.split([len(f.bias) for f in folded], dim=1)
-    return torch.cat(
-        [
-            F.linear(part.flatten(1), last.weight.flatten(1), last.bias)
-            for part, last in zip(parts, map(_last, branches), strict=True)
-        ],
-        dim=1,
-    )
+    return F.linear(hidden.flatten(1), codes.weight, codes.bias)

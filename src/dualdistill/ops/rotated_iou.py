@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dualdistill.ops.constants import constant
+
 _PAIRS_AT_ONCE = 1 << 13
 """Pairs computed in one go on a CPU; bounds memory, and fits its cache."""
 
@@ -55,15 +57,12 @@ def _shared_area(a: Float[Tensor, "pairs 5"], b: Float[Tensor, "pairs 5"]) -> Fl
     nx = _away_from_zero(torch.stack([cos, -sin], dim=1))
     ny = _away_from_zero(torch.stack([sin, cos], dim=1))
 
-    def side(strip: int, sign: int, y: Tensor) -> Tensor:
-        """x of a side of `b` at the height y."""
-        return cx + (sign * half[:, strip] - ny[:, strip] * (y - cy)) / nx[:, strip]
-
-    signs = ((1, 1), (1, -1), (-1, -1), (-1, 1))
-    breaks = [cx + u * half[:, 0] * cos - v * half[:, 1] * sin for u, v in signs]
-    breaks += [side(strip, sign, edge * half_width) for strip in (0, 1) for sign, edge in signs]
-    breaks += [-half_length, half_length]
-    x = torch.stack(breaks, dim=1).clamp(-half_length[:, None], half_length[:, None]).sort(dim=1).values
+    u, v = (constant(signs, a.device, a.dtype)[:, None] for signs in ((1, 1, -1, -1), (1, -1, -1, 1)))
+    corners = cx + u * half[:, 0] * cos - v * half[:, 1] * sin  # corner pairs
+    # Where both sides of each strip cross the upper and the lower side of a.
+    crossings = cx + (u * half.mT[:, None] - ny.mT[:, None] * (v * half_width - cy)) / nx.mT[:, None]
+    breaks = torch.cat([corners, *crossings, torch.stack([-half_length, half_length])])  # breaks pairs
+    x = breaks.clamp(-half_length, half_length).mT.contiguous().sort(dim=1).values
     middle, step = (x[:, 1:] + x[:, :-1]) / 2, x.diff(dim=1)  # pairs steps
 
     low, high = -half_width[:, None].expand_as(middle), half_width[:, None].expand_as(middle)

@@ -15,6 +15,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dualdistill.data.collate import PackedBatch, pack
+from dualdistill.data.dataset import NuscenesDataset
+from dualdistill.data.image_cache import ImageCache
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import DivergedError, UserError
 from dualdistill.experiment.experiment import Experiment
@@ -135,6 +137,8 @@ class Session:
     workers: int | None
     """Loader processes of this process; None: its share of the cores."""
     sinks: Sequence[Sink]
+    image_cache: Path | None = None
+    """Folder for decoded images."""
     profile: Path | None = None
     """Folder for a profile of the leading process's first steps."""
 
@@ -154,6 +158,8 @@ class Session:
         dataset = open_dataset(
             job.experiment, self.index, split=job.split, training=True, seed=job.seed, for_teacher=not job.teacher_cache
         )
+        if self.image_cache is not None:
+            dataset.image_cache = self._open_image_cache(self.image_cache, dataset)
         length = len(dataset)
         total, every = config.total_steps(length), config.validation_interval(length)
         state = TrainingState.initial(training.to(self.fabric.device), config)
@@ -219,6 +225,13 @@ class Session:
             if not stopped:
                 self.run.write_json("finished.json", {"steps": total})
         return stopped
+
+    def _open_image_cache(self, folder: Path, dataset: NuscenesDataset) -> ImageCache:
+        """The cache, with room for all that the training may read."""
+        cache = ImageCache.under(folder, self.index)
+        positions = np.unique(dataset.positions).tolist()
+        self.console.print(on_leader(self.fabric, lambda: cache.require_room(self.index, positions, dataset.config)))
+        return cache
 
     def _assemble(self, workers: int, *, pretrained: bool) -> Training:
         """The parts of the training, from the job's seed."""

@@ -73,8 +73,9 @@ class TrainingState:
         share = 1.0 if self.step == 1 else 1 - self.config.ema_decay
         old, new = (cast(list[Tensor], [*m.parameters(), *m.buffers()]) for m in (self.average, self.training.detector))
         pairs = list(zip(old, new, strict=True))
-        if floats := [(a, b) for a, b in pairs if a.is_floating_point()]:
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        if floats:
             torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], share)
-        for a, b in pairs:
-            if not a.is_floating_point():
-                a.copy_(b)
+        if counters:
+            torch._foreach_copy_([a for a, _ in counters], [b for _, b in counters])

@@ -1,9 +1,12 @@
 """What one training step minimises: the figure of the paper as a module."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol, cast, runtime_checkable
 
+import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dualdistill.structures import Batch, BevOutput, Boxes, Losses, Targets, weighted_sum
 from dualdistill.train.gradient_bound import GradientBound
@@ -70,6 +73,10 @@ class Training(nn.Module):
         Args:
             distil: False leaves the distiller and the teacher out; parameters of the distiller then get no gradient.
         """
+        with _counted_together(self):
+            return self._losses(batch, distil)
+
+    def _losses(self, batch: Batch, distil: bool) -> Losses:
         detector = cast(Detector, self.detector)
         output = detector(batch)
         targets = detector.targets(batch)
@@ -98,3 +105,24 @@ class Training(nn.Module):
         """Figures to log beside the losses: the distiller's, and "distill_factor" of the gradient bound."""
         figures: dict[str, float] = getattr(self.distiller, "diagnostics", dict)()
         return figures if self.bound is None else figures | {"distill_factor": self.bound.factor}
+
+
+@contextmanager
+def _counted_together(module: nn.Module) -> Iterator[None]:
+    """Batch norms inside count a batch in one operation instead of one each; synchronised ones insist on their own."""
+    counters = {
+        norm: counter
+        for norm in module.modules()
+        if isinstance(norm, _BatchNorm) and norm.training and not isinstance(norm, nn.SyncBatchNorm)
+        # The average of all batches, without a momentum, needs the number at once.
+        if norm.momentum is not None and (counter := norm.num_batches_tracked) is not None
+    }
+    for norm in counters:
+        norm.num_batches_tracked = None
+    try:
+        yield
+    finally:
+        for norm, counter in counters.items():
+            norm.num_batches_tracked = counter
+    if counters:
+        torch._foreach_add_([*counters.values()], 1)

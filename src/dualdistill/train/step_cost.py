@@ -159,7 +159,7 @@ class _Weightless(TorchDispatchMode):
         if operation not in _HEAVY or "out" in kwargs or _is_geometry(operation, args):
             return func(*args, **kwargs)
         shapes = func(*tree_map_only(Tensor, lambda t: t.to("meta"), args), **kwargs)
-        results = tree_map_only(Tensor, lambda t: torch.zeros(t.shape, dtype=t.dtype), shapes)
+        results = tree_map_only(Tensor, lambda t: torch.zeros_like(t, device="cpu"), shapes)
         if operation is _aten.convolution and args[2] is not None:
             results = results.add_(args[2].to(results.dtype).view(-1, *[1] * (results.ndim - 2)))
         return results

@@ -101,6 +101,7 @@ def options() -> Iterator[Case]:
         (["train", RECIPE, "--data", "{root}", "--log", "paper"], "paper"),
         (["train", "synthetic/student", "--data", "{root}", "--teacher", "{root}"], "teacher"),
         (["train", "synthetic/student", "--data", "{root}", "--teacher-cache", "{new}"], "teacher-cache"),
+        (["train", "synthetic/teacher-centerpoint", "--data", "{root}", "--image-cache", "{new}"], "image-cache"),
         (["train", RECIPE, "--data", "{root}", "--out", "{new}"], "teacher"),
     ):
         yield Case("11 options", " ".join(argv), _filled(argv), (word,))

@@ -90,8 +90,8 @@ def _keep(norm: nn.BatchNorm1d, average: Tensor, variance: Tensor, count: int) -
     """Update of the running statistics, as the norm itself does it."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
     assert norm.momentum is not None
-    norm.num_batches_tracked.add_(1)
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
     norm.running_mean.lerp_(average, norm.momentum)
     norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
