@@ -26,7 +26,7 @@ from dualdistill.commands.report_sections import (
 from dualdistill.commands.train import start_training
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.evaluate.bootstrap import Gain, gain_over_scenes
-from dualdistill.files import write_atomically
+from dualdistill.files import require_folder, write_atomically
 from dualdistill.ops.threads import one_thread
 from dualdistill.report.page import ReportPage
 from dualdistill.report.scores import ResultRow, class_table, results_table
@@ -80,7 +80,11 @@ def run_demo(
         seed: Of the trainings; the world is always the same.
         quick: A tiny world and a few steps, which only show that everything runs.
         from_scratch: Train the teacher too, and start the students from random weights.
+
+    Raises:
+        UserError: where no folder can be at `out`, before anything is made.
     """
+    require_folder(out)
     began = time.monotonic()
     root = data.with_name("synthetic-tiny") if quick else data
     photographs = root.with_name(f"{root.name}-photographs")
