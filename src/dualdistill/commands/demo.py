@@ -26,7 +26,7 @@ from dualdistill.commands.report_sections import (
 from dualdistill.commands.train import start_training
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.evaluate.bootstrap import Gain, gain_over_scenes
-from dualdistill.files import write_atomically
+from dualdistill.files import require_folder, write_atomically
 from dualdistill.ops.threads import one_thread
 from dualdistill.report.intervals import written_interval
 from dualdistill.report.page import ReportPage
@@ -79,7 +79,11 @@ def run_demo(
         out: Folder of the runs, results.json and report.html.
         data: Root of the world, which is made if it is missing; the photographs of the report lie beside it.
         seed: Seed of the trainings; the world is always the same.
+
+    Raises:
+        UserError: where no folder can be at `out`, before anything is made.
     """
+    require_folder(out)
     began = time.monotonic()
     root = data.with_name("synthetic-tiny") if quick else data
     photographs = root.with_name(f"{root.name}-photographs")

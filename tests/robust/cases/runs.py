@@ -24,9 +24,8 @@ def runs() -> Iterator[Case]:
         for what in ("pipe", "folder", "loop"):
             if (name, what) != ("checkpoints", "folder"):
                 group = "4 resume" if what == "folder" else "8 hangs"
-                yield Case(
-                    group, f"{name} a {what}", _changed_run(_replaced(name, what)), (name, "cannot|not a run|expected")
-                )
+                words = (name, "cannot|not a run|expected|circle")
+                yield Case(group, f"{name} a {what}", _changed_run(_replaced(name, what)), words)
     yield Case("10 code", "a method file", _with_method("file"), ("--trust", "method.py"))
     yield Case("10 code", "a method of a module", _with_method("module"), ("--trust", "stranger"))
     yield Case("10 code", "gradients of a method file", _with_method("gradients"), ("--trust", "method.py"))
