@@ -132,15 +132,16 @@ def distance_table(rows: Iterable[Row], runs: Runs, budget: int) -> str:
     bands = sorted({metric for run in runs.values() for metric in run if metric.startswith("mean_ap ")})
     names = [band.removeprefix("mean_ap ") for band in bands]
     lines = [
-        f"| Method | {' | '.join(f'{name} | to head alone' for name in names)} |",
-        "|---|" + "--:|---|" * len(bands),
+        f"| Method | Seeds | {' | '.join(f'{name} | to head alone' for name in names)} |",
+        "|---|--:|" + "--:|---|" * len(bands),
     ]
     head = len(lines)
     for row in rows:
         found = [complete_scores(runs, row.key, budget, band) for band in bands]
         if any(found):
             cells = [(_mean(f), _gain(runs, row, row.control, budget, b)) for f, b in zip(found, bands, strict=True)]
-            lines.append("| " + " | ".join([row.name, *(cell for pair in cells for cell in pair)]) + " |")
+            seeds = str(max(map(len, found)))
+            lines.append("| " + " | ".join([row.name, seeds, *(cell for pair in cells for cell in pair)]) + " |")
     return "\n".join(lines) if len(lines) > head else ""
 
 
