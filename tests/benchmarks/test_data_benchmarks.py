@@ -22,7 +22,7 @@ from dualdistill.evaluate.metrics import average_matches, match_all
 def test_the_loops_and_the_arrays_score_alike(samples, objects, detections):
     world = make_world(samples, objects=objects, detections=detections)
     metrics = average_matches(match_all(world.truth.boxes, world.detections))
-    loops = loop_metrics(as_objects(world.truth.boxes), as_objects(world.detections.boxes, world.detections.score))
+    loops = loop_metrics(as_objects(world.truth.boxes), as_objects(world.detections, world.detections.score))
     np.testing.assert_allclose(metrics.ap, loops["ap"], rtol=0, atol=1e-10)
     np.testing.assert_allclose(metrics.error, loops["error"], rtol=0, atol=1e-10)
 

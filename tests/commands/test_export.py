@@ -1,6 +1,7 @@
 """`export`: files that answer as the live student does, and say what they are."""
 
 import json
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +10,6 @@ import pytest
 
 from dualdistill.commands.export import export_student
 from dualdistill.commands.samples import position_of
-from dualdistill.deploy import graph as room
 from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
@@ -54,7 +54,7 @@ def test_a_rig_of_the_users_own_can_be_frozen_without_data(runs, tmp_path, conso
 
 
 def test_without_the_extra_the_message_names_it(runs, tmp_path, console, monkeypatch):
-    monkeypatch.setattr(room, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"pip install 'dualdistill\[export\]'"):
         exported(runs, tmp_path, console, formats=["onnx"])
     assert not (tmp_path / "out").exists()
@@ -63,7 +63,7 @@ def test_without_the_extra_the_message_names_it(runs, tmp_path, console, monkeyp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"formats": ["tflite"]}, "--format tflite: expected onnx or torch"),
+        ({"formats": ["tflite"]}, "--format 'tflite': expected onnx, torch or both"),
         ({"formats": ["onnx"], "dtype": "bf16"}, "no bf16 convolutions"),
         ({"sample": "never"}, "neither the token"),
         ({"data": Path("somewhere"), "calibration": Path("some.json")}, "two sources"),

@@ -158,7 +158,7 @@ def test_torn_official_files_are_refused(tmp_path: Path, content: bytes) -> None
     (tmp_path / "file.npy").write_bytes(content)
     with pytest.raises(UserError, match="not a file of the official virtual points"):
         read_official(tmp_path / "file.npy")
-    with pytest.raises(UserError, match="restore"):
+    with pytest.raises(UserError, match="No such file"):
         read_official(tmp_path / "none.npy")
 
 

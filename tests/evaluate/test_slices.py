@@ -55,7 +55,7 @@ def test_some_scenes_of_a_split_are_chosen_by_name_or_evenly(described):
     assert set(described.sample_scene[one]) == {described.sample_scene[one[0]]}
     assert len(samples_of_scenes(described, "all", fraction=0.01)) == len(one)
     np.testing.assert_array_equal(samples_of_scenes(described, "all"), samples_of_split(described, "all"))
-    for wrong, message in (({"scenes": ["scene-9999"]}, "no scene scene-9999"), ({"fraction": 0.0}, "above 0")):
+    for wrong, message in (({"scenes": ["scene-9999"]}, "no scene 'scene-9999'"), ({"fraction": 0.0}, "above 0")):
         with pytest.raises(UserError, match=message):
             samples_of_scenes(described, "all", **wrong)
 

@@ -6,6 +6,7 @@ Their code runs when a training needs it and at no other time: a weights file th
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from torch import nn
 from dualdistill.distill.method import DistillerInputs, Requires
 from dualdistill.errors import UserError
 
-_HERE = str(Path(__file__).parents[1])
+_NOT_THE_USERS = (str(Path(__file__).parents[1]), sysconfig.get_paths()["purelib"])
+"""Folders of this package and of installed ones."""
 
 
 def is_reference(name: str) -> bool:
@@ -90,7 +92,7 @@ def explained(name: str) -> Iterator[None]:
         raise
     except BaseException as error:  # SystemExit would end this program as if it had succeeded
         frames = traceback.extract_tb(error.__traceback__)
-        place = next((each for each in reversed(frames) if not each.filename.startswith(_HERE)), frames[-1])
+        place = next((each for each in reversed(frames) if not each.filename.startswith(_NOT_THE_USERS)), frames[-1])
         line = "" if isinstance(error, SyntaxError) else f" ({place.filename}, line {place.lineno})"
         raise UserError(f"{name} cannot be run: {type(error).__name__}: {error}{line}. Correct it.") from error
 
