@@ -82,6 +82,8 @@ class Study:
     networks: dict[str, Network]
     """By name of the weights file, without its suffix."""
     batch: int = 4
+    scenes: int | None = None
+    """Of the world's training scenes the students see the first so many; None: all."""
     student_sets: tuple[str, ...] = ()
     """Changes of every student's recipe."""
     distilled_sets: tuple[str, ...] = ()
@@ -100,6 +102,11 @@ class Study:
                     for row in self.rows:
                         if seed in self.seeds[budget] and budget in (row.budgets or self.seeds):
                             yield Job(row=row, budget=budget, seed=seed)
+
+    @property
+    def split(self) -> str:
+        """Name of the training split in the world's `splits.json`."""
+        return "train" if self.scenes is None else f"first-{self.scenes}"
 
     def settings(self, job: Job) -> list[str]:
         """All changes of a job's recipe, without paths."""
@@ -298,6 +305,14 @@ STUDIES = {
         rows=tuple(row for row in ROWS if row.key in DEMO_ROWS[:3]),
         seeds={1200: (1, 2, 3)},
         batch=2,
+    ),
+    "repeats": replace(
+        MAIN,
+        name="repeats",
+        summary="the students see 200 scenes three times, as in the demo: whether the gain depends on it",
+        rows=tuple(row for row in ROWS if row.key in DEMO_ROWS[:3]),
+        seeds={1200: (1, 2, 3)},
+        scenes=200,
     ),
     "noise": replace(
         MAIN,

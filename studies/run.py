@@ -19,8 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from dualdistill import zoo
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.splits import custom_splits, official_splits
 from dualdistill.evaluate.bootstrap import gain_over_scenes
 from dualdistill.evaluate.scoring import read_results
+from dualdistill.files import write_atomically
 from dualdistill.models.checkpoints import facts_text, fingerprint, read_facts
 from dualdistill.recipes.catalogue import find
 from dualdistill.synthetic import make_synthetic
@@ -134,10 +136,14 @@ def remaining(place: Workplace, only: Iterable[str] = ()) -> list[Job]:
 
 
 def make_world(place: Workplace, workers: int, *, virtual: bool) -> None:
-    """The synthetic world, its index, and on demand the virtual points of every noise; what is there is kept."""
+    """The synthetic world with the study's split, and on demand virtual points of every noise; what exists is kept."""
     began = time.monotonic()
     make_synthetic(place.data, place.study.world, workers=workers)
-    NuscenesIndex.open(place.data)
+    index = NuscenesIndex.open(place.data)
+    if place.study.scenes is not None:
+        splits = custom_splits(index) or official_splits()
+        first = {place.study.split: splits["train"][: place.study.scenes]}
+        write_atomically(place.data / index.version / "splits.json", json.dumps(splits | first))
     for noise in place.study.noises if virtual else ():
         command = ["data", "virtual-points", str(place.data), "--masks", "synthetic", "--noise", f"{noise:g}"]
         _call(place.out, command)
@@ -227,8 +233,8 @@ def _train(
     place: Workplace, folder: Path, recipe: str, sets: Iterable[str], seed: int, given: Iterable[str]
 ) -> list[str]:
     command = ["train", recipe, "--data", str(place.data), "--out", str(folder), "--seed", str(seed)]
-    command += ["--workers", "0", "--no-check", *given, "--set", "training.save_every=100000"]
-    return command + [part for each in sets for part in ("--set", each)]
+    command += ["--split", place.study.split, "--workers", "0", "--no-check", *given]
+    return command + [part for each in ("training.save_every=100000", *sets) for part in ("--set", each)]
 
 
 def _evaluate(place: Workplace, what: str, folder: Path) -> list[str]:

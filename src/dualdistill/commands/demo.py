@@ -47,6 +47,8 @@ SETS = (
     "training.save_every=600",
 )
 """Changes of both students' recipes."""
+CACHE_PRECISION = "training.cache_precision=fp16"
+"""Change of the distilled student's: each sample is seen three times, and a cache runs the teacher once on each."""
 QUICK = ("training.steps=4", "training.log_every=1", "training.batch_size=2")
 """Changes of every recipe in `demo --quick`, instead of those."""
 
@@ -66,7 +68,7 @@ class _Part:
 PARTS = (
     _Part("LiDAR teacher", "synthetic/teacher-centerpoint", "teacher", ()),
     _Part("student alone", "synthetic/student", "student", SETS),
-    _Part("student, distilled", "synthetic/dualdistill-centerpoint", "distilled", SETS),
+    _Part("student, distilled", "synthetic/dualdistill-centerpoint", "distilled", (*SETS, CACHE_PRECISION)),
 )
 
 
@@ -144,6 +146,7 @@ def train_and_score(
     out: Path,
     seed: int,
     teacher: Path | None = None,
+    teacher_cache: Path | None = None,
     workers: int | None = None,
 ) -> Path:
     """Train a recipe and evaluate it; returns its run folder."""
@@ -155,6 +158,7 @@ def train_and_score(
         overrides=list(part.sets),
         seed=seed,
         teacher=teacher,
+        teacher_cache=teacher_cache,
         workers=workers,
         check=False,  # the world was just made
     )
@@ -175,7 +179,8 @@ def _side_by_side(
 
 def _in_own_process(part: _Part, root: Path, out: Path, seed: int, teacher: Path) -> Path:
     plain = Console(force_terminal=False, soft_wrap=True, highlight=False, markup=False)
-    return train_and_score(plain, part, root, out, seed, teacher if part.colour == "distilled" else None, workers=0)
+    guidance = {"teacher": teacher, "teacher_cache": out / "teacher-cache"} if part.colour == "distilled" else {}
+    return train_and_score(plain, part, root, out, seed, workers=0, **guidance)
 
 
 def _reported(part: _Part, index: NuscenesIndex, path: Path, scores: Path | None = None) -> ReportedModel:
