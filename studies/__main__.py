@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from studies import results
-from studies.design import STUDIES
+from studies.design import STUDIES, VARIANTS
 from studies.run import Workplace, run_study
 
 
@@ -33,7 +33,9 @@ def main() -> None:
 
         found = results.read(file)
         found["networks"] |= results.read(given.results / "noise.json")["networks"]
-        print(f"wrote {write_page(study, found, given.out)}")
+        files = {name: given.results / f"{name}.json" for name in VARIANTS if study.name == "main"}
+        variants = {name: results.read(file)["runs"] for name, file in files.items() if file.is_file()}
+        print(f"wrote {write_page(study, found, given.out, variants)}")
         if given.readme is not None:
             write_readme(study, found, given.readme)
         return

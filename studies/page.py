@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -18,8 +19,14 @@ Runs = Mapping[str, Any]
 COLOURS = ("#b86e00", "#c8412b", "#3657d6", "#00905a", "#8a3ea8", "#62686f", "#0091a8", "#7a5c3e", "#d65c9e")
 
 
-def write_page(study: Study, results: Mapping[str, Any], docs: Path) -> Path:
-    """`results.md` and its figure in `docs`; returns the page."""
+def write_page(
+    study: Study, results: Mapping[str, Any], docs: Path, variants: Mapping[str, Runs] = MappingProxyType({})
+) -> Path:
+    """`results.md` and its figure in `docs`; returns the page.
+
+    Args:
+        variants: Runs of the same rows under other settings, by the name of their study.
+    """
     runs = results["runs"]
     figure = docs / "images" / f"{study.name}-gain.svg"
     figure.parent.mkdir(parents=True, exist_ok=True)
@@ -35,6 +42,7 @@ def write_page(study: Study, results: Mapping[str, Any], docs: Path) -> Path:
         tables={budget: method_table(study.rows, runs, budget) for budget in budgets_of(study, runs)},
         distances={budget: distance_table(study.rows, runs, budget) for budget in budgets_of(study, runs)},
         ablations=ablation_table(study, runs),
+        variants=variant_table({study.name: runs} | dict(variants)),
         claims=claim_table(study, runs),
         progress=progress(study, runs),
         scene_noise=scene_noise(runs),
@@ -150,6 +158,22 @@ def ablation_table(study: Study, runs: Runs) -> str:
     budget, own = max(STUDIES["ablations"].seeds), {row.key for row in study.rows}
     there = any(row.key not in own and scores(runs, row.key, budget, "mean_ap") for row in ABLATIONS)
     return method_table(ABLATIONS, runs, budget) if there else ""
+
+
+def variant_table(runs: Mapping[str, Runs]) -> str:
+    """What the head and distillation gain at the smallest budget under each study's settings; empty for one alone."""
+    lines = [
+        "| Setting | Student | Head alone − student | DualDistill − student | DualDistill − head alone |",
+        "|---|--:|---|---|---|",
+    ]
+    head, distilled = "head-centerpoint", "dualdistill-centerpoint"
+    for name, found in runs.items():
+        study = STUDIES[name]
+        setting, budget = study.summary if lines[2:] else "as above", min(study.seeds)
+        pairs = [(head, STUDENT), (distilled, STUDENT), (distilled, head)]
+        gains = [_interval(difference(found, better, worse, budget)) for better, worse in pairs]
+        lines.append("| " + " | ".join([setting, _mean(scores(found, STUDENT, budget, "mean_ap")), *gains]) + " |")
+    return "\n".join(lines) if len(runs) > 1 else ""
 
 
 def claim_table(study: Study, runs: Runs) -> str:

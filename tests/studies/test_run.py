@@ -5,11 +5,13 @@ import json
 
 import pytest
 
+from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.splits import samples_of_split
 from dualdistill.experiment.overrides import override
 from dualdistill.recipes.catalogue import find
 from studies import results
 from studies.design import ROWS, STUDIES
-from studies.page import write_page
+from studies.page import variant_table, write_page
 from studies.run import Workplace, remaining, run_study
 
 
@@ -89,6 +91,7 @@ def test_a_recorded_run_is_not_done_again_and_one_of_other_settings_is_refused(t
 @pytest.mark.slow
 def test_the_smoke_study_runs_and_its_page_needs_the_record_alone(tmp_path):
     here = place(tmp_path)
+    here = dataclasses.replace(here, study=dataclasses.replace(here.study, scenes=1))
     job = next(here.study.jobs())
     assert run_study(here, limit_minutes=0) == []
     assert json.loads(here.results.read_text())["networks"]
@@ -97,3 +100,17 @@ def test_the_smoke_study_runs_and_its_page_needs_the_record_alone(tmp_path):
     study = dataclasses.replace(here.study, name="main")  # its template
     page = write_page(study, results.read(here.results), tmp_path / "docs")
     assert "no distillation | 2 |" in page.read_text()
+    index = NuscenesIndex.open(here.data)
+    assert len(set(index.sample_scene[samples_of_split(index, here.study.split)])) == 1
+
+
+def test_settings_are_compared_by_their_own_runs():
+    def runs(gain):
+        rows = {"student": 0.1, "head-centerpoint": 0.12, "dualdistill-centerpoint": 0.12 + gain}
+        return {
+            f"{row}/1200/{seed}": {"mean_ap": score + seed * 0.001} for row, score in rows.items() for seed in (1, 2)
+        }
+
+    lines = variant_table({"main": runs(0.01), "batch": runs(0.03)}).splitlines()
+    assert lines[-2].endswith("| +2.0 | +3.0 | +1.0 |")
+    assert lines[-1].endswith("| +2.0 | +5.0 | +3.0 |")
