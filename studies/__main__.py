@@ -32,7 +32,9 @@ def main() -> None:
         from studies.page import write_page, write_readme
 
         found = results.read(file)
-        found["networks"] |= results.read(given.results / "noise.json")["networks"]
+        shown = {network["sha256"] for network in found["networks"].values()}
+        others = results.read(given.results / "noise.json")["networks"]
+        found["networks"] |= {name: network for name, network in others.items() if network["sha256"] not in shown}
         files = {name: given.results / f"{name}.json" for name in VARIANTS if study.name == "main"}
         variants = {name: results.read(file)["runs"] for name, file in files.items() if file.is_file()}
         print(f"wrote {write_page(study, found, given.out, variants)}")
