@@ -68,6 +68,11 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        if "" in sys.argv[1:]:  # --out '' would be the working directory, --scenes '' all scenes
+            before = sys.argv[sys.argv.index("", 1) - 1]
+            raise UserError(
+                f"The value after {before!r} is empty: expected a name, path or number (an unset variable?)."
+            )
         app()
     except Exception as error:
         explained = as_user_error(error)

@@ -71,6 +71,10 @@ def options() -> Iterator[Case]:
     ):
         yield Case("11 options", f"{verb} {option} {value}"[:60], _verb_with(verb, option, value), (_word_of(option),))
     for argv, word in (
+        (["train", "synthetic/student", "--data", "{root}", "--out", ""], "out"),
+        (["evaluate", "{run}", "--scenes", ""], "scenes"),
+        (["predict", "{run}", "--data", "{root}", "--video", ""], "video"),
+        (["resume", ""], "resume"),
         (["data", "make-synthetic", "{new}/w", "--seed", "-1"], "seed"),
         (["data", "make-synthetic", "{new}/w", "--workers", "0"], "workers"),
         (["data", "make-synthetic", "{new}/w", "--size", "huge"], "size"),
