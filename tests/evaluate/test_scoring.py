@@ -10,8 +10,7 @@ import pytest
 
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
-from dualdistill.evaluate.filters import is_evaluated
-from dualdistill.evaluate.ground_truth import ground_truth_of_split
+from dualdistill.evaluate.ground_truth import ground_truth_of_split, is_evaluated
 from dualdistill.evaluate.metrics import detection_metrics
 from dualdistill.evaluate.official import official_metrics
 from dualdistill.evaluate.records import Detections

@@ -22,22 +22,31 @@ from torch import Tensor
 from dualdistill.data.collate import pack
 from dualdistill.data.image_cache import ImageCache
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.deploy.forms import Maps, deployed_forms, has_bf16
+from dualdistill.deploy.runtime import Maps, deployed_forms, has_bf16
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.overrides import override
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.recipes.catalogue import find
-from dualdistill.report.profile import activities, write_profile
 from dualdistill.report.table import Column
-from dualdistill.report.timing import Row, Variant, machine_text, measure, relative_difference, run_ms, timing_tables
+from dualdistill.report.timing import (
+    Row,
+    Variant,
+    activities,
+    machine_text,
+    measure,
+    relative_difference,
+    run_ms,
+    timing_tables,
+    write_profile,
+)
 from dualdistill.structures import Batch
 from dualdistill.synthetic import TINY, make_synthetic
 from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.data import training_loader
 from dualdistill.train.gpus import gpu_named
 from dualdistill.train.random_batch import random_batch
-from dualdistill.train.timed_step import TimedStep
+from dualdistill.train.step_cost import TimedStep
 
 STEP_COLUMNS = (
     Column(key="samples_per_second", title="samples/s", digits=2),

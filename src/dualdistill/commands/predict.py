@@ -25,8 +25,7 @@ from dualdistill.train.loaded_detector import LoadedDetector, naming, weights_of
 from dualdistill.visualize.bev import Forward, draw_bev
 from dualdistill.visualize.cameras import Photographs, draw_cameras
 from dualdistill.visualize.film import beside, rendered, require_film, write_film
-from dualdistill.visualize.layers import BoxLayer
-from dualdistill.visualize.palette import DARK
+from dualdistill.visualize.palette import DARK, BoxLayer
 
 Moment = tuple[Batch, Photographs | None]
 """One sample as a batch of one, and its images at their own size."""

@@ -6,10 +6,8 @@ from functools import partial
 
 from torch import Tensor
 
-from dualdistill.convert.mapping import BoxConvention, Conversion, Renamed
-from dualdistill.convert.names import by_patterns, head_patterns, renamed
-from dualdistill.convert.pillar_teacher import FIRST, pillar_conversion
-from dualdistill.convert.voxel_teacher import mmdet3d_name, voxel_conversion
+from dualdistill.convert.mapping import BoxConvention, Conversion, Renamed, by_patterns, head_patterns, renamed
+from dualdistill.convert.teachers import FIRST, mmdet3d_name, pillar_conversion, voxel_conversion
 from dualdistill.errors import UserError
 
 _BEV = {

@@ -5,10 +5,15 @@ import re
 
 from torch import Tensor
 
-from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, Renamed
-from dualdistill.convert.names import by_patterns, renamed
-from dualdistill.convert.pillar_teacher import FIRST, pillar_conversion
-from dualdistill.convert.voxel_teacher import INPUT, original_name, voxel_conversion, with_kernels_first
+from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping, Renamed, by_patterns, renamed
+from dualdistill.convert.teachers import (
+    FIRST,
+    INPUT,
+    original_name,
+    pillar_conversion,
+    voxel_conversion,
+    with_kernels_first,
+)
 from dualdistill.errors import UserError
 
 _NAMES = {

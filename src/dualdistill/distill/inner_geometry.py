@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from dualdistill.geometry.grid import BevGrid
-from dualdistill.ops.constants import constant
+from dualdistill.ops.integers import constant
 from dualdistill.ops.processes import mean_count
 from dualdistill.structures import Boxes
 

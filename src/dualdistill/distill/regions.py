@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from dualdistill.geometry.boxes import footprints
 from dualdistill.geometry.grid import BevGrid
-from dualdistill.ops.constants import constant
 from dualdistill.ops.focal import probability
+from dualdistill.ops.integers import constant
 from dualdistill.structures import Boxes
 
 TestPoint = Literal["center", "corner"]

@@ -9,13 +9,16 @@ afterwards (the same gradients, less memory), and in that unknown velocities are
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dualdistill import hub
-from dualdistill.geometry.frustum import frustum, lift
+from dualdistill.geometry.cameras import frustum, lift
+from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.bevdepth_config import BevDepthConfig, LiftConfig, distill_bevdepth, official_bevdepth
 from dualdistill.models.center_decode import decode
 from dualdistill.models.center_losses import center_losses
@@ -24,12 +27,15 @@ from dualdistill.models.checkpoints import load_weights
 from dualdistill.models.depth_loss import depth_bins, sigmoid_depth_loss, softmax_depth_loss
 from dualdistill.models.image_backbone import ImageEncoder
 from dualdistill.models.layers.bev_encoder import ResidualEncoder, ResNetEncoder
-from dualdistill.models.layers.camera_vector import calibration_vector, pose_vector
-from dualdistill.models.layers.depth_net import DepthRefinement, GatedDepthNet, SqueezeDepthNet
+from dualdistill.models.layers.depth_net import (
+    DepthRefinement,
+    GatedDepthNet,
+    SqueezeDepthNet,
+    calibration_vector,
+    pose_vector,
+)
 from dualdistill.models.layers.residual import residual_stage
-from dualdistill.models.layers.temporal import warp_previous
-from dualdistill.ops.bev_pool import PoolPlan, lift_splat_pool, make_pool_plan
-from dualdistill.ops.plan_cache import PlanCache
+from dualdistill.ops.bev_pool import PlanCache, PoolPlan, lift_splat_pool, make_pool_plan
 from dualdistill.structures import Batch, BevOutput, Boxes, CameraOutput, Cameras, Losses, Targets
 
 __all__ = ["BevDepth", "BevDepthConfig", "distill_bevdepth", "official_bevdepth"]
@@ -273,3 +279,29 @@ def _encoder(config: BevDepthConfig, in_channels: int) -> ResidualEncoder | ResN
     if bev.encoder == "resnet":
         return ResNetEncoder(in_channels, bev.widths, bev.neck_channels, blocks=bev.blocks)
     return ResidualEncoder(in_channels, bev.widths, bev.neck_channels, blocks=bev.blocks, final_norm=bev.final_norm)
+
+
+def warp_previous(
+    previous: Float[Tensor, "batch chan y x"],
+    previous_from_current: Float[Tensor, "batch 4 4"],
+    grid: BevGrid,
+    anchor: Literal["center", "lower_edge"] = "center",
+) -> Float[Tensor, "batch chan y x"]:
+    """Bilinear samples of `previous` at the cells of the current frame; zero beyond the map. Runs in float32
+    (docs/methods/bevdepth.md#warp).
+
+    Args:
+        previous_from_current: Motion in the BEV plane; height, roll and pitch are left out.
+        anchor: Point of a cell that is transformed. The released code takes its lower edge, which shifts rotated
+            maps by up to half a cell.
+    """
+    with torch.autocast(previous.device.type, enabled=False):
+        inset = 0.5 if anchor == "center" else 0.0
+        x = (torch.arange(grid.width, device=previous.device) + inset) * grid.cell + grid.x_min
+        y = (torch.arange(grid.height, device=previous.device) + inset) * grid.cell + grid.y_min
+        xy = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+        motion = previous_from_current.float()
+        xy_then = torch.einsum("bij,yxj->byxi", motion[:, :2, :2], xy) + motion[:, None, None, :2, 3]
+        column, row = (2 * (grid.coordinates(xy_then) - inset)).unbind(dim=-1)  # twice; integers at the anchors
+        place = torch.stack([column / (grid.width - 1), row / (grid.height - 1)], dim=-1) - 1
+        return F.grid_sample(previous.float(), place, mode="bilinear", padding_mode="zeros", align_corners=True)

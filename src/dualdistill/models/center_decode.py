@@ -14,7 +14,7 @@ from torch.nn import functional
 from dualdistill.geometry.boxes import footprints
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.ops.constants import constant
+from dualdistill.ops.integers import constant
 from dualdistill.ops.nms import circle_nms, rotated_nms, scale_nms
 from dualdistill.structures import TASKS, Boxes, HeadOutput
 

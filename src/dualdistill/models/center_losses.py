@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dualdistill.ops.constants import constant
 from dualdistill.ops.focal import gaussian_focal, probability
+from dualdistill.ops.integers import constant
 from dualdistill.ops.processes import mean_count
 from dualdistill.structures import TASK_OF_CLASS, CenterTargets, HeadOutput, Losses
 

@@ -1,4 +1,4 @@
-"""Time and memory of several ways to compute one thing: interleaved, and with their results compared."""
+"""Time and memory of several ways to compute one thing, interleaved and with their results compared; profiles."""
 
 import ctypes
 import gc
@@ -6,14 +6,16 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile, schedule
 
 from dualdistill.report.table import Column, Table
 
@@ -245,3 +247,36 @@ def machine() -> dict[str, str]:
 def machine_text() -> str:
     """`machine` in one line."""
     return ", ".join(f"{name} {value}" for name, value in machine().items())
+
+
+SKIPPED, TAKEN = 4, 3
+"""Steps of a training that pass before those that are profiled, and how many these are."""
+
+
+def activities(device: str) -> list[ProfilerActivity]:
+    """What is recorded on a "cpu" or "cuda"."""
+    return [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
+
+
+def write_profile(profiler: Any, folder: Path, name: str, device: str) -> None:
+    """Write `name`.json, for chrome://tracing or ui.perfetto.dev, and `name`.txt, operators by their own time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    profiler.export_chrome_trace(str(folder / f"{name}.json"))
+    order = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+    (folder / f"{name}.txt").write_text(profiler.key_averages().table(sort_by=order, row_limit=60))
+
+
+@contextmanager
+def profiled_steps(folder: Path | None, device: str) -> Iterator[Callable[[], None]]:
+    """Context in which a training's first steps are profiled: its function is called after each step.
+
+    Args:
+        folder: For steps.json and steps.txt; None for no profile.
+    """
+    if folder is None:
+        yield lambda: None
+        return
+    taken = schedule(wait=SKIPPED - 1, warmup=1, active=TAKEN, repeat=1)
+    write = partial(write_profile, folder=folder, name="steps", device=device)
+    with profile(activities=activities(device), schedule=taken, on_trace_ready=write) as profiler:
+        yield profiler.step

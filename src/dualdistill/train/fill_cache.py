@@ -22,8 +22,7 @@ from dualdistill.files import size_text
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.report.progress import progress
 from dualdistill.structures import BevOutput
-from dualdistill.train.teacher_cache import Flip, TeacherCache
-from dualdistill.train.teacher_source import CachedTeacher, LiveTeacher
+from dualdistill.train.teacher_source import CachedTeacher, Flip, LiveTeacher, TeacherCache
 
 _BATCH = 4
 """Samples of a forward pass while a cache is filled."""

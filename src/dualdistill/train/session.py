@@ -23,8 +23,8 @@ from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.plain import from_plain, to_plain, with_method
 from dualdistill.files import read_bytes
 from dualdistill.models.centerpoint import CenterPoint
-from dualdistill.report.profile import profiled_steps
 from dualdistill.report.progress import progress
+from dualdistill.report.timing import profiled_steps
 from dualdistill.train.assemble import assemble, open_dataset, split_names
 from dualdistill.train.checkpoint import Checkpoints
 from dualdistill.train.data import default_workers, training_loader
@@ -36,8 +36,7 @@ from dualdistill.train.run_folder import DataRecord, RunFolder
 from dualdistill.train.signals import StopSignals
 from dualdistill.train.state import TrainingState
 from dualdistill.train.step import Training
-from dualdistill.train.teacher_cache import WithTeacher
-from dualdistill.train.teacher_source import CachedTeacher, TeacherSource
+from dualdistill.train.teacher_source import CachedTeacher, TeacherSource, WithTeacher
 from dualdistill.train.trained_weights import TrainedWeights
 from dualdistill.train.validate import validator
 

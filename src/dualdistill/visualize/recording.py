@@ -12,8 +12,7 @@ from torch import Tensor
 
 from dualdistill.errors import optional
 from dualdistill.structures import CAMERAS, CLASSES, Cameras
-from dualdistill.visualize.layers import BoxLayer
-from dualdistill.visualize.palette import DARK
+from dualdistill.visualize.palette import DARK, BoxLayer
 
 TIMELINE = "sample"
 """Name of the viewer's time axis."""
