@@ -7,8 +7,8 @@ augmentation, "BEV" always means the augmented frame; `augmented_from_bev` leads
 Maps. A BEV map is `[..., y, x]`: rows grow with y, columns with x; cell (0, 0) starts at the lower bounds.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -276,6 +276,18 @@ class Targets(_Movable):
     """As in `Batch`."""
     center: CenterTargets | None = None
     """Targets of the detector's own head, for its losses; distillers need none."""
+
+
+def named_tensors(record: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of nested records, tuples and lists, by dotted names."""
+    if isinstance(record, Tensor):
+        yield prefix, record
+    elif is_dataclass(record):
+        for field in fields(record):
+            yield from named_tensors(getattr(record, field.name), f"{prefix}.{field.name}".lstrip("."))
+    elif isinstance(record, tuple | list):
+        for number, item in enumerate(record):
+            yield from named_tensors(item, f"{prefix}.{number}")
 
 
 def weighted_sum(losses: Losses, weights: dict[str, float]) -> Float[Tensor, ""]:

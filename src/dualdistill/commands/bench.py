@@ -1,7 +1,6 @@
 """`bench`: how fast a recipe's training step, its data loading and its deployed student are on this machine."""
 
 import cProfile
-import dataclasses
 import math
 import pstats
 import tempfile
@@ -40,10 +39,10 @@ from dualdistill.report.timing import (
     timing_tables,
     write_profile,
 )
-from dualdistill.structures import Batch
+from dualdistill.structures import Batch, named_tensors
 from dualdistill.synthetic import TINY, make_synthetic
 from dualdistill.train.assemble import open_dataset, split_names
-from dualdistill.train.data import training_loader
+from dualdistill.train.data import StepSampler, training_loader
 from dualdistill.train.gpus import gpu_named
 from dualdistill.train.random_batch import random_batch
 from dualdistill.train.step_cost import TimedStep
@@ -240,11 +239,10 @@ def _loader_rate(
     dataset: Any, batch_size: int, workers: int, seconds: float = math.inf, *, most: int | None = None
 ) -> _Loaded:
     """Load until the seconds are over, `most` batches at most."""
-    loader = training_loader(
-        dataset, pack, length=len(dataset), batch_size=batch_size, first=0, last=10**6, seed=0, workers=workers
-    )
+    order = StepSampler(len(dataset), batch_size, first=0, last=10**6, seed=0)
+    loader = training_loader(dataset, pack, order, workers=workers)
     batches = iter(loader)
-    first = _tensors(next(batches).to("cpu"))
+    first = [tensor for _, tensor in named_tensors(next(batches).to("cpu"))]
     for _ in islice(batches, workers * (loader.prefetch_factor or 0)):
         pass  # loaded while the processes started
     began, passed, done = time.perf_counter(), 0.0, 0
@@ -252,15 +250,6 @@ def _loader_rate(
         next(batches)
         passed, done = time.perf_counter() - began, done + 1
     return _Loaded(first, done * batch_size / passed, done)
-
-
-def _tensors(record: Any) -> list[Tensor]:
-    """All tensors of a batch, in order."""
-    if isinstance(record, Tensor):
-        return [record]
-    if dataclasses.is_dataclass(record):
-        record = [getattr(record, field.name) for field in dataclasses.fields(record)]
-    return [tensor for item in record for tensor in _tensors(item)] if isinstance(record, list | tuple) else []
 
 
 def bench_inference(

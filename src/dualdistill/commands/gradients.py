@@ -11,17 +11,16 @@ from torch import Tensor
 
 from dualdistill.data.collate import pack
 from dualdistill.errors import UserError
-from dualdistill.experiment.plain import with_method
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.checkpoints import load_weights
 from dualdistill.report.progress import progress
 from dualdistill.report.table import Column, Table
 from dualdistill.structures import Losses, weighted_sum
 from dualdistill.train.assemble import assemble, open_dataset
-from dualdistill.train.data import training_loader
+from dualdistill.train.data import StepSampler, training_loader
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.run_folder import RunFolder
-from dualdistill.train.trained_weights import TrainedWeights
+from dualdistill.train.session import Job
 
 DETECTION = "detection"
 """Group of the student's own losses, without depth."""
@@ -68,31 +67,18 @@ def gradient_shares(
     trained = LoadedDetector.load(weights_of(path, checkpoint))
     if not isinstance(trained.detector, BevDepth):
         raise UserError(f"{path} is no run of a student: expected one, with or without a teacher.")
-    experiment, record = with_method(trained.experiment, trust=trust), run.experiment
-    dataset = open_dataset(
-        experiment, trained.index(data, None), split=record["data"]["split"], training=True, seed=record["seed"]
-    )
-    teacher, label_encoder = (
-        TrainedWeights.recall(record[name]) if record[name] else None for name in ("teacher", "label_encoder")
-    )
-    training = assemble(experiment, teacher=teacher, label_encoder=label_encoder).train()
+    job = Job.of(run, trust=trust)
+    split, index = job.data["split"], trained.index(data, None)
+    dataset = open_dataset(job.experiment, index, split=split, training=True, seed=job.seed)
+    training = assemble(job.experiment, teacher=job.teacher, label_encoder=job.label_encoder).train()
     load_weights(training.detector, trained.path)
     if training.distiller is not None:
         load_weights(training.distiller, run.checkpoint(checkpoint) / "distiller.safetensors")
     student = training.detector
     assert isinstance(student, BevDepth)
-    loader = training_loader(
-        dataset,
-        pack,
-        length=len(dataset),
-        batch_size=experiment.training.batch_size,
-        first=0,
-        last=batches,
-        seed=record["seed"],
-        workers=0,
-    )
+    order = StepSampler(len(dataset), job.experiment.training.batch_size, first=0, last=batches, seed=job.seed)
     taken: list[dict[str, tuple[float, float, float]]] = []
-    for batch in loader:
+    for batch in training_loader(dataset, pack, order, workers=0):
         taken.append(dict(_gradients_of(training(batch.to("cpu")), training.weights, student)))
         report(len(taken), batches)
     return _means(taken)
