@@ -61,10 +61,7 @@ LOADER_COLUMNS = (
 
 def choose(recipe: str | None, device: str | None, overrides: Sequence[str]) -> tuple[str, Experiment, str]:
     """Recipe, experiment and device; by default a full-size recipe where there is a GPU, a synthetic one elsewhere.
-
-    Raises:
-        UserError: for a recipe that does not exist, or a device that is not there.
-    """
+    Raises UserError for a recipe that does not exist, or a device that is not there."""
     if device not in (None, "cpu", "cuda"):
         raise UserError(f"--device is cpu or cuda, got {device!r}.")
     if device == "cuda" and not torch.cuda.is_available():
@@ -85,14 +82,12 @@ def bench_step(
     repeats: int = 5,
     profile: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Print and return the cost of one training step: of the recipe and, if it distils, of its student alone.
+    """Print and return the cost of one training step: of the recipe and, if it distils, of its student alone. Raises
+    UserError for a recipe or device that does not exist, and for samples that do not fit into GPU memory.
 
     Args:
         samples: On the device at once; by default the recipe's batch, on a CPU at most 2.
         profile: Folder for a Chrome trace and a table of operators of one step.
-
-    Raises:
-        UserError: for a recipe or device that does not exist, and for samples that do not fit into GPU memory.
     """
     name, experiment, device = choose(recipe, device, overrides)
     samples = samples or min(experiment.training.batch_size, 2 if device == "cpu" else 1 << 30)
@@ -263,10 +258,8 @@ def bench_inference(
 ) -> list[dict[str, Any]]:
     """Print and return the time of one sample in the live student and in every form it can be deployed in.
 
-    The exported forms run on the CPU; those whose extra is not installed are left out.
-
-    Raises:
-        UserError: for a recipe without a student.
+    The exported forms run on the CPU; those whose extra is not installed are left out. Raises UserError for a recipe
+    without a student.
     """
     name, experiment, device = choose(recipe, device, overrides)
     if experiment.student is None:

@@ -26,11 +26,8 @@ def compare_runs(
     latex: Path | None = None,
     html: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Print one table per data set, and write it in the forms asked for; returns the rows as JSON values.
-
-    Raises:
-        UserError: for no run, and for a run that is not finished or not evaluated.
-    """
+    """Print one table per data set, and write it in the forms asked for; returns the rows as JSON values. Raises
+    UserError for no run, and for a run that is not finished or not evaluated."""
     runs, unfinished = find_runs(paths)
     for run in unfinished:
         console.print(f"not finished, left out: {run.path}")
@@ -48,11 +45,8 @@ def compare_runs(
 
 
 def find_runs(paths: list[Path]) -> tuple[list[RunFolder], list[RunFolder]]:
-    """The finished runs at or below `paths`, each once, and the unfinished ones below.
-
-    Raises:
-        UserError: for a path without any run, and for one that is itself an unfinished run.
-    """
+    """The finished runs at or below `paths`, each once, and the unfinished ones below. Raises UserError for a path
+    without any run, and for one that is itself an unfinished run."""
     finished: dict[Path, RunFolder] = {}
     unfinished: dict[Path, RunFolder] = {}
     for path in paths:

@@ -126,14 +126,8 @@ def write_detections(
     workers: int = 0,
     fabric: Fabric | None = None,
 ) -> None:
-    """Run a detector on every sample of a data set and write its result file.
-
-    Args:
-        fabric: The processes that share the samples, of which the leading one writes; None for this one alone.
-
-    Raises:
-        UserError: if its weights diverged.
-    """
+    """Run a detector on every sample of a data set and write its result file. `fabric`: the processes that share the
+    samples, of which the leading one writes; None for this one alone. Raises UserError if its weights diverged."""
     fabric = fabric or launch(1)
     loaded.detector.to(fabric.device)
     console = console if fabric.is_global_zero else Console(quiet=True)
@@ -163,11 +157,8 @@ def slices_table(index: NuscenesIndex, ground_truth: GroundTruth, detections: De
 
 
 def _remarks(loaded: LoadedDetector | None, metrics: dict[str, Any], *, compares: bool) -> Iterator[str]:
-    """The published result of the recipe beside the measured one, and the meaning of an unusual score.
-
-    Args:
-        compares: Whether the scores are those of nuScenes val, as the published ones.
-    """
+    """The published result of the recipe beside the measured one, and the meaning of an unusual score. `compares`:
+    whether the scores are those of nuScenes val, as the published ones."""
     if loaded is None:
         return
     if loaded.experiment.role == "label_encoder":

@@ -52,16 +52,14 @@ def gradient_shares(
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[GradientShare]:
     """Gradient shares of each group of a run's losses at a checkpoint, on the first batches of its training data, in
-    training mode. No parameter is changed.
+    training mode. No parameter is changed. Raises UserError for a run of a teacher or label encoder, and where the
+    teacher's weights are missing.
 
     Args:
         path: The run folder of a student.
         data: Root of its data; None takes that of the training.
         trust: Run code outside this package that the run names.
         report: Called after each batch with the number of finished batches and of all.
-
-    Raises:
-        UserError: for a run of a teacher or label encoder, and where the teacher's weights are missing.
     """
     run = RunFolder.open(path)
     trained = LoadedDetector.load(weights_of(path, checkpoint))

@@ -54,14 +54,12 @@ def plan(
     measure: bool = False,
 ) -> dict[str, Any]:
     """Print and return the cost of a training: parameters, arithmetic, memory, steps, files, disk, and time on GPUs.
+    Raises UserError for two sources of a time, and for a recipe or settings that do not exist.
 
     Args:
         efficiency: Share of their peak that the GPUs are assumed to reach.
         tflops: Also the time on devices that each reach so many 10^12 operations a second.
         measure: Also the time on this machine, from a step taken here.
-
-    Raises:
-        UserError: for two sources of a time, and for a recipe or settings that do not exist.
     """
     if measure and tflops is not None:
         raise UserError("The time comes from one source: give --measure or --tflops, not both.")

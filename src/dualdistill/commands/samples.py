@@ -17,14 +17,11 @@ from dualdistill.visualize.cameras import Photographs
 
 
 def position_of(index: NuscenesIndex, sample: str, split: str | None) -> int:
-    """Position of a sample in the index.
+    """Position of a sample in the index. Raises UserError if there is no such sample.
 
     Args:
         sample: A token, or a number within the split.
         split: None takes the validation split.
-
-    Raises:
-        UserError: if there is no such sample.
     """
     if sample in index.sample_token:
         return list(index.sample_token).index(sample)

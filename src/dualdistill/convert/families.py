@@ -33,15 +33,12 @@ _OTHERS: dict[str, Importer] = {
 
 
 def convert(state: dict[str, Tensor], boxes: BoxConvention | None = None, voxel: float | None = None) -> Conversion:
-    """A foreign checkpoint as one of ours.
+    """A foreign checkpoint as one of ours. Raises UserError if the family is unknown, or its importer refuses the file.
 
     Args:
         state: Without prefixes of wrappers.
         boxes: The box convention of the file, None if it must follow from the keys.
         voxel: Side of the voxels, metres, None for other families or if unknown.
-
-    Raises:
-        UserError: if the family is unknown, or its importer refuses the file.
     """
     for beginning, importer in _OTHERS.items():
         if any(name.startswith(beginning) for name in state):

@@ -69,13 +69,8 @@ class Renamed:
 
     def completed(self, model: nn.Module) -> "Renamed":
         """The state in the order of the model, with the batch counters it lacks; everything else must be there.
-
-        Args:
-            model: Gives names and shapes only: it may live on the meta device.
-
-        Raises:
-            UserError: with a line for each missing or additional tensor, and for each of another shape.
-        """
+        `model` gives names and shapes only: it may live on the meta device. Raises UserError with a line for each
+        missing or additional tensor, and for each of another shape."""
         own = model.state_dict()
         counters = {name for name in own.keys() - self.state.keys() if name.endswith("num_batches_tracked")}
         state = self.state | {name: torch.zeros((), dtype=torch.long) for name in sorted(counters)}
@@ -114,14 +109,8 @@ def in_new_boxes(ours: Renamed) -> Renamed:
 
 
 def renamed(state: dict[str, Tensor], our_name: Callable[[str], str | None]) -> Renamed:
-    """The tensors by our names, and a mapping of each key as renamed.
-
-    Args:
-        our_name: Our name of a key; None if the family has no such key.
-
-    Raises:
-        UserError: for keys without a name of ours, and for two with the same one.
-    """
+    """The tensors by our names, and a mapping of each key as renamed. `our_name`: our name of a key; None if the family
+    has no such key. Raises UserError for keys without a name of ours, and for two with the same one."""
     ours: dict[str, Tensor] = {}
     mapping: list[KeyMapping] = []
     problems = []

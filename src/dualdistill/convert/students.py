@@ -86,14 +86,8 @@ _INSIDE_BLOCKS = {
 
 
 def recognise(state: dict[str, Tensor]) -> BevDepthConfig:
-    """The config of a published student, with the switches its weights were trained with.
-
-    Args:
-        state: Without the prefix "model." of the official container.
-
-    Raises:
-        ValueError: if it is of neither family.
-    """
+    """The config of a published student, with the switches its weights were trained with. `state`: without the prefix
+    "model." of the official container. Raises ValueError if it is of neither family."""
     backbone = "resnet101" if any("layer3.22." in name for name in state) else "resnet50"
     if "img_view_transformer.se.fc.1.weight" in state:
         return distill_bevdepth(
@@ -193,14 +187,8 @@ def _plain_convolutions(ours: Renamed) -> Renamed:
 
 
 def check_geometry(config: BevDepthConfig, kind: str, found: Tensor) -> None:
-    """Compare a stored constant of the view transformer with the network's.
-
-    Args:
-        kind: A value of `_GEOMETRY`.
-
-    Raises:
-        ValueError: if they differ.
-    """
+    """Compare a stored constant of the view transformer with the network's. `kind`: a value of `_GEOMETRY`. Raises
+    ValueError if they differ."""
     grid, (low, high) = config.bev.grid, config.lift.z_range
     expected = {
         "size": torch.tensor([grid.cell, grid.cell, high - low]),

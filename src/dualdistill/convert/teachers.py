@@ -25,13 +25,7 @@ def pillar_config(state: dict[str, Tensor], point_channels: int, *, hard: bool) 
     """Widths and depths of the network of a state.
 
     No tensor shows range, pillar size, strides and points of a hard pillar: they are the published ones (51.2 m, 0.2 m,
-    2 a stage, 20).
-
-    Args:
-        state: By our names.
-
-    Raises:
-        UserError: if there are not the parts of a pillar CenterPoint.
+    2 a stage, 20). `state`: by our names. Raises UserError if there are not the parts of a pillar CenterPoint.
     """
     try:
         sizes = bev_sizes(state)
@@ -53,11 +47,8 @@ def pillar_config(state: dict[str, Tensor], point_channels: int, *, hard: bool) 
 
 
 def bev_sizes(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Sizes of backbone, neck and head in a state, as fields of `CenterPointConfig`.
-
-    Raises:
-        KeyError: if one of them is missing.
-    """
+    """Sizes of backbone, neck and head in a state, as fields of `CenterPointConfig`. Raises KeyError if one of them is
+    missing."""
     stages = count(state, r"backbone\.blocks\.(\d+)\.")
     layers = [count(state, rf"backbone\.blocks\.{stage}\.(\d+)\.") for stage in range(stages)]
     return {
@@ -94,11 +85,8 @@ def pillar_conversion(
 def teacher_conversion(
     family: str, config: CenterPointConfig, ours: Renamed, boxes: BoxConvention, notes: tuple[str, ...]
 ) -> Conversion:
-    """The conversion to the network of `config`, in new boxes.
-
-    Raises:
-        UserError: if the tensors do not fit the network.
-    """
+    """The conversion to the network of `config`, in new boxes. Raises UserError if the tensors do not fit the
+    network."""
     with torch.device("meta"):
         model = CenterPoint(config)
     ours = ours.completed(model)
@@ -155,11 +143,7 @@ def original_name(key: str) -> str | None:
 
 def with_kernels_first(ours: Renamed) -> Renamed:
     """Sparse kernels of spconv 1.x and mmcv, (kz, ky, kx, in, out), or of spconv 2.x, (out, kz, ky, kx, in), as ours:
-    (out, kz ky kx, in).
-
-    Raises:
-        UserError: if the kernels have neither layout, or not all have the same.
-    """
+    (out, kz ky kx, in). Raises UserError if the kernels have neither layout, or not all have the same."""
     kernels = {name: t for name, t in ours.state.items() if name.startswith(_PREFIX) and t.ndim == 5}
     old = {name for name, t in kernels.items() if tuple(t.shape[:3]) in _KERNELS}
     new = {name for name, t in kernels.items() if tuple(t.shape[1:4]) in _KERNELS}
@@ -177,14 +161,12 @@ def with_kernels_first(ours: Renamed) -> Renamed:
 
 
 def voxel_conversion(family: str, ours: Renamed, *, boxes: BoxConvention, size: float | None) -> Conversion:
-    """The last steps, the same for each family: kernel layout, check against the network, new boxes.
+    """The last steps, the same for each family: kernel layout, check against the network, new boxes. Raises UserError
+    if the size is not known, or the parts make no voxel CenterPoint.
 
     Args:
         ours: Biases already folded.
         size: Side of a voxel, metres; no tensor shows it.
-
-    Raises:
-        UserError: if the size is not known, or the parts make no voxel CenterPoint.
     """
     if size is None:
         raise UserError(
@@ -196,11 +178,8 @@ def voxel_conversion(family: str, ours: Renamed, *, boxes: BoxConvention, size: 
 
 
 def voxel_config(state: dict[str, Tensor], size: float) -> CenterPointConfig:
-    """Widths and depths of the network of a state, with voxels of `size` metres.
-
-    Raises:
-        UserError: if there are not the parts of a voxel CenterPoint.
-    """
+    """Widths and depths of the network of a state, with voxels of `size` metres. Raises UserError if there are not the
+    parts of a voxel CenterPoint."""
     try:
         base = voxel_centerpoint(size, point_channels=state[INPUT].shape[-1])
         assert base.voxel is not None

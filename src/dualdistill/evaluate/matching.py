@@ -107,11 +107,8 @@ def _candidates(
     sample: Int64[np.ndarray, "detections"],
     distances: Float64[np.ndarray, "threshold"],
 ) -> tuple[Int64[np.ndarray, "pairs"], Int64[np.ndarray, "pairs"], Float64[np.ndarray, "pairs"]]:
-    """Detection, object and distance of all pairs within reach, by detection, then distance, then object.
-
-    Args:
-        xy_object: Coordinates of all objects of the class, metres; those of each sample are `count` from `first` on.
-    """
+    """Detection, object and distance of all pairs within reach, by detection, then distance, then object. `xy_object`:
+    coordinates of all objects of the class, metres; those of each sample are `count` from `first` on."""
     widest = int(count.max())
     table = first[:, None] + np.arange(widest)  # samples, objects of each: short rows are padded
     padding = np.arange(widest) >= count[:, None]

@@ -322,10 +322,7 @@ class PlanCache:
     """
 
     def __init__(self, size: int = 4):
-        """
-        Args:
-            size: Number of plans kept, those used last. One takes some 3 MB a sample at the published sizes.
-        """
+        """`size`: number of plans kept, those used last. One takes some 3 MB a sample at the published sizes."""
         self.size = size
         self._entries: list[_Entry] = []  # used last comes last
 

@@ -268,11 +268,8 @@ def write_profile(profiler: Any, folder: Path, name: str, device: str) -> None:
 
 @contextmanager
 def profiled_steps(folder: Path | None, device: str) -> Iterator[Callable[[], None]]:
-    """Context in which a training's first steps are profiled: its function is called after each step.
-
-    Args:
-        folder: For steps.json and steps.txt; None for no profile.
-    """
+    """Context in which a training's first steps are profiled: its function is called after each step. `folder`: for
+    steps.json and steps.txt; None for no profile."""
     if folder is None:
         yield lambda: None
         return

@@ -21,10 +21,8 @@ class Traffic:
     def __init__(
         self, street: Street, ego: Track, occupancy: Occupancy, rng: np.random.Generator, reach: float = FULL_REACH
     ):
-        """
-        Args:
-            reach: Metres along the road, ahead of the ego car, up to which objects are placed; behind it, 9/11 of them.
-        """
+        """`reach`: metres along the road, ahead of the ego car, up to which objects are placed; behind it, 9/11 of
+        them."""
         self._street, self._ego, self._occupancy, self._rng = street, ego, occupancy, rng
         self._ahead, self._behind, self._scale = reach, -reach * 45 / 55, reach / FULL_REACH
         self.actors: list[Actor] = []

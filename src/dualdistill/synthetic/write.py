@@ -42,12 +42,10 @@ def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, pro
     [{value, instance_token, category, pixels}]}. Value 0 is no instance; the token is empty for one never
     annotated.
 
-    `synthetic.json`, written last, describes the origin of the root; a root that already holds `config` is
-    left as it is, an unfinished one is redone. Equal configs give equal bytes, however many `workers`
-    (processes). A world of more scenes than nuScenes has names its splits in a `splits.json` of its own.
-
-    Raises:
-        UserError: if `root` holds anything else, or embreex (extra `synthetic`) is not installed.
+    `synthetic.json`, written last, describes the origin of the root; a root that already holds `config` is left as it
+    is, an unfinished one is redone. Equal configs give equal bytes, however many `workers` (processes). A world of more
+    scenes than nuScenes has names its splits in a `splits.json` of its own. Raises UserError if `root` holds anything
+    else, or embreex (extra `synthetic`) is not installed.
     """
     jobs = _jobs(root, config)
     if not _prepare(root, config):

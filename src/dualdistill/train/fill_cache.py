@@ -73,10 +73,8 @@ def open_cache(
 ) -> CachedTeacher:
     """The complete cache of a training as its teacher source: prints how large it is, then fills what is missing.
 
-    All processes call it together: each fills its share, on its device.
-
-    Raises:
-        UserError: if this experiment's teacher cannot be cached, or the disk is too small.
+    All processes call it together: each fills its share, on its device. Raises UserError if this experiment's teacher
+    cannot be cached, or the disk is too small.
     """
     refuse_uncacheable(experiment)
     positions = samples_of_split(index, split)

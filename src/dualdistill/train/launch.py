@@ -38,12 +38,8 @@ def launch(devices: int, nodes: int = 1, *, unused_parameters: bool = False) -> 
 
     Started by torchrun, SLURM, LSF or MPI, this process joins the others; alone, it starts those of its machine, which
     repeat its command line (on several machines MASTER_ADDR, MASTER_PORT and NODE_RANK connect them).
-
-    Args:
-        unused_parameters: Whether some steps have no gradient for some parameters.
-
-    Raises:
-        UserError: if the launcher's processes are not `devices` x `nodes`, or the machine has too few devices.
+    `unused_parameters`: whether some steps have no gradient for some parameters. Raises UserError if the launcher's
+    processes are not `devices` x `nodes`, or the machine has too few devices.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if min(devices, nodes) < 1:

@@ -69,14 +69,8 @@ class Job:
 
     @classmethod
     def of(cls, run: RunFolder, *, trust: bool = False) -> "Job":
-        """The job a run folder records.
-
-        Args:
-            trust: Run code outside this package that the run names.
-
-        Raises:
-            UserError: if weights that it needs are gone or have changed, or it names code that is not trusted.
-        """
+        """The job a run folder records. `trust`: run code outside this package that the run names. Raises UserError if
+        weights that it needs are gone or have changed, or it names code that is not trusted."""
         plain = run.experiment
         teacher, label_encoder = (
             TrainedWeights.recall(plain[name]) if plain[name] else None for name in ("teacher", "label_encoder")
@@ -91,11 +85,7 @@ class Job:
         )
 
     def open_index(self) -> NuscenesIndex:
-        """The index of the data.
-
-        Raises:
-            UserError: if they changed since the run began.
-        """
+        """The index of the data. Raises UserError if they changed since the run began."""
         root, version, tables = self.data["root"], self.data["version"], self.data.get("tables", {})
         index = NuscenesIndex.open(Path(root), version)
         changed = [name for name, digest in index.digests.items() if tables.get(name, digest) != digest]

@@ -61,10 +61,7 @@ class TeacherCache:
         cls, root: Path, identity: dict[str, Any], output: BevOutput, maps: tuple[str, ...], precision: CachePrecision
     ) -> "TeacherCache":
         """The cache of `identity` (plain JSON: teacher's weights, data) below `root`; caches of others may lie there.
-
-        Args:
-            output: The live teacher's, for any sample.
-        """
+        `output`: the live teacher's, for any sample."""
         facts = {"layout": LAYOUT, "maps": sorted(maps), "precision": precision, **identity}
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
         shapes = {name: tuple(tensor.shape[1:]) for name, tensor in _maps(output).items()}
@@ -106,11 +103,8 @@ class TeacherCache:
                 save_file(one, temporary, metadata={_CHECKSUM: _checksum(one)})
 
     def load(self, batch: Batch) -> tuple[Tensor, ...]:
-        """What is kept of the outputs for a batch, by `names`, on the CPU; maps with channels last.
-
-        Raises:
-            UserError: for a sample that is missing or damaged.
-        """
+        """What is kept of the outputs for a batch, by `names`, on the CPU; maps with channels last. Raises UserError
+        for a sample that is missing or damaged."""
         samples = [
             self._read(self.path(meta.token, flip)) for meta, flip in zip(batch.meta, flips_of(batch), strict=True)
         ]
@@ -190,11 +184,7 @@ def _maps(output: BevOutput) -> dict[str, Tensor]:
 
 
 def flips_of(batch: Batch) -> list[Flip]:
-    """Flips of the BEV frame of each sample.
-
-    Raises:
-        ValueError: for a BEV augmentation that is more than flips.
-    """
+    """Flips of the BEV frame of each sample. Raises ValueError for a BEV augmentation that is more than flips."""
     linear = batch.augmented_from_bev.detach().cpu()
     signs = torch.sign(torch.diagonal(linear[:, :2, :2], dim1=1, dim2=2))
     rebuilt = torch.diag_embed(torch.cat([signs, signs.new_ones(len(signs), 2)], dim=1))

@@ -105,11 +105,8 @@ class Photographs:
         stored: UInt8[Tensor, "cam 3 h w"] | None = None,
         names: Sequence[str] = CAMERAS,
     ) -> "Photographs":
-        """The key frame of one sample.
-
-        Args:
-            stored: The images as they are stored; None takes the network's, resized and cropped.
-        """
+        """The key frame of one sample. `stored`: the images as they are stored; None takes the network's, resized and
+        cropped."""
         augmented = cameras.augmented_from_image[0, 0].cpu().double()
         if stored is not None:
             augmented = torch.eye(4, dtype=torch.float64).expand_as(augmented)

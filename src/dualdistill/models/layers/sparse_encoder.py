@@ -34,10 +34,7 @@ class SparseConv(nn.Module):
         stride: Triple | None = None,
         padding: Triple = (1, 1, 1),
     ):
-        """
-        Args:
-            stride: None for a submanifold convolution, which needs no padding either.
-        """
+        """`stride`: None for a submanifold convolution, which needs no padding either."""
         super().__init__()
         self.kernel = kernel
         self.stride = stride
