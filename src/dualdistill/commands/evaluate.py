@@ -134,11 +134,7 @@ def write_detections(
     share = -(-len(dataset) // fabric.world_size)  # the leading process has one of the largest
     with progress(console, f"detecting with {loaded.facts['recipe']}") as report, naming(loaded):
         found = detect_together(
-            fabric,
-            loaded.detector,
-            dataset,
-            workers=workers,
-            report=lambda done: report(done, share),
+            fabric, loaded.detector, dataset, workers=workers, report=lambda done: report(done, share)
         )
     if fabric.is_global_zero:
         tokens = [dataset.index.sample_token[int(position)] for position in dataset.positions]

@@ -88,9 +88,7 @@ class CrossAttentionAligner(nn.Module):
         self.to_out = nn.Linear(out_channels, out_channels)
         self.norm = nn.LayerNorm(out_channels)
         self.feed_forward = nn.Sequential(
-            nn.Linear(out_channels, 4 * out_channels),
-            nn.ReLU(inplace=True),
-            nn.Linear(4 * out_channels, out_channels),
+            nn.Linear(out_channels, 4 * out_channels), nn.ReLU(inplace=True), nn.Linear(4 * out_channels, out_channels)
         )
         if position_init == "normal":
             nn.init.trunc_normal_(self.position, std=0.02)

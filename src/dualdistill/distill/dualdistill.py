@@ -102,8 +102,7 @@ class DualDistill(nn.Module):
         self.mimic = config.mfd.mimic(teacher)
 
     def forward(self, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses:
-        """All in float32, whatever precision the detectors ran in: squares and masks do not survive half
-        precision."""
+        """All in float32, whatever precision the detectors ran in: squares and masks do not survive half precision."""
         mfd, crd = self.config.mfd, self.config.crd
         losses: Losses = {}
         with torch.autocast(student.neck.device.type, enabled=False):

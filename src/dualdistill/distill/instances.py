@@ -1,9 +1,8 @@
 """Instance segmentation of image features: the class of each cell and the offset to its object's centre.
 
-For X3KD-style distillation across tasks (docs/methods/x3kd.md#instance-segmentation).
-Differs from the description, a two-stage network with
-proposals and masks, in that it is a single stage, as far as known without precedent in that method: class and offset
-to the object's centre separate instances without boxes.
+For X3KD-style distillation across tasks (docs/methods/x3kd.md#instance-segmentation). Differs from the description, a
+two-stage network with proposals and masks, in that it is a single stage, as far as known without precedent in that
+method: class and offset to the object's centre separate instances without boxes.
 """
 
 import torch

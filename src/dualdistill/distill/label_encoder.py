@@ -1,8 +1,7 @@
 """LabelDistill's label encoder: annotations to features from which the teacher's frozen head detects those objects.
 
-Source: docs/methods/labeldistill.md#label-encoder.
-It is trained alone, before any student: `LabelDetector` makes a detector of it, which
-encodes the annotations and detects through the teacher's frozen neck and head.
+Source: docs/methods/labeldistill.md#label-encoder. It is trained alone, before any student: `LabelDetector` makes a
+detector of it, which encodes the annotations and detects through the teacher's frozen neck and head.
 
 Differs from the released code in that the frozen teacher stays in evaluation mode (there its batch norms run on the
 statistics of the batch), in where labels are drawn (see `label_maps`), and in the loss weights of this stage, which
@@ -87,9 +86,7 @@ def _per_cell(in_channels: int, hidden: int) -> nn.Sequential:
 
 def _stage(hidden: int, shape: Shape, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(hidden, shape[0], 3, stride, padding=1, padding_mode="replicate"),
-        nn.LayerNorm(shape),
-        nn.ReLU(),
+        nn.Conv2d(hidden, shape[0], 3, stride, padding=1, padding_mode="replicate"), nn.LayerNorm(shape), nn.ReLU()
     )
 
 

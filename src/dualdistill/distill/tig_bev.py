@@ -72,8 +72,7 @@ class TigBevConfig:
     @property
     def requires(self) -> Requires:
         return Requires(
-            teacher_maps=("neck",) if self.distils_features else (),
-            depth_instances=self.inner_depth_weight is not None,
+            teacher_maps=("neck",) if self.distils_features else (), depth_instances=self.inner_depth_weight is not None
         )
 
     def build(self, inputs: DistillerInputs) -> "TigBev":

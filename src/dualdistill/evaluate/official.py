@@ -26,12 +26,7 @@ def official_metrics(path: Path, root: Path, version: str, split: str, out_dir: 
     config = config_factory("detection_cvpr_2019")
     try:
         evaluation = DetectionEval(
-            dataset,
-            config=config,
-            result_path=str(path),
-            eval_set=split,
-            output_dir=str(out_dir),
-            verbose=False,
+            dataset, config=config, result_path=str(path), eval_set=split, output_dir=str(out_dir), verbose=False
         )
     except (AssertionError, KeyError, ValueError) as error:
         raise UserError(f"nuscenes-devkit rejects {path}: {error}") from error

@@ -35,11 +35,7 @@ def read_results(
 
 
 def evaluate_submission(
-    path: Path,
-    index: NuscenesIndex,
-    split: str,
-    out_dir: Path,
-    samples: Int[np.ndarray, "samples"] | None = None,
+    path: Path, index: NuscenesIndex, split: str, out_dir: Path, samples: Int[np.ndarray, "samples"] | None = None
 ) -> dict[str, Any]:
     """Evaluate a result file; write `out_dir/metrics.json`, keys as in the devkit's `metrics_summary.json`.
 
@@ -50,11 +46,7 @@ def evaluate_submission(
 
 
 def evaluate_detections(
-    detections: Detections,
-    ground_truth: GroundTruth,
-    out_dir: Path,
-    *,
-    meta: dict[str, Any] | None = None,
+    detections: Detections, ground_truth: GroundTruth, out_dir: Path, *, meta: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Evaluate detections and write `out_dir/metrics.json`.
 

@@ -90,11 +90,7 @@ class Submission:
 
 
 def write_submission(
-    path: Path,
-    detections: Detections,
-    sample_tokens: Sequence[str],
-    *,
-    sources: Sequence[Source] = ("camera",),
+    path: Path, detections: Detections, sample_tokens: Sequence[str], *, sources: Sequence[Source] = ("camera",)
 ) -> None:
     """Write a result file with one entry for each of `sample_tokens`.
 

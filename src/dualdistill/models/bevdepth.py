@@ -111,9 +111,7 @@ class BevDepth(nn.Module):
             head=self.head,
             frames=len(maps),
             camera=CameraOutput(
-                features=features.unflatten(0, images),
-                depth_logits=logits.unflatten(0, images),
-                depths=self.depths,
+                features=features.unflatten(0, images), depth_logits=logits.unflatten(0, images), depths=self.depths
             ),
         )
 
@@ -178,11 +176,7 @@ class BevDepth(nn.Module):
         """
         gated = self.config.lift.net == "gated"
         own = frame if gated else 0
-        calibration = (
-            cameras.intrinsics[:, own],
-            cameras.augmented_from_image[:, own],
-            cameras.bev_from_camera[:, 0],
-        )
+        calibration = (cameras.intrinsics[:, own], cameras.augmented_from_image[:, own], cameras.bev_from_camera[:, 0])
         with torch.autocast(cameras.images.device.type, enabled=False):
             return pose_vector(*calibration) if gated else calibration_vector(*calibration, augmented_from_bev)
 

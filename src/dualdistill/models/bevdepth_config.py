@@ -43,8 +43,7 @@ class LiftConfig:
     deformable: bool = True
     """End the depth network in a deformable convolution; off, in an ordinary one of that shape."""
     refine: bool = False
-    """Convolutions over depth and image column before pooling (official, "DA"). They need the whole lifted
-    volume."""
+    """Convolutions over depth and image column before pooling (official, "DA"). They need the whole lifted volume."""
     loss: Literal["sigmoid", "softmax"] = "sigmoid"
     """Form of the depth loss. Lifting always takes the softmax of the logits."""
     loss_weight: NonNegative = 100.0
@@ -174,8 +173,7 @@ def distill_bevdepth(
     frame: BD-1).
 
     Args:
-        released: As published weights were trained: truncated cells, warped by lower edges, activations
-            recomputed.
+        released: As published weights were trained: truncated cells, warped by lower edges, activations recomputed.
     """
     return BevDepthConfig(
         image=ImageConfig(backbone=backbone, pretrained=pretrained, checkpointing=released),

@@ -1,7 +1,6 @@
 """CenterPoint's detection head: one heat map and ten regressed numbers per cell and task.
 
-Source: CenterPoint (Yin et al., CVPR 2021); docs/methods/centerpoint.md#head. Teachers and students
-share it.
+Source: CenterPoint (Yin et al., CVPR 2021); docs/methods/centerpoint.md#head. Teachers and students share it.
 
 Its 36 branches (six tasks, six outputs each) are 36 modules, as in published checkpoints. Their hidden layers read the
 same map: on a GPU they are computed as one, to launch fewer kernels. On a CPU that takes 1.4 times as long for the full

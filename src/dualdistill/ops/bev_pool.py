@@ -50,9 +50,8 @@ def pool_cells(
 
     Args:
         z_range: Lowest and highest z that count, metres, the latter excluded.
-        index: "truncate" rounds toward zero as the released code does, and so lets in one cell more below
-            each lower bound, and one more `z_range` (docs/methods/bevdepth.md#pooling).
-            Published weights were trained so.
+        index: "truncate" rounds toward zero as the released code does, and so lets in one cell more below each lower
+            bound, and one more `z_range` (docs/methods/bevdepth.md#pooling). Published weights were trained so.
     """
     x, y, outside = _columns_and_rows(points_bev, grid, z_range, index)
     batch = torch.arange(len(points_bev), device=points_bev.device).view(-1, 1, 1, 1, 1)

@@ -4,24 +4,21 @@ import numpy as np
 
 from dualdistill.synthetic.mesh import (
     CLOTH,
-    DARK,
     FACADE,
     GLASS,
     LEAF,
     MASONRY,
     METAL,
-    ORANGE,
     PLASTIC,
     REFLECTOR,
-    WHITE,
     WOOD,
     Mesh,
     Rgb,
     blob,
     box,
     cylinder,
-    pick,
 )
+from dualdistill.synthetic.palette import DARK, ORANGE, WHITE, pick
 
 WALLS: tuple[Rgb, ...] = (
     *((0.45, 0.22, 0.15), (0.55, 0.5, 0.42), (0.4, 0.4, 0.42), (0.62, 0.58, 0.5)),

@@ -2,29 +2,8 @@
 
 import numpy as np
 
-from dualdistill.synthetic.mesh import (
-    CLOTH,
-    CLOTHES,
-    DARK,
-    GLASS,
-    LAMP,
-    METAL,
-    PAINTS,
-    PLASTIC,
-    REFLECTOR,
-    SAFETY,
-    SKINS,
-    TAIL,
-    WHITE,
-    WINDOW,
-    Mesh,
-    Rgb,
-    Vector,
-    blob,
-    box,
-    pick,
-    wheel,
-)
+from dualdistill.synthetic.mesh import CLOTH, GLASS, METAL, PLASTIC, REFLECTOR, Mesh, Rgb, Vector, blob, box, wheel
+from dualdistill.synthetic.palette import CLOTHES, DARK, LAMP, PAINTS, SAFETY, SKINS, TAIL, WHITE, WINDOW, pick
 
 
 def _person(rng: np.random.Generator, height: float, stride: float, vest: Rgb | None = None) -> list[Mesh]:

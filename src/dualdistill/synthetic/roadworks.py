@@ -3,22 +3,19 @@
 import numpy as np
 
 from dualdistill.synthetic.mesh import (
-    DARK,
     MASONRY,
     METAL,
-    ORANGE,
     PLASTIC,
     REFLECTOR,
     RUBBER,
-    WHITE,
     WOOD,
     Mesh,
     Vector,
     blob,
     box,
     cylinder,
-    pick,
 )
+from dualdistill.synthetic.palette import DARK, ORANGE, WHITE, pick
 
 
 def barrier(rng: np.random.Generator, size: Vector, moves: bool) -> list[Mesh]:

@@ -4,25 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from dualdistill.synthetic.mesh import (
-    DARK,
-    GLASS,
-    LAMP,
-    METAL,
-    PAINTS,
-    PLASTIC,
-    REFLECTOR,
-    RUBBER,
-    TAIL,
-    WHITE,
-    WINDOW,
-    WOOD,
-    Mesh,
-    Vector,
-    box,
-    pick,
-    wheel,
-)
+from dualdistill.synthetic.mesh import GLASS, METAL, PLASTIC, REFLECTOR, RUBBER, WOOD, Mesh, Vector, box, wheel
+from dualdistill.synthetic.palette import DARK, LAMP, PAINTS, TAIL, WHITE, WINDOW, pick
 
 
 def _lights(length: float, width: float, low: float, high: float) -> list[Mesh]:

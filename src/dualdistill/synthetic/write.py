@@ -38,9 +38,8 @@ def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, pro
     """Writes a driving world in nuScenes v1.0-trainval layout below `root`, and returns `root`.
 
     Besides the 13 tables, `masks/` holds an 8-bit PNG for every key frame image, whose values
-    `masks/instance_masks.json` explains: a list of {sample_token, sample_data_token, filename, instances:
-    [{value, instance_token, category, pixels}]}. Value 0 is no instance; the token is empty for one never
-    annotated.
+    `masks/instance_masks.json` explains: a list of {sample_token, sample_data_token, filename, instances: [{value,
+    instance_token, category, pixels}]}. Value 0 is no instance; the token is empty for one never annotated.
 
     `synthetic.json`, written last, describes the origin of the root; a root that already holds `config` is left as it
     is, an unfinished one is redone. Equal configs give equal bytes, however many `workers` (processes). A world of more

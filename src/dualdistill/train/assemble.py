@@ -56,11 +56,7 @@ def evaluation_loader(
     items = range(len(dataset)) if items is None else items
     batches = [[(0, i) for i in items[start : start + batch_size]] for start in range(0, len(items), batch_size)]
     return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=pack,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        dataset, batch_sampler=batches, collate_fn=pack, num_workers=workers, pin_memory=torch.cuda.is_available()
     )
 
 

@@ -187,11 +187,7 @@ def activity(features: Float[Tensor, "chan y x"]) -> Float[Tensor, "y x"]:
 
 
 def draw_features(
-    maps: Mapping[str, Float[Tensor, "chan y x"]],
-    boxes: Boxes | None = None,
-    *,
-    extent: Extent,
-    forward: Forward = "y",
+    maps: Mapping[str, Float[Tensor, "chan y x"]], boxes: Boxes | None = None, *, extent: Extent, forward: Forward = "y"
 ) -> Figure:
     """`activity` of each map under its name, each on its own perceptual colour scale.
 

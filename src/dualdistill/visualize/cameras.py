@@ -100,10 +100,7 @@ class Photographs:
 
     @classmethod
     def of(
-        cls,
-        cameras: Cameras,
-        stored: UInt8[Tensor, "cam 3 h w"] | None = None,
-        names: Sequence[str] = CAMERAS,
+        cls, cameras: Cameras, stored: UInt8[Tensor, "cam 3 h w"] | None = None, names: Sequence[str] = CAMERAS
     ) -> "Photographs":
         """The key frame of one sample. `stored`: the images as they are stored; None takes the network's, resized and
         cropped."""
