@@ -2,9 +2,8 @@
 
 from typing import Literal
 
-from dualdistill.distill.crd import CrdConfig
 from dualdistill.distill.distillbev import DistillBevConfig
-from dualdistill.distill.dualdistill import DualDistillConfig, MfdConfig
+from dualdistill.distill.dualdistill import CrdConfig, DualDistillConfig, MfdConfig
 from dualdistill.distill.labeldistill import LabelDistillConfig, ResponseConfig
 from dualdistill.distill.method import DistillerConfig
 from dualdistill.distill.mfd import RegionConfig

@@ -41,8 +41,9 @@ def launch(devices: int, nodes: int = 1, *, unused_parameters: bool = False) -> 
     gpus, cores = torch.cuda.device_count(), max(os.cpu_count() or 1, 2)  # two processes can be tried on one core
     if 0 < gpus < devices:
         raise UserError(f"--devices {devices}: this machine has {gpus} GPUs.")
+    # In Fabric's order.
     kinds = (getattr(environments, f"{name}Environment") for name in ("TorchElastic", "SLURM", "LSF", "MPI"))
-    environment = next((kind() for kind in kinds if kind.detect()), environments.LightningEnvironment())  # Fabric's order
+    environment = next((kind() for kind in kinds if kind.detect()), environments.LightningEnvironment())
     alone = isinstance(environment, environments.LightningEnvironment)
     if not alone and environment.world_size() != devices * nodes:
         raise UserError(
