@@ -287,11 +287,8 @@ def stage_aligner(
     position_init: PositionInit = "zeros",
     residual: bool = False,
 ) -> nn.Module:
-    """A module that takes an encoder map of shape `student` to shape `teacher`.
-
-    Raises:
-        ValueError: if the teacher's map is the smaller one, or shapes do not suit the alignment.
-    """
+    """A module that takes an encoder map of shape `student` to shape `teacher`. Raises ValueError if the teacher's map
+    is the smaller one, or shapes do not suit the alignment."""
     if teacher[1] < student[1] or teacher[2] < student[2]:
         raise ValueError(
             f"alignment enlarges maps: the teacher's {teacher[1]}x{teacher[2]} cells are fewer than the "
@@ -323,10 +320,7 @@ def stage_aligner(
 
 def neck_aligner(student: Shape, teacher: Shape) -> nn.Conv2d:
     """The 1x1 convolution before the head, whose result both MFD and CRD use (docs/methods/dualdistill.md#levels).
-
-    Raises:
-        ValueError: if the two maps differ in size.
-    """
+    Raises ValueError if the two maps differ in size."""
     if student[1:] != teacher[1:]:
         raise ValueError(f"the maps before the heads must have one size, got {student[1:]} and {teacher[1:]} cells")
     return nn.Conv2d(student[0], teacher[0], 1)

@@ -27,11 +27,8 @@ class HeadCriterion(Protocol):
     """
 
     def pseudo_boxes(self, predictions: HeadOutput, temperature: float) -> tuple[Boxes, ...]:
-        """Detections of each sample after suppression, decoded in float32; velocities in m/s.
-
-        Args:
-            temperature: Divides the logits for the score threshold only; below 1, fewer and surer boxes pass.
-        """
+        """Detections of each sample after suppression, decoded in float32; velocities in m/s. `temperature`: divides
+        the logits for the score threshold only; below 1, fewer and surer boxes pass."""
 
     def losses_of_features(
         self, head: Callable[[Tensor], HeadOutput], neck: Float[Tensor, "batch chan y x"], boxes: tuple[Boxes, ...]

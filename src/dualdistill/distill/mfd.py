@@ -120,11 +120,8 @@ class MimicConfig:
         return weights
 
     def shapes(self, teacher: BevShapes, student: BevShapes) -> dict[str, tuple[Shape, Shape]]:
-        """Shapes of the teacher's and the student's map of each level.
-
-        Raises:
-            ValueError: for a stage that a detector does not have.
-        """
+        """Shapes of the teacher's and the student's map of each level. Raises ValueError for a stage that a detector
+        does not have."""
         sides = []
         for who, maps, stages in (("teacher", teacher, self.teacher_stages), ("student", student, self.student_stages)):
             if stages and not 0 <= min(stages) <= max(stages) < len(maps.stages):

@@ -96,11 +96,8 @@ class TigBev(nn.Module):
         self.embed = nn.Conv2d(student.neck[0], teacher.neck[0], 1) if inter_channel else None
 
     def forward(self, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses:
-        """All in float32, whatever precision the detectors ran in.
-
-        Raises:
-            ValueError: for inner depth, if the student predicts no depth, or the targets have none for these cells.
-        """
+        """All in float32, whatever precision the detectors ran in. Raises ValueError for inner depth, if the student
+        predicts no depth, or the targets have none for these cells."""
         config = self.config
         losses: Losses = {}
         with torch.autocast(student.neck.device.type, enabled=False):
@@ -185,10 +182,7 @@ def _best_of_groups(error: Float[Tensor, "cells"], group: Int[Tensor, "cells"]) 
 
 def keypoints(boxes: Boxes, count: int, margin: float) -> Float[Tensor, "boxes points 2"]:
     """`count` x `count` points on the ground over each box, corners included, in metres; heights play no part.
-
-    Args:
-        margin: Metres by which the box is enlarged on every side.
-    """
+    `margin`: metres by which the box is enlarged on every side."""
     steps = torch.linspace(-0.5, 0.5, count, device=boxes.center.device)
     unit = torch.cartesian_prod(steps, steps)  # points 2
     along, left = (unit * (boxes.size[:, None, :2] + 2 * margin)).unbind(dim=-1)  # boxes points
@@ -224,9 +218,7 @@ def relation_loss(
     of their similarity matrices, summed over the row, mean over rows and boxes; 0 without boxes.
 
     Rows are keypoints (inter-keypoint) or channels (inter-channel); a row costs at most 4. The other axis may differ.
-
-    Args:
-        at_once: Boxes at a time; the backward pass computes their matrices anew. No influence on the result.
+    `at_once`: boxes at a time; the backward pass computes their matrices anew. No influence on the result.
     """
     boxes = mean_count(torch.full((), len(ours), device=ours.device), at_least=1)
     if not len(ours):

@@ -183,11 +183,8 @@ class X3kd(nn.Module):
         self._figures: dict[str, Tensor] = {}
 
     def forward(self, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses:
-        """All in float32, whatever precision the detectors ran in.
-
-        Raises:
-            ValueError: if xis is configured and the targets have no instances.
-        """
+        """All in float32, whatever precision the detectors ran in. Raises ValueError if xis is configured and the
+        targets have no instances."""
         xfd, xat, xod = self.config.xfd, self.config.xat, self.config.xod
         losses: Losses = {}
         with torch.autocast(student.neck.device.type, enabled=False):
@@ -327,11 +324,7 @@ def instance_losses(
     logits: Float[Tensor, "images klass h w"], offsets: Float[Tensor, "images 2 h w"], truth: InstanceMap
 ) -> Losses:
     """Losses "class" (cross entropy; cells of objects weigh as much as all others) and "center" (smooth L1 of the
-    offset, mean over cells of objects).
-
-    Raises:
-        ValueError: if truth and features differ in size.
-    """
+    offset, mean over cells of objects). Raises ValueError if truth and features differ in size."""
     klass, instance = truth.klass.flatten(0, 1), truth.instance.flatten(0, 1)
     if klass.shape[-2:] != logits.shape[-2:]:
         raise ValueError(f"instances must have the size of image features {logits.shape[-2:]}, got {klass.shape[-2:]}")

@@ -26,14 +26,8 @@ def detect_all(
     device: torch.device | str = "cpu",
     report: Callable[[int], None] = lambda done: None,
 ) -> list[tuple[SampleMeta, Boxes]]:
-    """Detections of each sample in its BEV frame, on the CPU, in the loader's order.
-
-    Args:
-        report: Called after each batch with the number of finished samples.
-
-    Raises:
-        DivergedError: for outputs that are not finite.
-    """
+    """Detections of each sample in its BEV frame, on the CPU, in the loader's order. `report`: called after each batch
+    with the number of finished samples. Raises DivergedError for outputs that are not finite."""
     detector.eval()
     results: list[tuple[SampleMeta, Boxes]] = []
     with torch.no_grad():
@@ -46,11 +40,8 @@ def detect_all(
 
 
 def detect(detector: Detector, batch: Batch) -> tuple[Boxes, ...]:
-    """Detections of each sample of one batch, in its BEV frame.
-
-    Raises:
-        DivergedError: for outputs that are not finite.
-    """
+    """Detections of each sample of one batch, in its BEV frame. Raises DivergedError for outputs that are not
+    finite."""
     output = detector(batch)
     found = detector.detect(output, batch)
     maps = {"heatmap": output.predictions.heatmap, "box": output.predictions.regression}

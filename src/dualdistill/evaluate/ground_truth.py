@@ -14,11 +14,8 @@ from dualdistill.structures import CLASSES
 
 
 def ground_truth_of_split(index: NuscenesIndex, split: str) -> GroundTruth:
-    """All annotations of the samples of `split`.
-
-    Raises:
-        UserError: for an unknown split, and for one without annotations (such as the official test split).
-    """
+    """All annotations of the samples of `split`. Raises UserError for an unknown split, and for one without annotations
+    (such as the official test split)."""
     ground_truth = ground_truth_of_samples(index, samples_of_split(index, split))
     if len(ground_truth.boxes) == 0:
         raise UserError(

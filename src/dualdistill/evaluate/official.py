@@ -8,11 +8,8 @@ from dualdistill.files import write_json
 
 
 def official_metrics(path: Path, root: Path, version: str, split: str, out_dir: Path) -> dict[str, Any]:
-    """Evaluate a result file with nuscenes-devkit: writes its files and `metrics.json` to `out_dir`.
-
-    Raises:
-        UserError: if the devkit is not installed, or rejects the file.
-    """
+    """Evaluate a result file with nuscenes-devkit: writes its files and `metrics.json` to `out_dir`. Raises UserError
+    if the devkit is not installed, or rejects the file."""
     try:
         from nuscenes import NuScenes  # type: ignore[import-not-found]
         from nuscenes.eval.common.config import config_factory  # type: ignore[import-not-found]

@@ -22,10 +22,7 @@ def read_results(
     """Annotations, detections and meta entry of a result file for a split, or for some `samples` of it.
 
     As in the devkit, a file for an official split must hold exactly its samples; for other splits, and for some samples
-    alone, it may hold more.
-
-    Raises:
-        UserError: for a file, or a split, that cannot be evaluated.
+    alone, it may hold more. Raises UserError for a file, or a split, that cannot be evaluated.
     """
     ground_truth = ground_truth_of_split(index, split) if samples is None else ground_truth_of_samples(index, samples)
     submission = read_submission(path)

@@ -63,14 +63,8 @@ class Submission:
     meta: dict[str, Any]
 
     def for_samples(self, sample_tokens: Sequence[str], *, others: Literal["refuse", "ignore"]) -> Detections:
-        """The detections with `sample` counting in `sample_tokens`.
-
-        Args:
-            others: Whether other samples of the file are an error or are ignored.
-
-        Raises:
-            UserError: for samples without an entry in the file, and for refused others.
-        """
+        """The detections with `sample` counting in `sample_tokens`. `others`: whether other samples of the file are an
+        error or are ignored. Raises UserError for samples without an entry in the file, and for refused others."""
         position = {token: i for i, token in enumerate(sample_tokens)}
         missing = position.keys() - set(self.sample_tokens)
         if missing:
@@ -92,14 +86,12 @@ class Submission:
 def write_submission(
     path: Path, detections: Detections, sample_tokens: Sequence[str], *, sources: Sequence[Source] = ("camera",)
 ) -> None:
-    """Write a result file with one entry for each of `sample_tokens`.
+    """Write a result file with one entry for each of `sample_tokens`. Raises ValueError for numbers that are not
+    finite, and for more boxes per sample than the benchmark allows.
 
     Args:
         detections: `sample` counts in `sample_tokens`.
         sources: Modalities at inference (only the camera for a distilled camera student).
-
-    Raises:
-        ValueError: for numbers that are not finite, and for more boxes per sample than the benchmark allows.
     """
     _require_finite(detections)
     sample = detections.sample
@@ -152,11 +144,9 @@ def _as_written(token: str, boxes: Detections) -> list[_Box]:
 def read_submission(path: Path) -> Submission:
     """Read a result file.
 
-    Only velocities may be NaN, not infinite (the benchmark leaves them out of the velocity error).
-
-    Raises:
-        UserError: for everything that the devkit rejects, and for boxes without volume or in the entry of another
-            sample; the message names the sample and the remedy.
+    Only velocities may be NaN, not infinite (the benchmark leaves them out of the velocity error). Raises UserError for
+    everything that the devkit rejects, and for boxes without volume or in the entry of another sample; the message
+    names the sample and the remedy.
     """
     results, meta, decode = _entries(path)
     parts = [_sample(path, i, token, entry, decode) for i, (token, entry) in enumerate(results.items())]

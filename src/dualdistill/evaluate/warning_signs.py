@@ -11,11 +11,8 @@ _BACKWARDS = 2.4
 
 
 def warning_signs(metrics: Mapping[str, Any]) -> list[str]:
-    """One sentence for each known mistake that the metrics of an evaluation point to, with what to check.
-
-    Args:
-        metrics: Keys of the devkit's `metrics_summary.json`.
-    """
+    """One sentence for each known mistake that the metrics of an evaluation point to, with what to check. `metrics`:
+    keys of the devkit's `metrics_summary.json`."""
     if metrics["mean_ap"] == 0:
         return [
             "AP is 0 for every class. Check the weights (untrained, or of another recipe), and that the results "

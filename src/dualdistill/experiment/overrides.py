@@ -13,11 +13,8 @@ from dualdistill.settings import alternatives, convert, describe, hints_of
 
 
 def override(experiment: Experiment, assignments: list[str]) -> Experiment:
-    """The experiment with `a.b=c` assignments applied all at once, typed and checked.
-
-    Raises:
-        UserError: for an unknown key (with the nearest ones), a value of the wrong type, or one the record refuses.
-    """
+    """The experiment with `a.b=c` assignments applied all at once, typed and checked. Raises UserError for an unknown
+    key (with the nearest ones), a value of the wrong type, or one the record refuses."""
     parsed = []
     for assignment in assignments:
         key, equals, text = assignment.partition("=")

@@ -71,11 +71,8 @@ class BevDepth(nn.Module):
         return self.config.weights
 
     def load_pretrained(self) -> None:
-        """Start from the weights the config names: a whole student's, or those of an image backbone.
-
-        Raises:
-            UserError: if they cannot be had, or are of another network.
-        """
+        """Start from the weights the config names: a whole student's, or those of an image backbone. Raises UserError
+        if they cannot be had, or are of another network."""
         if self.config.pretrained != "none":
             load_weights(self, hub.resolve(self.config.pretrained))
         else:
@@ -195,11 +192,8 @@ class BevDepth(nn.Module):
         )
 
     def losses(self, output: BevOutput, targets: Targets) -> Losses:
-        """The head's losses and "depth", unweighted, against `self.targets` of the batch.
-
-        Raises:
-            ValueError: if the targets have no depth, or one of another size than the image features.
-        """
+        """The head's losses and "depth", unweighted, against `self.targets` of the batch. Raises ValueError if the
+        targets have no depth, or one of another size than the image features."""
         head = center_losses(output.predictions, targets.center, self.config.head.task_of_class)
         return head | {"depth": self._depth_loss(output, targets)}
 

@@ -156,10 +156,7 @@ class CenterHead(nn.Module):
 def init_task_heads(student: CenterHead, teacher: CenterHead) -> None:
     """Start the student's branches as copies of the teacher's.
 
-    Its shared convolution is not copied: its input is another map.
-
-    Raises:
-        ValueError: if their widths differ.
+    Its shared convolution is not copied: its input is another map. Raises ValueError if their widths differ.
     """
     for name in ("shared_channels", "head_channels"):
         ours, theirs = getattr(student.config, name), getattr(teacher.config, name)

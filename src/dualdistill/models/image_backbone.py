@@ -105,11 +105,8 @@ class ImageEncoder(nn.Module):
         return self
 
     def forward(self, images: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images chan h w"]:
-        """Features at the config's stride.
-
-        Raises:
-            UserError: if the sides of the images are no multiples of the strides that must meet.
-        """
+        """Features at the config's stride. Raises UserError if the sides of the images are no multiples of the strides
+        that must meet."""
         step = 32 if self.config.neck == "second" else self.config.stride
         height, width = images.shape[-2:]
         if height % step or width % step:
@@ -127,11 +124,8 @@ class ImageEncoder(nn.Module):
         return normal.contiguous(memory_format=torch.channels_last)
 
     def load_pretrained(self) -> None:
-        """Load the backbone weights that `config.pretrained` names, or none.
-
-        Raises:
-            UserError: if they cannot be had, or are not those of this backbone.
-        """
+        """Load the backbone weights that `config.pretrained` names, or none. Raises UserError if they cannot be had, or
+        are not those of this backbone."""
         name, source = self.config.backbone, self.config.pretrained
         if source == "none":
             return
@@ -222,11 +216,7 @@ class FeaturePyramid(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, levels: Sequence[Float[Tensor, "images _ _ _"]]) -> Float[Tensor, "images _ _ _"]:
-        """Finest map of the pyramid.
-
-        Args:
-            levels: Fine to coarse.
-        """
+        """Finest map of the pyramid. `levels`: fine to coarse."""
         fine_to_coarse = [lateral(level) for lateral, level in zip(self.laterals, levels, strict=True)]
         merged = fine_to_coarse.pop()
         for finer in reversed(fine_to_coarse):

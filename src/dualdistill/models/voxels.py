@@ -158,11 +158,8 @@ class VoxelConfig:
         return 2 ** (len(self.channels) - 1)
 
     def depth(self, z_range: tuple[float, float]) -> int:
-        """Cells along z: one more than the range holds, as published, so that 41 become 21, 11, 5 and 2.
-
-        Raises:
-            ValueError: if none would be left.
-        """
+        """Cells along z: one more than the range holds, as published, so that 41 become 21, 11, 5 and 2. Raises
+        ValueError if none would be left."""
         low, high = z_range
         cells = round((high - low) / self.height)
         if abs(cells * self.height - (high - low)) > 1e-6 * self.height:
@@ -175,11 +172,8 @@ class VoxelConfig:
         return self.out_channels * cells_left(self.depth(z_range), len(self.channels))
 
     def check_backend(self) -> None:
-        """Check that the library of the sparse convolutions is installed.
-
-        Raises:
-            UserError: if the backend is spconv and it is not installed.
-        """
+        """Check that the library of the sparse convolutions is installed. Raises UserError if the backend is spconv and
+        it is not installed."""
         if self.backend == "spconv":
             spconv()
 
@@ -201,11 +195,8 @@ class VoxelEncoder(nn.Module):
         self.sparse = SparseEncoder(point_channels, config.channels, config.out_channels, config.blocks)
 
     def forward(self, points: Points, batch_size: int) -> Float[Tensor, "batch chan y x"]:
-        """The canvas; zero where nothing is occupied.
-
-        Raises:
-            UserError: if the backend is spconv and it is not installed.
-        """
+        """The canvas; zero where nothing is occupied. Raises UserError if the backend is spconv and it is not
+        installed."""
         # Raw coordinates enter the first layer: bfloat16 would round 50 m to a quarter of a metre.
         with torch.autocast(points.features.device.type, enabled=False):
             features, sites = self.average(points, batch_size)

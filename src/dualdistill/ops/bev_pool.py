@@ -235,11 +235,8 @@ def lift_splat_pool(
 ) -> Float[Tensor, "batch chan y x"]:
     """BEV map of `context` spread along its rays by `depth`; equal to `bev_pool` of their product.
 
-    Computes and returns in the wider of the two types; differentiable once, in both. Fastest if both are
-    channels-last in memory, as the map will be.
-
-    Raises:
-        ValueError: if depth or context are not of the shape the plan was made for.
+    Computes and returns in the wider of the two types; differentiable once, in both. Fastest if both are channels-last
+    in memory, as the map will be. Raises ValueError if depth or context are not of the shape the plan was made for.
     """
     images, depths, height, width = plan.frustum_shape
     if depth.shape != plan.frustum_shape or context.shape != (images, context.shape[1], height, width):

@@ -42,11 +42,8 @@ RECIPES: dict[str, Recipe] = _family("nuscenes", nuscenes.BUILDERS) | _family("s
 
 
 def find(name: str) -> Recipe:
-    """The recipe of that name, or the one in a file outside this package: `path/to/file.py:function`.
-
-    Raises:
-        UserError: if there is none; names the nearest ones.
-    """
+    """The recipe of that name, or the one in a file outside this package: `path/to/file.py:function`. Raises UserError
+    if there is none; names the nearest ones."""
     if is_reference(name):
         return _outside(name)
     if name not in RECIPES:
