@@ -13,10 +13,9 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_scenes
 from dualdistill.errors import UserError
 from dualdistill.evaluate.records import Detections, GroundTruth
-from dualdistill.evaluate.scoring import evaluate_submission, read_results
+from dualdistill.evaluate.scoring import evaluate_submission, official_metrics, read_results, warning_signs
 from dualdistill.evaluate.slices import slices
 from dualdistill.evaluate.submission import Source, write_submission
-from dualdistill.evaluate.warning_signs import warning_signs
 from dualdistill.experiment.experiment import Role
 from dualdistill.files import write_atomically, write_json
 from dualdistill.recipes.catalogue import RECIPES
@@ -96,8 +95,6 @@ def evaluate_anything(
         if not fabric.is_global_zero:
             raise SystemExit(0)
     if official:
-        from dualdistill.evaluate.official import official_metrics
-
         metrics = official_metrics(results, index.root, index.version, split, folder)
     else:
         metrics = evaluate_submission(results, index, split, folder, samples=samples)

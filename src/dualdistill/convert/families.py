@@ -7,9 +7,13 @@ from collections.abc import Callable
 from torch import Tensor
 
 from dualdistill.convert.mapping import BoxConvention, Conversion
-from dualdistill.convert.mmdet3d import convert_mmdet3d_pillars, convert_mmdet3d_voxels
 from dualdistill.convert.students import convert_student
-from dualdistill.convert.tianweiy import convert_tianweiy_pillars, convert_tianweiy_voxels
+from dualdistill.convert.teachers import (
+    convert_mmdet3d_pillars,
+    convert_mmdet3d_voxels,
+    convert_tianweiy_pillars,
+    convert_tianweiy_voxels,
+)
 from dualdistill.errors import UserError
 
 Importer = Callable[[dict[str, Tensor], BoxConvention | None], Conversion]

@@ -1,14 +1,26 @@
-"""CenterPoints of any code base once their tensors have our names: names and layouts of sparse convolutions, sizes, box
-convention, assembly (docs/methods/centerpoint.md#conversion-rules)."""
+"""CenterPoints of mmdetection3d (and of its forks inside DistillBEV and DualDistill) and of the original code base
+(tianweiy/CenterPoint): names, layouts, sizes, box convention (docs/methods/centerpoint.md#checkpoints,
+docs/methods/centerpoint.md#conversion-rules)."""
 
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dualdistill.convert.mapping import BoxConvention, Conversion, Renamed, count, in_new_boxes
+from dualdistill.convert.mapping import (
+    BoxConvention,
+    Conversion,
+    KeyMapping,
+    Renamed,
+    by_patterns,
+    count,
+    head_patterns,
+    in_new_boxes,
+    renamed,
+)
 from dualdistill.errors import UserError
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.centerpoint import CenterPoint, CenterPointConfig, voxel_centerpoint
@@ -195,3 +207,156 @@ def voxel_config(state: dict[str, Tensor], size: float) -> CenterPointConfig:
         raise UserError(f"This is no whole voxel CenterPoint: nothing in the file becomes {error.args[0]}.") from None
     except ValueError as error:
         raise UserError(f"The sizes of this checkpoint make no CenterPoint: {error}.") from None
+
+
+_BEV = {
+    r"pts_backbone\.blocks\.": "backbone.blocks.",
+    r"pts_neck\.deblocks\.": "neck.deblocks.",
+} | head_patterns(r"pts_bbox_head\.")
+_PILLARS = _BEV | {
+    r"pts_voxel_encoder\.pfn_layers\.(\d+)\.(?:linear|0)\.": r"encoder.layers.\1.linear.",
+    r"pts_voxel_encoder\.pfn_layers\.(\d+)\.(?:norm|1)\.": r"encoder.layers.\1.norm.",
+}
+_MEAN = "encoder.layers.0.norm.running_mean"
+_COLUMNS = {10: 5, 11: 5, 22: 17, 23: 17}
+"""Columns of the first point layer, and channels of the points; an odd one more is the height above the middle of the
+pillar (mmdetection3d since 1.0.0rc1)."""
+
+
+def convert_mmdet3d_pillars(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
+    """A pillar CenterPoint, hard or dynamic, or with virtual points MVP; an `Importer`.
+
+    An odd number of columns of the first point layer proves new boxes.
+    """
+    ours = renamed(state, partial(by_patterns, patterns=_PILLARS))
+    if FIRST not in ours.state or _MEAN not in ours.state:
+        raise UserError("This is no whole pillar CenterPoint: its first point layer (pfn_layers.0) is not there.")
+    columns = ours.state[FIRST].shape[1]
+    if columns not in _COLUMNS:
+        raise UserError(
+            f"The first point layer of this CenterPoint reads {columns} columns. Known are 10 (5 LiDAR channels and 5 "
+            "offsets), 22 (17 channels with virtual points), and each with the height in the pillar, 11 and 23."
+        )
+    hard = any(re.match(r"pts_voxel_encoder\.pfn_layers\.\d+\.linear\.", name) for name in state)
+    if columns % 2:
+        if boxes == "legacy":
+            raise UserError(
+                "This CenterPoint reads the height in the pillar, as mmdetection3d does since 1.0.0rc1: its boxes are "
+                "new, but legacy ones were asked for. Leave out --boxes."
+            )
+        boxes = "new"
+        if not hard:  # the empty rows of hard pillars have no height: there the column stays
+            ours = _without_height(ours)
+    points = _COLUMNS[columns]
+    model = "MVP (points of 17 channels)" if points == 17 else "CenterPoint"
+    family = f"mmdetection3d {model}, {'hard' if hard else 'dynamic'} pillars"
+    return pillar_conversion(family, ours, point_channels=points, boxes=_known(boxes), hard=hard)
+
+
+def convert_mmdet3d_voxels(state: dict[str, Tensor], boxes: BoxConvention | None, voxel: float | None) -> Conversion:
+    """A voxel CenterPoint; a `VoxelImporter`."""
+    ours = renamed(state, lambda key: mmdet3d_name(key) or by_patterns(key, _BEV))
+    return voxel_conversion("mmdetection3d CenterPoint, voxels", ours, boxes=_known(boxes), size=voxel)
+
+
+def _known(boxes: BoxConvention | None) -> BoxConvention:
+    if boxes is None:
+        raise UserError(
+            "This file does not record the box convention of its head, and keys and shapes are the same in both. Give "
+            "--boxes legacy for mmdetection3d before 1.0 (also for the teachers of DistillBEV and DualDistill), or "
+            "--boxes new for 1.0 and later."
+        )
+    return boxes
+
+
+def _without_height(ours: Renamed) -> Renamed:
+    """The last column folded away (docs/methods/centerpoint.md#conversion-rules, rule 5); exact in evaluation.
+
+    The height above the pillar's middle is z + 1 m: its weight joins that of z, and the share of the 1 is taken from
+    the mean that the norm subtracts.
+    """
+    height = ours.state[FIRST][:, -1]
+    weight = ours.state[FIRST][:, :-1].clone()
+    weight[:, 2] += height
+    reasons = {FIRST: "height column joined to z", _MEAN: "less the weight of the height column"}
+    return ours.changed({FIRST: weight, _MEAN: ours.state[_MEAN] - height}, reasons)
+
+
+_NAMES = {
+    r"reader\.pfn_layers\.(\d+)\.(linear|norm)\.": r"encoder.layers.\1.\2.",
+    r"neck\.deblocks\.": "neck.deblocks.",
+    r"bbox_head\.shared_conv\.([01])\.": r"head.shared.\1.",
+    r"bbox_head\.tasks\.(\d+)\.(\w+)\.([01])\.": r"head.tasks.\1.\2.0.\3.",
+    r"bbox_head\.tasks\.(\d+)\.(\w+)\.3\.": r"head.tasks.\1.\2.1.",
+}
+_BEFORE_NORM = {
+    r"(head\.(?:shared|tasks\.\d+\.\w+\.0))\.0\.bias": r"\1.1.running_mean",
+    r"(encoder\.sparse\.stages\..*)conv\.bias": r"\1norm.running_mean",
+}
+"""Biases, and the running mean of the norm after them."""
+
+
+def our_name(key: str) -> str | None:
+    """Our name of a tensor of the original code base; None for one it does not have."""
+    if match := re.match(r"neck\.blocks\.(\d+)\.(\d+)\.", key):
+        layer = int(match[2]) - 1  # their first entry is the padding, a layer of its own
+        return f"backbone.blocks.{match[1]}.{layer}.{key[match.end() :]}"
+    name = original_name(key) or by_patterns(key, _NAMES)
+    return name and re.sub(r"(head\.tasks\.\d+)\.hm\.", r"\1.heatmap.", name)
+
+
+def convert_tianweiy_pillars(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
+    """The original pillar CenterPoint: two point layers, hard pillars, convolutions with a bias before their norm.
+
+    An `Importer`; refuses new boxes, and virtual points in the layout of this code base.
+    """
+    _refuse_new(boxes)
+    ours = _without_biases(renamed(state, our_name))
+    first = ours.state.get(FIRST)
+    if first is not None and first.shape[1] != 10:
+        raise UserError(
+            f"The first point layer of this CenterPoint reads {first.shape[1]} columns, expected 10. (21 are "
+            "virtual points in the 16 channels of its own pillar reader, which is not implemented here. The MVP "
+            "checkpoints of DistillBEV and DualDistill, 22 columns, can be converted.)"
+        )
+    family = "original CenterPoint (tianweiy), hard pillars"
+    return pillar_conversion(family, ours, point_channels=5, boxes="legacy", hard=True)
+
+
+def convert_tianweiy_voxels(state: dict[str, Tensor], boxes: BoxConvention | None, voxel: float | None) -> Conversion:
+    """The original voxel CenterPoint: convolutions with a bias before their norm.
+
+    A `VoxelImporter`; refuses new boxes, and virtual points in the layout of this code base.
+    """
+    _refuse_new(boxes)
+    ours = with_kernels_first(_without_biases(renamed(state, our_name)))
+    first = ours.state.get(INPUT)
+    if first is not None and first.shape[-1] != 5:
+        raise UserError(
+            f"The voxels of this CenterPoint have {first.shape[-1]} channels, expected 5. (21 are virtual points in "
+            "the layout of its own reader, which is not implemented here.)"
+        )
+    return voxel_conversion("original CenterPoint (tianweiy), voxels", ours, boxes="legacy", size=voxel)
+
+
+def _refuse_new(boxes: BoxConvention | None) -> None:
+    if boxes == "new":
+        raise UserError("The original CenterPoint has legacy boxes only: leave out --boxes.")
+
+
+def _without_biases(ours: Renamed) -> Renamed:
+    """Biases before a norm folded into the mean that it subtracts; exact in evaluation
+    (docs/methods/centerpoint.md#conversion-rules, rule 2)."""
+    folded = dict(ours.state)
+    entries = []
+    for entry in ours.mapping:
+        mean = entry.into and by_patterns(entry.into, _BEFORE_NORM)
+        if not entry.into or not mean:
+            entries.append(entry)
+            continue
+        bias = folded.pop(entry.into)
+        if mean not in folded or folded[mean].shape != bias.shape:
+            raise UserError(f"{entry.key} is a bias before a norm, but no norm of {len(bias)} channels follows it.")
+        folded[mean] = folded[mean] - bias
+        entries.append(KeyMapping(entry.key, entry.shape, "folded", mean, "bias before a norm: taken from its mean"))
+    return Renamed(folded, entries)
