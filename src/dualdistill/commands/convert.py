@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +150,5 @@ def _plain(path: Path, out: Path, foreign: Foreign, conversion: Conversion) -> d
         "prefix": foreign.prefix,
         "left_out": list(foreign.left_out),
         "notes": list(conversion.notes),
-        "keys": [
-            {"key": e.key, "shape": list(e.shape), "fate": e.fate, "into": e.into, "why": e.why}
-            for e in conversion.mapping
-        ],
+        "keys": [asdict(entry) | {"shape": list(entry.shape)} for entry in conversion.mapping],
     }

@@ -121,18 +121,8 @@ def start_training(
         return run.path
 
     run = RunFolder(on_leader(fabric, create))
-    session = Session(
-        console=console,
-        fabric=fabric,
-        run=run,
-        job=job,
-        index=index,
-        devices=devices,
-        workers=workers,
-        sinks=sinks,
-        image_cache=image_cache,
-        profile=profile,
-    )
+    session = Session(console, fabric, run, job, index, devices=devices, workers=workers, sinks=sinks)
+    session.image_cache, session.profile = image_cache, profile
     _finish(session)
     return run.path
 
@@ -170,17 +160,8 @@ def resume_training(
     console = console if fabric.is_global_zero else Console(quiet=True)
     if run.newest() is None:
         console.print("The run has no checkpoint yet: its training starts again at step 0.")
-    session = Session(
-        console=console,
-        fabric=fabric,
-        run=run,
-        job=job,
-        index=index,
-        devices=devices,
-        workers=workers,
-        sinks=sinks,
-        image_cache=image_cache,
-    )
+    session = Session(console, fabric, run, job, index, devices=devices, workers=workers, sinks=sinks)
+    session.image_cache = image_cache
     _finish(session)
     return run.path
 

@@ -124,20 +124,10 @@ def _require_finite(detections: Detections) -> None:
 def _as_written(token: str, boxes: Detections) -> list[_Box]:
     numbers = (boxes.center, boxes.size[:, _LENGTH_WIDTH_HEIGHT], boxes.rotation, boxes.velocity)
     columns = (*numbers, boxes.label, boxes.attribute, boxes.score)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
-        _Box(
-            sample_token=token,
-            translation=translation,
-            size=size,
-            rotation=rotation,
-            velocity=velocity,
-            detection_name=CLASSES[label],
-            detection_score=score,
-            attribute_name="" if attribute < 0 else ATTRIBUTES[attribute],
-        )
-        for translation, size, rotation, velocity, label, attribute, score in zip(
-            *(column.tolist() for column in columns), strict=True
-        )
+        _Box(token, center, size, rotation, velocity, CLASSES[label], score, ATTRIBUTES[which] if which >= 0 else "")
+        for center, size, rotation, velocity, label, which, score in rows
     ]
 
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -138,7 +138,7 @@ def class_table(average_precisions: Mapping[str, Mapping[str, float]]) -> Table:
         {"class": name.replace("_", " "), **{model: average_precisions[model].get(name) for model in models}}
         for name in classes
     ]
-    means = {model: _mean(list(average_precisions[model].values())) for model in models}
+    means = {model: mean_of_known(average_precisions[model].values()) for model in models}
     return Table(columns=columns, rows=(*rows, {"class": "mean", **means}), summary=True)
 
 
@@ -150,6 +150,7 @@ def _difference(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else None
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are known: neither None nor NaN; None without any."""
+    known = [value for value in map(_known, values) if value is not None]
+    return statistics.fmean(known) if known else None

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ class Job:
         return index
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Session:
     """The part of a training that happens in this process, between its start (or resumption) and its end."""
 
@@ -107,6 +107,7 @@ class Session:
     run: RunFolder
     job: Job
     index: NuscenesIndex
+    _: KW_ONLY
     devices: int
     """Processes on each machine."""
     workers: int | None
