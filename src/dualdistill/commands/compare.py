@@ -75,6 +75,7 @@ def read_run(run: RunFolder, checkpoint: str = "last") -> RunRecord:
     plain = run.experiment
     folder = run.checkpoint(checkpoint)
     results = run.evaluation(folder.name)
+    known = RECIPES[plain["recipe"]].published if plain["recipe"] in RECIPES else None
     return RunRecord(
         path=str(run.path),
         recipe=plain["recipe"],
@@ -88,7 +89,7 @@ def read_run(run: RunFolder, checkpoint: str = "last") -> RunRecord:
         finished=(run.path / "finished.json").stat().st_mtime,
         teacher=_teacher(plain["teacher"]) if plain["teacher"] else None,
         label_encoder=_teacher(plain["label_encoder"]) if plain["label_encoder"] else None,
-        published=_published(plain["recipe"]),
+        published=(known.mean_ap / 100, known.nds / 100, known.source) if known else None,
     )
 
 
@@ -153,8 +154,3 @@ def _teacher(identity: dict[str, Any]) -> TeacherRecord:
         values = read_scores(metrics)
         return replace(known, mean_ap=values["mean_ap"], nd_score=values["nd_score"])
     return known
-
-
-def _published(recipe: str) -> tuple[float, float, str] | None:
-    found = RECIPES[recipe].published if recipe in RECIPES else None
-    return (found.mean_ap / 100, found.nds / 100, found.source) if found else None

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -231,14 +231,11 @@ class BevDepth(nn.Module):
                 f"targets.depth must have the size of the image features, {tuple(logits.shape[-2:])}, "
                 f"got {tuple(targets.depth.shape[-2:])}: is it made for stride {self.config.image.stride}?"
             )
-        bins = self._bins(targets.depth.flatten(0, 1))
-        if self.config.lift.loss == "sigmoid":
+        lift, depth = self.config.lift, targets.depth.flatten(0, 1)
+        bins = depth_bins(depth, first=lift.depth_range[0], step=lift.depth_step, count=lift.bins)
+        if lift.loss == "sigmoid":
             return sigmoid_depth_loss(logits, bins)
         return softmax_depth_loss(logits.float().softmax(dim=1), bins)
-
-    def _bins(self, depth: Float[Tensor, "*cells"]) -> Int[Tensor, "*cells"]:
-        lift = self.config.lift
-        return depth_bins(depth, first=lift.depth_range[0], step=lift.depth_step, count=lift.bins)
 
     def _cameras(self, batch: Batch) -> Cameras:
         """The cameras of the batch; a ValueError where there are none, or fewer frames than this model takes."""

@@ -117,11 +117,12 @@ class CenterHead(nn.Module):
     def __init__(self, config: CenterHeadConfig, in_channels: int):
         super().__init__()
         self.config = config
-        self.shared = _block(in_channels, config.shared_channels)
+        shared, hidden = config.shared_channels, config.head_channels
+        self.shared = _block(in_channels, shared)
         self.tasks = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    name: _branch(config.shared_channels, config.head_channels, outputs)
+                    name: nn.Sequential(_block(shared, hidden), nn.Conv2d(hidden, outputs, kernel_size=3, padding=1))
                     for name, outputs in (REGRESSION | {"heatmap": classes}).items()
                 }
             )
@@ -185,7 +186,3 @@ def side_by_side(
 
 def _block(in_channels: int, out_channels: int) -> nn.Sequential:
     return convolution_block(in_channels, out_channels, eps=1e-5, momentum=0.1)
-
-
-def _branch(in_channels: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(_block(in_channels, hidden), nn.Conv2d(hidden, outputs, kernel_size=3, padding=1))

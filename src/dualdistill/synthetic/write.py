@@ -46,7 +46,8 @@ def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, pro
     scenes than nuScenes has names its splits in a `splits.json` of its own. Raises UserError if `root` holds anything
     else, or embreex (extra `synthetic`) is not installed.
     """
-    jobs = _jobs(root, config)
+    names = scene_names(config)
+    jobs: list[Job] = [(config, split, i, name, root) for split in names for i, name in enumerate(names[split])]
     if not _prepare(root, config):
         return root
     scenes = []
@@ -58,7 +59,6 @@ def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, pro
     write_tables(root, (record for scene in scenes for record in scene.records), config.seed)
     masks = [mask for scene in scenes for mask in scene.masks]
     (root / "masks" / "instance_masks.json").write_text(json.dumps(masks, indent=0) + "\n")
-    names = scene_names(config)
     if not set(names["train"] + names["val"]) <= set(official_splits()["train"] + official_splits()["val"]):
         (root / VERSION / "splits.json").write_text(json.dumps(names) + "\n")
     (root / _STAMP).write_text(json.dumps(_stamp(config), indent=1) + "\n")
@@ -112,11 +112,6 @@ def _prepare(root: Path, config: SyntheticConfig) -> bool:
                 (root / folder / channel).mkdir(parents=True)
     (root / "maps").mkdir()
     return True
-
-
-def _jobs(root: Path, config: SyntheticConfig) -> list[Job]:
-    names = scene_names(config)
-    return [(config, split, index, name, root) for split in names for index, name in enumerate(names[split])]
 
 
 def _played(jobs: list[Job], workers: int) -> Iterator[PlayedScene]:

@@ -14,7 +14,6 @@ from rich.console import Console
 from torch import nn
 
 from dualdistill.data.collate import pack
-from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.image_cache import ImageCache
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import DivergedError, UserError
@@ -136,7 +135,10 @@ class Session:
             job.experiment, self.index, split=split, training=True, seed=job.seed, for_teacher=own_teacher
         )
         if self.image_cache is not None:
-            dataset.image_cache = self._open_image_cache(self.image_cache, dataset)
+            cache = dataset.image_cache = ImageCache.under(self.image_cache, self.index)
+            read = np.unique(dataset.positions).tolist()
+            room = on_leader(self.fabric, lambda: cache.require_room(self.index, read, dataset.config))
+            self.console.print(room)
         length = len(dataset)
         total, every = config.total_steps(length), config.validation_interval(length)
         state = TrainingState.initial(training.to(self.fabric.device), config)
@@ -193,13 +195,6 @@ class Session:
             if not stopped:
                 self.run.write_json("finished.json", {"steps": total})
         return stopped
-
-    def _open_image_cache(self, folder: Path, dataset: NuscenesDataset) -> ImageCache:
-        """The cache, with room for all that the training may read."""
-        cache = ImageCache.under(folder, self.index)
-        positions = np.unique(dataset.positions).tolist()
-        self.console.print(on_leader(self.fabric, lambda: cache.require_room(self.index, positions, dataset.config)))
-        return cache
 
     def _assemble(self, workers: int, *, pretrained: bool) -> Training:
         """The parts of the training, from the job's seed."""
