@@ -168,7 +168,6 @@ def bench_loader(
     Args:
         device: The training step is timed there, on a random batch.
         data: A nuScenes root; by default a tiny synthetic world, whose small files load faster than nuScenes' own.
-        workers: Processes.
         image_cache: Folder for decoded images: one process is also timed with it, after a pass that fills it.
         seconds: Each rate is taken over about so long.
         profile: Folder for a table of functions of one process that loads a batch, by their own time.

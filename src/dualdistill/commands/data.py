@@ -159,12 +159,8 @@ def make_instances(
     noise: float = 0.0,
     split: str = "all",
 ) -> None:
-    """Make the instance masks of every key frame image of a split, unless they exist.
-
-    Args:
-        weights: Local weights of Mask R-CNN, or the folder of class maps.
-        noise: As in `InstancesConfig`; each value has its own files.
-    """
+    """Make the instance masks of every key frame image of a split, unless they exist; `weights` and `noise` as in
+    `make_virtual`, each noise with its own files."""
     index = NuscenesIndex.open(root, version)
     rows = key_images(index, samples_of_split(index, split))
     masks = _masks(index, source, weights, noise)

@@ -102,12 +102,8 @@ def add_scenes(
     drawings: Path | None = None,
     recording: Recording | None = None,
 ) -> None:
-    """A section with photographs, BEV, feature and depth maps of samples spread evenly over a data set.
-
-    Args:
-        drawings: Folder for a PNG file of each drawing.
-        recording: Recording to which each sample is added.
-    """
+    """A section with photographs, BEV, feature and depth maps of samples spread evenly over a data set. `drawings`:
+    folder for a PNG file of each drawing; `recording`: one to which each sample is added."""
     if samples < 1:
         raise UserError(f"--samples must be at least 1, got {samples}.")
     count = min(samples, len(dataset))

@@ -17,12 +17,8 @@ from dualdistill.visualize.cameras import Photographs
 
 
 def position_of(index: NuscenesIndex, sample: str, split: str | None) -> int:
-    """Position of a sample in the index. Raises UserError if there is no such sample.
-
-    Args:
-        sample: A token, or a number within the split.
-        split: None takes the validation split.
-    """
+    """Position of a sample in the index, by token or by number within the split (None: validation). Raises UserError if
+    there is no such sample."""
     if sample in index.sample_token:
         return list(index.sample_token).index(sample)
     split = split if split is not None else split_names(index.version)[1]

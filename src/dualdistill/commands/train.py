@@ -52,7 +52,6 @@ def start_training(
     Args:
         image_cache: Folder for decoded images; other than a teacher cache it is not a fact of the run.
         devices: Processes on each machine.
-        nodes: Machines.
         log: Sinks of the metrics beside metrics.jsonl: "tensorboard", "wandb", "mlflow".
         profile: Folder for a profile of the first steps: a Chrome trace and a table of operators.
 

@@ -77,12 +77,8 @@ def bev_sizes(state: dict[str, Tensor]) -> dict[str, Any]:
 def pillar_conversion(
     family: str, ours: Renamed, *, point_channels: int, boxes: BoxConvention, hard: bool
 ) -> Conversion:
-    """The last steps, the same for each family: check against the network, new boxes.
-
-    Args:
-        ours: Biases and columns already folded.
-        hard: Whether pillars were padded with empty rows while it was trained.
-    """
+    """The last steps, the same for each family: check against the network, new boxes. `ours`: biases and columns
+    already folded; `hard`: whether pillars were padded with empty rows while it was trained."""
     config = pillar_config(ours.state, point_channels, hard=hard)
     notes = (_PADDED,) if hard else ()
     published = CenterPointConfig(

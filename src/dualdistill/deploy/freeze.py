@@ -34,13 +34,8 @@ class FrozenStudent(nn.Module):
     """
 
     def __init__(self, student: BevDepth, rig: RigGeometry | None = None, *, format: Format = "torch"):
-        """Freeze a student. Raises UserError for a student whose earlier frame is lifted into the current one ("lift",
-        two frames).
-
-        Args:
-            rig: Geometry of the only cameras it is used with; None makes it an input.
-            format: See `Format`.
-        """
+        """Freeze a student. `rig`: geometry of the only cameras it is used with; None makes it an input. Raises
+        UserError for a student whose earlier frame is lifted into the current one ("lift", two frames)."""
         super().__init__()
         temporal = student.config.temporal
         if temporal.frames == 2 and not temporal.warps:

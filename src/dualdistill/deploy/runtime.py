@@ -80,12 +80,8 @@ Maps = tuple[Tensor, Tensor]
 def deployed_forms(student: BevDepth, batch: Batch, folder: Path) -> dict[str, Callable[[], Maps]]:
     """The frozen student for one rig, by name: as a PyTorch graph, in ONNX Runtime and in OpenVINO, if installed.
 
-    A student of two frames gets the map of the earlier frame, as in a drive: one frame's images are processed. Raises
-    UserError for a student that cannot be exported.
-
-    Args:
-        batch: One sample.
-        folder: Exported files are written there.
+    A student of two frames gets the map of the earlier frame, as in a drive: one frame's images are processed. `batch`
+    is one sample; exported files are written to `folder`. Raises UserError for a student that cannot be exported.
     """
     rig, inputs = rig_geometry(student, batch), frame_inputs(student, batch, any_rig=False)
 

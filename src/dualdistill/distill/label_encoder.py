@@ -57,11 +57,8 @@ class LabelEncoderConfig:
     """Let boxes centred outside the map paint its border, as the released code does."""
 
     def build(self, *, teacher: BevShapes, classes: int = len(CLASSES)) -> "LabelEncoder":
-        """The encoder for a teacher with maps of these shapes and so many classes.
-
-        Raises:
-            ValueError: if the teacher's finest stage is not a whole multiple of its others.
-        """
+        """The encoder for a teacher with maps of these shapes and so many classes. Raises ValueError if the teacher's
+        finest stage is not a whole multiple of its others."""
         return LabelEncoder(self, teacher, classes)
 
 
@@ -87,11 +84,8 @@ class LabelEncoder(nn.Module):
         self.stages = nn.ModuleList(_stage(hidden, shape, stride=height // shape[1]) for shape in teacher.stages)
 
     def forward(self, boxes: tuple[Boxes, ...]) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
-        """Features in the shapes of the teacher's stages, never negative.
-
-        Args:
-            boxes: Annotations of each sample in the (augmented) BEV frame.
-        """
+        """Features in the shapes of the teacher's stages, never negative. `boxes`: annotations of each sample in the
+        (augmented) BEV frame."""
         paint = self.config.paint_out_of_range
         return self.encode(label_maps(boxes, self.grid, classes=self.classes, paint_out_of_range=paint))
 
@@ -190,11 +184,8 @@ def label_maps(
 ) -> LabelMaps:
     """The boxes of each sample, drawn at half their length and width; unknown velocities become 0.
 
-    Of several boxes over one cell the last is drawn: by class, then in the order of the annotations. The part of a
-    box that sticks out of the map paints the border cells next to it.
-
-    Args:
-        boxes: In the frame of the grid.
+    Of several boxes over one cell the last is drawn: by class, then in the order of the annotations. The part of a box
+    that sticks out of the map paints the border cells next to it. `boxes`: in the frame of the grid.
     """
     drawn = [_draw(each, grid, classes, paint_out_of_range) for each in boxes]
     box, klass = (torch.stack(maps) for maps in zip(*drawn, strict=True))

@@ -138,12 +138,8 @@ def _choose(
     num_objects: int,
     distances: Float64[np.ndarray, "threshold"],
 ) -> tuple[Int64[np.ndarray, "hits"], Int64[np.ndarray, "hits"]]:
-    """Threshold and pair of each hit, by deferred acceptance.
-
-    Args:
-        detection: Ascending; an object prefers the lower one.
-        distance: Ascending within one detection.
-    """
+    """Threshold and pair of each hit, by deferred acceptance. `detection` ascends (an object prefers the lower one),
+    and `distance` within one detection."""
     begins = np.diff(detection, prepend=-1) != 0
     ends_list = np.append(begins[1:], True)
     lists = np.flatnonzero(begins)

@@ -206,12 +206,8 @@ def _average_errors(curves: Curves) -> Float64[np.ndarray, "klass error"]:
 def metrics_summary(
     metrics: DetectionMetrics, *, eval_time: float = 0.0, meta: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The content of the devkit's `metrics_summary.json`; undefined errors are NaN, as there.
-
-    Args:
-        eval_time: Seconds the evaluation took.
-        meta: The meta entry of the evaluated submission.
-    """
+    """The content of the devkit's `metrics_summary.json`; undefined errors are NaN, as there. `eval_time` is in
+    seconds, `meta` that of the evaluated submission."""
     at = {name: CLASSES.index(name) for name in CLASS_RANGE}
     ap, error = metrics.ap.tolist(), metrics.error.tolist()
     distances = [str(float(distance)) for distance in DISTANCES]

@@ -47,14 +47,8 @@ def image_augmentation(
 def bev_augmentation(
     *, angle: float, scale: float, flip_x: bool, flip_y: bool, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "4 4"]:
-    """Matrix `augmented_from_bev`: rotate about z, scale, then mirror
-    (docs/methods/bevdepth.md#bev-augmentation-matrix).
-
-    Args:
-        angle: Radians, counter-clockwise.
-        flip_x: x becomes -x.
-        flip_y: y becomes -y.
-    """
+    """Matrix `augmented_from_bev`: rotate about z by `angle` (radians, counter-clockwise), scale, then mirror
+    (`flip_x`: x becomes -x) (docs/methods/bevdepth.md#bev-augmentation-matrix)."""
     cos, sin = scale * math.cos(angle), scale * math.sin(angle)
     x, y = -1.0 if flip_x else 1.0, -1.0 if flip_y else 1.0
     rows = ((x * cos, -x * sin, 0, 0), (y * sin, y * cos, 0, 0), (0, 0, scale, 0), (0, 0, 0, 1))

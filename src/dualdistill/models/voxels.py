@@ -89,12 +89,8 @@ class SparseEncoder(nn.Module):
     """Residual stages, each but the last followed by a layer of stride 2; the cells along z become channels."""
 
     def __init__(self, in_channels: int, channels: Sequence[int], out_channels: int, blocks: int):
-        """
-        Args:
-            channels: Channels of each stage.
-            out_channels: Channels of each cell along z of the output.
-            blocks: Residual blocks of each stage.
-        """
+        """`out_channels`: channels of each cell along z of the output; `channels` and `blocks` (residual ones) are
+        those of each stage."""
         super().__init__()
         self.input = SparseLayer(SparseConv(in_channels, channels[0]))
         self.stages = nn.ModuleList(nn.Sequential(*(SparseBlock(width) for _ in range(blocks))) for width in channels)

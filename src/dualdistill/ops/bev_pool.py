@@ -323,13 +323,8 @@ class PlanCache:
         self._entries: list[_Entry] = []  # used last comes last
 
     def get(self, matrices: tuple[Tensor, ...], setting: Hashable, make: Callable[[], PoolPlan]) -> PoolPlan:
-        """The plan for `matrices`, made if there is none.
-
-        Args:
-            matrices: All tensors the plan depends on, floats of one type.
-            setting: Everything else it depends on.
-            make: Function that makes the plan.
-        """
+        """The plan for `matrices` (all tensors it depends on, floats of one type) and `setting` (everything else), made
+        if there is none."""
         key = torch.cat([matrix.flatten() for matrix in matrices])
         setting = (setting, tuple(matrix.shape for matrix in matrices), key.dtype, key.device)
         alike = [entry for entry in self._entries if entry.setting == setting]

@@ -77,12 +77,8 @@ KEY_FRAME_PARTITION = (
 
 
 def methods(*, teacher_stages: tuple[int, int] = (1, 2), keypoints: int = 24) -> Rows:
-    """The main row of each method on the same student, teacher and data.
-
-    Args:
-        teacher_stages: Encoder stages of the teacher at the strides of the student's levels.
-        keypoints: Of TiG-BEV, along each side of a box.
-    """
+    """The main row of each method on the same student, teacher and data. `teacher_stages`: encoder stages of the
+    teacher at the strides of the student's levels; `keypoints`: of TiG-BEV, along each side of a box."""
     return {
         "dualdistill": (
             "DualDistill: AOA, MFD and CRD",

@@ -83,12 +83,10 @@ def measure(
     """Rows of all variants, the first of which is the reference.
 
     Every variant runs once to warm up and to give its result. The repeats are interleaved (each round runs every
-    variant once), so that a slow moment of the machine affects all of them. Memory is taken in a run of its own.
+    variant once), so that a slow moment of the machine affects all of them; the median is reported. Memory is taken in
+    a run of its own.
 
     Args:
-        setting: What is computed, and at which size.
-        variants: At least one.
-        repeats: Rounds; the median is reported.
         device: "cpu" or "cuda"; on CUDA, times come from events and memory from PyTorch's allocator.
         floor_ms: The physical floor (memory traffic or arithmetic), as a row of its own.
         floor: What the floor is made of.

@@ -118,12 +118,8 @@ class _Player:
     def _recorded(
         self, channel: str, suffix: str, times: Mapping[int, float], rate: int, size: tuple[int, int] = (0, 0)
     ) -> tuple[list[tables.SampleData], list[tables.EgoPose]]:
-        """Records of one sensor, in time order.
-
-        Args:
-            times: Seconds after the first key frame of each firing, by its number; every `rate`-th is a key frame's.
-            size: Width and height of an image.
-        """
+        """Records of one sensor, in time order. `times`: seconds after the first key frame of each firing, by its
+        number; every `rate`-th is a key frame's. `size`: width and height of an image."""
         names = {}
         for step, time in times.items():
             folder = "sweeps" if step % rate else "samples"
