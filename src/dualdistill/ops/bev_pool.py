@@ -8,7 +8,8 @@ whose weights are depth probabilities.
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from itertools import compress
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -305,12 +306,6 @@ def _bag_sum(
     return F.embedding_bag(row, table, start, mode="sum", per_sample_weights=weights)
 
 
-class _Entry(NamedTuple):
-    setting: Hashable
-    matrices: Tensor
-    plan: PoolPlan
-
-
 class PlanCache:
     """Pooling plans of the last cameras, found by exactly equal matrices.
 
@@ -320,20 +315,16 @@ class PlanCache:
     def __init__(self, size: int = 4):
         """`size`: number of plans kept, those used last. One takes some 3 MB a sample at the published sizes."""
         self.size = size
-        self._entries: list[_Entry] = []  # used last comes last
+        self._entries: list[tuple[Hashable, Tensor, PoolPlan]] = []  # setting, matrices, plan; used last comes last
 
     def get(self, matrices: tuple[Tensor, ...], setting: Hashable, make: Callable[[], PoolPlan]) -> PoolPlan:
         """The plan for `matrices` (all tensors it depends on, floats of one type) and `setting` (everything else), made
         if there is none."""
         key = torch.cat([matrix.flatten() for matrix in matrices])
         setting = (setting, tuple(matrix.shape for matrix in matrices), key.dtype, key.device)
-        alike = [entry for entry in self._entries if entry.setting == setting]
-        if alike:  # compared at once: one synchronisation with the device
-            equal = (torch.stack([entry.matrices for entry in alike]) == key).all(dim=1).tolist()
-            for entry, found in zip(alike, equal, strict=True):
-                if found:
-                    self._entries = [other for other in self._entries if other is not entry] + [entry]
-                    return entry.plan
-        plan = make()
-        self._entries = [*self._entries, _Entry(setting, key, plan)][-self.size :]
-        return plan
+        alike = [entry for entry in self._entries if entry[0] == setting]
+        # Compared at once: one synchronisation with the device.
+        equal = (torch.stack([known for _, known, _ in alike]) == key).all(dim=1).tolist() if alike else []
+        used = next(compress(alike, equal), None) or (setting, key, make())
+        self._entries = [*(entry for entry in self._entries if entry is not used), used][-self.size :]
+        return used[2]

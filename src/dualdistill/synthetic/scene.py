@@ -1,7 +1,6 @@
 """Recording of a planned scene: the sensor files, and its records of the tables."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,8 @@ SCENE_SPACING_US = 600_000_000
 """Time between the starts of two consecutive scenes."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlayedScene:
-    """What is known of a scene whose sensor files are written."""
-
-    records: list[tables.Record]
-    masks: list[dict[str, Any]]
-    """Its entries of `masks/instance_masks.json`."""
+PlayedScene = tuple[list[tables.Record], list[dict[str, Any]]]
+"""Records of a scene whose sensor files are written, and its entries of `masks/instance_masks.json`."""
 
 
 def play_scene(config: SyntheticConfig, split: str, index: int, name: str, root: Path) -> PlayedScene:
@@ -73,7 +67,7 @@ class _Player:
             if each["instance_token"] not in known:
                 each["instance_token"] = ""
         records = [*self._scene(), *self._mounts(), *photographed, *swept, *annotated]
-        return PlayedScene(records=records, masks=self._masks)
+        return records, self._masks
 
     def _scene(self) -> list[tables.Record]:
         scene, log, samples = self._token("scene", self._name), self._token("log", self._log), self._samples

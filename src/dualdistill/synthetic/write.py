@@ -56,8 +56,8 @@ def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, pro
         if progress is not None:
             progress(len(scenes), len(jobs))
     Image.fromarray(np.full((64, 64), 255, dtype=np.uint8)).save(root / MAP_FILE)
-    write_tables(root, (record for scene in scenes for record in scene.records), config.seed)
-    masks = [mask for scene in scenes for mask in scene.masks]
+    write_tables(root, (record for records, _ in scenes for record in records), config.seed)
+    masks = [mask for _, scene_masks in scenes for mask in scene_masks]
     (root / "masks" / "instance_masks.json").write_text(json.dumps(masks, indent=0) + "\n")
     if not set(names["train"] + names["val"]) <= set(official_splits()["train"] + official_splits()["val"]):
         (root / VERSION / "splits.json").write_text(json.dumps(names) + "\n")
