@@ -26,7 +26,7 @@ from dualdistill.geometry.grid import BevGrid
 from dualdistill.ops.frozen import FrozenModule
 from dualdistill.ops.residual import ResidualBlock
 from dualdistill.settings import Few, checked
-from dualdistill.structures import CLASSES, Batch, BevOutput, Boxes, HeadOutput, Losses, Targets
+from dualdistill.structures import CLASSES, Batch, BevOutput, Boxes, Detector, HeadOutput, Losses, Targets
 
 BOX_VALUES = 9
 """x, y, z, length, width, height (metres), yaw (radians), velocity x, y (m/s), as they are."""
@@ -108,16 +108,11 @@ def _stage(hidden: int, shape: Shape, stride: int) -> nn.Sequential:
 
 
 @runtime_checkable
-class OpenDetector(Protocol):
+class OpenDetector(Detector, Protocol):
     """A detector whose neck and head can be applied to encoder stages that are not its own."""
 
-    @property
-    def weights(self) -> dict[str, float]: ...
     def neck(self, stages: tuple[Tensor, ...]) -> Tensor: ...
     def head(self, neck: Tensor) -> HeadOutput: ...
-    def targets(self, batch: Batch) -> Targets: ...
-    def losses(self, output: BevOutput, targets: Targets) -> Losses: ...
-    def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]: ...
 
 
 class LabelDetector(nn.Module):

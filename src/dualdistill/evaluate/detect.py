@@ -1,26 +1,18 @@
 """Detections of a network for every sample of a loader."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import cast
 
 import torch
+from torch import nn
 
 from dualdistill.data.collate import PackedBatch
 from dualdistill.errors import DivergedError
-from dualdistill.structures import Batch, BevOutput, Boxes, SampleMeta
-
-
-@runtime_checkable
-class Detector(Protocol):
-    """The methods of a detector that inference needs."""
-
-    def __call__(self, batch: Batch) -> BevOutput: ...
-    def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]: ...
-    def eval(self) -> Any: ...
+from dualdistill.structures import Batch, Boxes, Detector, SampleMeta
 
 
 def detect_all(
-    detector: Detector,
+    detector: nn.Module,
     batches: Iterable[Batch | PackedBatch],
     *,
     device: torch.device | str = "cpu",
@@ -33,7 +25,7 @@ def detect_all(
     with torch.no_grad():
         for packed in batches:
             batch = packed.to(device, non_blocking=True)
-            found = detect(detector, batch)
+            found = detect(cast(Detector, detector), batch)
             results += [(meta, boxes.to("cpu")) for meta, boxes in zip(batch.meta, found, strict=True)]
             report(len(results))
     return results

@@ -69,7 +69,7 @@ def detect_together(
     number of samples that this process has finished."""
     mine = range(fabric.global_rank, len(dataset), fabric.world_size)
     loader = evaluation_loader(dataset, BATCH, workers, mine)
-    found = detect_all(detector, loader, device=fabric.device, report=report)  # type: ignore[arg-type]
+    found = detect_all(detector, loader, device=fabric.device, report=report)
     parts = [
         (item, detections_to_global(boxes, meta, sample=item)) for item, (meta, boxes) in zip(mine, found, strict=True)
     ]
