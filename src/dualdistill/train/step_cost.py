@@ -95,19 +95,17 @@ def step_cost(experiment: Experiment, *, cameras: int = 6, points: int | None = 
         return tensor
 
     saving = torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor)
-    with FlopCounterMode(display=False) as forward, _Weightless() as extra, saving:
+    with _Weightless(), _counter() as forward, saving:
         loss = dummy.forward()
-    flops_forward = forward.get_total_flops() + extra.flops
-    with FlopCounterMode(display=False) as backward, _Weightless() as extra:
+    with _Weightless(), _counter() as backward:
         loss.backward()
-    flops_backward = backward.get_total_flops() + extra.flops
     names = (experiment.role, "distiller")
     trained = {n: _count(module, trained=True) for n, module in zip(names, training.learners, strict=False)}
     held = {name: _count(module) for name, module in frozen.items()}
     average = 4 * trained[experiment.role] if experiment.training.ema_decay else 0
     return StepCost(
-        flops_forward=flops_forward,
-        flops_backward=flops_backward,
+        flops_forward=forward.get_total_flops(),
+        flops_backward=backward.get_total_flops(),
         activation_bytes=sum(saved.values()),
         parameters=trained | held,
         parameter_bytes=_ADAM * sum(trained.values()) + 4 * sum(held.values()) + average,
@@ -142,21 +140,14 @@ def _is_geometry(operation: Any, args: Any) -> bool:
 class _Weightless(TorchDispatchMode):
     """Convolutions and matrix products give zeros (and their bias) without arithmetic."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.flops = 0
-        """Operations of deformable convolutions, which PyTorch's counter leaves out."""
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         operation = func._overloadpacket
         if operation is _vision.deform_conv2d:
             image, weight = args[0], args[1]
-            self.flops += 2 * image[:, 0].numel() * weight.numel()
             return image.new_zeros(len(image), len(weight), *image.shape[2:])
         if operation is _vision._deform_conv2d_backward:
             # gradient, input, weight, offset, mask, bias, …
-            self.flops += 4 * args[1][:, 0].numel() * args[2].numel()
             return tuple(torch.zeros_like(args[number]) for number in (1, 2, 3, 4, 5))
         if operation not in _HEAVY or "out" in kwargs or _is_geometry(operation, args):
             return func(*args, **kwargs)
@@ -194,15 +185,18 @@ class TimedStep:
 
     def flops(self, run: Callable[[], None]) -> int:
         """Operations of all convolutions and matrix products of one step; a multiplication and an addition are two."""
-        deformable: dict[Any, Any] = {
-            torch.ops.torchvision.deform_conv2d: lambda image, weight, *_, **__: _taps(image, weight),
-            torch.ops.torchvision._deform_conv2d_backward: lambda _, image, weight, *__, **___: (
-                2 * _taps(image, weight)
-            ),
-        }
-        with FlopCounterMode(display=False, custom_mapping=deformable) as counter:
+        with _counter() as counter:
             run()
         return counter.get_total_flops()
+
+
+def _counter() -> FlopCounterMode:
+    """PyTorch's counter, and deformable convolutions, which it leaves out."""
+    deformable: dict[Any, Any] = {
+        _vision.deform_conv2d: lambda image, weight, *_, **__: _taps(image, weight),
+        _vision._deform_conv2d_backward: lambda _, image, weight, *__, **___: 2 * _taps(image, weight),
+    }
+    return FlopCounterMode(display=False, custom_mapping=deformable)
 
 
 def _taps(image: Sequence[int], weight: Sequence[int]) -> int:
