@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.images import stored_image
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
@@ -33,9 +32,7 @@ def position_of(index: NuscenesIndex, sample: str, split: str | None) -> int:
 
 def read_sample(trained: LoadedDetector, index: NuscenesIndex, sample: str, split: str | None) -> Batch:
     """The sample with the sensors that the detector needs, as a batch of one."""
-    position = np.array([position_of(index, sample, split)])
-    data, seed = trained.experiment.evaluation_data, trained.facts["seed"]
-    return NuscenesDataset(index, data, position, training=False, seed=seed)[0]
+    return trained.dataset(index, split, np.array([position_of(index, sample, split)]))[0]
 
 
 def image_size_of(index: NuscenesIndex, token: str) -> tuple[int, int]:
