@@ -21,8 +21,7 @@ from dualdistill.report.timing import Row, Variant, measure, run_ms
 from dualdistill.structures import BevOutput, HeadOutput, Losses, Targets, weighted_sum
 from dualdistill.train.assemble import assemble
 from dualdistill.train.random_batch import random_batch
-from dualdistill.train.teacher_cache import TeacherCache
-from dualdistill.train.teacher_source import CachedTeacher, LiveTeacher, TeacherSource
+from dualdistill.train.teacher_source import CachedTeacher, LiveTeacher, TeacherCache, TeacherSource
 
 POINTS = 100_000
 """LiDAR points of a sample: ten sweeps on a street, in range."""

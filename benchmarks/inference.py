@@ -18,14 +18,13 @@ from torch import Tensor
 
 from benchmarks.references.pooling import cumsum_pool
 from dualdistill.data.config import DataConfig
-from dualdistill.deploy.forms import Maps, deployed_forms, has_bf16
 from dualdistill.deploy.freeze import FrozenStudent
 from dualdistill.deploy.graph import deployable
 from dualdistill.deploy.rig_geometry import rig_geometry
-from dualdistill.deploy.runtime import frame_inputs
-from dualdistill.geometry.frustum import frustum, lift
+from dualdistill.deploy.runtime import Maps, deployed_forms, frame_inputs, has_bf16
+from dualdistill.geometry.cameras import frustum, lift
 from dualdistill.models.bevdepth import BevDepth, BevDepthConfig, official_bevdepth
-from dualdistill.models.layers.camera_vector import calibration_vector, pose_vector
+from dualdistill.models.layers.depth_net import calibration_vector, pose_vector
 from dualdistill.ops.bev_pool import lift_splat_pool, make_pool_plan, pool_cells
 from dualdistill.recipes.catalogue import find
 from dualdistill.report.timing import Row, Variant, measure

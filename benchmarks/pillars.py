@@ -15,8 +15,7 @@ from torch import Tensor
 from benchmarks.floor import traffic_ms
 from benchmarks.references.pillars import hard_pillars
 from dualdistill.geometry.grid import BevGrid
-from dualdistill.models.layers.pillar_pool import pool_split
-from dualdistill.models.pillars import PillarEncoder, PointLayer
+from dualdistill.models.pillars import PillarEncoder, PointLayer, pool_split
 from dualdistill.ops.voxelize import Pillars, dynamic_voxelize
 from dualdistill.report.timing import Row, Variant, measure
 from dualdistill.structures import Points

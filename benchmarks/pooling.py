@@ -10,10 +10,9 @@ from torch import Tensor
 
 from benchmarks.floor import traffic_ms
 from benchmarks.references.pooling import cumsum_pool, scatter_pool
-from dualdistill.geometry.frustum import frustum, lift
+from dualdistill.geometry.cameras import frustum, lift
 from dualdistill.geometry.grid import BevGrid
-from dualdistill.ops.bev_pool import PoolPlan, lift_splat_pool, make_pool_plan, pool_cells
-from dualdistill.ops.plan_cache import PlanCache
+from dualdistill.ops.bev_pool import PlanCache, PoolPlan, lift_splat_pool, make_pool_plan, pool_cells
 from dualdistill.report.timing import Row, Variant, measure
 
 Z_RANGE = (-5.0, 3.0)

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 import matplotlib as mpl
 
-from dualdistill.recipes.published import PUBLISHED
+from dualdistill.recipes.catalogue import PUBLISHED
 from studies.design import ABLATIONS, CLAIMS, STUDENT, STUDIES, Claim, Row, Study
 from studies.stats import Difference, difference, holm, scores, verdict
 

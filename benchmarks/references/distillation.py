@@ -13,11 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dualdistill.distill.align import Aoa
+from dualdistill.distill.align import Aoa, householder
 from dualdistill.distill.criterion import HeadCriterion
 from dualdistill.distill.dualdistill import NECK, DualDistill
 from dualdistill.distill.mfd import LevelMimic, RegionConfig
-from dualdistill.distill.orthogonal import householder
 from dualdistill.distill.regions import false_positives
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import BevOutput, Boxes, Losses, Targets

@@ -20,11 +20,8 @@ def client() -> ModuleType:
 
 
 def repository(name: str) -> tuple[str, str | None]:
-    """Repository and revision of `owner/name` or `owner/name@revision`, with or without "hf:".
-
-    Raises:
-        UserError: for a name of another form.
-    """
+    """Repository and revision of `owner/name` or `owner/name@revision`, with or without "hf:". Raises UserError for a
+    name of another form."""
     repo, _, revision = name.removeprefix(PREFIX).partition("@")
     if len(parts := repo.split("/")) != 2 or not all(parts):
         raise UserError(
@@ -35,10 +32,7 @@ def repository(name: str) -> tuple[str, str | None]:
 
 def resolve(given: str | Path) -> Path:
     """The file of `zoo:NAME` or `hf:owner/name`, downloaded or in the client's cache; all else is a path already.
-
-    Raises:
-        UserError: for a name that the zoo does not have, and if the hub cannot be reached or has no such file.
-    """
+    Raises UserError for a name that the zoo does not have, and if the hub cannot be reached or has no such file."""
     if str(given).startswith(zoo.PREFIX):
         return zoo.path(str(given))
     if not str(given).startswith(PREFIX):
@@ -63,11 +57,8 @@ def name_of(file: Path) -> str | None:
 
 
 def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:
-    """Make the repository if it is missing, and commit all files of a folder to it; returns its address.
-
-    Raises:
-        UserError: if the hub cannot be reached, or refuses.
-    """
+    """Make the repository if it is missing, and commit all files of a folder to it; returns its address. Raises
+    UserError if the hub cannot be reached, or refuses."""
     hub = client()
     api = hub.HfApi()
     try:

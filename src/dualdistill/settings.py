@@ -54,14 +54,8 @@ def checked(cls: type[Record]) -> type[Record]:
 
 
 def convert(value: Any, hint: Any, name: str, *, strict: bool = False) -> Any:
-    """`value` as the type of an annotation.
-
-    Args:
-        strict: Refuse texts that spell a number.
-
-    Raises:
-        ValueError: for another type, a number out of range, and one that is not finite.
-    """
+    """`value` as the type of an annotation. `strict`: refuse texts that spell a number. Raises ValueError for another
+    type, a number out of range, and one that is not finite."""
     try:
         converted = msgspec.convert(value, hint, strict=strict)
     except msgspec.ValidationError:
@@ -72,11 +66,8 @@ def convert(value: Any, hint: Any, name: str, *, strict: bool = False) -> Any:
 
 
 def require(value: Any, hint: Any, name: str) -> None:
-    """Check an argument of a function against its annotation; of containers, the kind alone.
-
-    Raises:
-        UserError: with what was expected.
-    """
+    """Check an argument of a function against its annotation; of containers, the kind alone. Raises UserError with what
+    was expected."""
     plain = value.item() if isinstance(value, np.generic) else value
     for kind in alternatives(hint):
         if _is_plain(kind):

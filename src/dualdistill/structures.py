@@ -7,9 +7,9 @@ augmentation, "BEV" always means the augmented frame; `augmented_from_bev` leads
 Maps. A BEV map is `[..., y, x]`: rows grow with y, columns with x; cell (0, 0) starts at the lower bounds.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -276,6 +276,30 @@ class Targets(_Movable):
     """As in `Batch`."""
     center: CenterTargets | None = None
     """Targets of the detector's own head, for its losses; distillers need none."""
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """A BEV detector, LiDAR or camera."""
+
+    @property
+    def weights(self) -> dict[str, float]: ...
+    def __call__(self, batch: Batch) -> BevOutput: ...
+    def targets(self, batch: Batch) -> Targets: ...
+    def losses(self, output: BevOutput, targets: Targets) -> Losses: ...
+    def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]: ...
+
+
+def named_tensors(record: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of nested records, tuples and lists, by dotted names."""
+    if isinstance(record, Tensor):
+        yield prefix, record
+    elif is_dataclass(record):
+        for field in fields(record):
+            yield from named_tensors(getattr(record, field.name), f"{prefix}.{field.name}".lstrip("."))
+    elif isinstance(record, tuple | list):
+        for number, item in enumerate(record):
+            yield from named_tensors(item, f"{prefix}.{number}")
 
 
 def weighted_sum(losses: Losses, weights: dict[str, float]) -> Float[Tensor, ""]:

@@ -12,7 +12,7 @@ from dualdistill.commands.convert import convert_checkpoint
 from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.train import start_training
 from dualdistill.errors import UserError
-from dualdistill.geometry.frustum import frustum
+from dualdistill.geometry.cameras import frustum
 from dualdistill.models.bevdepth import BevDepth, distill_bevdepth
 from dualdistill.models.checkpoints import read_facts
 from dualdistill.synthetic import TINY, make_synthetic

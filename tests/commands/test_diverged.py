@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.predict import predict_sample
 from dualdistill.errors import DivergedError, UserError
-from dualdistill.models.layers.deformable import DeformableConv
+from dualdistill.models.layers.depth_net import DeformableConv
 from dualdistill.train.loaded_detector import weights_of
 from dualdistill.train.run_folder import RunFolder
 

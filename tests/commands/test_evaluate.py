@@ -6,8 +6,7 @@ import pytest
 
 from dualdistill.commands import evaluate as verb
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.recipes.catalogue import RECIPES
-from dualdistill.recipes.published import Published
+from dualdistill.recipes.catalogue import RECIPES, Published
 from dualdistill.train import validate
 from dualdistill.train.data import MAX_WORKERS, default_workers
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dualdistill.commands.gradients import show_gradient_shares
+from dualdistill.commands.gradients import DETECTION, gradient_shares, show_gradient_shares
 from dualdistill.errors import UserError
-from dualdistill.train.gradient_shares import DETECTION, gradient_shares
 from dualdistill.train.loaded_detector import weights_of
 
 

@@ -16,8 +16,7 @@ from dualdistill.structures import Batch, BevOutput, Boxes, HeadOutput, SampleMe
 from dualdistill.train.fill_cache import still_missing
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.run_folder import RunFolder
-from dualdistill.train.teacher_cache import TeacherCache, flips_of
-from dualdistill.train.teacher_source import LiveTeacher
+from dualdistill.train.teacher_source import LiveTeacher, TeacherCache, flips_of
 from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER
 
 RECIPE = "synthetic/dualdistill-centerpoint"

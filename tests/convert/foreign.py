@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dualdistill.convert.names import by_patterns, head_patterns
+from dualdistill.convert.mapping import by_patterns, head_patterns
 from dualdistill.models.center_head import CenterHead
 
 BRANCHES = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}

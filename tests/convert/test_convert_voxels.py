@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from dualdistill.convert.families import convert
-from dualdistill.convert.voxel_teacher import original_name
+from dualdistill.convert.teachers import original_name
 from dualdistill.errors import UserError
 from dualdistill.models.centerpoint import CenterPoint, voxel_centerpoint
 from dualdistill.ops.sparse_conv import Sites, SparseTensor

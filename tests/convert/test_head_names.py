@@ -2,7 +2,7 @@
 
 import re
 
-from dualdistill.convert.names import by_patterns, head_patterns
+from dualdistill.convert.mapping import by_patterns, head_patterns
 from dualdistill.models.center_head import CenterHeadConfig
 from tests.convert.foreign import official_head_state
 

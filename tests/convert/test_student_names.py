@@ -6,11 +6,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.convert.legacy_boxes import in_new_boxes
-from dualdistill.convert.mapping import Renamed
-from dualdistill.convert.student_names import our_name, recognise
-from dualdistill.convert.students import check_geometry, convert_student
-from dualdistill.geometry.frustum import frustum
+from dualdistill.convert.mapping import Renamed, in_new_boxes
+from dualdistill.convert.students import check_geometry, convert_student, our_name, recognise
+from dualdistill.geometry.cameras import frustum
 from dualdistill.models.bevdepth import BevDepth, distill_bevdepth, official_bevdepth
 from tests.convert.foreign import official_head_state
 from tests.models.camera_batches import small

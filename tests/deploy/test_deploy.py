@@ -7,14 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from dualdistill.deploy.freeze import FrozenStudent
+from dualdistill.deploy.freeze import FrozenStudent, SampledConv
 from dualdistill.deploy.graph import deployable, write_onnx
 from dualdistill.deploy.rig_geometry import rig_geometry
 from dualdistill.deploy.runtime import OnnxRun, decode_boxes, frame_inputs, predictions_of
-from dualdistill.deploy.sampled import SampledConv
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth, official_bevdepth
-from dualdistill.models.layers.deformable import DeformableConv
+from dualdistill.models.layers.depth_net import DeformableConv
 from tests.models.camera_batches import camera_batch, small, students
 
 LIFTS = ("official, two frames", "official, refined")

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.distill.crd import CrdConfig
 from dualdistill.distill.distillbev import DistillBevConfig
-from dualdistill.distill.dualdistill import DualDistillConfig, MfdConfig
+from dualdistill.distill.dualdistill import CrdConfig, DualDistillConfig, MfdConfig
 from dualdistill.distill.labeldistill import LabelDistillConfig, ResponseConfig
 from dualdistill.distill.tig_bev import TigBevConfig
 from dualdistill.distill.x3kd import X3kdConfig, XfdConfig, XisConfig, XodConfig

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dualdistill.distill.crd import CrdConfig
-from dualdistill.distill.dualdistill import DualDistillConfig, MfdConfig
+from dualdistill.distill.dualdistill import CrdConfig, DualDistillConfig, MfdConfig
 from dualdistill.distill.method import DistillerInputs
 from dualdistill.distill.mfd import FalsePositiveConfig
 from dualdistill.structures import weighted_sum

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.distill.inner_geometry import (
+from dualdistill.distill.tig_bev import (
     expected_depth,
     grid_positions,
     inner_depth_loss,

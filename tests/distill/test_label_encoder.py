@@ -10,8 +10,8 @@ from dualdistill.distill.shapes import BevShapes
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.centerpoint import CenterPoint, CenterPointConfig
 from dualdistill.models.checkpoints import load_weights, save_weights
-from dualdistill.structures import Batch, Points, weighted_sum
-from dualdistill.train.step import Detector, Training
+from dualdistill.structures import Batch, Detector, Points, weighted_sum
+from dualdistill.train.step import Training
 from tests.distill.conftest import random_boxes
 
 TEACHER = CenterPointConfig(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from dualdistill.distill.label_maps import label_maps
+from dualdistill.distill.label_encoder import label_maps
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import CLASSES, Boxes
 from tests.distill.conftest import random_boxes

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.distill.align import upsample
-from dualdistill.distill.orthogonal import SemiOrthogonal, cayley
+from dualdistill.distill.align import SemiOrthogonal, cayley, upsample
 
 
 def released_rate(step: int) -> float:

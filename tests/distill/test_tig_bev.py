@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.distill.inner_geometry import inner_depth_loss, relation_loss
 from dualdistill.distill.method import DistillerInputs
-from dualdistill.distill.tig_bev import TigBevConfig
+from dualdistill.distill.tig_bev import TigBevConfig, inner_depth_loss, relation_loss
 from dualdistill.structures import Boxes, Losses
 from tests.distill.conftest import Pair
 

@@ -8,7 +8,6 @@ import torch
 from torch.testing import assert_close
 
 from dualdistill.distill.adversary import Discriminator, adversarial_loss, reverse_gradient
-from dualdistill.distill.instances import center_offsets
 from dualdistill.distill.method import DistillerInputs
 from dualdistill.distill.x3kd import (
     X3kdConfig,
@@ -18,6 +17,7 @@ from dualdistill.distill.x3kd import (
     XodConfig,
     box_loss,
     box_weights,
+    center_offsets,
     feature_loss,
     heatmap_loss,
     pseudo_heatmap,

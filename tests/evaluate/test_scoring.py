@@ -10,12 +10,10 @@ import pytest
 
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
-from dualdistill.evaluate.filters import is_evaluated
-from dualdistill.evaluate.ground_truth import ground_truth_of_split
+from dualdistill.evaluate.ground_truth import ground_truth_of_split, is_evaluated
 from dualdistill.evaluate.metrics import detection_metrics
-from dualdistill.evaluate.official import official_metrics
 from dualdistill.evaluate.records import Detections
-from dualdistill.evaluate.scoring import evaluate_detections, evaluate_submission
+from dualdistill.evaluate.scoring import evaluate_detections, evaluate_submission, official_metrics
 from dualdistill.evaluate.submission import read_submission, write_submission
 from tests.evaluate.evaluation_worlds import noisy_detections, random_boxes, world_of
 

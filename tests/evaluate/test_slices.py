@@ -10,7 +10,7 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_scenes, samples_of_split
 from dualdistill.errors import UserError
 from dualdistill.evaluate.ground_truth import ground_truth_of_split
-from dualdistill.evaluate.operating_point import balanced_score
+from dualdistill.evaluate.metrics import balanced_score
 from dualdistill.evaluate.records import Detections
 from dualdistill.evaluate.slices import slices
 from tests.evaluate.evaluation_worlds import boxes_of, oracle, world_of

@@ -7,7 +7,7 @@ import pytest
 
 from dualdistill.evaluate.metrics import detection_metrics, metrics_summary
 from dualdistill.evaluate.records import Detections
-from dualdistill.evaluate.warning_signs import warning_signs
+from dualdistill.evaluate.scoring import warning_signs
 from tests.evaluate.evaluation_worlds import noisy_detections, random_boxes, world_of
 
 WORLD = world_of(random_boxes(0, 400), samples=6)

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.geometry.cameras import bev_augmentation, image_augmentation, project
-from dualdistill.geometry.frustum import frustum, lift
+from dualdistill.geometry.cameras import bev_augmentation, frustum, image_augmentation, lift, project
 from dualdistill.geometry.transforms import invert_rigid, rigid, rotation_from_quaternion, transform
 
 quick = settings(max_examples=20, deadline=None)

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from dualdistill.geometry.grid import BevGrid
-from dualdistill.models.layers.pillar_pool import pool_split
-from dualdistill.models.pillars import PillarEncoder
+from dualdistill.models.pillars import PillarEncoder, pool_split
 from dualdistill.ops.voxelize import dynamic_voxelize
 from dualdistill.structures import Points
 

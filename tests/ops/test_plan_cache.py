@@ -3,8 +3,7 @@ import torch
 from torch import Tensor
 
 from dualdistill.geometry.grid import BevGrid
-from dualdistill.ops.bev_pool import PoolPlan, make_pool_plan
-from dualdistill.ops.plan_cache import PlanCache
+from dualdistill.ops.bev_pool import PlanCache, PoolPlan, make_pool_plan
 
 
 class Maker:

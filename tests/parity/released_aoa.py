@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dualdistill.distill.align import Aoa
-from dualdistill.distill.orthogonal import SemiOrthogonal
+from dualdistill.distill.align import Aoa, SemiOrthogonal
 
 _NAMES = {
     "0.pos_embed": "attention.position",

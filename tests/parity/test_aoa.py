@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.distill.align import Aoa
-from dualdistill.distill.orthogonal import OrthogonalMap, SemiOrthogonal
+from dualdistill.distill.align import Aoa, OrthogonalMap, SemiOrthogonal
 from tests.parity.released_aoa import load_official_aoa, official_aoa_name
 
 GOLDEN = Path(__file__).parent / "golden" / "aoa"

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from dualdistill.convert.student_names import our_name
+from dualdistill.convert.students import our_name
 from dualdistill.models.bevdepth import BevDepth, official_bevdepth
 from dualdistill.models.depth_loss import depth_bins, softmax_depth_loss
 from dualdistill.models.layers.bev_encoder import ResNetEncoder
-from dualdistill.models.layers.camera_vector import calibration_vector
+from dualdistill.models.layers.depth_net import calibration_vector
 from dualdistill.structures import Batch, Cameras
 
 GOLDEN = Path(__file__).parent / "golden" / "bevdepth"

@@ -14,7 +14,7 @@ import torch
 from torch.testing import assert_close
 
 from dualdistill.distill.align import neck_aligner
-from dualdistill.distill.crd import CrdLabels, cross_head_losses, response_weights
+from dualdistill.distill.dualdistill import CrdLabels, cross_head_losses, response_weights
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHead, CenterHeadConfig
 from dualdistill.models.head_criterion import CenterCriterion

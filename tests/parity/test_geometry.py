@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.geometry.cameras import bev_augmentation, image_augmentation
-from dualdistill.geometry.frustum import frustum, lift
+from dualdistill.geometry.cameras import bev_augmentation, frustum, image_augmentation, lift
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.ops.bev_pool import make_pool_plan, pool_cells
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.distill.label_encoder import LabelEncoderConfig
-from dualdistill.distill.label_maps import LabelMaps, label_maps
+from dualdistill.distill.label_encoder import LabelEncoderConfig, LabelMaps, label_maps
 from dualdistill.distill.labeldistill import Adaptor, masked_squares, object_mask, response_losses
 from dualdistill.distill.shapes import BevShapes
 from dualdistill.geometry.grid import BevGrid

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dualdistill.evaluate.filters import is_evaluated
+from dualdistill.evaluate.ground_truth import is_evaluated
 from dualdistill.evaluate.metrics import (
     DetectionMetrics,
     average_matches,

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.convert.voxel_teacher import mmdet3d_name
-from dualdistill.models.layers.sparse_encoder import SparseConv, SparseEncoder
+from dualdistill.convert.teachers import mmdet3d_name
+from dualdistill.models.voxels import SparseConv, SparseEncoder
 from dualdistill.ops.sparse_conv import Sites, SparseTensor
 from dualdistill.ops.sparse_spconv import SpconvTensor
 

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from dualdistill.data.depth import depth_labels, owners_of_labels, owners_of_points
-from dualdistill.distill.inner_geometry import (
+from dualdistill.distill.tig_bev import (
+    TigBevConfig,
     expected_depth,
     grid_positions,
     inner_depth_loss,
@@ -22,7 +23,6 @@ from dualdistill.distill.inner_geometry import (
     relation_loss,
     sample_map,
 )
-from dualdistill.distill.tig_bev import TigBevConfig
 from dualdistill.geometry.boxes import points_in_boxes
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.geometry.transforms import rigid

@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from dualdistill.report.profile import SKIPPED, TAKEN, profiled_steps
+from dualdistill.report.timing import SKIPPED, TAKEN, profiled_steps
 
 
 def test_the_steps_after_the_first_are_in_the_profile_and_no_others(tmp_path):

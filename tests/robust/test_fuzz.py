@@ -27,7 +27,7 @@ from dualdistill.models.checkpoints import load_weights, read_facts, save_weight
 from dualdistill.recipes.catalogue import find
 from dualdistill.train.metrics import read_metrics
 from dualdistill.train.run_folder import RunFolder, RunRecord, Scores, WeightsFacts, read_scores
-from dualdistill.train.teacher_cache import TeacherCache
+from dualdistill.train.teacher_source import TeacherCache
 from tests.commands.test_teacher_cache import answer, batch
 from tests.data.tiny_root import write_root
 

@@ -12,10 +12,10 @@ from dualdistill.synthetic.catalogue import SLACK, Kind
 from dualdistill.synthetic.config import FULL_REACH
 from dualdistill.synthetic.draw import draw_scene
 from dualdistill.synthetic.mesh import LEAF, METAL, Mesh, blob, box, cylinder, wheel
-from dualdistill.synthetic.occupancy import Occupancy
 from dualdistill.synthetic.plan import Track
 from dualdistill.synthetic.street import REACH, Curve
 from dualdistill.synthetic.tables import ATTRIBUTES, CATEGORIES
+from dualdistill.synthetic.traffic import Occupancy
 
 KINDS = [value for value in vars(catalogue).values() if isinstance(value, Kind)]
 GREY = (0.5, 0.5, 0.5)

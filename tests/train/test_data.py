@@ -70,13 +70,13 @@ class Signalled(Dataset):
 
 
 def test_loader_processes_outlive_stop_signals():
-    loader = training_loader(Signalled(), list, length=4, batch_size=2, first=0, last=3, seed=0, workers=1)
+    loader = training_loader(Signalled(), list, StepSampler(4, 2, first=0, last=3, seed=0), workers=1)
     assert len(list(loader)) == 3
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 def test_a_batch_of_a_loader_process_is_one_open_file():
-    loader = training_loader(Samples(), pack, length=10, batch_size=8, first=0, last=24, seed=0, workers=1)
+    loader = training_loader(Samples(), pack, StepSampler(10, 8, first=0, last=24, seed=0), workers=1)
     batches = iter(loader)
     held = [next(batches) for _ in range(4)]
     before = len(list(Path("/proc/self/fd").iterdir()))
@@ -95,7 +95,7 @@ def test_the_limit_of_open_files_is_raised_for_loader_processes():
         pytest.skip("the hard limit leaves no room")
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     try:
-        training_loader(Signalled(), list, length=4, batch_size=2, first=0, last=3, seed=0, workers=0)
+        training_loader(Signalled(), list, StepSampler(4, 2, first=0, last=3, seed=0), workers=0)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 1024
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

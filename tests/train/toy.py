@@ -16,7 +16,7 @@ from dualdistill.data.collate import pack
 from dualdistill.experiment.training import OptimiserConfig, TrainingConfig
 from dualdistill.structures import Batch, Boxes, Losses, SampleMeta
 from dualdistill.train.checkpoint import Checkpoints
-from dualdistill.train.data import training_loader
+from dualdistill.train.data import StepSampler, training_loader
 from dualdistill.train.launch import launch, on_leader
 from dualdistill.train.loop import Validate, fit
 from dualdistill.train.metrics import JsonLines, MetricsLogger
@@ -102,18 +102,10 @@ def train(
     if run.all_checkpoints():
         checkpoints.restore_newest(state)
     total = config.total_steps(10)
-    loader = training_loader(
-        samples or Samples(),
-        pack,
-        length=10,
-        batch_size=config.batch_size,
-        first=state.step * config.accumulate,
-        last=total * config.accumulate,
-        seed=0,
-        workers=0,
-        rank=fabric.global_rank,
-        world=fabric.world_size,
-    )
+    first, last = state.step * config.accumulate, total * config.accumulate
+    rank, world = fabric.global_rank, fabric.world_size
+    order = StepSampler(10, config.batch_size, first=first, last=last, seed=0, rank=rank, world=world)
+    loader = training_loader(samples or Samples(), pack, order, workers=0)
     metrics = MetricsLogger([JsonLines()] if fabric.is_global_zero else [])
     metrics.start(run, facts, state.step)
     with StopSignals() as signals:

@@ -7,10 +7,8 @@ from matplotlib.collections import LineCollection, PathCollection
 from torch.testing import assert_close
 
 from dualdistill.structures import CLASSES, Boxes
-from dualdistill.visualize.bev import draw_bev, heading_ticks
-from dualdistill.visualize.features import activity, draw_features
-from dualdistill.visualize.layers import BoxLayer
-from dualdistill.visualize.palette import DARK, LIGHT
+from dualdistill.visualize.bev import activity, draw_bev, draw_features, heading_ticks
+from dualdistill.visualize.palette import DARK, LIGHT, BoxLayer
 from tests.visualize.scenes import boxes
 
 EXTENT = (-20.0, -10.0, 20.0, 30.0)

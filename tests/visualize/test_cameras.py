@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from dualdistill.geometry.cameras import image_augmentation
 from dualdistill.structures import CAMERAS, Boxes
 from dualdistill.visualize.cameras import NEAR, Photographs, View, draw_cameras, front_faces, visible_edges
-from dualdistill.visualize.layers import BoxLayer
+from dualdistill.visualize.palette import BoxLayer
 from tests.visualize.scenes import BEV_FROM_FORWARD_CAMERA, boxes, forward_view, pinhole
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from dualdistill.errors import UserError
 from dualdistill.structures import CameraOutput
-from dualdistill.visualize.depth import draw_depth, likely_depth
+from dualdistill.visualize.cameras import draw_depth, likely_depth
 from dualdistill.visualize.film import beside, rendered, write_film
 
 

@@ -16,8 +16,7 @@ from dualdistill.geometry.transforms import rigid, transform
 from dualdistill.structures import CAMERAS, CLASSES, Boxes
 from dualdistill.visualize.bev import draw_bev
 from dualdistill.visualize.cameras import Photographs, View, draw_cameras, visible_edges
-from dualdistill.visualize.layers import BoxLayer
-from dualdistill.visualize.palette import DARK, LIGHT
+from dualdistill.visualize.palette import DARK, LIGHT, BoxLayer
 from tests.geometry.reference import boxes_from_legacy
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -18,9 +18,7 @@ from dualdistill.errors import UserError
 from dualdistill.files import as_user_error
 
 app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
 )
 for verb in (
     start.doctor,

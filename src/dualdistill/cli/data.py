@@ -17,8 +17,7 @@ MaskWeights = Annotated[
     Path | None, typer.Option(help="maskrcnn: local COCO weights of torchvision; semantic: folder of class maps.")
 ]
 Noise = Annotated[
-    float,
-    typer.Option(min=0, max=1, help="Errors added to the perfect masks of a synthetic world: 0 (none) to 1."),
+    float, typer.Option(min=0, max=1, help="Errors added to the perfect masks of a synthetic world: 0 (none) to 1.")
 ]
 
 

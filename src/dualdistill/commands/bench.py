@@ -1,7 +1,6 @@
 """`bench`: how fast a recipe's training step, its data loading and its deployed student are on this machine."""
 
 import cProfile
-import dataclasses
 import math
 import pstats
 import tempfile
@@ -22,22 +21,31 @@ from torch import Tensor
 from dualdistill.data.collate import pack
 from dualdistill.data.image_cache import ImageCache
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.deploy.forms import Maps, deployed_forms, has_bf16
+from dualdistill.deploy.runtime import Maps, deployed_forms, has_bf16
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.overrides import override
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.recipes.catalogue import find
-from dualdistill.report.profile import activities, write_profile
 from dualdistill.report.table import Column
-from dualdistill.report.timing import Row, Variant, machine_text, measure, relative_difference, run_ms, timing_tables
-from dualdistill.structures import Batch
+from dualdistill.report.timing import (
+    Row,
+    Variant,
+    activities,
+    machine_text,
+    measure,
+    relative_difference,
+    run_ms,
+    timing_tables,
+    write_profile,
+)
+from dualdistill.structures import Batch, named_tensors
 from dualdistill.synthetic import TINY, make_synthetic
 from dualdistill.train.assemble import open_dataset, split_names
-from dualdistill.train.data import training_loader
+from dualdistill.train.data import StepSampler, training_loader
 from dualdistill.train.gpus import gpu_named
 from dualdistill.train.random_batch import random_batch
-from dualdistill.train.timed_step import TimedStep
+from dualdistill.train.step_cost import TimedStep
 
 STEP_COLUMNS = (
     Column(key="samples_per_second", title="samples/s", digits=2),
@@ -53,10 +61,7 @@ LOADER_COLUMNS = (
 
 def choose(recipe: str | None, device: str | None, overrides: Sequence[str]) -> tuple[str, Experiment, str]:
     """Recipe, experiment and device; by default a full-size recipe where there is a GPU, a synthetic one elsewhere.
-
-    Raises:
-        UserError: for a recipe that does not exist, or a device that is not there.
-    """
+    Raises UserError for a recipe that does not exist, or a device that is not there."""
     if device not in (None, "cpu", "cuda"):
         raise UserError(f"--device is cpu or cuda, got {device!r}.")
     if device == "cuda" and not torch.cuda.is_available():
@@ -77,14 +82,12 @@ def bench_step(
     repeats: int = 5,
     profile: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Print and return the cost of one training step: of the recipe and, if it distils, of its student alone.
+    """Print and return the cost of one training step: of the recipe and, if it distils, of its student alone. Raises
+    UserError for a recipe or device that does not exist, and for samples that do not fit into GPU memory.
 
     Args:
         samples: On the device at once; by default the recipe's batch, on a CPU at most 2.
         profile: Folder for a Chrome trace and a table of operators of one step.
-
-    Raises:
-        UserError: for a recipe or device that does not exist, and for samples that do not fit into GPU memory.
     """
     name, experiment, device = choose(recipe, device, overrides)
     samples = samples or min(experiment.training.batch_size, 2 if device == "cpu" else 1 << 30)
@@ -165,7 +168,6 @@ def bench_loader(
     Args:
         device: The training step is timed there, on a random batch.
         data: A nuScenes root; by default a tiny synthetic world, whose small files load faster than nuScenes' own.
-        workers: Processes.
         image_cache: Folder for decoded images: one process is also timed with it, after a pass that fills it.
         seconds: Each rate is taken over about so long.
         profile: Folder for a table of functions of one process that loads a batch, by their own time.
@@ -231,11 +233,10 @@ def _loader_rate(
     dataset: Any, batch_size: int, workers: int, seconds: float = math.inf, *, most: int | None = None
 ) -> _Loaded:
     """Load until the seconds are over, `most` batches at most."""
-    loader = training_loader(
-        dataset, pack, length=len(dataset), batch_size=batch_size, first=0, last=10**6, seed=0, workers=workers
-    )
+    order = StepSampler(len(dataset), batch_size, first=0, last=10**6, seed=0)
+    loader = training_loader(dataset, pack, order, workers=workers)
     batches = iter(loader)
-    first = _tensors(next(batches).to("cpu"))
+    first = [tensor for _, tensor in named_tensors(next(batches).to("cpu"))]
     for _ in islice(batches, workers * (loader.prefetch_factor or 0)):
         pass  # loaded while the processes started
     began, passed, done = time.perf_counter(), 0.0, 0
@@ -243,15 +244,6 @@ def _loader_rate(
         next(batches)
         passed, done = time.perf_counter() - began, done + 1
     return _Loaded(first, done * batch_size / passed, done)
-
-
-def _tensors(record: Any) -> list[Tensor]:
-    """All tensors of a batch, in order."""
-    if isinstance(record, Tensor):
-        return [record]
-    if dataclasses.is_dataclass(record):
-        record = [getattr(record, field.name) for field in dataclasses.fields(record)]
-    return [tensor for item in record for tensor in _tensors(item)] if isinstance(record, list | tuple) else []
 
 
 def bench_inference(
@@ -265,10 +257,8 @@ def bench_inference(
 ) -> list[dict[str, Any]]:
     """Print and return the time of one sample in the live student and in every form it can be deployed in.
 
-    The exported forms run on the CPU; those whose extra is not installed are left out.
-
-    Raises:
-        UserError: for a recipe without a student.
+    The exported forms run on the CPU; those whose extra is not installed are left out. Raises UserError for a recipe
+    without a student.
     """
     name, experiment, device = choose(recipe, device, overrides)
     if experiment.student is None:

@@ -26,11 +26,8 @@ def compare_runs(
     latex: Path | None = None,
     html: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Print one table per data set, and write it in the forms asked for; returns the rows as JSON values.
-
-    Raises:
-        UserError: for no run, and for a run that is not finished or not evaluated.
-    """
+    """Print one table per data set, and write it in the forms asked for; returns the rows as JSON values. Raises
+    UserError for no run, and for a run that is not finished or not evaluated."""
     runs, unfinished = find_runs(paths)
     for run in unfinished:
         console.print(f"not finished, left out: {run.path}")
@@ -48,11 +45,8 @@ def compare_runs(
 
 
 def find_runs(paths: list[Path]) -> tuple[list[RunFolder], list[RunFolder]]:
-    """The finished runs at or below `paths`, each once, and the unfinished ones below.
-
-    Raises:
-        UserError: for a path without any run, and for one that is itself an unfinished run.
-    """
+    """The finished runs at or below `paths`, each once, and the unfinished ones below. Raises UserError for a path
+    without any run, and for one that is itself an unfinished run."""
     finished: dict[Path, RunFolder] = {}
     unfinished: dict[Path, RunFolder] = {}
     for path in paths:
@@ -81,6 +75,7 @@ def read_run(run: RunFolder, checkpoint: str = "last") -> RunRecord:
     plain = run.experiment
     folder = run.checkpoint(checkpoint)
     results = run.evaluation(folder.name)
+    known = RECIPES[plain["recipe"]].published if plain["recipe"] in RECIPES else None
     return RunRecord(
         path=str(run.path),
         recipe=plain["recipe"],
@@ -94,7 +89,7 @@ def read_run(run: RunFolder, checkpoint: str = "last") -> RunRecord:
         finished=(run.path / "finished.json").stat().st_mtime,
         teacher=_teacher(plain["teacher"]) if plain["teacher"] else None,
         label_encoder=_teacher(plain["label_encoder"]) if plain["label_encoder"] else None,
-        published=_published(plain["recipe"]),
+        published=(known.mean_ap / 100, known.nds / 100, known.source) if known else None,
     )
 
 
@@ -159,8 +154,3 @@ def _teacher(identity: dict[str, Any]) -> TeacherRecord:
         values = read_scores(metrics)
         return replace(known, mean_ap=values["mean_ap"], nd_score=values["nd_score"])
     return known
-
-
-def _published(recipe: str) -> tuple[float, float, str] | None:
-    found = RECIPES[recipe].published if recipe in RECIPES else None
-    return (found.mean_ap / 100, found.nds / 100, found.source) if found else None

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,8 @@ _RELEASED_MVP = VirtualPointsConfig(masks="official", missing="unpainted", ring_
 def convert_checkpoint(
     console: Console, path: Path, out: Path, boxes: BoxConvention | None = None, voxel: float | None = None
 ) -> dict[str, Any]:
-    """Convert `path`, print the mapping of every key, write `out`; returns the JSON record.
-
-    Raises:
-        UserError: if the file cannot be converted completely; nothing is written then.
-    """
+    """Convert `path`, print the mapping of every key, write `out`; returns the JSON record. Raises UserError if the
+    file cannot be converted completely; nothing is written then."""
     if out.suffix != ".safetensors":
         raise UserError(f"--out names the weights file to write and ends in .safetensors, got {out}.")
     if out.resolve() == path.resolve():
@@ -66,11 +63,8 @@ def convert_checkpoint(
 
 
 def experiment_for(conversion: Conversion, state: dict[str, Tensor]) -> Experiment:
-    """The full-size recipe the weights belong to, with the network that fits them.
-
-    Args:
-        state: The foreign tensors; a student's frustum has its image size.
-    """
+    """The full-size recipe the weights belong to, with the network that fits them. `state`: the foreign tensors; a
+    student's frustum has its image size."""
     config = conversion.config
     if isinstance(config, CenterPointConfig):
         voxels = "" if config.voxel is None else "-voxel" if config.voxel.size == 0.1 else "-voxel-0.075"
@@ -156,8 +150,5 @@ def _plain(path: Path, out: Path, foreign: Foreign, conversion: Conversion) -> d
         "prefix": foreign.prefix,
         "left_out": list(foreign.left_out),
         "notes": list(conversion.notes),
-        "keys": [
-            {"key": e.key, "shape": list(e.shape), "fate": e.fate, "into": e.into, "why": e.why}
-            for e in conversion.mapping
-        ],
+        "keys": [asdict(entry) | {"shape": list(entry.shape)} for entry in conversion.mapping],
     }

@@ -31,14 +31,8 @@ from dualdistill.train.assemble import split_names
 
 
 def sized(size: str, image_width: int | None = None, **changes: Any) -> SyntheticConfig:
-    """A size of world by name, with changes; None leaves a setting as it is.
-
-    Args:
-        image_width: Pixels; the height follows, 16:9.
-
-    Raises:
-        UserError: for a setting that cannot be.
-    """
+    """A size of world by name, with changes; None leaves a setting as it is. `image_width`: pixels; the height follows,
+    16:9. Raises UserError for a setting that cannot be."""
     if image_width is not None:
         changes |= {"image_width": image_width, "image_height": image_width * 9 // 16}
     try:
@@ -55,14 +49,8 @@ Masks = Literal["synthetic", "maskrcnn", "semantic"]
 
 
 def synthesise(console: Console, root: Path, config: SyntheticConfig, workers: int | None) -> None:
-    """Write a synthetic world, unless the root already holds it.
-
-    Args:
-        workers: Processes; None takes one per core.
-
-    Raises:
-        UserError: for a root that holds something else.
-    """
+    """Write a synthetic world, unless the root already holds it. `workers`: processes; None takes one per core. Raises
+    UserError for a root that holds something else."""
     if not root.exists():
         require_room(root, config.num_bytes, f"The world {config.name!r}", "Free some, or take a smaller --size.")
     with progress(console, "making the world") as report:
@@ -113,14 +101,8 @@ def _in_words(problem: Problem) -> str:
 def check_data(
     console: Console, root: Path, version: str | None, split: str = "all", recipe: str | None = None
 ) -> dict[str, Any]:
-    """Check tables and sensor files; prints and returns the contents of the root.
-
-    Args:
-        recipe: Its data are checked; None: all that any recipe of LiDAR and cameras reads.
-
-    Raises:
-        UserError: with the list of problems, if there are any.
-    """
+    """Check tables and sensor files; prints and returns the contents of the root. `recipe`: its data are checked; None:
+    all that any recipe of LiDAR and cameras reads. Raises UserError with the list of problems, if there are any."""
     report = check_files(console, root, version, split, find(recipe).build().data if recipe else None)
     console.print(
         f"{report.root} ({report.version}): {report.num_scenes} scenes, {report.num_samples} key frames, "
@@ -177,12 +159,8 @@ def make_instances(
     noise: float = 0.0,
     split: str = "all",
 ) -> None:
-    """Make the instance masks of every key frame image of a split, unless they exist.
-
-    Args:
-        weights: Local weights of Mask R-CNN, or the folder of class maps.
-        noise: As in `InstancesConfig`; each value has its own files.
-    """
+    """Make the instance masks of every key frame image of a split, unless they exist; `weights` and `noise` as in
+    `make_virtual`, each noise with its own files."""
     index = NuscenesIndex.open(root, version)
     rows = key_images(index, samples_of_split(index, split))
     masks = _masks(index, source, weights, noise)

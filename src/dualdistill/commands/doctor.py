@@ -41,11 +41,8 @@ class Finding(NamedTuple):
 
 
 def run_checks(console: Console, data: Path | None) -> int:
-    """Print the findings; returns the exit code, 0 without problems and 2 otherwise.
-
-    Args:
-        data: Data root to check as well.
-    """
+    """Print the findings; returns the exit code, 0 without problems and 2 otherwise. `data`: data root to check as
+    well."""
     findings = [*_environment(), *_devices(), *_disk(), *([] if data is None else _root(data))]
     for finding in findings:
         mark = ("problem", "red") if finding.remedy else ("ok     ", "green")

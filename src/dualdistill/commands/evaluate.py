@@ -13,10 +13,9 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_scenes
 from dualdistill.errors import UserError
 from dualdistill.evaluate.records import Detections, GroundTruth
-from dualdistill.evaluate.scoring import evaluate_submission, read_results
+from dualdistill.evaluate.scoring import evaluate_submission, official_metrics, read_results, warning_signs
 from dualdistill.evaluate.slices import slices
 from dualdistill.evaluate.submission import Source, write_submission
-from dualdistill.evaluate.warning_signs import warning_signs
 from dualdistill.experiment.experiment import Role
 from dualdistill.files import write_atomically, write_json
 from dualdistill.recipes.catalogue import RECIPES
@@ -96,8 +95,6 @@ def evaluate_anything(
         if not fabric.is_global_zero:
             raise SystemExit(0)
     if official:
-        from dualdistill.evaluate.official import official_metrics
-
         metrics = official_metrics(results, index.root, index.version, split, folder)
     else:
         metrics = evaluate_submission(results, index, split, folder, samples=samples)
@@ -126,25 +123,15 @@ def write_detections(
     workers: int = 0,
     fabric: Fabric | None = None,
 ) -> None:
-    """Run a detector on every sample of a data set and write its result file.
-
-    Args:
-        fabric: The processes that share the samples, of which the leading one writes; None for this one alone.
-
-    Raises:
-        UserError: if its weights diverged.
-    """
+    """Run a detector on every sample of a data set and write its result file. `fabric`: the processes that share the
+    samples, of which the leading one writes; None for this one alone. Raises UserError if its weights diverged."""
     fabric = fabric or launch(1)
     loaded.detector.to(fabric.device)
     console = console if fabric.is_global_zero else Console(quiet=True)
     share = -(-len(dataset) // fabric.world_size)  # the leading process has one of the largest
     with progress(console, f"detecting with {loaded.facts['recipe']}") as report, naming(loaded):
         found = detect_together(
-            fabric,
-            loaded.detector,
-            dataset,
-            workers=workers,
-            report=lambda done: report(done, share),
+            fabric, loaded.detector, dataset, workers=workers, report=lambda done: report(done, share)
         )
     if fabric.is_global_zero:
         tokens = [dataset.index.sample_token[int(position)] for position in dataset.positions]
@@ -163,11 +150,8 @@ def slices_table(index: NuscenesIndex, ground_truth: GroundTruth, detections: De
 
 
 def _remarks(loaded: LoadedDetector | None, metrics: dict[str, Any], *, compares: bool) -> Iterator[str]:
-    """The published result of the recipe beside the measured one, and the meaning of an unusual score.
-
-    Args:
-        compares: Whether the scores are those of nuScenes val, as the published ones.
-    """
+    """The published result of the recipe beside the measured one, and the meaning of an unusual score. `compares`:
+    whether the scores are those of nuScenes val, as the published ones."""
     if loaded is None:
         return
     if loaded.experiment.role == "label_encoder":

@@ -82,10 +82,7 @@ def export_student(
     check_metrics: bool = False,
 ) -> dict[str, Any]:
     """Write the files with calibration.json, export.json and a README into `out`; returns the content of export.json.
-
-    Raises:
-        UserError: for what cannot be exported, or if the outputs of a file differ from those of the live model.
-    """
+    Raises UserError for what cannot be exported, or if the outputs of a file differ from those of the live model."""
     exports = _plan(formats or ["onnx", "torch"], dtype, geometry)
     require_data(data, calibration)
     require_folder(out)
@@ -142,11 +139,8 @@ def export_student(
 
 
 def _plan(formats: list[str], dtype: Precision, geometry: Geometry) -> list[_Export]:
-    """The files that are asked for.
-
-    Raises:
-        UserError: for an unknown format, and for combinations that nothing can run.
-    """
+    """The files that are asked for. Raises UserError for an unknown format, and for combinations that nothing can
+    run."""
     words = [word for text in formats for word in text.split(",")]
     if unknown := [word for word in words if word not in SUFFIXES]:
         raise UserError(f"--format {unknown[0]!r}: expected onnx, torch or both, separated by a comma.")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.deploy.forms import has_bf16
+from dualdistill.deploy.runtime import has_bf16
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.overrides import override
@@ -20,9 +20,8 @@ from dualdistill.report.timing import run_ms
 from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.fill_cache import cached_maps, flips_drawn, refuse_uncacheable
 from dualdistill.train.gpus import GPUS, Gpu
-from dualdistill.train.step_cost import StepCost, step_cost
-from dualdistill.train.teacher_cache import TeacherCache
-from dualdistill.train.timed_step import TimedStep
+from dualdistill.train.step_cost import StepCost, TimedStep, step_cost
+from dualdistill.train.teacher_source import TeacherCache
 
 NUSCENES_TRAIN, NUSCENES_BALANCED = 28_130, 123_580
 """Samples of the official training split, as they are and class-balanced
@@ -55,14 +54,12 @@ def plan(
     measure: bool = False,
 ) -> dict[str, Any]:
     """Print and return the cost of a training: parameters, arithmetic, memory, steps, files, disk, and time on GPUs.
+    Raises UserError for two sources of a time, and for a recipe or settings that do not exist.
 
     Args:
         efficiency: Share of their peak that the GPUs are assumed to reach.
         tflops: Also the time on devices that each reach so many 10^12 operations a second.
         measure: Also the time on this machine, from a step taken here.
-
-    Raises:
-        UserError: for two sources of a time, and for a recipe or settings that do not exist.
     """
     if measure and tflops is not None:
         raise UserError("The time comes from one source: give --measure or --tflops, not both.")

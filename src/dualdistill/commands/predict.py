@@ -25,8 +25,7 @@ from dualdistill.train.loaded_detector import LoadedDetector, naming, weights_of
 from dualdistill.visualize.bev import Forward, draw_bev
 from dualdistill.visualize.cameras import Photographs, draw_cameras
 from dualdistill.visualize.film import beside, rendered, require_film, write_film
-from dualdistill.visualize.layers import BoxLayer
-from dualdistill.visualize.palette import DARK
+from dualdistill.visualize.palette import DARK, BoxLayer
 
 Moment = tuple[Batch, Photographs | None]
 """One sample as a batch of one, and its images at their own size."""
@@ -149,17 +148,9 @@ def plain_boxes(boxes: Boxes) -> list[dict[str, Any]]:
     """Boxes as JSON values: metres, radians (counter-clockwise from +x), metres a second."""
     assert boxes.score is not None
     columns = (boxes.label, boxes.score, boxes.center, boxes.size, boxes.yaw, boxes.velocity)
-    return [
-        {
-            "class": CLASSES[label],
-            "score": score,
-            "center": center,
-            "length_width_height": size,
-            "yaw": yaw,
-            "velocity": velocity,
-        }
-        for label, score, center, size, yaw, velocity in zip(*(column.tolist() for column in columns), strict=True)
-    ]
+    names = ("class", "score", "center", "length_width_height", "yaw", "velocity")
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [dict(zip(names, (CLASSES[label], *numbers), strict=True)) for label, *numbers in rows]
 
 
 def boxes_table(boxes: Boxes, title: str) -> Table:

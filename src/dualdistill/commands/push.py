@@ -18,11 +18,8 @@ from dualdistill.train.trained_weights import evaluation_folder
 def push(console: Console, what: Path, repo: str, *, checkpoint: str = "last", private: bool = False) -> str:
     """Upload the weights and the card of a run or weights file; returns the address of the repository.
 
-    Paths of this machine are left out of both. `load("hf:owner/name")` takes it from there.
-
-    Raises:
-        UserError: for what is no trained detector, a name that is no repository, a missing extra, and where the hub
-            cannot be written.
+    Paths of this machine are left out of both. `load("hf:owner/name")` takes it from there. Raises UserError for what
+    is no trained detector, a name that is no repository, a missing extra, and where the hub cannot be written.
     """
     repo, _ = hub.repository(repo)
     hub.client()

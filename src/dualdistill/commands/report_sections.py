@@ -14,7 +14,7 @@ from dualdistill.commands.samples import photographs_of
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
-from dualdistill.evaluate.operating_point import balanced_score
+from dualdistill.evaluate.metrics import balanced_score
 from dualdistill.evaluate.records import Detections, GroundTruth
 from dualdistill.evaluate.scoring import read_results
 from dualdistill.files import draft
@@ -24,13 +24,10 @@ from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.loaded_detector import LoadedDetector
 from dualdistill.train.metrics import read_metrics
 from dualdistill.train.run_folder import RunFolder, read_scores
-from dualdistill.visualize.bev import Extent, Forward, draw_bev
-from dualdistill.visualize.cameras import Photographs, draw_cameras
+from dualdistill.visualize.bev import Extent, Forward, draw_bev, draw_features
+from dualdistill.visualize.cameras import Photographs, draw_cameras, draw_depth, likely_depth
 from dualdistill.visualize.curves import draw_curves, loss_names
-from dualdistill.visualize.depth import draw_depth, likely_depth
-from dualdistill.visualize.features import draw_features
-from dualdistill.visualize.layers import BoxLayer
-from dualdistill.visualize.palette import DARK, LIGHT, Theme
+from dualdistill.visualize.palette import DARK, LIGHT, BoxLayer, Theme
 from dualdistill.visualize.recording import Recording
 
 Colour = str
@@ -105,12 +102,8 @@ def add_scenes(
     drawings: Path | None = None,
     recording: Recording | None = None,
 ) -> None:
-    """A section with photographs, BEV, feature and depth maps of samples spread evenly over a data set.
-
-    Args:
-        drawings: Folder for a PNG file of each drawing.
-        recording: Recording to which each sample is added.
-    """
+    """A section with photographs, BEV, feature and depth maps of samples spread evenly over a data set. `drawings`:
+    folder for a PNG file of each drawing; `recording`: one to which each sample is added."""
     if samples < 1:
         raise UserError(f"--samples must be at least 1, got {samples}.")
     count = min(samples, len(dataset))

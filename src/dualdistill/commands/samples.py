@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.images import stored_image
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
@@ -17,15 +16,8 @@ from dualdistill.visualize.cameras import Photographs
 
 
 def position_of(index: NuscenesIndex, sample: str, split: str | None) -> int:
-    """Position of a sample in the index.
-
-    Args:
-        sample: A token, or a number within the split.
-        split: None takes the validation split.
-
-    Raises:
-        UserError: if there is no such sample.
-    """
+    """Position of a sample in the index, by token or by number within the split (None: validation). Raises UserError if
+    there is no such sample."""
     if sample in index.sample_token:
         return list(index.sample_token).index(sample)
     split = split if split is not None else split_names(index.version)[1]
@@ -40,9 +32,7 @@ def position_of(index: NuscenesIndex, sample: str, split: str | None) -> int:
 
 def read_sample(trained: LoadedDetector, index: NuscenesIndex, sample: str, split: str | None) -> Batch:
     """The sample with the sensors that the detector needs, as a batch of one."""
-    position = np.array([position_of(index, sample, split)])
-    data, seed = trained.experiment.evaluation_data, trained.facts["seed"]
-    return NuscenesDataset(index, data, position, training=False, seed=seed)[0]
+    return trained.dataset(index, split, np.array([position_of(index, sample, split)]))[0]
 
 
 def image_size_of(index: NuscenesIndex, token: str) -> tuple[int, int]:

@@ -27,11 +27,8 @@ def submit_results(
     checkpoint: str = "last",
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Run a detector, or take a result file, and write the file to hand in; returns its facts.
-
-    Raises:
-        UserError: for a detector without data, and for everything that the server rejects: boxes, meta entry, samples.
-    """
+    """Run a detector, or take a result file, and write the file to hand in; returns its facts. Raises UserError for a
+    detector without data, and for everything that the server rejects: boxes, meta entry, samples."""
     index = None if data is None else NuscenesIndex.open(data, version)
     if index is not None:
         split = split or ("test" if index.version.endswith("test") else "val")

@@ -52,7 +52,6 @@ def start_training(
     Args:
         image_cache: Folder for decoded images; other than a teacher cache it is not a fact of the run.
         devices: Processes on each machine.
-        nodes: Machines.
         log: Sinks of the metrics beside metrics.jsonl: "tensorboard", "wandb", "mlflow".
         profile: Folder for a profile of the first steps: a Chrome trace and a table of operators.
 
@@ -84,16 +83,18 @@ def start_training(
         overrides=overrides,
         experiment=experiment,
         seed=seed,
-        data=data.resolve(),
-        version=index.version,
-        split=split if split is not None else split_names(index.version)[0],
-        tables=index.digests,
+        data={
+            "root": str(data.resolve()),
+            "version": index.version,
+            "split": split if split is not None else split_names(index.version)[0],
+            "tables": index.digests,
+        },
         teacher=None,
         label_encoder=None,
         teacher_cache=teacher_cache.resolve() if teacher_cache else None,
         log=tuple(log),
     )
-    experiment.training.require_samples(len(samples_of_split(index, job.split)))
+    experiment.training.require_samples(len(samples_of_split(index, job.data["split"])))
     if experiment.teacher_recipe is not None:
         wanted = _wanted(experiment.teacher_recipe, job, out)
         job = replace(job, teacher=find_teacher(experiment, teacher, wanted))
@@ -105,7 +106,7 @@ def start_training(
 
     def create() -> Path:
         if check:
-            refuse_problems(check_files(console, data, job.version, job.split, experiment.data))
+            refuse_problems(check_files(console, data, index.version, job.data["split"], experiment.data))
         # Put together here for its errors alone: weights that are missing or unfit leave no run folder behind.
         assemble(experiment, teacher=job.teacher, label_encoder=job.label_encoder, pretrained=True)
         run = RunFolder.create(out, chosen.name, seed)
@@ -119,18 +120,8 @@ def start_training(
         return run.path
 
     run = RunFolder(on_leader(fabric, create))
-    session = Session(
-        console=console,
-        fabric=fabric,
-        run=run,
-        job=job,
-        index=index,
-        devices=devices,
-        workers=workers,
-        sinks=sinks,
-        image_cache=image_cache,
-        profile=profile,
-    )
+    session = Session(console, fabric, run, job, index, devices=devices, workers=workers, sinks=sinks)
+    session.image_cache, session.profile = image_cache, profile
     _finish(session)
     return run.path
 
@@ -168,17 +159,8 @@ def resume_training(
     console = console if fabric.is_global_zero else Console(quiet=True)
     if run.newest() is None:
         console.print("The run has no checkpoint yet: its training starts again at step 0.")
-    session = Session(
-        console=console,
-        fabric=fabric,
-        run=run,
-        job=job,
-        index=index,
-        devices=devices,
-        workers=workers,
-        sinks=sinks,
-        image_cache=image_cache,
-    )
+    session = Session(console, fabric, run, job, index, devices=devices, workers=workers, sinks=sinks)
+    session.image_cache = image_cache
     _finish(session)
     return run.path
 
@@ -199,13 +181,13 @@ def _finish(session: Session) -> None:
 def _wanted(recipe: str, job: Job, out: Path) -> Wanted:
     """What the weights of `recipe` must come from for a job to take them without being told to."""
     settings = RECIPES[recipe].build() if recipe in RECIPES else None
-    return Wanted(recipe=recipe, settings=settings, learner=job.experiment, data=job.data_record, out=out)
+    return Wanted(recipe=recipe, settings=settings, learner=job.experiment, data=job.data, out=out)
 
 
 def _card(job: Job, recipe: Recipe, devices: int, nodes: int) -> str:
     """A page for whoever finds the run: what it is and how to repeat it."""
-    command = ["dualdistill", "train", recipe.typed, "--data", str(job.data), "--version", job.version]
-    command += ["--split", job.split, "--seed", str(job.seed)]
+    command = ["dualdistill", "train", recipe.typed, "--data", job.data["root"], "--version", job.data["version"]]
+    command += ["--split", job.data["split"], "--seed", str(job.seed)]
     for assignment in job.overrides:
         command += ["--set", assignment]
     for option, value in (

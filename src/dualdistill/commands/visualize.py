@@ -28,10 +28,8 @@ def visualize_run(
 ) -> Path:
     """Evaluate a checkpoint and draw its detections; returns the path of report.html, beside its metrics.
 
-    The drawings on the page are also written as PNG files, into drawings/; with `rerun` a recording too.
-
-    Raises:
-        UserError: if `path` is no run, and, with `rerun`, where that package is not installed.
+    The drawings on the page are also written as PNG files, into drawings/; with `rerun` a recording too. Raises
+    UserError if `path` is no run, and, with `rerun`, where that package is not installed.
     """
     run = RunFolder.open(path)
     weights = weights_of(path, checkpoint)

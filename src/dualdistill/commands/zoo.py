@@ -22,10 +22,7 @@ _COLUMNS = (
 
 def show_zoo(console: Console, name: str | None) -> list[dict[str, Any]]:
     """Print a table of all models, or the card of one; returns their cards as JSON values, sizes and paths added.
-
-    Raises:
-        UserError: for an unknown name.
-    """
+    Raises UserError for an unknown name."""
     names = list(zoo.cards()) if name is None else [name.removeprefix(zoo.PREFIX)]
     rows = [_facts(each) for each in names]
     if name is not None:

@@ -52,12 +52,8 @@ class Foreign:
 
 
 def read_foreign(path: Path) -> Foreign:
-    """Read a .pth, .pt, .ckpt or .safetensors file.
-
-    Raises:
-        UserError: if it is missing, damaged, holds anything but tensors and plain values, or other classes than
-            nuScenes' ten in the order of the detection task.
-    """
+    """Read a .pth, .pt, .ckpt or .safetensors file. Raises UserError if it is missing, damaged, holds anything but
+    tensors and plain values, or other classes than nuScenes' ten in the order of the detection task."""
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}.")
     content = _load(path)

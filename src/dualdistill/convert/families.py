@@ -7,9 +7,13 @@ from collections.abc import Callable
 from torch import Tensor
 
 from dualdistill.convert.mapping import BoxConvention, Conversion
-from dualdistill.convert.mmdet3d import convert_mmdet3d_pillars, convert_mmdet3d_voxels
 from dualdistill.convert.students import convert_student
-from dualdistill.convert.tianweiy import convert_tianweiy_pillars, convert_tianweiy_voxels
+from dualdistill.convert.teachers import (
+    convert_mmdet3d_pillars,
+    convert_mmdet3d_voxels,
+    convert_tianweiy_pillars,
+    convert_tianweiy_voxels,
+)
 from dualdistill.errors import UserError
 
 Importer = Callable[[dict[str, Tensor], BoxConvention | None], Conversion]
@@ -33,15 +37,12 @@ _OTHERS: dict[str, Importer] = {
 
 
 def convert(state: dict[str, Tensor], boxes: BoxConvention | None = None, voxel: float | None = None) -> Conversion:
-    """A foreign checkpoint as one of ours.
+    """A foreign checkpoint as one of ours. Raises UserError if the family is unknown, or its importer refuses the file.
 
     Args:
         state: Without prefixes of wrappers.
         boxes: The box convention of the file, None if it must follow from the keys.
         voxel: Side of the voxels, metres, None for other families or if unknown.
-
-    Raises:
-        UserError: if the family is unknown, or its importer refuses the file.
     """
     for beginning, importer in _OTHERS.items():
         if any(name.startswith(beginning) for name in state):

@@ -1,7 +1,7 @@
-"""Records of a conversion: what happened to each tensor of a foreign checkpoint, and the network they now fill."""
+"""What every conversion shares: our names for a foreign checkpoint's tensors, what happened to each, new boxes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -69,13 +69,8 @@ class Renamed:
 
     def completed(self, model: nn.Module) -> "Renamed":
         """The state in the order of the model, with the batch counters it lacks; everything else must be there.
-
-        Args:
-            model: Gives names and shapes only: it may live on the meta device.
-
-        Raises:
-            UserError: with a line for each missing or additional tensor, and for each of another shape.
-        """
+        `model` gives names and shapes only: it may live on the meta device. Raises UserError with a line for each
+        missing or additional tensor, and for each of another shape."""
         own = model.state_dict()
         counters = {name for name in own.keys() - self.state.keys() if name.endswith("num_batches_tracked")}
         state = self.state | {name: torch.zeros((), dtype=torch.long) for name in sorted(counters)}
@@ -96,3 +91,66 @@ def _from(line: str, origin: dict[str, str]) -> str:
     """The foreign name of the tensor in a line of `differences`."""
     name = re.sub("^(shape of|unexpected:|missing:) ", "", line).split(":")[0].split()[0]
     return f" (in the file: {origin[name]})" if name in origin else ""
+
+
+_LAST = re.compile(r"head\.tasks\.\d+\.(dim|rot)\.1\.(?:weight|bias)")
+"""Last convolutions whose output channels depend on the box convention, by our names."""
+_REASONS = {
+    "dim": "legacy to new boxes: length before width",
+    "rot": "legacy to new boxes: sin yaw = -cos theta, cos yaw = -sin theta",
+}
+
+
+def in_new_boxes(ours: Renamed) -> Renamed:
+    """A network whose head predicts legacy boxes, changed to predict ours; exact."""
+    state, kinds = ours.state, {name: match[1] for name in ours.state if (match := _LAST.fullmatch(name))}
+    new = {name: state[name][[1, 0, 2]] if kind == "dim" else -state[name][[1, 0]] for name, kind in kinds.items()}
+    return ours.changed(new, {name: _REASONS[kind] for name, kind in kinds.items()})
+
+
+def renamed(state: dict[str, Tensor], our_name: Callable[[str], str | None]) -> Renamed:
+    """The tensors by our names, and a mapping of each key as renamed. `our_name`: our name of a key; None if the family
+    has no such key. Raises UserError for keys without a name of ours, and for two with the same one."""
+    ours: dict[str, Tensor] = {}
+    mapping: list[KeyMapping] = []
+    problems = []
+    for key, tensor in state.items():
+        name = our_name(key)
+        if name is None:
+            problems.append(f"unknown: {key} {tuple(tensor.shape)}")
+        elif name in ours:
+            problems.append(f"twice: {key} would become {name} once more")
+        else:
+            ours[name] = tensor
+            mapping.append(KeyMapping(key, tuple(tensor.shape), "renamed", name))
+    if problems:
+        raise UserError(
+            f"{len(problems)} of {len(state)} keys have no place in this family of checkpoints; nothing was converted:"
+            + listing(problems)
+        )
+    return Renamed(ours, mapping)
+
+
+def by_patterns(key: str, patterns: dict[str, str]) -> str | None:
+    """Our name of a foreign key, by the first pattern that matches its beginning; None if none does."""
+    for pattern, replacement in patterns.items():
+        if match := re.match(pattern, key):
+            return match.expand(replacement) + key[match.end() :]
+    return None
+
+
+def head_patterns(prefix: str) -> dict[str, str]:
+    """Patterns for mmdetection3d's CenterPoint head below `prefix`, a regular expression."""
+    branch = rf"{prefix}task_heads\.(\d+)\.(\w+)"
+    return {
+        rf"{prefix}shared_conv\.conv\.": "head.shared.0.",
+        rf"{prefix}shared_conv\.bn\.": "head.shared.1.",
+        rf"{branch}\.0\.conv\.": r"head.tasks.\1.\2.0.0.",
+        rf"{branch}\.0\.bn\.": r"head.tasks.\1.\2.0.1.",
+        rf"{branch}\.1\.": r"head.tasks.\1.\2.1.",
+    }
+
+
+def count(state: dict[str, Tensor], pattern: str) -> int:
+    """Number of parts in a state: one more than the highest number that `pattern` finds in the names."""
+    return 1 + max((int(match[1]) for name in state if (match := re.match(pattern, name))), default=-1)

@@ -67,11 +67,8 @@ def write_torch(path: Path, deployable: Deployable) -> None:
 
 
 def write_onnx(path: Path, deployable: Deployable) -> None:
-    """Write an ONNX file with the names of the graph's inputs and outputs.
-
-    Raises:
-        UserError: where the extra is not installed.
-    """
+    """Write an ONNX file with the names of the graph's inputs and outputs. Raises UserError where the extra is not
+    installed."""
     require_onnx()
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -25,14 +25,12 @@ class RigGeometry:
 
 @torch.no_grad()
 def rig_geometry(student: BevDepth, batch: Batch, frame: int = 0) -> RigGeometry:
-    """The geometry of the cameras of one sample, computed as `BevDepth` does.
+    """The geometry of the cameras of one sample, computed as `BevDepth` does. Raises UserError if no camera sees a part
+    of the map.
 
     Args:
         batch: One sample; of its images only the size is used.
         frame: 1 is the earlier frame, lifted with the poses of the current one.
-
-    Raises:
-        UserError: if no camera sees a part of the map.
     """
     cameras = cameras_of(batch)
     plan = student.pool_plan(cameras, frame)

@@ -1,27 +1,49 @@
 """LabelDistill's label encoder: annotations to features from which the teacher's frozen head detects those objects.
 
-Source: docs/methods/labeldistill.md#label-encoder.
-It is trained alone, before any student: `LabelDetector` makes a detector of it, which
-encodes the annotations and detects through the teacher's frozen neck and head.
+Source: docs/methods/labeldistill.md#label-encoder, docs/methods/labeldistill.md#label-maps. It is trained alone, before
+any student: `LabelDetector` makes a detector of it, which encodes the annotations and detects through the teacher's
+frozen neck and head.
 
 Differs from the released code in that the frozen teacher stays in evaluation mode (there its batch norms run on the
-statistics of the batch), in where labels are drawn (see `label_maps`), and in the loss weights of this stage, which
-are the teacher's own (there velocities count 0.5).
+statistics of the batch), in the loss weights of this stage, which are the teacher's own (there velocities count 0.5),
+and in where labels are drawn: boxes centred outside the map are left out; there they paint its border cells
+(`paint_out_of_range` is the released behaviour; tests/parity holds it). Boxes past the 500th of a task, which the
+released code drops, are drawn.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dualdistill.distill.align import no_weight_decay
-from dualdistill.distill.label_maps import BOX_VALUES, LabelMaps, label_maps
 from dualdistill.distill.shapes import BevShapes, Shape
+from dualdistill.geometry.boxes import bev_corners
+from dualdistill.geometry.grid import BevGrid
 from dualdistill.ops.frozen import FrozenModule
 from dualdistill.ops.residual import ResidualBlock
 from dualdistill.settings import Few, checked
-from dualdistill.structures import CLASSES, Batch, BevOutput, Boxes, HeadOutput, Losses, Targets
+from dualdistill.structures import CLASSES, Batch, BevOutput, Boxes, Detector, HeadOutput, Losses, Targets
+
+BOX_VALUES = 9
+"""x, y, z, length, width, height (metres), yaw (radians), velocity x, y (m/s), as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMaps:
+    """Box values and class of each painted cell; the others are zero."""
+
+    box: Float[Tensor, "batch y x 9"]
+    klass: Float[Tensor, "batch y x klass"]
+    """One-hot."""
+
+    @property
+    def mask(self) -> Bool[Tensor, "batch y x"]:
+        """The painted cells."""
+        return self.klass.any(dim=-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +57,8 @@ class LabelEncoderConfig:
     """Let boxes centred outside the map paint its border, as the released code does."""
 
     def build(self, *, teacher: BevShapes, classes: int = len(CLASSES)) -> "LabelEncoder":
-        """The encoder for a teacher with maps of these shapes and so many classes.
-
-        Raises:
-            ValueError: if the teacher's finest stage is not a whole multiple of its others.
-        """
+        """The encoder for a teacher with maps of these shapes and so many classes. Raises ValueError if the teacher's
+        finest stage is not a whole multiple of its others."""
         return LabelEncoder(self, teacher, classes)
 
 
@@ -65,11 +84,8 @@ class LabelEncoder(nn.Module):
         self.stages = nn.ModuleList(_stage(hidden, shape, stride=height // shape[1]) for shape in teacher.stages)
 
     def forward(self, boxes: tuple[Boxes, ...]) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
-        """Features in the shapes of the teacher's stages, never negative.
-
-        Args:
-            boxes: Annotations of each sample in the (augmented) BEV frame.
-        """
+        """Features in the shapes of the teacher's stages, never negative. `boxes`: annotations of each sample in the
+        (augmented) BEV frame."""
         paint = self.config.paint_out_of_range
         return self.encode(label_maps(boxes, self.grid, classes=self.classes, paint_out_of_range=paint))
 
@@ -87,23 +103,16 @@ def _per_cell(in_channels: int, hidden: int) -> nn.Sequential:
 
 def _stage(hidden: int, shape: Shape, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(hidden, shape[0], 3, stride, padding=1, padding_mode="replicate"),
-        nn.LayerNorm(shape),
-        nn.ReLU(),
+        nn.Conv2d(hidden, shape[0], 3, stride, padding=1, padding_mode="replicate"), nn.LayerNorm(shape), nn.ReLU()
     )
 
 
 @runtime_checkable
-class OpenDetector(Protocol):
+class OpenDetector(Detector, Protocol):
     """A detector whose neck and head can be applied to encoder stages that are not its own."""
 
-    @property
-    def weights(self) -> dict[str, float]: ...
     def neck(self, stages: tuple[Tensor, ...]) -> Tensor: ...
     def head(self, neck: Tensor) -> HeadOutput: ...
-    def targets(self, batch: Batch) -> Targets: ...
-    def losses(self, output: BevOutput, targets: Targets) -> Losses: ...
-    def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]: ...
 
 
 class LabelDetector(nn.Module):
@@ -158,3 +167,66 @@ class LabelDetector(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters to exempt from weight decay."""
         return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
+
+
+PAINTED = 0.5
+"""Share of a box's length and width that is painted."""
+
+
+@torch.no_grad()
+def label_maps(
+    boxes: tuple[Boxes, ...], grid: BevGrid, *, classes: int = len(CLASSES), paint_out_of_range: bool = False
+) -> LabelMaps:
+    """The boxes of each sample, drawn at half their length and width; unknown velocities become 0.
+
+    Of several boxes over one cell the last is drawn: by class, then in the order of the annotations. The part of a box
+    that sticks out of the map paints the border cells next to it. `boxes`: in the frame of the grid.
+    """
+    drawn = [_draw(each, grid, classes, paint_out_of_range) for each in boxes]
+    box, klass = (torch.stack(maps) for maps in zip(*drawn, strict=True))
+    return LabelMaps(box=box, klass=klass)
+
+
+def _draw(
+    boxes: Boxes, grid: BevGrid, classes: int, paint_out_of_range: bool
+) -> tuple[Float[Tensor, "y x 9"], Float[Tensor, "y x klass"]]:
+    if not paint_out_of_range:
+        boxes = boxes.select(grid.inside(grid.cells(boxes.center[:, :2])))
+    boxes = boxes.select(boxes.label.argsort(stable=True))
+    yaw, velocity = boxes.yaw[:, None], boxes.velocity.nan_to_num(0.0)
+    values = torch.cat([boxes.center, boxes.size, yaw, velocity], dim=1).float()
+    klass = F.one_hot(boxes.label.long(), classes).float()
+    index = _last_box(boxes, grid)  # -1, no box, selects the zeros at the end
+    return F.pad(values, (0, 0, 0, 1))[index], F.pad(klass, (0, 0, 0, 1))[index]
+
+
+def _last_box(boxes: Boxes, grid: BevGrid) -> Int[Tensor, "y x"]:
+    """Index of the last box painted over each cell, -1 where there is none."""
+    device = boxes.center.device
+    last = torch.full((grid.height * grid.width,), -1, device=device)
+    if not len(boxes):
+        return last.view(grid.shape)
+    painted = replace(boxes, size=boxes.size * PAINTED)
+    corners = grid.coordinates(bev_corners(painted)).trunc().long()  # boxes 4 2: column, row
+    low, high = corners.amin(dim=1), corners.amax(dim=1)
+    side = torch.arange(int((high - low).max()) + 1, device=device)
+    offsets = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=-1).flatten(0, 1)
+    cells = low[:, None] + offsets  # boxes cells 2
+    index = torch.arange(len(boxes), device=device)[:, None]
+    index = torch.where(_in_polygons(cells, corners), index, -1)
+    column, row = cells[..., 0].clamp(0, grid.width - 1), cells[..., 1].clamp(0, grid.height - 1)
+    return last.scatter_reduce(0, (row * grid.width + column).flatten(), index.flatten(), "amax").view(grid.shape)
+
+
+def _in_polygons(
+    points: Int[Tensor, "polygons points 2"], corners: Int[Tensor, "polygons corners 2"]
+) -> Bool[Tensor, "polygons points"]:
+    """Whether each point lies in its polygon, the border included; whole numbers, so there is no doubt."""
+    inside = torch.zeros(points.shape[:2], dtype=torch.bool, device=points.device)
+    border = inside.clone()
+    for start, end in zip(corners.unbind(dim=1), corners.roll(-1, dims=1).unbind(dim=1), strict=True):
+        (dx, dy), (px, py) = (end - start)[:, None].unbind(-1), (points - start[:, None]).unbind(-1)
+        left = dx * py - dy * px  # positive on the left of the edge, 0 on its line
+        border |= (left == 0) & (px * (px - dx) <= 0) & (py * (py - dy) <= 0)
+        inside ^= ((py < 0) != (py < dy)) & ((left > 0) == (dy > 0))  # a ray along +x meets the edge
+    return inside | border

@@ -15,14 +15,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay, upsample
-from dualdistill.distill.criterion import RESPONSES, response_weights
+from dualdistill.distill.criterion import RESPONSES, in_students_units, response_weights, sum_by_task
 from dualdistill.distill.method import DistillerInputs, Requires
-from dualdistill.distill.responses import in_students_units, sum_by_task
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.geometry.grid import BevGrid
-from dualdistill.ops.constants import constant
 from dualdistill.ops.focal import gaussian_focal, probability
 from dualdistill.ops.frozen import FrozenModule
+from dualdistill.ops.integers import constant
 from dualdistill.ops.processes import mean_count
 from dualdistill.ops.residual import ResidualBlock
 from dualdistill.settings import Natural, NonNegative, checked

@@ -1,5 +1,4 @@
-"""Multi-scale feature distillation with adaptive region weighting (MFD): squared differences, weighted cell
-by cell.
+"""Multi-scale feature distillation with adaptive region weighting (MFD): squared differences, weighted cell by cell.
 
 Source: docs/methods/dualdistill.md#feature-distillation.
 The loss is DistillBEV's (docs/methods/distillbev.md#losses), which shares this module.
@@ -34,8 +33,7 @@ NECK = "neck"
 @dataclass(frozen=True, kw_only=True)
 @checked
 class RegionConfig:
-    """How the cells of a map are told apart and weighted; the defaults are the released settings, save
-    `test_point`."""
+    """How the cells of a map are told apart and weighted; the defaults are the released settings, save `test_point`."""
 
     relative: bool = False
     """Divide the squared differences of a level by the teacher's mean square on object cells, weighted as they are: a
@@ -122,11 +120,8 @@ class MimicConfig:
         return weights
 
     def shapes(self, teacher: BevShapes, student: BevShapes) -> dict[str, tuple[Shape, Shape]]:
-        """Shapes of the teacher's and the student's map of each level.
-
-        Raises:
-            ValueError: for a stage that a detector does not have.
-        """
+        """Shapes of the teacher's and the student's map of each level. Raises ValueError for a stage that a detector
+        does not have."""
         sides = []
         for who, maps, stages in (("teacher", teacher, self.teacher_stages), ("student", student, self.student_stages)):
             if stages and not 0 <= min(stages) <= max(stages) < len(maps.stages):

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from dualdistill.geometry.boxes import footprints
 from dualdistill.geometry.grid import BevGrid
-from dualdistill.ops.constants import constant
 from dualdistill.ops.focal import probability
+from dualdistill.ops.integers import constant
 from dualdistill.structures import Boxes
 
 TestPoint = Literal["center", "corner"]
@@ -87,11 +87,8 @@ def false_positives(
     truth_threshold: float = 0.1,
     teacher_threshold: float = 0.1,
 ) -> Bool[Tensor, "batch 1 y x"]:
-    """Cells where the teacher predicts an object, whatever class, and the annotations have none.
-
-    Args:
-        heatmap: Training targets, in [0, 1].
-    """
+    """Cells where the teacher predicts an object, whatever class, and the annotations have none. `heatmap`: training
+    targets, in [0, 1]."""
     maps = heatmap, probability(teacher_logits)
     truth, seen = (_strongest(m, foreground.shape[-2:]) for m in maps)
     return (truth < truth_threshold) & (seen > teacher_threshold) & ~foreground

@@ -1,21 +1,21 @@
-"""The annotations of a split, from the index of a nuScenes root."""
+"""The annotations of a split, and which boxes the benchmark evaluates."""
 
 import numpy as np
-from jaxtyping import Int
+import torch
+from jaxtyping import Bool, Int
 
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
-from dualdistill.evaluate.protocol import ATTRIBUTES, RACK_CATEGORY
+from dualdistill.evaluate.protocol import ATTRIBUTES, RACK_CATEGORY, RACKED_CLASSES, REACH
 from dualdistill.evaluate.records import GlobalBoxes, GroundTruth
+from dualdistill.geometry.transforms import rotation_from_quaternion
+from dualdistill.structures import CLASSES
 
 
 def ground_truth_of_split(index: NuscenesIndex, split: str) -> GroundTruth:
-    """All annotations of the samples of `split`.
-
-    Raises:
-        UserError: for an unknown split, and for one without annotations (such as the official test split).
-    """
+    """All annotations of the samples of `split`. Raises UserError for an unknown split, and for one without annotations
+    (such as the official test split)."""
     ground_truth = ground_truth_of_samples(index, samples_of_split(index, split))
     if len(ground_truth.boxes) == 0:
         raise UserError(
@@ -67,3 +67,30 @@ def _benchmark_attributes(index: NuscenesIndex) -> np.ndarray:
             f"the benchmark's: {', '.join(ATTRIBUTES)}"
         )
     return np.array([*(ATTRIBUTES.index(name) for name in index.attributes), -1])
+
+
+def is_evaluated(boxes: GlobalBoxes, ground_truth: GroundTruth) -> Bool[np.ndarray, "boxes"]:
+    """Mask of the evaluated `boxes`, annotations or detections of the samples of `ground_truth`: within range, with at
+    least one point, and not a bike in a rack."""
+    offset = boxes.center[:, :2] - ground_truth.ego_position[boxes.sample, :2]
+    near = np.sqrt((offset**2).sum(axis=1)) < REACH[boxes.label]
+    keep = near & (boxes.num_points != 0)
+    bikes = np.flatnonzero(keep & np.isin(boxes.label, [CLASSES.index(name) for name in RACKED_CLASSES]))
+    keep[bikes] = ~in_rack(boxes.select(bikes), ground_truth.racks)
+    return keep
+
+
+def in_rack(boxes: GlobalBoxes, racks: GlobalBoxes) -> Bool[np.ndarray, "boxes"]:
+    """Whether the centre of each box lies in (or on the border of) a rack of its sample."""
+    order = np.argsort(racks.sample, kind="stable")
+    first = np.searchsorted(racks.sample[order], boxes.sample, side="left")
+    count = np.searchsorted(racks.sample[order], boxes.sample, side="right") - first
+    box = np.repeat(np.arange(len(boxes)), count)
+    within_slice = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    rack = order[first[box] + within_slice]
+    global_from_rack = rotation_from_quaternion(torch.from_numpy(racks.rotation[rack])).numpy()
+    offset = np.einsum("nji,nj->ni", global_from_rack, boxes.center[box] - racks.center[rack])
+    inside = (np.abs(offset) <= racks.size[rack] / 2).all(axis=1)
+    result = np.zeros(len(boxes), dtype=bool)
+    result[box[inside]] = True
+    return result

@@ -107,11 +107,8 @@ def _candidates(
     sample: Int64[np.ndarray, "detections"],
     distances: Float64[np.ndarray, "threshold"],
 ) -> tuple[Int64[np.ndarray, "pairs"], Int64[np.ndarray, "pairs"], Float64[np.ndarray, "pairs"]]:
-    """Detection, object and distance of all pairs within reach, by detection, then distance, then object.
-
-    Args:
-        xy_object: Coordinates of all objects of the class, metres; those of each sample are `count` from `first` on.
-    """
+    """Detection, object and distance of all pairs within reach, by detection, then distance, then object. `xy_object`:
+    coordinates of all objects of the class, metres; those of each sample are `count` from `first` on."""
     widest = int(count.max())
     table = first[:, None] + np.arange(widest)  # samples, objects of each: short rows are padded
     padding = np.arange(widest) >= count[:, None]
@@ -141,12 +138,8 @@ def _choose(
     num_objects: int,
     distances: Float64[np.ndarray, "threshold"],
 ) -> tuple[Int64[np.ndarray, "hits"], Int64[np.ndarray, "hits"]]:
-    """Threshold and pair of each hit, by deferred acceptance.
-
-    Args:
-        detection: Ascending; an object prefers the lower one.
-        distance: Ascending within one detection.
-    """
+    """Threshold and pair of each hit, by deferred acceptance. `detection` ascends (an object prefers the lower one),
+    and `distance` within one detection."""
     begins = np.diff(detection, prepend=-1) != 0
     ends_list = np.append(begins[1:], True)
     lists = np.flatnonzero(begins)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from dualdistill.evaluate.filters import is_evaluated
+from dualdistill.evaluate.ground_truth import is_evaluated
 from dualdistill.evaluate.matching import Hits, match
 from dualdistill.evaluate.protocol import (
     CLASS_RANGE,
@@ -206,12 +206,8 @@ def _average_errors(curves: Curves) -> Float64[np.ndarray, "klass error"]:
 def metrics_summary(
     metrics: DetectionMetrics, *, eval_time: float = 0.0, meta: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The content of the devkit's `metrics_summary.json`; undefined errors are NaN, as there.
-
-    Args:
-        eval_time: Seconds the evaluation took.
-        meta: The meta entry of the evaluated submission.
-    """
+    """The content of the devkit's `metrics_summary.json`; undefined errors are NaN, as there. `eval_time` is in
+    seconds, `meta` that of the evaluated submission."""
     at = {name: CLASSES.index(name) for name in CLASS_RANGE}
     ap, error = metrics.ap.tolist(), metrics.error.tolist()
     distances = [str(float(distance)) for distance in DISTANCES]
@@ -236,3 +232,19 @@ def metrics_summary(
         },
         "meta": dict(meta or {}),
     }
+
+
+def balanced_score(ground_truth: GroundTruth, detections: Detections) -> float:
+    """The lowest shown score with the best F1 of all classes together, matched at the distance of the TP errors (2 m).
+
+    Lower ones add more false boxes than found objects. 1 where nothing is found.
+    """
+    matches = match_evaluated(ground_truth, detections)
+    found = matches.hits.turn[matches.hits.threshold == TP_THRESHOLD]
+    if not len(found):
+        return 1.0
+    scores = matches.detections.score[matches.turns]
+    hit = np.isin(np.arange(len(scores)), found)
+    order = np.argsort(-scores, kind="stable")
+    f1 = 2 * np.cumsum(hit[order]) / (np.arange(1, len(scores) + 1) + len(matches.objects))
+    return float(scores[order][f1.argmax()])

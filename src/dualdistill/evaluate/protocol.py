@@ -8,14 +8,8 @@ import numpy as np
 from dualdistill.structures import CLASSES
 
 ATTRIBUTES = (
-    "pedestrian.moving",
-    "pedestrian.sitting_lying_down",
-    "pedestrian.standing",
-    "cycle.with_rider",
-    "cycle.without_rider",
-    "vehicle.moving",
-    "vehicle.parked",
-    "vehicle.stopped",
+    *("pedestrian.moving", "pedestrian.sitting_lying_down", "pedestrian.standing"),
+    *("cycle.with_rider", "cycle.without_rider", "vehicle.moving", "vehicle.parked", "vehicle.stopped"),
 )
 """Attribute ids 0 to 7 of the records in this room; -1 is "no attribute"."""
 
@@ -30,16 +24,9 @@ RACKED_CLASSES = ("bicycle", "motorcycle")
 """Classes that are not evaluated inside a bicycle rack, where bikes are not annotated one by one."""
 
 CLASS_RANGE = {
-    "car": 50,
-    "truck": 50,
-    "bus": 50,
-    "trailer": 50,
-    "construction_vehicle": 50,
-    "pedestrian": 40,
-    "motorcycle": 40,
-    "bicycle": 40,
-    "traffic_cone": 30,
-    "barrier": 30,
+    **dict.fromkeys(("car", "truck", "bus", "trailer", "construction_vehicle"), 50),
+    **dict.fromkeys(("pedestrian", "motorcycle", "bicycle"), 40),
+    **dict.fromkeys(("traffic_cone", "barrier"), 30),
 }
 """Each class in the order of reports, and its evaluated range around the ego vehicle, metres."""
 REACH = np.array([CLASS_RANGE[name] for name in CLASSES])

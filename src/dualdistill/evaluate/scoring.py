@@ -1,6 +1,8 @@
-"""Metrics of detections or of a result file, written to `metrics.json`."""
+"""Metrics of detections or of a result file, ours or the devkit's, written to `metrics.json`, and what they warn of."""
 
+import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from jaxtyping import Int
 
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import official_splits
+from dualdistill.errors import UserError
 from dualdistill.evaluate.ground_truth import ground_truth_of_samples, ground_truth_of_split
 from dualdistill.evaluate.metrics import detection_metrics, metrics_summary
 from dualdistill.evaluate.records import Detections, GroundTruth
@@ -22,10 +25,7 @@ def read_results(
     """Annotations, detections and meta entry of a result file for a split, or for some `samples` of it.
 
     As in the devkit, a file for an official split must hold exactly its samples; for other splits, and for some samples
-    alone, it may hold more.
-
-    Raises:
-        UserError: for a file, or a split, that cannot be evaluated.
+    alone, it may hold more. Raises UserError for a file, or a split, that cannot be evaluated.
     """
     ground_truth = ground_truth_of_split(index, split) if samples is None else ground_truth_of_samples(index, samples)
     submission = read_submission(path)
@@ -35,11 +35,7 @@ def read_results(
 
 
 def evaluate_submission(
-    path: Path,
-    index: NuscenesIndex,
-    split: str,
-    out_dir: Path,
-    samples: Int[np.ndarray, "samples"] | None = None,
+    path: Path, index: NuscenesIndex, split: str, out_dir: Path, samples: Int[np.ndarray, "samples"] | None = None
 ) -> dict[str, Any]:
     """Evaluate a result file; write `out_dir/metrics.json`, keys as in the devkit's `metrics_summary.json`.
 
@@ -50,21 +46,67 @@ def evaluate_submission(
 
 
 def evaluate_detections(
-    detections: Detections,
-    ground_truth: GroundTruth,
-    out_dir: Path,
-    *,
-    meta: dict[str, Any] | None = None,
+    detections: Detections, ground_truth: GroundTruth, out_dir: Path, *, meta: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Evaluate detections and write `out_dir/metrics.json`.
-
-    Args:
-        detections: `sample` counts in `ground_truth.sample_tokens`.
-        meta: The meta entry of the file: the modalities of the detector (`use_camera` and so on).
-    """
+    """Evaluate detections, whose `sample` counts in `ground_truth.sample_tokens`, and write `out_dir/metrics.json`.
+    `meta`: the meta entry of the file: the modalities of the detector (`use_camera` and so on)."""
     start = time.perf_counter()
     metrics = detection_metrics(ground_truth, detections)
     summary = metrics_summary(metrics, eval_time=time.perf_counter() - start, meta=meta)
     # Undefined errors are written as NaN: this is not JSON, but the devkit writes and reads it.
     write_json(out_dir / "metrics.json", summary)
     return summary
+
+
+def official_metrics(path: Path, root: Path, version: str, split: str, out_dir: Path) -> dict[str, Any]:
+    """Evaluate a result file with nuscenes-devkit (numpy < 2): writes its files and `metrics.json` to `out_dir`. Raises
+    UserError if the devkit is not installed, or rejects the file."""
+    try:
+        from nuscenes import NuScenes  # type: ignore[import-not-found]
+        from nuscenes.eval.common.config import config_factory  # type: ignore[import-not-found]
+        from nuscenes.eval.detection.evaluate import DetectionEval  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise UserError(
+            f"the official evaluation needs nuscenes-devkit 1.2.0, which cannot be imported here ({error}):"
+            f" install it in an environment with numpy < 2, or evaluate without it (the numbers are the same)"
+        ) from error
+    dataset = NuScenes(version=version, dataroot=str(root), verbose=False)
+    config = config_factory("detection_cvpr_2019")
+    try:
+        evaluation = DetectionEval(
+            dataset, config=config, result_path=str(path), eval_set=split, output_dir=str(out_dir), verbose=False
+        )
+    except (AssertionError, KeyError, ValueError) as error:
+        raise UserError(f"nuscenes-devkit rejects {path}: {error}") from error
+    summary = evaluation.main(render_curves=False)
+    write_json(out_dir / "metrics.json", summary)
+    return summary
+
+
+_NO_ORIENTATION = 0.15
+"""Largest distance of mAOE from pi / 2, radians, that counts as "about"."""
+_BACKWARDS = 2.4
+"""mAOE above this, radians: most boxes point backwards (barriers, which have no front, lower the mean)."""
+
+
+def warning_signs(metrics: Mapping[str, Any]) -> list[str]:
+    """One sentence for each known mistake that the metrics of an evaluation point to, with what to check. `metrics`:
+    keys of the devkit's `metrics_summary.json`."""
+    if metrics["mean_ap"] == 0:
+        return [
+            "AP is 0 for every class. Check the weights (untrained, or of another recipe), and that the results "
+            "belong to this data root and split."
+        ]
+    orientation = metrics["tp_errors"]["orient_err"]
+    if abs(orientation - math.pi / 2) < _NO_ORIENTATION:
+        return [
+            f"mAOE is {orientation:.2f}, about pi/2: orientations are as good as random, or off by a quarter turn. "
+            "After a short training the first is usual; otherwise check the yaw convention of the boxes (weights of "
+            "mmdet3d before 1.0 need `dualdistill convert --boxes legacy`)."
+        ]
+    if orientation > _BACKWARDS:
+        return [
+            f"mAOE is {orientation:.2f}, close to pi: boxes point backwards. Check the yaw convention of the boxes "
+            "(the x axis of a box is its length and points forwards)."
+        ]
+    return []

@@ -63,14 +63,8 @@ class Submission:
     meta: dict[str, Any]
 
     def for_samples(self, sample_tokens: Sequence[str], *, others: Literal["refuse", "ignore"]) -> Detections:
-        """The detections with `sample` counting in `sample_tokens`.
-
-        Args:
-            others: Whether other samples of the file are an error or are ignored.
-
-        Raises:
-            UserError: for samples without an entry in the file, and for refused others.
-        """
+        """The detections with `sample` counting in `sample_tokens`. `others`: whether other samples of the file are an
+        error or are ignored. Raises UserError for samples without an entry in the file, and for refused others."""
         position = {token: i for i, token in enumerate(sample_tokens)}
         missing = position.keys() - set(self.sample_tokens)
         if missing:
@@ -90,20 +84,14 @@ class Submission:
 
 
 def write_submission(
-    path: Path,
-    detections: Detections,
-    sample_tokens: Sequence[str],
-    *,
-    sources: Sequence[Source] = ("camera",),
+    path: Path, detections: Detections, sample_tokens: Sequence[str], *, sources: Sequence[Source] = ("camera",)
 ) -> None:
-    """Write a result file with one entry for each of `sample_tokens`.
+    """Write a result file with one entry for each of `sample_tokens`. Raises ValueError for numbers that are not
+    finite, and for more boxes per sample than the benchmark allows.
 
     Args:
         detections: `sample` counts in `sample_tokens`.
         sources: Modalities at inference (only the camera for a distilled camera student).
-
-    Raises:
-        ValueError: for numbers that are not finite, and for more boxes per sample than the benchmark allows.
     """
     _require_finite(detections)
     sample = detections.sample
@@ -136,31 +124,19 @@ def _require_finite(detections: Detections) -> None:
 def _as_written(token: str, boxes: Detections) -> list[_Box]:
     numbers = (boxes.center, boxes.size[:, _LENGTH_WIDTH_HEIGHT], boxes.rotation, boxes.velocity)
     columns = (*numbers, boxes.label, boxes.attribute, boxes.score)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
-        _Box(
-            sample_token=token,
-            translation=translation,
-            size=size,
-            rotation=rotation,
-            velocity=velocity,
-            detection_name=CLASSES[label],
-            detection_score=score,
-            attribute_name="" if attribute < 0 else ATTRIBUTES[attribute],
-        )
-        for translation, size, rotation, velocity, label, attribute, score in zip(
-            *(column.tolist() for column in columns), strict=True
-        )
+        _Box(token, center, size, rotation, velocity, CLASSES[label], score, ATTRIBUTES[which] if which >= 0 else "")
+        for center, size, rotation, velocity, label, which, score in rows
     ]
 
 
 def read_submission(path: Path) -> Submission:
     """Read a result file.
 
-    Only velocities may be NaN, not infinite (the benchmark leaves them out of the velocity error).
-
-    Raises:
-        UserError: for everything that the devkit rejects, and for boxes without volume or in the entry of another
-            sample; the message names the sample and the remedy.
+    Only velocities may be NaN, not infinite (the benchmark leaves them out of the velocity error). Raises UserError for
+    everything that the devkit rejects, and for boxes without volume or in the entry of another sample; the message
+    names the sample and the remedy.
     """
     results, meta, decode = _entries(path)
     parts = [_sample(path, i, token, entry, decode) for i, (token, entry) in enumerate(results.items())]

@@ -47,13 +47,11 @@ def detections_to_global(boxes: Boxes, meta: SampleMeta, *, sample: int = 0) -> 
     """The detections of one sample in the global frame, best first.
 
     Boxes past the range of their class, measured in the ego plane, are dropped, then all but the best `MAX_BOXES`.
+    Raises ValueError for boxes without score.
 
     Args:
         boxes: In the BEV frame of `meta`, without test-time augmentation.
         sample: Position of the sample in the list of evaluated ones.
-
-    Raises:
-        ValueError: for boxes without score.
     """
     if boxes.score is None:
         raise ValueError("expected detections, got boxes without score")

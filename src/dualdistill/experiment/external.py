@@ -30,11 +30,8 @@ def is_reference(name: str) -> bool:
 
 
 def load(reference: str) -> Any:
-    """What a reference names; its module is run if it was not before.
-
-    Raises:
-        UserError: if there is no such file or module, or nothing of that name in it.
-    """
+    """What a reference names; its module is run if it was not before. Raises UserError if there is no such file or
+    module, or nothing of that name in it."""
     where, _, name = reference.rpartition(":")
     module = _of_file(Path(where)) if where.endswith(".py") else _of_package(where)
     if not hasattr(module, name):

@@ -13,11 +13,8 @@ from dualdistill.settings import alternatives, convert, describe, hints_of
 
 
 def override(experiment: Experiment, assignments: list[str]) -> Experiment:
-    """The experiment with `a.b=c` assignments applied all at once, typed and checked.
-
-    Raises:
-        UserError: for an unknown key (with the nearest ones), a value of the wrong type, or one the record refuses.
-    """
+    """The experiment with `a.b=c` assignments applied all at once, typed and checked. Raises UserError for an unknown
+    key (with the nearest ones), a value of the wrong type, or one the record refuses."""
     parsed = []
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -28,11 +25,8 @@ def override(experiment: Experiment, assignments: list[str]) -> Experiment:
 
 
 def _assign(record: Any, assignments: list[tuple[str, list[str], str]], kind: type | None = None) -> Any:
-    """`record` with the assignments (whole key, rest of its path, text) applied, then checked as one.
-
-    Args:
-        kind: Where `record` is None: what it becomes, other fields at their defaults.
-    """
+    """`record` with the assignments (whole key, rest of its path, text) applied, then checked as one. `kind`: where
+    `record` is None: what it becomes, other fields at their defaults."""
     kind = kind or type(record)
     names = [f.name for f in dataclasses.fields(kind)]
     hints = hints_of(kind)

@@ -86,11 +86,8 @@ def _method(plain: dict[str, Any] | None) -> DistillerConfig | None:
 
 
 def with_method(experiment: Experiment, *, trust: bool) -> Experiment:
-    """The experiment with its method loaded, if that stands outside this package: its code runs.
-
-    Raises:
-        UserError: without `trust`; and if it is not where it was, or has other settings now.
-    """
+    """The experiment with its method loaded, if that stands outside this package: its code runs. Raises UserError
+    without `trust`; and if it is not where it was, or has other settings now."""
     method = experiment.distiller
     if not isinstance(method, UnloadedMethod):
         return experiment

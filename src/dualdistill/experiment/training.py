@@ -119,11 +119,8 @@ class TrainingConfig:
                 raise ValueError(f"training.{name} has no effect without a distiller: set it to {str(value).lower()}")
 
     def require_samples(self, samples: int) -> None:
-        """Check that a training split of so many samples can fill batches.
-
-        Raises:
-            UserError: for batches that would hold most samples many times.
-        """
+        """Check that a training split of so many samples can fill batches. Raises UserError for batches that would hold
+        most samples many times."""
         if self.batch_size > max(samples, SMALL_BATCH):
             raise UserError(
                 f"training.batch_size is {self.batch_size}, but the training split has {samples} samples: set it to "

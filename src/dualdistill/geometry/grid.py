@@ -30,11 +30,8 @@ class BevGrid:
 
     @classmethod
     def covering(cls, extent: tuple[float, float, float, float], shape: tuple[int, int]) -> "BevGrid":
-        """The grid of a map of `shape` (height, width) over `extent` (x_min, y_min, x_max, y_max).
-
-        Raises:
-            ValueError: if its cells would not be square.
-        """
+        """The grid of a map of `shape` (height, width) over `extent` (x_min, y_min, x_max, y_max). Raises ValueError if
+        its cells would not be square."""
         height, width = shape
         x_min, y_min, x_max, y_max = extent
         cell = (x_max - x_min) / width
@@ -44,11 +41,7 @@ class BevGrid:
 
     @classmethod
     def around(cls, reach: float, cell: float) -> "BevGrid":
-        """The square grid over [-reach, reach)² metres.
-
-        Raises:
-            ValueError: if `cell` does not divide the side.
-        """
+        """The square grid over [-reach, reach)² metres. Raises ValueError if `cell` does not divide the side."""
         count = round(2 * reach / cell)
         if abs(count * cell - 2 * reach) > 1e-6 * cell:
             raise ValueError(f"cells of {cell} m do not divide a side of {2 * reach} m")
@@ -86,11 +79,8 @@ class BevGrid:
         return torch.stack([x.expand(self.height, -1), y[:, None].expand(-1, self.width)], dim=-1)
 
     def coarser(self, factor: int) -> "BevGrid":
-        """The grid over the same rectangle with cells `factor` times as large.
-
-        Raises:
-            ValueError: if `factor` does not divide height and width.
-        """
+        """The grid over the same rectangle with cells `factor` times as large. Raises ValueError if `factor` does not
+        divide height and width."""
         if self.width % factor or self.height % factor:
             raise ValueError(f"{self.height}x{self.width} cells cannot be merged {factor} by {factor}")
         return type(self)(

@@ -9,13 +9,16 @@ afterwards (the same gradients, less memory), and in that unknown velocities are
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dualdistill import hub
-from dualdistill.geometry.frustum import frustum, lift
+from dualdistill.geometry.cameras import frustum, lift
+from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.bevdepth_config import BevDepthConfig, LiftConfig, distill_bevdepth, official_bevdepth
 from dualdistill.models.center_decode import decode
 from dualdistill.models.center_losses import center_losses
@@ -24,12 +27,15 @@ from dualdistill.models.checkpoints import load_weights
 from dualdistill.models.depth_loss import depth_bins, sigmoid_depth_loss, softmax_depth_loss
 from dualdistill.models.image_backbone import ImageEncoder
 from dualdistill.models.layers.bev_encoder import ResidualEncoder, ResNetEncoder
-from dualdistill.models.layers.camera_vector import calibration_vector, pose_vector
-from dualdistill.models.layers.depth_net import DepthRefinement, GatedDepthNet, SqueezeDepthNet
+from dualdistill.models.layers.depth_net import (
+    DepthRefinement,
+    GatedDepthNet,
+    SqueezeDepthNet,
+    calibration_vector,
+    pose_vector,
+)
 from dualdistill.models.layers.residual import residual_stage
-from dualdistill.models.layers.temporal import warp_previous
-from dualdistill.ops.bev_pool import PoolPlan, lift_splat_pool, make_pool_plan
-from dualdistill.ops.plan_cache import PlanCache
+from dualdistill.ops.bev_pool import PlanCache, PoolPlan, lift_splat_pool, make_pool_plan
 from dualdistill.structures import Batch, BevOutput, Boxes, CameraOutput, Cameras, Losses, Targets
 
 __all__ = ["BevDepth", "BevDepthConfig", "distill_bevdepth", "official_bevdepth"]
@@ -65,11 +71,8 @@ class BevDepth(nn.Module):
         return self.config.weights
 
     def load_pretrained(self) -> None:
-        """Start from the weights the config names: a whole student's, or those of an image backbone.
-
-        Raises:
-            UserError: if they cannot be had, or are of another network.
-        """
+        """Start from the weights the config names: a whole student's, or those of an image backbone. Raises UserError
+        if they cannot be had, or are of another network."""
         if self.config.pretrained != "none":
             load_weights(self, hub.resolve(self.config.pretrained))
         else:
@@ -105,9 +108,7 @@ class BevDepth(nn.Module):
             head=self.head,
             frames=len(maps),
             camera=CameraOutput(
-                features=features.unflatten(0, images),
-                depth_logits=logits.unflatten(0, images),
-                depths=self.depths,
+                features=features.unflatten(0, images), depth_logits=logits.unflatten(0, images), depths=self.depths
             ),
         )
 
@@ -172,11 +173,7 @@ class BevDepth(nn.Module):
         """
         gated = self.config.lift.net == "gated"
         own = frame if gated else 0
-        calibration = (
-            cameras.intrinsics[:, own],
-            cameras.augmented_from_image[:, own],
-            cameras.bev_from_camera[:, 0],
-        )
+        calibration = (cameras.intrinsics[:, own], cameras.augmented_from_image[:, own], cameras.bev_from_camera[:, 0])
         with torch.autocast(cameras.images.device.type, enabled=False):
             return pose_vector(*calibration) if gated else calibration_vector(*calibration, augmented_from_bev)
 
@@ -195,11 +192,8 @@ class BevDepth(nn.Module):
         )
 
     def losses(self, output: BevOutput, targets: Targets) -> Losses:
-        """The head's losses and "depth", unweighted, against `self.targets` of the batch.
-
-        Raises:
-            ValueError: if the targets have no depth, or one of another size than the image features.
-        """
+        """The head's losses and "depth", unweighted, against `self.targets` of the batch. Raises ValueError if the
+        targets have no depth, or one of another size than the image features."""
         head = center_losses(output.predictions, targets.center, self.config.head.task_of_class)
         return head | {"depth": self._depth_loss(output, targets)}
 
@@ -237,14 +231,11 @@ class BevDepth(nn.Module):
                 f"targets.depth must have the size of the image features, {tuple(logits.shape[-2:])}, "
                 f"got {tuple(targets.depth.shape[-2:])}: is it made for stride {self.config.image.stride}?"
             )
-        bins = self._bins(targets.depth.flatten(0, 1))
-        if self.config.lift.loss == "sigmoid":
+        lift, depth = self.config.lift, targets.depth.flatten(0, 1)
+        bins = depth_bins(depth, first=lift.depth_range[0], step=lift.depth_step, count=lift.bins)
+        if lift.loss == "sigmoid":
             return sigmoid_depth_loss(logits, bins)
         return softmax_depth_loss(logits.float().softmax(dim=1), bins)
-
-    def _bins(self, depth: Float[Tensor, "*cells"]) -> Int[Tensor, "*cells"]:
-        lift = self.config.lift
-        return depth_bins(depth, first=lift.depth_range[0], step=lift.depth_step, count=lift.bins)
 
     def _cameras(self, batch: Batch) -> Cameras:
         """The cameras of the batch; a ValueError where there are none, or fewer frames than this model takes."""
@@ -273,3 +264,29 @@ def _encoder(config: BevDepthConfig, in_channels: int) -> ResidualEncoder | ResN
     if bev.encoder == "resnet":
         return ResNetEncoder(in_channels, bev.widths, bev.neck_channels, blocks=bev.blocks)
     return ResidualEncoder(in_channels, bev.widths, bev.neck_channels, blocks=bev.blocks, final_norm=bev.final_norm)
+
+
+def warp_previous(
+    previous: Float[Tensor, "batch chan y x"],
+    previous_from_current: Float[Tensor, "batch 4 4"],
+    grid: BevGrid,
+    anchor: Literal["center", "lower_edge"] = "center",
+) -> Float[Tensor, "batch chan y x"]:
+    """Bilinear samples of `previous` at the cells of the current frame; zero beyond the map. Runs in float32
+    (docs/methods/bevdepth.md#warp).
+
+    Args:
+        previous_from_current: Motion in the BEV plane; height, roll and pitch are left out.
+        anchor: Point of a cell that is transformed. The released code takes its lower edge, which shifts rotated
+            maps by up to half a cell.
+    """
+    with torch.autocast(previous.device.type, enabled=False):
+        inset = 0.5 if anchor == "center" else 0.0
+        x = (torch.arange(grid.width, device=previous.device) + inset) * grid.cell + grid.x_min
+        y = (torch.arange(grid.height, device=previous.device) + inset) * grid.cell + grid.y_min
+        xy = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+        motion = previous_from_current.float()
+        xy_then = torch.einsum("bij,yxj->byxi", motion[:, :2, :2], xy) + motion[:, None, None, :2, 3]
+        column, row = (2 * (grid.coordinates(xy_then) - inset)).unbind(dim=-1)  # twice; integers at the anchors
+        place = torch.stack([column / (grid.width - 1), row / (grid.height - 1)], dim=-1) - 1
+        return F.grid_sample(previous.float(), place, mode="bilinear", padding_mode="zeros", align_corners=True)

@@ -43,8 +43,7 @@ class LiftConfig:
     deformable: bool = True
     """End the depth network in a deformable convolution; off, in an ordinary one of that shape."""
     refine: bool = False
-    """Convolutions over depth and image column before pooling (official, "DA"). They need the whole lifted
-    volume."""
+    """Convolutions over depth and image column before pooling (official, "DA"). They need the whole lifted volume."""
     loss: Literal["sigmoid", "softmax"] = "sigmoid"
     """Form of the depth loss. Lifting always takes the softmax of the logits."""
     loss_weight: NonNegative = 100.0
@@ -170,13 +169,9 @@ def distill_bevdepth(
     final_norm: bool = True,
     released: bool = False,
 ) -> BevDepthConfig:
-    """The student of DistillBEV and DualDistill, in the LiDAR frame (DB-4D; BD-4D without `final_norm`; one
-    frame: BD-1).
-
-    Args:
-        released: As published weights were trained: truncated cells, warped by lower edges, activations
-            recomputed.
-    """
+    """The student of DistillBEV and DualDistill, in the LiDAR frame (DB-4D; BD-4D without `final_norm`; one frame:
+    BD-1). `released`: as published weights were trained: truncated cells, warped by lower edges, activations
+    recomputed."""
     return BevDepthConfig(
         image=ImageConfig(backbone=backbone, pretrained=pretrained, checkpointing=released),
         lift=LiftConfig(index="truncate" if released else "floor"),
@@ -194,11 +189,8 @@ def official_bevdepth(
     refine: bool = False,
     released: bool = False,
 ) -> BevDepthConfig:
-    """The paper's detector, in the ego frame (OFF-1 and OFF-2; with `refine` OFF-2-DA).
-
-    Args:
-        released: As published weights were trained: truncated cells, blue-green-red images.
-    """
+    """The paper's detector, in the ego frame (OFF-1 and OFF-2; with `refine` OFF-2-DA). `released`: as published
+    weights were trained: truncated cells, blue-green-red images."""
     return BevDepthConfig(
         image=ImageConfig(
             backbone=backbone,

@@ -14,7 +14,7 @@ from torch.nn import functional
 from dualdistill.geometry.boxes import footprints
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.ops.constants import constant
+from dualdistill.ops.integers import constant
 from dualdistill.ops.nms import circle_nms, rotated_nms, scale_nms
 from dualdistill.structures import TASKS, Boxes, HeadOutput
 
@@ -107,12 +107,8 @@ def _in_range(boxes: Boxes, config: CenterHeadConfig) -> Bool[Tensor, "boxes"]:
 
 
 def _survivors(boxes: Boxes, group: Int[Tensor, "boxes"], config: CenterHeadConfig) -> Int[Tensor, "survivors"]:
-    """Indices of the boxes that no better one of their group suppresses.
-
-    Args:
-        boxes: Group after group, in each by falling score; so are the survivors.
-        group: Sample times the number of tasks, plus task.
-    """
+    """Indices of the boxes that no better one of their group (sample times the number of tasks, plus task) suppresses.
+    Boxes and survivors come group after group, in each by falling score."""
     assert boxes.score is not None
     rectangles, score, task = footprints(boxes), boxes.score, group % len(config.task_classes)
     limits = (config.nms_candidates, config.nms_survivors)

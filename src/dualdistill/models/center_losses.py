@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dualdistill.ops.constants import constant
 from dualdistill.ops.focal import gaussian_focal, probability
+from dualdistill.ops.integers import constant
 from dualdistill.ops.processes import mean_count
 from dualdistill.structures import TASK_OF_CLASS, CenterTargets, HeadOutput, Losses
 
@@ -18,13 +18,10 @@ def center_losses(
 ) -> Losses:
     """Unweighted losses, each the sum over the tasks, in float32.
 
-    "heatmap": Gaussian focal loss of a task over all its cells, divided by its number of peaks in the batch
-    (at least 1). "box/...": absolute errors of a group of codes, summed and divided by the task's number of
-    boxes in the batch (plus 1e-4). Velocities not known (NaN) do not count; their boxes still do in the
-    divisor. In distributed training both numbers are those of the whole batch, see `ops.processes`.
-
-    Raises:
-        ValueError: for no targets.
+    "heatmap": Gaussian focal loss of a task over all its cells, divided by its number of peaks in the batch (at least
+    1). "box/...": absolute errors of a group of codes, summed and divided by the task's number of boxes in the batch
+    (plus 1e-4). Velocities not known (NaN) do not count; their boxes still do in the divisor. In distributed training
+    both numbers are those of the whole batch, see `ops.processes`. Raises ValueError for no targets.
     """
     if targets is None:
         raise ValueError("the head's losses need targets.center, got None: take the targets of this detector")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.ops.constants import constant
+from dualdistill.ops.integers import constant
 from dualdistill.structures import Boxes, CenterTargets
 
 

@@ -145,11 +145,8 @@ class CenterPoint(nn.Module):
         return self.config.head.weights
 
     def forward(self, batch: Batch) -> BevOutput:
-        """Maps and predictions of a batch.
-
-        Raises:
-            ValueError: if the batch has no points, or points of another number of channels.
-        """
+        """Maps and predictions of a batch. Raises ValueError if the batch has no points, or points of another number of
+        channels."""
         if batch.points is None:
             raise ValueError("CenterPoint needs LiDAR points, this batch has none: set points in its data config")
         channels = batch.points.features.shape[1]

@@ -29,14 +29,8 @@ def facts_text(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def read_facts(path: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
-    """Metadata of a weights file: experiment, step, role.
-
-    Args:
-        kind: Type that they must fit.
-
-    Raises:
-        UserError: if it is missing, damaged, or not one of ours.
-    """
+    """Metadata of a weights file: experiment, step, role. `kind`: type that they must fit. Raises UserError if it is
+    missing, damaged, or not one of ours."""
     if not path.is_file():
         raise UserError(f"There is no weights file {path}.")
     try:

@@ -1,6 +1,7 @@
 """From camera images to one feature map: normalisation, a timm backbone, a neck
 (docs/methods/bevdepth.md#image-backbone-and-neck)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +12,11 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dualdistill import hub
 from dualdistill.errors import UserError, first_line
 from dualdistill.models.checkpoints import differences
-from dualdistill.models.layers.image_neck import FeaturePyramid
 from dualdistill.models.layers.second import SecondFpn
 from dualdistill.ops.finite import require_finite
 from dualdistill.settings import Few, checked
@@ -104,11 +105,8 @@ class ImageEncoder(nn.Module):
         return self
 
     def forward(self, images: UInt8[Tensor, "images 3 height width"]) -> Float[Tensor, "images chan h w"]:
-        """Features at the config's stride.
-
-        Raises:
-            UserError: if the sides of the images are no multiples of the strides that must meet.
-        """
+        """Features at the config's stride. Raises UserError if the sides of the images are no multiples of the strides
+        that must meet."""
         step = 32 if self.config.neck == "second" else self.config.stride
         height, width = images.shape[-2:]
         if height % step or width % step:
@@ -126,11 +124,8 @@ class ImageEncoder(nn.Module):
         return normal.contiguous(memory_format=torch.channels_last)
 
     def load_pretrained(self) -> None:
-        """Load the backbone weights that `config.pretrained` names, or none.
-
-        Raises:
-            UserError: if they cannot be had, or are not those of this backbone.
-        """
+        """Load the backbone weights that `config.pretrained` names, or none. Raises UserError if they cannot be had, or
+        are not those of this backbone."""
         name, source = self.config.backbone, self.config.pretrained
         if source == "none":
             return
@@ -203,3 +198,27 @@ def _checked_file(path: Path, backbone: str) -> Path:
             f"missing or have another shape, the first is {wrong[0]!r}"
         )
     return path
+
+
+class FeaturePyramid(nn.Module):
+    """Top-down pyramid that returns its finest level alone; no norm, no activation (BEVDet code base; the official
+    neck is `second.SecondFpn`).
+
+    With levels C4 and C5 this is the published two-level neck.
+    """
+
+    def __init__(self, in_channels: Sequence[int], out_channels: int):
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(channels, out_channels, 1) for channels in in_channels)
+        self.output = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        for conv in (*self.laterals, self.output):
+            nn.init.xavier_uniform_(conv.weight)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, levels: Sequence[Float[Tensor, "images _ _ _"]]) -> Float[Tensor, "images _ _ _"]:
+        """Finest map of the pyramid. `levels`: fine to coarse."""
+        fine_to_coarse = [lateral(level) for lateral, level in zip(self.laterals, levels, strict=True)]
+        merged = fine_to_coarse.pop()
+        for finer in reversed(fine_to_coarse):
+            merged = finer + F.interpolate(merged, size=finer.shape[-2:], mode="nearest")
+        return self.output(merged)

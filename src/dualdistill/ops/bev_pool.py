@@ -6,7 +6,9 @@ whose weights are depth probabilities.
 """
 
 import math
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Literal
 
 import torch
@@ -49,9 +51,8 @@ def pool_cells(
 
     Args:
         z_range: Lowest and highest z that count, metres, the latter excluded.
-        index: "truncate" rounds toward zero as the released code does, and so lets in one cell more below
-            each lower bound, and one more `z_range` (docs/methods/bevdepth.md#pooling).
-            Published weights were trained so.
+        index: "truncate" rounds toward zero as the released code does, and so lets in one cell more below each lower
+            bound, and one more `z_range` (docs/methods/bevdepth.md#pooling). Published weights were trained so.
     """
     x, y, outside = _columns_and_rows(points_bev, grid, z_range, index)
     batch = torch.arange(len(points_bev), device=points_bev.device).view(-1, 1, 1, 1, 1)
@@ -235,11 +236,8 @@ def lift_splat_pool(
 ) -> Float[Tensor, "batch chan y x"]:
     """BEV map of `context` spread along its rays by `depth`; equal to `bev_pool` of their product.
 
-    Computes and returns in the wider of the two types; differentiable once, in both. Fastest if both are
-    channels-last in memory, as the map will be.
-
-    Raises:
-        ValueError: if depth or context are not of the shape the plan was made for.
+    Computes and returns in the wider of the two types; differentiable once, in both. Fastest if both are channels-last
+    in memory, as the map will be. Raises ValueError if depth or context are not of the shape the plan was made for.
     """
     images, depths, height, width = plan.frustum_shape
     if depth.shape != plan.frustum_shape or context.shape != (images, context.shape[1], height, width):
@@ -306,3 +304,27 @@ def _bag_sum(
 ) -> Float[Tensor, "bags chan"]:
     """Sum of (weighted) rows in each bag."""
     return F.embedding_bag(row, table, start, mode="sum", per_sample_weights=weights)
+
+
+class PlanCache:
+    """Pooling plans of the last cameras, found by exactly equal matrices.
+
+    Useful wherever cameras and augmentation repeat: both frames of one sample, a fixed rig, a repeated batch.
+    """
+
+    def __init__(self, size: int = 4):
+        """`size`: number of plans kept, those used last. One takes some 3 MB a sample at the published sizes."""
+        self.size = size
+        self._entries: list[tuple[Hashable, Tensor, PoolPlan]] = []  # setting, matrices, plan; used last comes last
+
+    def get(self, matrices: tuple[Tensor, ...], setting: Hashable, make: Callable[[], PoolPlan]) -> PoolPlan:
+        """The plan for `matrices` (all tensors it depends on, floats of one type) and `setting` (everything else), made
+        if there is none."""
+        key = torch.cat([matrix.flatten() for matrix in matrices])
+        setting = (setting, tuple(matrix.shape for matrix in matrices), key.dtype, key.device)
+        alike = [entry for entry in self._entries if entry[0] == setting]
+        # Compared at once: one synchronisation with the device.
+        equal = (torch.stack([known for _, known, _ in alike]) == key).all(dim=1).tolist() if alike else []
+        used = next(compress(alike, equal), None) or (setting, key, make())
+        self._entries = [*(entry for entry in self._entries if entry is not used), used][-self.size :]
+        return used[2]

@@ -1,4 +1,6 @@
-"""Sorting and counting small integers."""
+"""Small integers and constants, sorted, counted and placed without waiting for the device."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -32,3 +34,8 @@ def group_sizes(group: Int[Tensor, "members"], groups: int) -> Int[Tensor, "grou
 def places(mask: Bool[Tensor, "*shape"], count: int) -> Int[Tensor, "count axes"]:
     """`mask.nonzero()` where the number of true entries is known: the host of a GPU does not wait for it."""
     return mask.nonzero() if mask.device.type == "cpu" else torch.nonzero_static(mask, size=count)
+
+
+def constant(values: Sequence[float], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """A small tensor of known numbers; `torch.tensor(values, device=...)` would synchronise with a GPU."""
+    return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)

@@ -16,10 +16,8 @@ def linear_max(
 ) -> Float[Tensor, "groups chan"]:
     """Maximum over each group of `rows @ weight.T`, channel by channel; differentiable once, in `weight` alone.
 
-    Of equal members, the first takes the gradient.
-
-    Args:
-        start: First row of each group; groups follow each other, none is empty, and the first starts at 0.
+    Of equal members, the first takes the gradient. `start`: first row of each group; groups follow each other, none is
+    empty, and the first starts at 0.
     """
     return _LinearMax.apply(rows, weight, start)
 

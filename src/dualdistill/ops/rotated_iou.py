@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dualdistill.ops.constants import constant
+from dualdistill.ops.integers import constant
 
 _PAIRS_AT_ONCE = 1 << 13
 """Pairs computed in one go on a CPU; bounds memory, and fits its cache."""

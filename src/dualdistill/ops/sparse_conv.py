@@ -140,11 +140,7 @@ class SparseTensor:
 def densify(
     features: Float[Tensor, "sites chan"], keys: Int[Tensor, "sites"], shape: Triple, batch_size: int
 ) -> Float[Tensor, "batch chan z y x"]:
-    """Dense map of the whole grid, zero where no cell is occupied.
-
-    Args:
-        keys: Flat index of each cell, in any order.
-    """
+    """Dense map of the whole grid, zero where no cell is occupied. `keys`: flat index of each cell, in any order."""
     depth, height, width = shape
     flat = features.new_zeros(batch_size * depth * height * width, features.shape[1])
     flat = flat.index_copy(0, keys, features)

@@ -29,11 +29,8 @@ MISSING = (
 
 @cache
 def spconv() -> ModuleType:
-    """spconv.pytorch, made fit for a CPU: its backward passes run there, and its sums are right.
-
-    Raises:
-        UserError: if it is not installed.
-    """
+    """spconv.pytorch, made fit for a CPU: its backward passes run there, and its sums are right. Raises UserError if it
+    is not installed."""
     try:
         import spconv.pytorch as library
         from spconv.pytorch import ops

@@ -46,7 +46,6 @@ def dynamic_voxelize(
         xyz: Metres, BEV frame.
         sample: Sample of each point in the batch, from 0.
         z_range: Lowest and highest z, metres, the latter excluded.
-        batch_size: Number of samples.
     """
     x, y = grid.cells(xyz[:, :2]).unbind(dim=1)
     inside = (x >= 0) & (x < grid.width) & (y >= 0) & (y < grid.height)

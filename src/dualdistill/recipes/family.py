@@ -1,16 +1,117 @@
-"""What the recipe families share: how a student is distilled, and which rows a family has."""
+"""What the recipe families share: the distillers of the comparison and of the paper's ablations, how a student is
+distilled, and which rows a family has."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 from dualdistill.data.config import DataConfig, InstancesConfig, VirtualPointsConfig
+from dualdistill.distill.distillbev import DistillBevConfig
+from dualdistill.distill.dualdistill import CrdConfig, DualDistillConfig, MfdConfig
 from dualdistill.distill.label_encoder import LabelEncoderConfig
+from dualdistill.distill.labeldistill import LabelDistillConfig, ResponseConfig
 from dualdistill.distill.method import DistillerConfig
+from dualdistill.distill.mfd import RegionConfig
+from dualdistill.distill.tig_bev import TigBevConfig
+from dualdistill.distill.x3kd import X3kdConfig, XisConfig
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.training import TrainingConfig
 from dualdistill.models.centerpoint import CenterPointConfig
-from dualdistill.recipes.variants import Teacher, distillers
+
+Teacher = Literal["centerpoint", "centerpoint-voxel", "mvp"]
+"""Kinds of teachers: names in recipes."""
+
+Rows = dict[str, tuple[str, DistillerConfig]]
+"""Suffix of a recipe's name, or the name of its method: what it is, and the distiller."""
+
+ABLATIONS: Rows = {
+    "no-crd": ("feature distillation only", DualDistillConfig(crd=None)),
+    "no-mfd": ("response distillation only", DualDistillConfig(mfd=None)),
+    "upsample-conv": (
+        "aligned by three convolutions, as DistillBEV does",
+        DualDistillConfig(mfd=MfdConfig(alignment="upsample-conv")),
+    ),
+    "attention": ("aligned by attention alone", DualDistillConfig(mfd=MfdConfig(alignment="attention"))),
+    "orthogonal": (
+        "aligned by the orthogonal projector alone",
+        DualDistillConfig(mfd=MfdConfig(alignment="orthogonal")),
+    ),
+    "aoa-released": (
+        "AOA with the released projector, which collapses to zero",
+        DualDistillConfig(mfd=MfdConfig(alignment="aoa-released")),
+    ),
+    "head-only": (
+        "MFD before the head only, with CRD",
+        DualDistillConfig(mfd=MfdConfig(student_stages=(), teacher_stages=())),
+    ),
+    "ground-truth": ("CRD with annotations as labels", DualDistillConfig(crd=CrdConfig(labels="ground_truth"))),
+    "temperature-1.0": ("CRD labels at temperature 1.0", DualDistillConfig(crd=CrdConfig(temperature=1.0))),
+    "temperature-0.5": ("CRD labels at temperature 0.5", DualDistillConfig(crd=CrdConfig(temperature=0.5))),
+    "relative": (
+        "beyond the paper: feature differences count relative to the teacher's features of objects",
+        DualDistillConfig(mfd=MfdConfig(regions=RegionConfig(relative=True))),
+    ),
+}
+"""Ablations of DualDistill. The paper's CRD labels are the teacher's at temperature 0.1."""
+
+LABEL_ABLATIONS: Rows = {
+    "label-only": (
+        "LabelDistill with features of the labels only",
+        LabelDistillConfig(lidar_weight=None, response=None),
+    ),
+    "lidar-only": ("LabelDistill without labels: LiDAR features and responses", LabelDistillConfig(label_weight=None)),
+    "no-partition": ("LabelDistill without parting channels", LabelDistillConfig(partition="none")),
+    "soft-response": (
+        "LabelDistill with a heat map loss that can raise, too",
+        LabelDistillConfig(response=ResponseConfig(target="soft")),
+    ),
+}
+"""Ablations of LabelDistill."""
+
+KEY_FRAME_PARTITION = (
+    "LabelDistill that parts the current frame's channels",
+    LabelDistillConfig(partition="key_frame"),
+)
+"""A row for students of two frames; with one it is what the others are."""
+
+
+def methods(*, teacher_stages: tuple[int, int] = (1, 2), keypoints: int = 24) -> Rows:
+    """The main row of each method on the same student, teacher and data. `teacher_stages`: encoder stages of the
+    teacher at the strides of the student's levels; `keypoints`: of TiG-BEV, along each side of a box."""
+    return {
+        "dualdistill": (
+            "DualDistill: AOA, MFD and CRD",
+            DualDistillConfig(mfd=MfdConfig(teacher_stages=teacher_stages)),
+        ),
+        "distillbev": (
+            "DistillBEV: balanced feature imitation at three levels",
+            DistillBevConfig(teacher_stages=teacher_stages),
+        ),
+        "tigbev": ("TiG-BEV: inner depth and inner features of objects", TigBevConfig(keypoints=keypoints)),
+        "x3kd": ("X3KD-style, after the paper: no code is public, details are assumed", X3kdConfig()),
+        "x3kd-full": (
+            "X3KD-style with X-IS: image features learn from an instance segmenter, too",
+            X3kdConfig(xis=XisConfig()),
+        ),
+        "labeldistill": (
+            "LabelDistill: features of the LiDAR and of the labels, and responses",
+            LabelDistillConfig(teacher_stages=teacher_stages),
+        ),
+    }
+
+
+def distillers(teacher: Teacher, *, keypoints: int = 24) -> Rows:
+    """Every distilled recipe under a teacher by name, such as "dualdistill-mvp-no-crd"; under voxels the main row of
+    each method, no ablations."""
+    voxels = teacher == "centerpoint-voxel"  # two stages, where pillars have their second and third
+    main = methods(teacher_stages=(0, 1) if voxels else (1, 2), keypoints=keypoints)
+    rows = {f"{method}-{teacher}": row for method, row in main.items()}
+    if not voxels:
+        rows |= {f"dualdistill-{teacher}-{suffix}": row for suffix, row in ABLATIONS.items()}
+        rows |= {f"labeldistill-{teacher}-{suffix}": row for suffix, row in LABEL_ABLATIONS.items()}
+    return rows
+
 
 TEACHERS: tuple[Teacher, ...] = ("centerpoint", "centerpoint-voxel", "mvp")
 

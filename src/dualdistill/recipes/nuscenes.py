@@ -23,8 +23,7 @@ from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.training import OptimiserConfig, TrainingConfig
 from dualdistill.models.bevdepth_config import distill_bevdepth, official_bevdepth
 from dualdistill.models.centerpoint import CenterPointConfig, voxel_centerpoint
-from dualdistill.recipes.family import TEACHERS, Builders, Family
-from dualdistill.recipes.variants import KEY_FRAME_PARTITION, Teacher, distillers
+from dualdistill.recipes.family import KEY_FRAME_PARTITION, TEACHERS, Builders, Family, Teacher, distillers
 
 KEPT = 3
 """Checkpoints of a run that stay on disk, beside the best: with its optimiser, one takes 12 bytes a parameter."""

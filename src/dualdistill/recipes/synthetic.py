@@ -25,8 +25,7 @@ from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.centerpoint import CenterPointConfig
 from dualdistill.models.image_backbone import ImageConfig
 from dualdistill.models.voxels import VoxelConfig
-from dualdistill.recipes.family import Builders, Family
-from dualdistill.recipes.variants import Teacher
+from dualdistill.recipes.family import Builders, Family, Teacher
 
 TEACHER_STEPS = 500
 STUDENT_STEPS = 400

@@ -5,7 +5,6 @@ undistilled student of the same seed, settings and data, if that is among the ru
 """
 
 import json
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 from dualdistill.experiment.plain import differences
 from dualdistill.report.intervals import mean_interval, written_interval
-from dualdistill.report.scores import TP_ERRORS, ResultRow, results_table
+from dualdistill.report.scores import TP_ERRORS, ResultRow, mean_of_known, results_table
 from dualdistill.report.table import Table
 
 CONFIDENCE = 0.95
@@ -173,8 +172,8 @@ def _row(name: str, runs: list[RunRecord], groups: list[list[RunRecord]]) -> Com
     nd_score = mean_interval([g.gain_nd_score for g in gains if g.gain_nd_score is not None], CONFIDENCE)
     scores = replace(
         ResultRow.mean_of(rows),
-        teacher_mean_ap=_mean(teacher.mean_ap for teacher in teachers),
-        teacher_nd_score=_mean(teacher.nd_score for teacher in teachers),
+        teacher_mean_ap=mean_of_known(teacher.mean_ap for teacher in teachers),
+        teacher_nd_score=mean_of_known(teacher.nd_score for teacher in teachers),
         interval_mean_ap=written_interval(mean_ap),
         interval_nd_score=written_interval(nd_score),
     )
@@ -250,8 +249,3 @@ def _distinction(run: RunRecord, namesakes: list[RunRecord]) -> str:
     if run.teacher and any(other.teacher != run.teacher for other in namesakes):
         words.append(f"teacher at step {run.teacher.step}")
     return f" [{', '.join(words) or 'other settings'}]"
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None

@@ -37,11 +37,7 @@ class ReportPage:
     """
 
     def __init__(self, title: str, lead: str = "", *, byline: str = ""):
-        """
-        Args:
-            lead: The main message.
-            byline: Date, place and version.
-        """
+        """`lead`: the main message; `byline`: date, place and version."""
         self.title = title
         self.lead = lead
         self.byline = byline

@@ -21,11 +21,8 @@ class Report(Protocol):
 
 @contextmanager
 def progress(console: Console, title: str, *, before: int = 0) -> Iterator[Report]:
-    """Show the progress of one long piece of work while the block runs.
-
-    Args:
-        before: Amount done before the block, which the estimate of the remaining time leaves out.
-    """
+    """Show the progress of one long piece of work while the block runs. `before`: amount done before the block, which
+    the estimate of the remaining time leaves out."""
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}", markup=False),

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -56,11 +56,8 @@ class ResultRow:
 
     @classmethod
     def from_metrics(cls, name: str, metrics: Mapping[str, Any], **known: Any) -> "ResultRow":
-        """A row from the metrics of an evaluation (keys of the devkit's `metrics_summary.json`).
-
-        Args:
-            known: Other fields of the row.
-        """
+        """A row from the metrics of an evaluation (keys of the devkit's `metrics_summary.json`). `known`: other fields
+        of the row."""
         errors = metrics.get("tp_errors", {})
         scores = {"mean_ap": metrics["mean_ap"], "nd_score": metrics["nd_score"]}
         scores |= {key: errors.get(key) for key in TP_ERRORS}
@@ -71,10 +68,7 @@ class ResultRow:
     def mean_of(cls, rows: Sequence["ResultRow"]) -> "ResultRow":
         """One row for several seeds of one experiment: means, and sample standard deviations.
 
-        All other fields are those of the first row.
-
-        Raises:
-            ValueError: for no rows.
+        All other fields are those of the first row. Raises ValueError for no rows.
         """
         if not rows:
             raise ValueError("a mean needs at least one row, got none")
@@ -136,10 +130,7 @@ def results_table(rows: Sequence[ResultRow]) -> Table:
 
 def class_table(average_precisions: Mapping[str, Mapping[str, float]]) -> Table:
     """AP (percent) by class: one row per class in the order of the first model, one column per model, the mean last.
-
-    Args:
-        average_precisions: AP in [0, 1] of each class (averaged over the distance thresholds), by model.
-    """
+    `average_precisions`: AP in [0, 1] of each class (averaged over the distance thresholds), by model."""
     models = list(average_precisions)
     classes = list(dict.fromkeys(name for values in average_precisions.values() for name in values))
     columns = (Column(key="class", title="Class"), *(Column(key=model, title=model, **PERCENT) for model in models))
@@ -147,7 +138,7 @@ def class_table(average_precisions: Mapping[str, Mapping[str, float]]) -> Table:
         {"class": name.replace("_", " "), **{model: average_precisions[model].get(name) for model in models}}
         for name in classes
     ]
-    means = {model: _mean(list(average_precisions[model].values())) for model in models}
+    means = {model: mean_of_known(average_precisions[model].values()) for model in models}
     return Table(columns=columns, rows=(*rows, {"class": "mean", **means}), summary=True)
 
 
@@ -159,6 +150,7 @@ def _difference(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else None
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are known: neither None nor NaN; None without any."""
+    known = [value for value in map(_known, values) if value is not None]
+    return statistics.fmean(known) if known else None

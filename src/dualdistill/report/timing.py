@@ -1,4 +1,4 @@
-"""Time and memory of several ways to compute one thing: interleaved, and with their results compared."""
+"""Time and memory of several ways to compute one thing, interleaved and with their results compared; profiles."""
 
 import ctypes
 import gc
@@ -6,14 +6,16 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile, schedule
 
 from dualdistill.report.table import Column, Table
 
@@ -81,12 +83,10 @@ def measure(
     """Rows of all variants, the first of which is the reference.
 
     Every variant runs once to warm up and to give its result. The repeats are interleaved (each round runs every
-    variant once), so that a slow moment of the machine affects all of them. Memory is taken in a run of its own.
+    variant once), so that a slow moment of the machine affects all of them; the median is reported. Memory is taken in
+    a run of its own.
 
     Args:
-        setting: What is computed, and at which size.
-        variants: At least one.
-        repeats: Rounds; the median is reported.
         device: "cpu" or "cuda"; on CUDA, times come from events and memory from PyTorch's allocator.
         floor_ms: The physical floor (memory traffic or arithmetic), as a row of its own.
         floor: What the floor is made of.
@@ -245,3 +245,33 @@ def machine() -> dict[str, str]:
 def machine_text() -> str:
     """`machine` in one line."""
     return ", ".join(f"{name} {value}" for name, value in machine().items())
+
+
+SKIPPED, TAKEN = 4, 3
+"""Steps of a training that pass before those that are profiled, and how many these are."""
+
+
+def activities(device: str) -> list[ProfilerActivity]:
+    """What is recorded on a "cpu" or "cuda"."""
+    return [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
+
+
+def write_profile(profiler: Any, folder: Path, name: str, device: str) -> None:
+    """Write `name`.json, for chrome://tracing or ui.perfetto.dev, and `name`.txt, operators by their own time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    profiler.export_chrome_trace(str(folder / f"{name}.json"))
+    order = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+    (folder / f"{name}.txt").write_text(profiler.key_averages().table(sort_by=order, row_limit=60))
+
+
+@contextmanager
+def profiled_steps(folder: Path | None, device: str) -> Iterator[Callable[[], None]]:
+    """Context in which a training's first steps are profiled: its function is called after each step. `folder`: for
+    steps.json and steps.txt; None for no profile."""
+    if folder is None:
+        yield lambda: None
+        return
+    taken = schedule(wait=SKIPPED - 1, warmup=1, active=TAKEN, repeat=1)
+    write = partial(write_profile, folder=folder, name="steps", device=device)
+    with profile(activities=activities(device), schedule=taken, on_trace_ready=write) as profiler:
+        yield profiler.step

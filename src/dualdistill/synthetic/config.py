@@ -81,14 +81,7 @@ TINY = SyntheticConfig(
 """A world for tests, made in seconds."""
 
 DEMO = SyntheticConfig(
-    name="demo",
-    seed=300,
-    train_scenes=200,
-    val_scenes=60,
-    key_frames=2,
-    lidar_rate=10.0,
-    lead_in_sweeps=4,
-    reach=16.0,
+    name="demo", seed=300, train_scenes=200, val_scenes=60, key_frames=2, lidar_rate=10.0, lead_in_sweeps=4, reach=16.0
 )
 """An easy world, a minute or two on two cores: all objects are near; 400 key frames to train on, 120 to validate. Many
 short scenes teach more than few long ones of the same cost."""

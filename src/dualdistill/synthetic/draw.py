@@ -7,11 +7,10 @@ import numpy as np
 from dualdistill.synthetic import clutter
 from dualdistill.synthetic.config import SyntheticConfig
 from dualdistill.synthetic.mesh import Mesh
-from dualdistill.synthetic.occupancy import Occupancy
 from dualdistill.synthetic.plan import Daylight, Prop, ScenePlan, Sway, Track, scene_generator
 from dualdistill.synthetic.rig import pose
 from dualdistill.synthetic.street import Street, draw_street, paint_ground
-from dualdistill.synthetic.traffic import Traffic
+from dualdistill.synthetic.traffic import Occupancy, Traffic
 
 EGO_LENGTH, EGO_WIDTH = 4.6, 1.9
 """Metres, centred on the ego frame: good enough to keep others out of the car."""

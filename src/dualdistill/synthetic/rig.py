@@ -44,7 +44,7 @@ def pose(translation: tuple[float, float, float], *, yaw: float, pitch: float = 
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Camera:
     channel: str
     ego_from_camera: Matrix
@@ -96,16 +96,7 @@ def draw_rig(config: SyntheticConfig, rng: np.random.Generator) -> Rig:
         focal_pixels = focal * width * rng.uniform(0.99, 1.01)
         center = (width * (0.5 + rng.normal(0, 0.006)), height * (0.5 + rng.normal(0, 0.01)))
         intrinsics = np.array([[focal_pixels, 0, center[0]], [0, focal_pixels, center[1]], [0, 0, 1.0]])
-        cameras.append(
-            Camera(
-                channel=channel,
-                ego_from_camera=ego_from_camera,
-                intrinsics=intrinsics,
-                width=width,
-                height=height,
-                delay=delay,
-            )
-        )
+        cameras.append(Camera(channel, ego_from_camera, intrinsics, width=width, height=height, delay=delay))
     ego_from_lidar = pose(_LIDAR_MOUNT, yaw=-np.pi / 2) @ pose((0.0, 0.0, 0.0), **tilt(0.3))
     ego_from_lidar[:3, 3] += rng.normal(0.0, 0.01, 3)
     elevations = np.radians(np.linspace(-30.0, 10.0, config.lidar_beams) + rng.normal(0.0, 0.05, config.lidar_beams))

@@ -1,7 +1,6 @@
 """Recording of a planned scene: the sensor files, and its records of the tables."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
-from dualdistill.data.tables import (
-    CalibratedSensor,
-    EgoPose,
-    Instance,
-    Log,
-    Record,
-    Sample,
-    SampleAnnotation,
-    SampleData,
-    Scene,
-)
+from dualdistill.data import tables
 from dualdistill.data.write_tables import links
 from dualdistill.geometry.transforms import quaternion_from_rotation
 from dualdistill.synthetic.camera import expose
@@ -40,13 +29,8 @@ SCENE_SPACING_US = 600_000_000
 """Time between the starts of two consecutive scenes."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlayedScene:
-    """What is known of a scene whose sensor files are written."""
-
-    records: list[Record]
-    masks: list[dict[str, Any]]
-    """Its entries of `masks/instance_masks.json`."""
+PlayedScene = tuple[list[tables.Record], list[dict[str, Any]]]
+"""Records of a scene whose sensor files are written, and its entries of `masks/instance_masks.json`."""
 
 
 def play_scene(config: SyntheticConfig, split: str, index: int, name: str, root: Path) -> PlayedScene:
@@ -78,19 +62,19 @@ class _Player:
         swept = self._lidar()
         photographed = [record for camera in self._rig.cameras for record in self._camera(camera)]
         annotated = self._annotations()
-        known = {record.token for record in annotated if isinstance(record, Instance)}
+        known = {record.token for record in annotated if isinstance(record, tables.Instance)}
         for each in (instance for mask in self._masks for instance in mask["instances"]):
             if each["instance_token"] not in known:
                 each["instance_token"] = ""
         records = [*self._scene(), *self._mounts(), *photographed, *swept, *annotated]
-        return PlayedScene(records=records, masks=self._masks)
+        return records, self._masks
 
-    def _scene(self) -> list[Record]:
+    def _scene(self) -> list[tables.Record]:
         scene, log, samples = self._token("scene", self._name), self._token("log", self._log), self._samples
         place = {"vehicle": "synthetic", "date_captured": "2020-09-13", "location": "synthetic-town"}
         return [
-            Log(token=log, logfile=self._log, **place),
-            Scene(
+            tables.Log(token=log, logfile=self._log, **place),
+            tables.Scene(
                 token=scene,
                 log_token=log,
                 nbr_samples=len(samples),
@@ -100,7 +84,7 @@ class _Player:
                 description=self._plan.description,
             ),
             *(
-                Sample(
+                tables.Sample(
                     token=sample,
                     timestamp=self._time_us(frame / KEY_FRAME_RATE),
                     **links(samples, frame),
@@ -110,10 +94,10 @@ class _Player:
             ),
         ]
 
-    def _mounts(self) -> list[Record]:
+    def _mounts(self) -> list[tables.Record]:
         mounts = [(c.channel, c.ego_from_camera, c.intrinsics.tolist()) for c in self._rig.cameras]
         return [
-            CalibratedSensor(
+            tables.CalibratedSensor(
                 token=self._token("calibrated_sensor", self._name, channel),
                 sensor_token=self._token("sensor", channel),
                 **_pose(matrix),
@@ -127,13 +111,9 @@ class _Player:
 
     def _recorded(
         self, channel: str, suffix: str, times: Mapping[int, float], rate: int, size: tuple[int, int] = (0, 0)
-    ) -> tuple[list[SampleData], list[EgoPose]]:
-        """Records of one sensor, in time order.
-
-        Args:
-            times: Seconds after the first key frame of each firing, by its number; every `rate`-th is a key frame's.
-            size: Width and height of an image.
-        """
+    ) -> tuple[list[tables.SampleData], list[tables.EgoPose]]:
+        """Records of one sensor, in time order. `times`: seconds after the first key frame of each firing, by its
+        number; every `rate`-th is a key frame's. `size`: width and height of an image."""
         names = {}
         for step, time in times.items():
             folder = "sweeps" if step % rate else "samples"
@@ -142,9 +122,9 @@ class _Player:
         data, poses = [], []
         for number, (step, time) in enumerate(times.items()):
             global_from_ego = self._plan.global_from_street() @ self._plan.street_from_ego(time)
-            poses.append(EgoPose(token=tokens[number], timestamp=self._time_us(time), **_pose(global_from_ego)))
+            poses.append(tables.EgoPose(token=tokens[number], timestamp=self._time_us(time), **_pose(global_from_ego)))
             data.append(
-                SampleData(
+                tables.SampleData(
                     token=tokens[number],
                     sample_token=self._samples[max(0, -(-step // rate))],
                     ego_pose_token=tokens[number],
@@ -160,7 +140,7 @@ class _Player:
             )
         return data, poses
 
-    def _lidar(self) -> list[Record]:
+    def _lidar(self) -> list[tables.Record]:
         config, lidar, rate = self._config, self._rig.lidar, self._config.sweeps_per_key_frame
         steps = range(-config.lead_in_sweeps, (config.key_frames - 1) * rate + 1)
         times = {step: step / config.lidar_rate for step in steps}
@@ -177,7 +157,7 @@ class _Player:
                 self._points[step // rate] = xyz @ street_from_lidar[:3, :3].T + street_from_lidar[:3, 3]
         return [*poses, *data]
 
-    def _camera(self, camera: Camera) -> list[Record]:
+    def _camera(self, camera: Camera) -> list[tables.Record]:
         config = self._config
         rate = round(CAMERA_RATE / KEY_FRAME_RATE)
         steps = range(0, (config.key_frames - 1) * rate + 1, 1 if config.camera_sweeps else rate)
@@ -191,7 +171,7 @@ class _Player:
                 self._mask(record, camera.channel, step // rate, owners)
         return [*poses, *data]
 
-    def _mask(self, image: SampleData, channel: str, frame: int, owners: np.ndarray) -> None:
+    def _mask(self, image: tables.SampleData, channel: str, frame: int, owners: np.ndarray) -> None:
         actors, positions, counts = np.unique(owners, return_inverse=True, return_counts=True)
         background = int(actors[0] < 0)
         if len(actors) - background > 255:
@@ -219,9 +199,9 @@ class _Player:
             }
         )
 
-    def _annotations(self) -> list[Record]:
+    def _annotations(self) -> list[tables.Record]:
         """Every actor from the first key frame in which a sensor saw it to the last, while it is near."""
-        plan, records = self._plan, list[Record]()
+        plan, records = self._plan, list[tables.Record]()
         times = [frame / KEY_FRAME_RATE for frame in range(self._config.key_frames)]
         middle = np.mean([camera.ego_from_camera[:, 3] for camera in self._rig.cameras], axis=0)  # of the cameras
         eyes = [(plan.street_from_ego(time) @ middle)[:3] for time in times]
@@ -241,7 +221,7 @@ class _Player:
             name = attribute(actor.category, actor.speed, parked=actor.parked)
             length, width, height = actor.size
             records.append(
-                Instance(
+                tables.Instance(
                     token=instance,
                     category_token=self._token("category", actor.category),
                     nbr_annotations=len(tokens),
@@ -250,7 +230,7 @@ class _Player:
                 )
             )
             records += [
-                SampleAnnotation(
+                tables.SampleAnnotation(
                     token=tokens[position],
                     sample_token=self._samples[frame],
                     instance_token=instance,

@@ -38,18 +38,16 @@ def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, pro
     """Writes a driving world in nuScenes v1.0-trainval layout below `root`, and returns `root`.
 
     Besides the 13 tables, `masks/` holds an 8-bit PNG for every key frame image, whose values
-    `masks/instance_masks.json` explains: a list of {sample_token, sample_data_token, filename, instances:
-    [{value, instance_token, category, pixels}]}. Value 0 is no instance; the token is empty for one never
-    annotated.
+    `masks/instance_masks.json` explains: a list of {sample_token, sample_data_token, filename, instances: [{value,
+    instance_token, category, pixels}]}. Value 0 is no instance; the token is empty for one never annotated.
 
-    `synthetic.json`, written last, describes the origin of the root; a root that already holds `config` is
-    left as it is, an unfinished one is redone. Equal configs give equal bytes, however many `workers`
-    (processes). A world of more scenes than nuScenes has names its splits in a `splits.json` of its own.
-
-    Raises:
-        UserError: if `root` holds anything else, or embreex (extra `synthetic`) is not installed.
+    `synthetic.json`, written last, describes the origin of the root; a root that already holds `config` is left as it
+    is, an unfinished one is redone. Equal configs give equal bytes, however many `workers` (processes). A world of more
+    scenes than nuScenes has names its splits in a `splits.json` of its own. Raises UserError if `root` holds anything
+    else, or embreex (extra `synthetic`) is not installed.
     """
-    jobs = _jobs(root, config)
+    names = scene_names(config)
+    jobs: list[Job] = [(config, split, i, name, root) for split in names for i, name in enumerate(names[split])]
     if not _prepare(root, config):
         return root
     scenes = []
@@ -58,10 +56,9 @@ def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, pro
         if progress is not None:
             progress(len(scenes), len(jobs))
     Image.fromarray(np.full((64, 64), 255, dtype=np.uint8)).save(root / MAP_FILE)
-    write_tables(root, (record for scene in scenes for record in scene.records), config.seed)
-    masks = [mask for scene in scenes for mask in scene.masks]
+    write_tables(root, (record for records, _ in scenes for record in records), config.seed)
+    masks = [mask for _, scene_masks in scenes for mask in scene_masks]
     (root / "masks" / "instance_masks.json").write_text(json.dumps(masks, indent=0) + "\n")
-    names = scene_names(config)
     if not set(names["train"] + names["val"]) <= set(official_splits()["train"] + official_splits()["val"]):
         (root / VERSION / "splits.json").write_text(json.dumps(names) + "\n")
     (root / _STAMP).write_text(json.dumps(_stamp(config), indent=1) + "\n")
@@ -115,11 +112,6 @@ def _prepare(root: Path, config: SyntheticConfig) -> bool:
                 (root / folder / channel).mkdir(parents=True)
     (root / "maps").mkdir()
     return True
-
-
-def _jobs(root: Path, config: SyntheticConfig) -> list[Job]:
-    names = scene_names(config)
-    return [(config, split, index, name, root) for split in names for index, name in enumerate(names[split])]
 
 
 def _played(jobs: list[Job], workers: int) -> Iterator[PlayedScene]:

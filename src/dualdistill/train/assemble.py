@@ -40,12 +40,8 @@ def split_names(version: str) -> tuple[str, str]:
 def open_dataset(
     experiment: Experiment, index: NuscenesIndex, *, split: str, training: bool, seed: int, for_teacher: bool = True
 ) -> NuscenesDataset:
-    """The samples of a split as the experiment's networks take them.
-
-    Args:
-        for_teacher: False leaves out the points that only a live teacher takes, where its output is cached or not
-            needed; virtual points may still give depth labels.
-    """
+    """The samples of a split as the experiment's networks take them. `for_teacher`: False leaves out the points that
+    only a live teacher takes, where its output is cached or not needed; virtual points may still give depth labels."""
     positions = samples_of_split(index, split)
     data = experiment.data
     if not for_teacher and (data.virtual_points is None or not data.virtual_points.depth_from_virtual):
@@ -60,11 +56,7 @@ def evaluation_loader(
     items = range(len(dataset)) if items is None else items
     batches = [[(0, i) for i in items[start : start + batch_size]] for start in range(0, len(items), batch_size)]
     return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=pack,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        dataset, batch_sampler=batches, collate_fn=pack, num_workers=workers, pin_memory=torch.cuda.is_available()
     )
 
 
@@ -79,16 +71,14 @@ def assemble(
     """The parts of an experiment's training, put together once: for training, costs, gradients and benchmarks.
 
     Random numbers are drawn from the global generator for the detector, then the teacher, then the distiller: a
-    distilled student starts from the weights that it has alone under the same seed.
+    distilled student starts from the weights that it has alone under the same seed. Raises UserError for weights that
+    cannot be had or are of another network.
 
     Args:
         teacher: Weights of the experiment's frozen teacher; None leaves it random, for costs and tests.
         label_encoder: Weights of its frozen label encoder; None leaves it random.
         source: Makes the teacher source from the frozen teacher, such as a cache; `LiveTeacher` if not given.
         pretrained: Load the weights that the student's configuration names.
-
-    Raises:
-        UserError: for weights that cannot be had or are of another network.
     """
     if experiment.role != "student":
         return Training(build_detector(experiment, teacher))
@@ -127,12 +117,9 @@ def assemble(
 
 
 def build_detector(experiment: Experiment, teacher: TrainedWeights | None = None) -> Network:
-    """The network that learns in this experiment, freshly initialised.
-
-    Args:
-        teacher: Weights of the teacher whose frozen neck and head a label encoder is trained through; for other
-            experiments without effect. None leaves that teacher random.
-    """
+    """The network that learns in this experiment, freshly initialised. `teacher`: weights of the teacher whose frozen
+    neck and head a label encoder is trained through; for other experiments without effect. None leaves that teacher
+    random."""
     if experiment.student is not None:
         return BevDepth(experiment.student)
     assert experiment.teacher is not None
@@ -164,10 +151,7 @@ def load_label_encoder(experiment: Experiment, weights: TrainedWeights | None, t
 @torch.no_grad()
 def shapes_of(detector: BevDepth | CenterPoint, data: DataConfig | None = None) -> BevShapes:
     """Shapes of a detector's maps, from a forward pass on one point or one camera's image: they depend on neither.
-
-    Args:
-        data: Size of the images; a camera detector needs it.
-    """
+    `data`: size of the images; a camera detector needs it."""
     if isinstance(detector, CenterPoint):
         example = Batch(
             boxes=(Boxes.empty(),),

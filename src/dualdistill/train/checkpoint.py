@@ -35,10 +35,7 @@ class Checkpoints:
 
     def require_room(self, state: TrainingState, total: int) -> None:
         """Check that the disk has room for the checkpoints of the steps up to `total`, and nothing is in their way.
-
-        Raises:
-            UserError: if it has not.
-        """
+        Raises UserError if it has not."""
         require_folder(self.run.checkpoints)
         count = len(range(state.step, total, state.config.save_every)) + 1
         if self.keep_last is not None:
@@ -48,11 +45,8 @@ class Checkpoints:
         require_room(self.run.path, count * state.num_bytes, what, remedy)
 
     def save(self, state: TrainingState, *, best: bool = False) -> None:
-        """Write a checkpoint, then point `last`, and `best` if it is that, at it.
-
-        Raises:
-            UserError: if it cannot be written; the checkpoints before it are untouched.
-        """
+        """Write a checkpoint, then point `last`, and `best` if it is that, at it. Raises UserError if it cannot be
+        written; the checkpoints before it are untouched."""
         if not self.lead:
             return
         name = step_name(state.step)
@@ -91,11 +85,8 @@ class Checkpoints:
         torch.save(held, inner / "optimiser.pt")
 
     def restore(self, folder: Path, state: TrainingState) -> None:
-        """Put a training back to where a checkpoint left it.
-
-        Raises:
-            UserError: for a checkpoint that is incomplete, damaged, or of another training.
-        """
+        """Put a training back to where a checkpoint left it. Raises UserError for a checkpoint that is incomplete,
+        damaged, or of another training."""
         training, inner = state.training, folder / "training_state"
         kept = folder / f"{self.role}.safetensors"
         if state.average is not None:

@@ -56,23 +56,16 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 def training_loader(
     dataset: Dataset[Any],
     collate: Callable[[list[Any]], Any],
+    order: StepSampler,
     *,
-    length: int,
-    batch_size: int,
-    first: int,
-    last: int,
-    seed: int,
     workers: int,
-    rank: int = 0,
-    world: int = 1,
     pin_memory: bool = False,
 ) -> DataLoader[Any]:
-    """The batches `first` to `last` of a training, each the same however many workers load it."""
+    """The batches of `order`, each the same however many workers load it."""
     allow_open_files()
-    sampler = StepSampler(length, batch_size, first=first, last=last, seed=seed, rank=rank, world=world)
     return DataLoader(
         dataset,
-        batch_sampler=sampler,
+        batch_sampler=order,
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=outlive_stop_signals,

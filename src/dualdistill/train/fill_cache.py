@@ -22,8 +22,7 @@ from dualdistill.files import size_text
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.report.progress import progress
 from dualdistill.structures import BevOutput
-from dualdistill.train.teacher_cache import Flip, TeacherCache
-from dualdistill.train.teacher_source import CachedTeacher, LiveTeacher
+from dualdistill.train.teacher_source import CachedTeacher, Flip, LiveTeacher, TeacherCache
 
 _BATCH = 4
 """Samples of a forward pass while a cache is filled."""
@@ -74,10 +73,8 @@ def open_cache(
 ) -> CachedTeacher:
     """The complete cache of a training as its teacher source: prints how large it is, then fills what is missing.
 
-    All processes call it together: each fills its share, on its device.
-
-    Raises:
-        UserError: if this experiment's teacher cannot be cached, or the disk is too small.
+    All processes call it together: each fills its share, on its device. Raises UserError if this experiment's teacher
+    cannot be cached, or the disk is too small.
     """
     refuse_uncacheable(experiment)
     positions = samples_of_split(index, split)

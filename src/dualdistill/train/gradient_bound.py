@@ -43,12 +43,8 @@ class GradientBound(nn.Module):
         return min(1.0, self.share * head / distill) if distill > 0 else 1.0
 
     def update(self, head: Float[Tensor, ""], distill: Float[Tensor, ""], canvas: Float[Tensor, "batch _ y x"]) -> None:
-        """Count a batch; measure every `EVERY`-th, the first included. The graph is kept for the backward pass.
-
-        Args:
-            head: Weighted sum of the losses of the student's head.
-            distill: Weighted sum of the distiller's losses.
-        """
+        """Count a batch; measure every `EVERY`-th, the first included. The graph is kept for the backward pass. `head`
+        and `distill`: weighted sums of the losses of the student's head, and of the distiller's."""
         if int(self.batches) % EVERY == 0:
             norms = []
             for loss in (head, distill):

@@ -8,13 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import (
-    LightningEnvironment,
-    LSFEnvironment,
-    MPIEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning_fabric.plugins import environments
 from lightning_fabric.strategies import DDPStrategy
 
 from dualdistill.errors import UserError
@@ -38,12 +32,8 @@ def launch(devices: int, nodes: int = 1, *, unused_parameters: bool = False) -> 
 
     Started by torchrun, SLURM, LSF or MPI, this process joins the others; alone, it starts those of its machine, which
     repeat its command line (on several machines MASTER_ADDR, MASTER_PORT and NODE_RANK connect them).
-
-    Args:
-        unused_parameters: Whether some steps have no gradient for some parameters.
-
-    Raises:
-        UserError: if the launcher's processes are not `devices` x `nodes`, or the machine has too few devices.
+    `unused_parameters`: whether some steps have no gradient for some parameters. Raises UserError if the launcher's
+    processes are not `devices` x `nodes`, or the machine has too few devices.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if min(devices, nodes) < 1:
@@ -51,9 +41,10 @@ def launch(devices: int, nodes: int = 1, *, unused_parameters: bool = False) -> 
     gpus, cores = torch.cuda.device_count(), max(os.cpu_count() or 1, 2)  # two processes can be tried on one core
     if 0 < gpus < devices:
         raise UserError(f"--devices {devices}: this machine has {gpus} GPUs.")
-    kinds = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment)
-    environment = next((kind() for kind in kinds if kind.detect()), LightningEnvironment())  # as Fabric finds it
-    alone = isinstance(environment, LightningEnvironment)
+    # In Fabric's order.
+    kinds = (getattr(environments, f"{name}Environment") for name in ("TorchElastic", "SLURM", "LSF", "MPI"))
+    environment = next((kind() for kind in kinds if kind.detect()), environments.LightningEnvironment())
+    alone = isinstance(environment, environments.LightningEnvironment)
     if not alone and environment.world_size() != devices * nodes:
         raise UserError(
             f"{type(environment).__name__.removesuffix('Environment')} started {environment.world_size()} processes, "

@@ -99,11 +99,8 @@ class LoadedDetector:
         return boxes.best(min_score)
 
     def index(self, data: Path | None, version: str | None) -> NuscenesIndex:
-        """The given data root, or else the one of the training.
-
-        Raises:
-            UserError: where neither is known, or the root cannot be opened.
-        """
+        """The given data root, or else the one of the training. Raises UserError where neither is known, or the root
+        cannot be opened."""
         known = self.facts["data"]
         if data is None and (known is None or hub.name_of(self.path)):
             origin = "was converted" if known is None else "is a published model"
@@ -125,11 +122,8 @@ class LoadedDetector:
 
 
 def weights_of(path: Path, checkpoint: str) -> Path:
-    """The detector's weights in a run folder, the file itself, or the file of `zoo:NAME` or `hf:owner/name`.
-
-    Raises:
-        UserError: if a folder is no run, or has no such checkpoint, and for a name that zoo or hub do not have.
-    """
+    """The detector's weights in a run folder, the file itself, or the file of `zoo:NAME` or `hf:owner/name`. Raises
+    UserError if a folder is no run, or has no such checkpoint, and for a name that zoo or hub do not have."""
     path = hub.resolve(path)
     if not path.is_dir():
         return path

@@ -35,16 +35,14 @@ def fit(
     validate_every: int = 0,
     after_step: Callable[[], None] = lambda: None,
 ) -> int:
-    """Take the steps that are left; returns the number of the signal that stopped the training, 0 at its end.
+    """Take the steps that are left; returns the number of the signal that stopped the training, 0 at its end. Raises
+    DivergedError for a loss or gradient that is not finite; the last checkpoint stays.
 
     Args:
         state: On the device of `fabric`; changed in place.
         loader: The batches of this process for the steps that are left.
         validate: Called by all processes every `validate_every` steps and after the last one.
         after_step: Called after every step, as a profiler asks for.
-
-    Raises:
-        DivergedError: for a loss or gradient that is not finite; the last checkpoint stays.
     """
     config, training = state.config, state.training
     model = fabric.setup_module(training.train())

@@ -141,11 +141,8 @@ _SINKS: dict[str, Callable[[], Sink]] = {"tensorboard": TensorBoard, "wandb": We
 
 
 def make_sinks(names: Sequence[str]) -> list[Sink]:
-    """metrics.jsonl and the named sinks, none of them started.
-
-    Raises:
-        UserError: for an unknown name, or a library that is not installed.
-    """
+    """metrics.jsonl and the named sinks, none of them started. Raises UserError for an unknown name, or a library that
+    is not installed."""
     unknown = [name for name in names if name not in _SINKS]
     if unknown:
         raise UserError(f"--log {unknown[0]}: expected one of {', '.join(_SINKS)}; metrics.jsonl is always written.")

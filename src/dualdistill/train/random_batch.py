@@ -15,12 +15,8 @@ POINTS = 25_000
 def random_batch(
     data: DataConfig, samples: int = 1, *, boxes: int = 30, points: int | None = None, cameras: int = 6, seed: int = 0
 ) -> Batch:
-    """`samples` samples with `boxes` objects each.
-
-    Args:
-        points: LiDAR points of a sample; as many as the sweeps of this configuration hold, if not given.
-        cameras: Evenly about the car.
-    """
+    """`samples` samples with `boxes` objects each, and cameras evenly about the car. `points`: LiDAR points of a
+    sample; as many as the sweeps of this configuration hold, if not given."""
     generator = torch.Generator().manual_seed(seed)
     points = POINTS * data.num_sweeps if points is None else points
 

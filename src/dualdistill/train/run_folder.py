@@ -81,11 +81,7 @@ class Scores(TypedDict):
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """The scores of an evaluation.
-
-    Raises:
-        UserError: for a file that is damaged.
-    """
+    """The scores of an evaluation. Raises UserError for a file that is damaged."""
     return read_json(path, Scores, "scores of an evaluation: `dualdistill evaluate` writes them")
 
 
@@ -112,11 +108,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """An existing run.
-
-        Raises:
-            UserError: if there is none at `path`.
-        """
+        """An existing run. Raises UserError if there is none at `path`."""
         if not (path / "experiment.json").is_file():
             raise UserError(
                 f"{path} is not a run: it has no experiment.json. Give the folder that `dualdistill train` printed, "
@@ -138,11 +130,8 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def checkpoint(self, name: str = "last") -> Path:
-        """The folder of a checkpoint: "last", "best" or "step_000400".
-
-        Raises:
-            UserError: if the run has no such checkpoint.
-        """
+        """The folder of a checkpoint: "last", "best" or "step_000400". Raises UserError if the run has no such
+        checkpoint."""
         known = [path.name for path in reversed(self.all_checkpoints())]
         folder = self.pointed(name) or self.checkpoints / name
         if folder.name not in known:
@@ -172,11 +161,7 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Context in which no other process trains this run.
-
-        Raises:
-            UserError: if one does.
-        """
+        """Context in which no other process trains this run. Raises UserError if one does."""
         path = self.path / ".lock"
         with ExitStack() as stack:
             with writing(path):  # and not what follows

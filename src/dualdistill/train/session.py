@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,8 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
-from torch.utils.data import DataLoader
 
-from dualdistill.data.collate import PackedBatch, pack
-from dualdistill.data.dataset import NuscenesDataset
+from dualdistill.data.collate import pack
 from dualdistill.data.image_cache import ImageCache
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import DivergedError, UserError
@@ -23,11 +21,11 @@ from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.plain import from_plain, to_plain, with_method
 from dualdistill.files import read_bytes
 from dualdistill.models.centerpoint import CenterPoint
-from dualdistill.report.profile import profiled_steps
 from dualdistill.report.progress import progress
+from dualdistill.report.timing import profiled_steps
 from dualdistill.train.assemble import assemble, open_dataset, split_names
 from dualdistill.train.checkpoint import Checkpoints
-from dualdistill.train.data import default_workers, training_loader
+from dualdistill.train.data import StepSampler, default_workers, training_loader
 from dualdistill.train.fill_cache import open_cache
 from dualdistill.train.launch import configure, on_leader
 from dualdistill.train.loop import fit
@@ -36,8 +34,7 @@ from dualdistill.train.run_folder import DataRecord, RunFolder
 from dualdistill.train.signals import StopSignals
 from dualdistill.train.state import TrainingState
 from dualdistill.train.step import Training
-from dualdistill.train.teacher_cache import WithTeacher
-from dualdistill.train.teacher_source import CachedTeacher, TeacherSource
+from dualdistill.train.teacher_source import CachedTeacher, TeacherSource, WithTeacher
 from dualdistill.train.trained_weights import TrainedWeights
 from dualdistill.train.validate import validator
 
@@ -50,26 +47,18 @@ class Job:
     overrides: list[str]
     experiment: Experiment
     seed: int
-    data: Path
-    version: str
-    split: str
-    tables: dict[str, str]
-    """`NuscenesIndex.digests` of the data."""
+    data: DataRecord
     teacher: TrainedWeights | None
     label_encoder: TrainedWeights | None
     teacher_cache: Path | None = None
     log: tuple[str, ...] = ()
-
-    @property
-    def data_record(self) -> DataRecord:
-        return {"root": str(self.data), "version": self.version, "split": self.split, "tables": self.tables}
 
     def plain(self) -> dict[str, Any]:
         return {
             "recipe": self.recipe,
             "overrides": self.overrides,
             "seed": self.seed,
-            "data": self.data_record,
+            "data": self.data,
             "teacher": self.teacher.identity if self.teacher else None,
             "label_encoder": self.label_encoder.identity if self.label_encoder else None,
             "teacher_cache": str(self.teacher_cache) if self.teacher_cache else None,
@@ -79,27 +68,15 @@ class Job:
 
     @classmethod
     def of(cls, run: RunFolder, *, trust: bool = False) -> "Job":
-        """The job a run folder records.
-
-        Args:
-            trust: Run code outside this package that the run names.
-
-        Raises:
-            UserError: if weights that it needs are gone or have changed, or it names code that is not trusted.
-        """
+        """The job a run folder records. `trust`: run code outside this package that the run names. Raises UserError if
+        weights that it needs are gone or have changed, or it names code that is not trusted."""
         plain = run.experiment
         teacher, label_encoder = (
             TrainedWeights.recall(plain[name]) if plain[name] else None for name in ("teacher", "label_encoder")
         )
         return cls(
-            recipe=plain["recipe"],
-            overrides=plain["overrides"],
+            **{name: plain[name] for name in ("recipe", "overrides", "seed", "data")},
             experiment=with_method(from_plain(plain["experiment"]), trust=trust),
-            seed=plain["seed"],
-            data=Path(plain["data"]["root"]),
-            version=plain["data"]["version"],
-            split=plain["data"]["split"],
-            tables=plain["data"].get("tables", {}),
             teacher=teacher,
             label_encoder=label_encoder,
             teacher_cache=Path(plain["teacher_cache"]) if plain["teacher_cache"] else None,
@@ -107,22 +84,19 @@ class Job:
         )
 
     def open_index(self) -> NuscenesIndex:
-        """The index of the data.
-
-        Raises:
-            UserError: if they changed since the run began.
-        """
-        index = NuscenesIndex.open(self.data, self.version)
-        changed = [name for name, digest in index.digests.items() if self.tables.get(name, digest) != digest]
+        """The index of the data. Raises UserError if they changed since the run began."""
+        root, version, tables = self.data["root"], self.data["version"], self.data.get("tables", {})
+        index = NuscenesIndex.open(Path(root), version)
+        changed = [name for name, digest in index.digests.items() if tables.get(name, digest) != digest]
         if changed:
             raise UserError(
-                f"The tables of {self.data} ({self.version}) changed since this run began: its {', '.join(changed)} "
+                f"The tables of {root} ({version}) changed since this run began: its {', '.join(changed)} "
                 "are others. Put the old tables back, or begin a new run with `dualdistill train`."
             )
         return index
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Session:
     """The part of a training that happens in this process, between its start (or resumption) and its end."""
 
@@ -132,6 +106,7 @@ class Session:
     run: RunFolder
     job: Job
     index: NuscenesIndex
+    _: KW_ONLY
     devices: int
     """Processes on each machine."""
     workers: int | None
@@ -155,11 +130,15 @@ class Session:
         workers = default_workers(self.devices) if self.workers is None else self.workers
         resuming = on_leader(self.fabric, lambda: self.run.newest() is not None)
         training = self._assemble(workers, pretrained=not resuming)
+        split, own_teacher = job.data["split"], job.teacher_cache is None
         dataset = open_dataset(
-            job.experiment, self.index, split=job.split, training=True, seed=job.seed, for_teacher=not job.teacher_cache
+            job.experiment, self.index, split=split, training=True, seed=job.seed, for_teacher=own_teacher
         )
         if self.image_cache is not None:
-            dataset.image_cache = self._open_image_cache(self.image_cache, dataset)
+            cache = dataset.image_cache = ImageCache.under(self.image_cache, self.index)
+            read = np.unique(dataset.positions).tolist()
+            room = on_leader(self.fabric, lambda: cache.require_room(self.index, read, dataset.config))
+            self.console.print(room)
         length = len(dataset)
         total, every = config.total_steps(length), config.validation_interval(length)
         state = TrainingState.initial(training.to(self.fabric.device), config)
@@ -174,22 +153,13 @@ class Session:
             self.console.print(f"going on at step {state.step} of {total}")
         source = training.teacher
         samples = WithTeacher(dataset, source.cache) if isinstance(source, CachedTeacher) else dataset
-        loader: DataLoader[PackedBatch] = training_loader(
-            samples,
-            pack,
-            length=length,
-            batch_size=config.batch_size,
-            first=state.step * config.accumulate,
-            last=total * config.accumulate,
-            seed=job.seed,
-            workers=workers,
-            rank=self.fabric.global_rank,
-            world=self.fabric.world_size,
-            pin_memory=self.fabric.device.type == "cuda",
-        )
+        first, last = state.step * config.accumulate, total * config.accumulate
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        order = StepSampler(length, config.batch_size, first=first, last=last, seed=job.seed, rank=rank, world=world)
+        loader = training_loader(samples, pack, order, workers=workers, pin_memory=self.fabric.device.type == "cuda")
         validate = None
         if every is not None:
-            split = split_names(job.version)[1]
+            split = split_names(self.index.version)[1]
             validate = validator(self.fabric, job.experiment, self.index, split, seed=job.seed, workers=workers)
         self._announce(total, workers)
         if lead:
@@ -226,13 +196,6 @@ class Session:
                 self.run.write_json("finished.json", {"steps": total})
         return stopped
 
-    def _open_image_cache(self, folder: Path, dataset: NuscenesDataset) -> ImageCache:
-        """The cache, with room for all that the training may read."""
-        cache = ImageCache.under(folder, self.index)
-        positions = np.unique(dataset.positions).tolist()
-        self.console.print(on_leader(self.fabric, lambda: cache.require_room(self.index, positions, dataset.config)))
-        return cache
-
     def _assemble(self, workers: int, *, pretrained: bool) -> Training:
         """The parts of the training, from the job's seed."""
         job = self.job
@@ -243,10 +206,9 @@ class Session:
         def cached(teacher: CenterPoint) -> TeacherSource:
             assert job.teacher_cache is not None
             assert job.teacher is not None
-            root, sha256 = job.teacher_cache, job.teacher.identity["sha256"]
-            return open_cache(
-                self.console, self.fabric, root, job.experiment, self.index, job.split, teacher, sha256, workers=workers
-            )
+            split, sha256 = job.data["split"], job.teacher.identity["sha256"]
+            place = (self.console, self.fabric, job.teacher_cache)
+            return open_cache(*place, job.experiment, self.index, split, teacher, sha256, workers=workers)
 
         training = assemble(
             job.experiment,

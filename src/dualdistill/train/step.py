@@ -2,27 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dualdistill.structures import Batch, BevOutput, Boxes, Losses, Targets, weighted_sum
+from dualdistill.structures import Batch, Detector, Losses, weighted_sum
 from dualdistill.train.gradient_bound import GradientBound
 from dualdistill.train.teacher_source import TeacherSource, channels_last
-
-
-@runtime_checkable
-class Detector(Protocol):
-    """A BEV detector, LiDAR or camera."""
-
-    @property
-    def weights(self) -> dict[str, float]: ...
-    def __call__(self, batch: Batch) -> BevOutput: ...
-    def targets(self, batch: Batch) -> Targets: ...
-    def losses(self, output: BevOutput, targets: Targets) -> Losses: ...
-    def detect(self, output: BevOutput, batch: Batch) -> tuple[Boxes, ...]: ...
 
 
 class Training(nn.Module):

@@ -1,10 +1,11 @@
-"""Arithmetic and memory of one training step, counted without taking it.
+"""Arithmetic and memory of one training step, counted without taking it, and steps that are taken and timed.
 
-The step really runs, forward and backward, on a random batch of one sample, but convolutions and matrix products
-return zeros of the right shape at once: their arithmetic is counted, what autograd keeps of them is weighed, and
-everything that depends on data (pooling plans, masks, pseudo boxes) takes its true course.
+To be counted, the step really runs, forward and backward, on a random batch of one sample, but convolutions and matrix
+products return zeros of the right shape at once: their arithmetic is counted, what autograd keeps of them is weighed,
+and everything that depends on data (pooling plans, masks, pseudo boxes) takes its true course.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.ops.frozen import FrozenModule
 from dualdistill.structures import Batch, BevOutput, weighted_sum
 from dualdistill.train.assemble import assemble
+from dualdistill.train.launch import configure
 from dualdistill.train.random_batch import random_batch
 from dualdistill.train.step import Training
 
@@ -93,19 +95,17 @@ def step_cost(experiment: Experiment, *, cameras: int = 6, points: int | None = 
         return tensor
 
     saving = torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor)
-    with FlopCounterMode(display=False) as forward, _Weightless() as extra, saving:
+    with _Weightless(), _counter() as forward, saving:
         loss = dummy.forward()
-    flops_forward = forward.get_total_flops() + extra.flops
-    with FlopCounterMode(display=False) as backward, _Weightless() as extra:
+    with _Weightless(), _counter() as backward:
         loss.backward()
-    flops_backward = backward.get_total_flops() + extra.flops
     names = (experiment.role, "distiller")
     trained = {n: _count(module, trained=True) for n, module in zip(names, training.learners, strict=False)}
     held = {name: _count(module) for name, module in frozen.items()}
     average = 4 * trained[experiment.role] if experiment.training.ema_decay else 0
     return StepCost(
-        flops_forward=flops_forward,
-        flops_backward=flops_backward,
+        flops_forward=forward.get_total_flops(),
+        flops_backward=backward.get_total_flops(),
         activation_bytes=sum(saved.values()),
         parameters=trained | held,
         parameter_bytes=_ADAM * sum(trained.values()) + 4 * sum(held.values()) + average,
@@ -140,21 +140,14 @@ def _is_geometry(operation: Any, args: Any) -> bool:
 class _Weightless(TorchDispatchMode):
     """Convolutions and matrix products give zeros (and their bias) without arithmetic."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.flops = 0
-        """Operations of deformable convolutions, which PyTorch's counter leaves out."""
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         operation = func._overloadpacket
         if operation is _vision.deform_conv2d:
             image, weight = args[0], args[1]
-            self.flops += 2 * image[:, 0].numel() * weight.numel()
             return image.new_zeros(len(image), len(weight), *image.shape[2:])
         if operation is _vision._deform_conv2d_backward:
             # gradient, input, weight, offset, mask, bias, …
-            self.flops += 4 * args[1][:, 0].numel() * args[2].numel()
             return tuple(torch.zeros_like(args[number]) for number in (1, 2, 3, 4, 5))
         if operation not in _HEAVY or "out" in kwargs or _is_geometry(operation, args):
             return func(*args, **kwargs)
@@ -163,3 +156,51 @@ class _Weightless(TorchDispatchMode):
         if operation is _aten.convolution and args[2] is not None:
             results = results.add_(args[2].to(results.dtype).view(-1, *[1] * (results.ndim - 2)))
         return results
+
+
+class TimedStep:
+    """Training steps of an experiment on a random batch that is on the device: forward, backward, clipping, AdamW."""
+
+    def __init__(self, experiment: Experiment, samples: int, device: str):
+        self.device, self.dummy = device, DummyStep(experiment)
+        self.half = experiment.training.precision == "bf16"
+        dummy = self.dummy
+        dummy.batch = random_batch(experiment.data, samples).to(device)  # only now: the parts were built on one sample
+        configure(dummy.training.to(device), experiment.training)
+        self.parameters = [p for module in dummy.training.learners for p in module.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=1e-6, fused=True)
+
+    def __call__(self, distil: bool = True) -> None:
+        training = self.dummy.training
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
+            loss = weighted_sum(training(self.dummy.batch, distil), training.weights)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 5.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+
+    def alone(self) -> None:
+        """A step without distillation."""
+        self(distil=False)
+
+    def flops(self, run: Callable[[], None]) -> int:
+        """Operations of all convolutions and matrix products of one step; a multiplication and an addition are two."""
+        with _counter() as counter:
+            run()
+        return counter.get_total_flops()
+
+
+def _counter() -> FlopCounterMode:
+    """PyTorch's counter, and deformable convolutions, which it leaves out."""
+    deformable: dict[Any, Any] = {
+        _vision.deform_conv2d: lambda image, weight, *_, **__: _taps(image, weight),
+        _vision._deform_conv2d_backward: lambda _, image, weight, *__, **___: 2 * _taps(image, weight),
+    }
+    return FlopCounterMode(display=False, custom_mapping=deformable)
+
+
+def _taps(image: Sequence[int], weight: Sequence[int]) -> int:
+    """Operations of a deformable convolution of stride 1 from its shapes (batch chan y x) and (out in ky kx)."""
+    batch, _, height, width = image
+    out, chan, rows, columns = weight
+    return 2 * batch * height * width * out * chan * rows * columns

@@ -52,11 +52,7 @@ class TrainedWeights:
 
     @classmethod
     def recall(cls, identity: dict[str, Any]) -> "TrainedWeights":
-        """The weights of a record.
-
-        Raises:
-            UserError: if they are gone, or others are in their place.
-        """
+        """The weights of a record. Raises UserError if they are gone, or others are in their place."""
         path = zoo.with_fingerprint(identity["sha256"]) or hub.resolve(identity["path"])
         if not path.is_file():
             raise UserError(f"{path} is needed ({identity['recipe']}), and is gone: put it back where it was.")
@@ -98,11 +94,8 @@ class Wanted:
 
 
 def find_teacher(experiment: Experiment, given: Path | None, wanted: Wanted) -> TrainedWeights:
-    """The teacher the user names, or the newest finished run of the teacher's recipe on the same data.
-
-    Raises:
-        UserError: if there is none, it is not a teacher, or it is another network than the recipe's teacher.
-    """
+    """The teacher the user names, or the newest finished run of the teacher's recipe on the same data. Raises UserError
+    if there is none, it is not a teacher, or it is another network than the recipe's teacher."""
     weights = _named(given, "teacher", "--teacher") if given is not None else _found(wanted, "teacher", "--teacher")
     _refuse_another_network(experiment, weights)
     return weights
@@ -110,10 +103,7 @@ def find_teacher(experiment: Experiment, given: Path | None, wanted: Wanted) -> 
 
 def find_label_encoder(given: Path | None, wanted: Wanted, teacher: TrainedWeights) -> TrainedWeights:
     """The label encoder the user names, or the newest finished run of its recipe with this teacher on the same data.
-
-    Raises:
-        UserError: if there is none, it is not a label encoder, or it was trained for another teacher.
-    """
+    Raises UserError if there is none, it is not a label encoder, or it was trained for another teacher."""
     if given is None:
         return _found(wanted, "label_encoder", "--label-encoder", teacher)
     weights = _named(given, "label_encoder", "--label-encoder")
@@ -175,11 +165,8 @@ def _named(given: Path, role: Role, option: str) -> TrainedWeights:
 
 
 def _found(wanted: Wanted, role: Role, option: str, teacher: TrainedWeights | None = None) -> TrainedWeights:
-    """The newest weights below `wanted.out` that nothing speaks against.
-
-    Args:
-        teacher: Whose head a label encoder must have been trained for.
-    """
+    """The newest weights below `wanted.out` that nothing speaks against. `teacher`: whose head a label encoder must
+    have been trained for."""
     runs = [RunFolder(path.parent) for path in wanted.out.glob(f"{wanted.recipe}/*/finished.json")]
     files = [folder / f"{role}.safetensors" for run in runs if (folder := run.pointed("last"))]
     against = []

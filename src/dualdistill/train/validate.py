@@ -31,10 +31,7 @@ def validator(
     """A function from a detector to its mAP and NDS on a split, or on `validate_samples` of its samples.
 
     All processes must call it together: each detects in its share of the samples. The detector's mode (training or
-    evaluation) is left as it was.
-
-    Raises:
-        UserError: for a split without samples or annotations.
+    evaluation) is left as it was. Raises UserError for a split without samples or annotations.
     """
     positions = samples_of_split(index, split)
     count = experiment.training.validate_samples
@@ -68,14 +65,11 @@ def detect_together(
     report: Callable[[int], None] = lambda done: None,
 ) -> Detections:
     """Detections of all samples of a data set, global frame, in its order: each process detects in its share of the
-    samples and gets all of them. The detector is left in evaluation mode.
-
-    Args:
-        report: Called after each batch with the number of samples that this process has finished.
-    """
+    samples and gets all of them. The detector is left in evaluation mode. `report`: called after each batch with the
+    number of samples that this process has finished."""
     mine = range(fabric.global_rank, len(dataset), fabric.world_size)
     loader = evaluation_loader(dataset, BATCH, workers, mine)
-    found = detect_all(detector, loader, device=fabric.device, report=report)  # type: ignore[arg-type]
+    found = detect_all(detector, loader, device=fabric.device, report=report)
     parts = [
         (item, detections_to_global(boxes, meta, sample=item)) for item, (meta, boxes) in zip(mine, found, strict=True)
     ]

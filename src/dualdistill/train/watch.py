@@ -4,7 +4,6 @@ import json
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader
 from dualdistill.data.collate import PackedBatch
 from dualdistill.errors import DivergedError
 from dualdistill.ops.processes import number_of_processes
-from dualdistill.structures import Batch
+from dualdistill.structures import Batch, named_tensors
 from dualdistill.train.run_folder import RunFolder, step_name
 from dualdistill.train.state import TrainingState
 
@@ -38,16 +37,14 @@ class Watch:
         self._pending: deque[tuple[int, Mapping[str, Tensor], Tensor, Any]] = deque()
 
     def after_step(self, step: int, values: Mapping[str, Tensor], signal: int, *, at_once: bool) -> int:
-        """Signal that ends the training (0: none).
+        """Signal that ends the training (0: none). Raises DivergedError if a number of some process was not finite; the
+        batches are saved in the run folder.
 
         Args:
             step: Steps that are done, this one included.
             values: Scalar losses and gradient norm of this process.
             signal: Number of the stop signal this process has received, 0 if none.
             at_once: Read all decisions up to this step.
-
-        Raises:
-            DivergedError: if a number of some process was not finite; the batches are saved in the run folder.
         """
         numbers = torch.stack([*values.values()])
         flags = torch.stack([(~numbers.isfinite()).any().float(), numbers.new_full((), float(signal))])
@@ -108,8 +105,9 @@ class Watch:
             here = [meta.token for meta in batch.meta]
             facts = {"step": step, "not_finite": names, "samples": here, "epoch_and_index": pairs}
             folder.mkdir(parents=True, exist_ok=True)
+            whole = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in named_tensors(batch)}
             path = folder / f"process{self.fabric.global_rank}_batch{micro}.safetensors"
-            save_file(dict(_tensors(batch)), path, metadata={"facts": json.dumps(facts)})
+            save_file(whole, path, metadata={"facts": json.dumps(facts)})
             tokens += here
         return tokens
 
@@ -121,15 +119,3 @@ def _message(step: int, cause: str, tokens: list[str], run: RunFolder) -> str:
         f"The training diverged in step {step}: {cause}. Samples: {', '.join(tokens)}. {last} Train again with a lower "
         "training.optimiser.learning_rate or clip_norm, or search these samples for a fault."
     )
-
-
-def _tensors(record: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors of nested records and tuples, by dotted names."""
-    if isinstance(record, Tensor):
-        yield prefix, record.clone(memory_format=torch.contiguous_format)
-    elif is_dataclass(record):
-        for field in fields(record):
-            yield from _tensors(getattr(record, field.name), f"{prefix}.{field.name}".lstrip("."))
-    elif isinstance(record, tuple):
-        for number, item in enumerate(record):
-            yield from _tensors(item, f"{prefix}.{number}")

@@ -57,11 +57,8 @@ def loss_names(runs: Mapping[str, Sequence[Record]]) -> list[str]:
 
 
 def draw_curves(runs: Mapping[str, Sequence[Record]], *, theme: Theme = LIGHT) -> Figure:
-    """Small multiples: a plot for each loss, a line for each run with it, raw values faint in the background.
-
-    Args:
-        runs: Records of each run, by its name in the legend.
-    """
+    """Small multiples: a plot for each loss, a line for each run with it, raw values faint in the background. `runs`:
+    records of each run, by its name in the legend."""
     names = loss_names(runs)
     if not names:
         raise ValueError("no losses to draw: the runs have recorded none")

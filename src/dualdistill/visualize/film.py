@@ -43,13 +43,8 @@ def require_film(path: Path) -> None:
 
 
 def write_film(path: Path, frames: Sequence[Image.Image], *, rate: float) -> None:
-    """An endless animation.
-
-    Args:
-        path: Ends in one of `SUFFIXES`.
-        frames: At least one; smaller ones are padded to the largest size.
-        rate: Frames a second.
-    """
+    """An endless animation of at least one frame, `rate` a second; smaller ones are padded to the largest size. `path`
+    ends in one of `SUFFIXES`."""
     require_film(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     size = (max(frame.width for frame in frames), max(frame.height for frame in frames))

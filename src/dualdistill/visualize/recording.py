@@ -12,8 +12,7 @@ from torch import Tensor
 
 from dualdistill.errors import optional
 from dualdistill.structures import CAMERAS, CLASSES, Cameras
-from dualdistill.visualize.layers import BoxLayer
-from dualdistill.visualize.palette import DARK
+from dualdistill.visualize.palette import DARK, BoxLayer
 
 TIMELINE = "sample"
 """Name of the viewer's time axis."""
@@ -52,12 +51,8 @@ class Recording:
         cameras: Cameras | None,
         layers: Sequence[BoxLayer],
     ) -> None:
-        """Add one sample: points and boxes in its BEV frame, and the images of its current frame at the camera poses.
-
-        Args:
-            points: x, y, z (metres) and any further columns.
-            cameras: Cameras of this one sample.
-        """
+        """Add one sample: points (x, y, z in metres, and any further columns) and boxes in its BEV frame, and the
+        images of its current frame at the camera poses."""
         rerun = self._rerun
         self._stream.set_time(TIMELINE, sequence=self._count)
         self._count += 1

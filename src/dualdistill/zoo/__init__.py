@@ -48,11 +48,7 @@ def cards() -> dict[str, Card]:
 
 
 def card(name: str) -> Card:
-    """Card of one model, by name, with or without "zoo:".
-
-    Raises:
-        UserError: for an unknown name, with the known ones.
-    """
+    """Card of one model, by name, with or without "zoo:". Raises UserError for an unknown name, with the known ones."""
     name = name.removeprefix(PREFIX)
     if name not in cards():
         raise UserError(
@@ -63,14 +59,8 @@ def card(name: str) -> Card:
 
 @cache
 def path(name: str) -> Path:
-    """The weights file of a model, its bytes checked against the card.
-
-    Args:
-        name: With or without "zoo:".
-
-    Raises:
-        UserError: for an unknown name, which lists the known ones, and for a missing or changed file.
-    """
+    """The weights file of a model, its bytes checked against the card. `name`: with or without "zoo:". Raises UserError
+    for an unknown name, which lists the known ones, and for a missing or changed file."""
     wanted = card(name).sha256
     file = FOLDER / f"{name.removeprefix(PREFIX)}.safetensors"
     if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != wanted:

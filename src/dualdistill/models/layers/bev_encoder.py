@@ -20,10 +20,7 @@ class ResidualEncoder(nn.Module):
     def __init__(
         self, in_channels: int, widths: Sequence[int], out_channels: int, *, blocks: int = 2, final_norm: bool = True
     ):
-        """
-        Args:
-            final_norm: End in norm and ReLU: a non-negative map, as a LiDAR teacher's.
-        """
+        """`final_norm`: end in norm and ReLU: a non-negative map, as a LiDAR teacher's."""
         super().__init__()
         sources = (in_channels, *widths[:-1])
         self.stages = nn.ModuleList(

@@ -5,11 +5,14 @@ Two designs of the same name: the gate of the BEVDet code base, which DualDistil
 (docs/methods/bevdepth.md#official-depth-network).
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
 
-from dualdistill.models.layers.deformable import DeformableConv
+from dualdistill.errors import DivergedError
 from dualdistill.models.layers.residual import conv_norm_relu, residual_stage
 
 DepthAndContext = tuple[Float[Tensor, "images depth h w"], Float[Tensor, "images chan h w"]]
@@ -128,3 +131,74 @@ class DepthRefinement(nn.Module):
             rows = self.reduce(rows)
             rows = self.output(rows + self.body(rows))
         return rows.view(images, h, chan, w, depth).permute(0, 2, 4, 1, 3)
+
+
+class DeformableConv(nn.Module):
+    """3x3 convolution with learnt offsets of its nine taps; it starts as an ordinary one
+    (docs/methods/bevdepth.md#deformable-convolution).
+
+    Version 2 (`modulated`) also weights each tap. Runs in float32, also under autocast: offsets
+    in bfloat16 would be rounded to whole cells on wide maps.
+
+    Raises:
+        DivergedError: on the CPU, for offsets that are not finite: torchvision would read out of bounds there and may
+            end the process. (On a GPU they give NaN outputs or gradients; a check there would synchronise every step.)
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, modulated: bool, groups: int = 1, bias: bool = True):
+        super().__init__()
+        self.modulated = modulated
+        self.offset = nn.Conv2d(in_channels, 27 if modulated else 18, 3, padding=1)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def forward(self, x: Float[Tensor, "images _ h w"]) -> Float[Tensor, "images _ h w"]:
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            # 18 offsets, (dy, dx) a tap in row-major order, then nine mask logits
+            offset = self.offset(x)
+            if offset.device.type == "cpu" and not torch.compiler.is_compiling() and not offset.isfinite().all():
+                raise DivergedError(
+                    "The offsets of a deformable convolution are not finite: the weights before it diverged."
+                )
+            mask = offset[:, 18:].sigmoid() if self.modulated else None
+            return deform_conv2d(x, offset[:, :18], self.weight, self.bias, padding=1, mask=mask)
+
+
+def pose_vector(
+    intrinsics: Float[Tensor, "batch cam 3 3"],
+    augmented_from_image: Float[Tensor, "batch cam 4 4"],
+    bev_from_camera: Float[Tensor, "batch cam 4 4"],
+) -> Float[Tensor, "batch*cam 33"]:
+    """Camera vector of 33 numbers: intrinsics, image augmentation (3x3, then translation), camera pose in the augmented
+    BEV frame (3x3, then translation); matrices row by row (docs/methods/bevdepth.md#gated-depth-network)."""
+    parts = (
+        intrinsics.flatten(-2),
+        augmented_from_image[..., :3, :3].flatten(-2),
+        augmented_from_image[..., :3, 3],
+        bev_from_camera[..., :3, :3].flatten(-2),
+        bev_from_camera[..., :3, 3],
+    )
+    return torch.cat(parts, dim=-1).flatten(0, 1)
+
+
+def calibration_vector(
+    intrinsics: Float[Tensor, "batch cam 3 3"],
+    augmented_from_image: Float[Tensor, "batch cam 4 4"],
+    bev_from_camera: Float[Tensor, "batch cam 4 4"],
+    augmented_from_bev: Float[Tensor, "batch 4 4"],
+) -> Float[Tensor, "batch*cam 27"]:
+    """Camera vector of 27 numbers: fx, fy, cx, cy, six of the image augmentation, five of the BEV augmentation, and the
+    camera pose before BEV augmentation (3x4, row by row) (docs/methods/bevdepth.md#official-depth-network)."""
+    k, a = intrinsics, augmented_from_image
+    b = augmented_from_bev[:, None].expand_as(bev_from_camera)
+    pose = torch.linalg.solve_ex(b, bev_from_camera)[0]  # `solve` would wait for the device to check for errors
+    scalars = (
+        *(k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2]),
+        *(a[..., 0, 0], a[..., 0, 1], a[..., 0, 3], a[..., 1, 0], a[..., 1, 1], a[..., 1, 3]),
+        *(b[..., 0, 0], b[..., 0, 1], b[..., 1, 0], b[..., 1, 1], b[..., 2, 2]),
+    )
+    return torch.cat([torch.stack(scalars, dim=-1), pose[..., :3, :].flatten(-2)], dim=-1).flatten(0, 1)

@@ -27,12 +27,7 @@ class Second(nn.Module):
     """Stages of 3x3 convolutions, the first of each strided."""
 
     def __init__(self, in_channels: int, channels: Sequence[int], extra_layers: Sequence[int], strides: Sequence[int]):
-        """
-        Args:
-            channels: Channels of each stage.
-            extra_layers: Convolutions of each stage after its strided one.
-            strides: Stride of each stage, relative to the one before.
-        """
+        """Channels, convolutions after the strided one, and stride relative to the stage before, of each stage."""
         super().__init__()
         stages = []
         for before, width, extra, stride in zip(
