@@ -128,6 +128,25 @@ def test_a_reader_raises_nothing_but_user_errors(
     assert message is None or str(path) in message
 
 
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("results", lambda content: content.replace(b'"car"', b'"c\x80r"')),
+        ("metrics", lambda _: b"0"),
+        ("foreign", lambda content: content[:231] + b"\x00" + content[232:]),
+    ],
+    ids=["text that is not UTF-8", "a number for a record", "a pickle with another byte"],
+)
+def test_damages_that_many_examples_found(
+    originals: dict[str, Path], tmp_path: Path, name: str, damage: Callable[[bytes], bytes]
+) -> None:
+    file, read = READERS[name]
+    path = tmp_path / file
+    path.write_bytes(damage(originals[file].read_bytes()))
+    message = refusal(lambda: read(path))
+    assert message is None or str(path) in message
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),

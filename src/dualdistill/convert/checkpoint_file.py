@@ -102,7 +102,7 @@ def _refusal(path: Path) -> str:
     """Message for a file with Python objects: the reason, and how to extract the weights."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (RuntimeError, ValueError, pickle.UnpicklingError):
+    except Exception:  # whatever a file leads to that is broken besides
         names = []
     what = f" ({', '.join(sorted(names)[:6])})" if names else ""
     return (

@@ -166,7 +166,7 @@ def _sample(path: Path, i: int, token: str, entry: Any, decode: Callable[[Any], 
     """The boxes of the `i`-th sample of a file; a UserError for those that cannot be evaluated."""
     try:
         boxes = decode(entry)
-    except msgspec.ValidationError as error:
+    except (msgspec.DecodeError, ValueError) as error:  # of the wrong form, or text that is not UTF-8
         form = ", ".join(_Box.__struct_fields__)
         raise UserError(f"{path}: sample {token}: {error}: a box is made of {form}") from error
     if problem := _problem_with_names(token, boxes):

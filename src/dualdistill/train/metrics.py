@@ -157,8 +157,9 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             record = json.loads(line)
         except (ValueError, RecursionError):
             break
-        numbers = record.values() if isinstance(record, dict) else [None]
-        if "step" not in record or not all(isinstance(number, int | float) for number in numbers):
+        if not isinstance(record, dict) or "step" not in record:
+            break
+        if not all(isinstance(number, int | float) for number in record.values()):
             break
         records.append(record)
     return records
