@@ -144,6 +144,10 @@ ROWS = (
     _row("head-mvp", "MVP's head alone", "dualdistill-mvp", "mvp", *HEAD_ONLY),
     _row("dualdistill-mvp", "DualDistill, MVP", "dualdistill-mvp", "mvp"),
     _row("dualdistill-mvp-plus", "DualDistill bounded, MVP", "dualdistill-mvp", "mvp", *BOUNDED),
+    *(  # which part of DualDistill it is that MVP teaches badly
+        _row(f"dualdistill-mvp-{part}", f"DualDistill, MVP, {name}", f"dualdistill-mvp-{part}", "mvp", budgets=(1200,))
+        for part, name in (("no-mfd", "CRD alone"), ("no-crd", "MFD alone"), ("relative", "relative features"))
+    ),
     _row("distillbev-centerpoint", "DistillBEV", "distillbev-centerpoint", "centerpoint"),
     _row("labeldistill-centerpoint", "LabelDistill", "labeldistill-centerpoint", "centerpoint"),
     _row("distillbev-mvp", "DistillBEV, MVP", "distillbev-mvp", "mvp"),
