@@ -112,7 +112,7 @@ def pack(samples: Sequence[Batch | RawSample]) -> PackedBatch:
         meta=tuple(meta for sample in batches for meta in sample.meta),
         **{name: joined(batches, name) for name in names},
     )
-    layout = RawSample(batch=batch, **{name: joined(raw, name) for name in ("points", "depth")})
+    layout = RawSample(batch=batch, **{name: joined(raw, name) for name in ("points", "depth", "turns")})
     places = [place for place in _tensors(layout) if id(place) in sources]
     packed = PackedBatch(buffer=_buffer(sum(map(_room, places)) + 8 * len(layout)), layout=layout)
     counts = [torch.bincount(s.points.sample, minlength=len(s)) for s in batches if s.points is not None]

@@ -133,10 +133,12 @@ class NuscenesDataset(Dataset[Batch]):
                 if sampler is not None and generator is not None:
                     features, boxes = sampler(features, boxes, generator)
                 points = self._clouds([features], augmented_from_key[None], [math.nan])
-        cameras, raw_depth, depth, depth_instance, instances = None, None, None, None, None
+        cameras, raw_depth, depth, depth_instance, instances, turns = None, None, None, None, None, None
         if self.config.cameras:
             views = self._views(position, generator)
             cameras = self._cameras(position, views, augmented_from_bev, meta, generator)
+            if generator is not None:
+                turns = torch.tensor([[view.turn() for view in views]], dtype=torch.int32)
             if self.instances is not None:
                 instances = self.instances(position, views)
             if key_points is not None and wants_depth:
@@ -157,7 +159,7 @@ class NuscenesDataset(Dataset[Batch]):
             depth_instance=depth_instance,
             instances=instances,
         )
-        return RawSample(batch=batch, points=points, depth=raw_depth)
+        return RawSample(batch=batch, points=points, depth=raw_depth, turns=turns)
 
     def _pastes(self, epoch: int) -> bool:
         last = self.config.object_sampling.last_epoch if self.config.object_sampling else None
@@ -222,7 +224,7 @@ class NuscenesDataset(Dataset[Batch]):
         meta: SampleMeta,
         generator: np.random.Generator | None,
     ) -> Cameras:
-        """Images and matrices of one or two frames."""
+        """Images, neither mirrored nor rotated, and matrices of one or two frames."""
         augmented_from_global = augmented_from_bev @ invert_rigid(meta.global_from_bev)
         frames = [tuple(int(row) for row in self.index.sample_cameras[position])]
         previous_from_current, gap = torch.eye(4), STAND_IN_GAP
@@ -256,7 +258,7 @@ class NuscenesDataset(Dataset[Batch]):
 
     def _image(self, row: int, view: ImageView) -> Tensor:
         path, stored_size, draft = self.index.path(row), self._stored_size(row), self.config.draft_decoding
-        return load_image(path, view, stored_size, draft=draft, cache=self.image_cache)
+        return load_image(path, view, stored_size, draft=draft, cache=self.image_cache, upright=True)
 
     def _motion(
         self, earlier: EarlierFrame, augmented_from_bev: Float[Tensor, "4 4"], meta: SampleMeta

@@ -1,8 +1,9 @@
-"""Samples as loader processes pass them on: points and depth labels are computed where the batch is used.
+"""Samples as loader processes pass them on: images are still to be mirrored and rotated, points and depth labels to be
+computed, where the batch is used.
 
-On a GPU that takes a few launches and no wait; in a loader it was a third of a sample's time. `RawSample.finished`
-computes the same on every device, except for one thing: on a CPU points out of range are dropped, and elsewhere, where
-the host would have to wait for their number, moved to `OUTSIDE`, from where no detector takes a point.
+On a GPU that takes some launches and no wait; in a loader it was half of a sample's time. `RawSample.finished` computes
+the same on every device, except for one thing: on a CPU points out of range are dropped, and elsewhere, where the host
+would have to wait for their number, moved to `OUTSIDE`, from where no detector takes a point.
 """
 
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dualdistill.data.depth import LabelOptions, depth_labels
+from dualdistill.data.images import turned
 from dualdistill.data.sweeps import CLOSE
 from dualdistill.geometry.transforms import transform
 from dualdistill.structures import Batch, Points, _Movable
@@ -119,12 +121,14 @@ class RawDepth(_Movable):
 
 @dataclass(frozen=True, kw_only=True)
 class RawSample(_Movable):
-    """Samples of which points and depth labels may have to be computed yet."""
+    """Samples that may have to be finished."""
 
     batch: Batch
-    """Without `points` where the following makes them, and without `depth`."""
+    """Without `points` and `depth` where the following makes them; images may have to be turned."""
     points: RawPoints | None = None
     depth: RawDepth | None = None
+    turns: Int[Tensor, "batch cam 6"] | None = None
+    """`ImageView.turn` of the cameras; None where nothing is mirrored or rotated."""
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -132,6 +136,8 @@ class RawSample(_Movable):
     def finished(self) -> Batch:
         """The samples as networks take them, on the device where these are."""
         batch = self.batch
+        if self.turns is not None and batch.cameras is not None:
+            batch = replace(batch, cameras=replace(batch.cameras, images=turned(batch.cameras.images, self.turns)))
         if self.points is not None:
             batch = replace(batch, points=self.points.finished())
         return batch if self.depth is None else replace(batch, depth=self.depth.finished())
