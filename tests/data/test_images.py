@@ -204,3 +204,25 @@ def test_crops_are_turned_as_pillow_rotates_them_mirrored(flip: bool, rotate_deg
     with watching():
         there = turned(images.to(DEVICE), turns.to(DEVICE)).to("cpu")
     assert torch.equal(there, expected.expand_as(images))
+
+
+@pytest.mark.parametrize("crop", [(0, 0), (3, 21), (-4, 30), (40, -6), (500, 0), (17, 5)])
+@pytest.mark.parametrize("resize", [0.3, 0.52, 0.7, 1.0, 1.3])
+@pytest.mark.parametrize("decoded", [(90, 160), (57, 100), (45, 80)])
+def test_a_crop_is_cut_from_the_whole_image_resized(
+    crop: tuple[int, int], resize: float, decoded: tuple[int, int]
+) -> None:
+    stored, size, scale = (90, 160), (32, 48), {90: 1.0, 57: 5 / 8, 45: 0.5}[decoded[0]]
+    pixels = torch.randint(0, 256, (*decoded, 3), dtype=torch.uint8).permute(2, 0, 1)
+    height, width = resized_size(stored, resize)
+    whole = apply_view(pixels, ImageView(resize=resize, crop=(0, 0), size=(height, width)), stored, scale)
+    beyond = torch.zeros(3, 300, 900, dtype=torch.uint8)
+    beyond[:, 50 : 50 + height, 50 : 50 + width] = whole
+    (x, y), (rows, columns) = crop, size
+    cut = apply_view(pixels, ImageView(resize=resize, crop=crop, size=size), stored, scale)
+    assert torch.equal(cut, beyond[:, 50 + y : 50 + y + rows, 50 + x : 50 + x + columns])
+    ratio = [side / (scale * own) * (1 + 1e-9) for side, own in zip((height, width), stored, strict=True)]
+    at_once = torch.ops.aten._upsample_bicubic2d_aa(
+        pixels[None].contiguous(memory_format=torch.channels_last), [height, width], False, *ratio
+    )
+    assert torch.equal(whole, at_once[0])

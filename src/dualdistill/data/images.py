@@ -197,21 +197,48 @@ def _crop(
 ) -> UInt8[Tensor, "3 h w"]:
     """`apply_view` without mirroring and rotation."""
     height, width = resized_size(stored_size, view.resize)
-    if (height, width) != pixels.shape[1:]:
-        # As Pillow resizes, to a grey level or two, in half the time. The exact ratio is given, not that of the shapes.
-        ratio = [side / (scale * stored) * _UP for side, stored in zip((height, width), stored_size, strict=True)]
-        # `F.interpolate` would give the same pixels in another layout, which takes longer than the resizing.
-        resized = torch.empty(1, 3, height, width, dtype=torch.uint8, memory_format=torch.channels_last)
-        pixels = pixels[None].contiguous(memory_format=torch.channels_last)
-        pixels = torch.ops.aten._upsample_bicubic2d_aa.out(pixels, [height, width], False, *ratio, out=resized)[0]
     (x, y), (crop_height, crop_width) = view.crop, view.size
-    left, top = max(x, 0), max(y, 0)
-    seen = pixels[:, top : max(y + crop_height, top), left : max(x + crop_width, left)]
+    left, top, right, bottom = max(x, 0), max(y, 0), min(x + crop_width, width), min(y + crop_height, height)
+    if left >= right or top >= bottom:
+        return pixels.new_zeros(crop_height, crop_width, 3).permute(2, 0, 1)
+    if (height, width) != pixels.shape[1:]:
+        # The exact ratio is given, not that of the shapes.
+        ratio = [side / (scale * stored) * _UP for side, stored in zip((height, width), stored_size, strict=True)]
+        pixels = _resized(pixels, (height, width), (ratio[0], ratio[1]), top, right)
+    seen = pixels[:, top:bottom, left:right]
     if seen.shape[1:] != view.size:  # beyond the image it is black
         canvas = pixels.new_zeros(crop_height, crop_width, 3).permute(2, 0, 1)
-        canvas[:, top - y : top - y + seen.shape[1], left - x : left - x + seen.shape[2]] = seen
+        canvas[:, top - y : bottom - y, left - x : right - x] = seen
         seen = canvas
     return seen
+
+
+def _resized(
+    pixels: UInt8[Tensor, "3 _ _"], size: tuple[int, int], ratio: tuple[float, float], top: int, right: int
+) -> UInt8[Tensor, "3 h columns"]:
+    """As Pillow resizes, bicubic, to a grey level or two, in a third of the time: rows above `top` are left undefined,
+    and columns from `right` on may be left out."""
+    (height, width), (own_height, own_width) = size, pixels.shape[1:]
+    resize = torch.ops.aten._upsample_bicubic2d_aa.out
+
+    def empty(height: int, width: int) -> Tensor:
+        # `F.interpolate` would give the same pixels in another layout, which takes longer than the resizing.
+        return torch.empty(1, 3, height, width, dtype=torch.uint8, memory_format=torch.channels_last)
+
+    seen = pixels[None].contiguous(memory_format=torch.channels_last)
+    if width != own_width:
+        first = top  # The filter reaches two pixels up, of the smaller image.
+        if height != own_height:
+            first = max(0, int((top + 0.5) / ratio[0] - 2 * max(1.0, 1 / ratio[0])) - 1)
+        columns = width if right == own_width else right  # the operator leaves sides alone that stay as they are
+        wide = empty(own_height, columns)
+        resize(seen[:, :, first:], [own_height - first, columns], False, 1.0, ratio[1], out=wide[:, :, first:])
+        seen = wide
+    if height != own_height:
+        tall = empty(height, seen.shape[3])
+        resize(seen, [height, seen.shape[3]], False, ratio[0], 1.0, out=tall)
+        seen = tall
+    return seen[0]
 
 
 def turned(
