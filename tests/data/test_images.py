@@ -11,8 +11,9 @@ from torch.testing import assert_close
 
 from dualdistill.data.augment import draw_bev, draw_view
 from dualdistill.data.config import BevAugmentation, DataConfig, ImageAugmentation
-from dualdistill.data.images import ImageView, apply_view, load_image, resized_size
+from dualdistill.data.images import ImageView, apply_view, load_image, resized_size, turned
 from dualdistill.errors import UserError
+from tests.gpu.pretend import DEVICE, watching
 
 FULL = (900, 1600)
 
@@ -187,3 +188,41 @@ def test_broken_images_are_named(tmp_path: Path) -> None:
 def test_a_data_config_that_cannot_work_is_refused_at_once(wrong: dict) -> None:
     with pytest.raises(ValueError, match=r"\d|nothing|high"):
         DataConfig(**wrong)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("rotate_deg", [0.0, 5.4, -3.217, 90.0, 180.0, -33.3])
+@pytest.mark.parametrize("size", [(37, 53), (40, 40)])
+def test_crops_are_turned_as_pillow_rotates_them_mirrored(flip: bool, rotate_deg: float, size: tuple[int, int]) -> None:
+    pixels = torch.randint(0, 256, (*size, 3), dtype=torch.uint8).permute(2, 0, 1)
+    view = ImageView(resize=1.0, crop=(0, 0), size=size, flip=flip, rotate_deg=rotate_deg)
+    mirrored = pixels.flip(2) if flip else pixels
+    expected = torch.from_numpy(np.array(as_image(mirrored).rotate(rotate_deg))).permute(2, 0, 1)
+    assert torch.equal(apply_view(pixels, view, size), expected)
+    images, turns = pixels.expand(2, 1, 2, -1, -1, -1), torch.tensor([[view.turn()] * 2] * 2, dtype=torch.int32)
+    assert torch.equal(turned(images, turns), expected.expand_as(images))
+    with watching():
+        there = turned(images.to(DEVICE), turns.to(DEVICE)).to("cpu")
+    assert torch.equal(there, expected.expand_as(images))
+
+
+@pytest.mark.parametrize("crop", [(0, 0), (3, 21), (-4, 30), (40, -6), (500, 0), (17, 5)])
+@pytest.mark.parametrize("resize", [0.3, 0.52, 0.7, 1.0, 1.3])
+@pytest.mark.parametrize("decoded", [(90, 160), (57, 100), (45, 80)])
+def test_a_crop_is_cut_from_the_whole_image_resized(
+    crop: tuple[int, int], resize: float, decoded: tuple[int, int]
+) -> None:
+    stored, size, scale = (90, 160), (32, 48), {90: 1.0, 57: 5 / 8, 45: 0.5}[decoded[0]]
+    pixels = torch.randint(0, 256, (*decoded, 3), dtype=torch.uint8).permute(2, 0, 1)
+    height, width = resized_size(stored, resize)
+    whole = apply_view(pixels, ImageView(resize=resize, crop=(0, 0), size=(height, width)), stored, scale)
+    beyond = torch.zeros(3, 300, 900, dtype=torch.uint8)
+    beyond[:, 50 : 50 + height, 50 : 50 + width] = whole
+    (x, y), (rows, columns) = crop, size
+    cut = apply_view(pixels, ImageView(resize=resize, crop=crop, size=size), stored, scale)
+    assert torch.equal(cut, beyond[:, 50 + y : 50 + y + rows, 50 + x : 50 + x + columns])
+    ratio = [side / (scale * own) * (1 + 1e-9) for side, own in zip((height, width), stored, strict=True)]
+    at_once = torch.ops.aten._upsample_bicubic2d_aa(
+        pixels[None].contiguous(memory_format=torch.channels_last), [height, width], False, *ratio
+    )
+    assert torch.equal(whole, at_once[0])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from dualdistill.data.raw import RawSample
 from dualdistill.structures import Batch, Points
 
 _ALIGNMENT = 64
@@ -19,14 +20,15 @@ _ALIGNMENT = 64
 class PackedBatch:
     """A batch whose tensors lie one after the other in one buffer.
 
-    A loader process passes it on as one file, pinning is one copy, and so is the way to a GPU. `to` gives the batch.
+    A loader process passes it on as one file, pinning is one copy, and so is the way to a GPU. `to` gives the batch,
+    with what loaders leave out (`RawSample`) computed on its device.
     """
 
     buffer: Tensor
     """Bytes of the tensors in the order of `layout`, then the number of points of each sample (int64)."""
-    layout: Batch
-    """The batch with tensors on the device "meta". `Points.sample` follows from the numbers of points: in the buffer it
-    would be a quarter of all bytes of the points."""
+    layout: RawSample
+    """The samples with tensors on the device "meta". `Points.sample` follows from the numbers of points: in the buffer
+    it would be a quarter of all bytes of the points."""
 
     def __len__(self) -> int:
         return len(self.layout)
@@ -38,22 +40,22 @@ class PackedBatch:
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The batch on a device; `non_blocking` lets the host go on while pinned memory is copied."""
         buffer = self.buffer.to(device, non_blocking=non_blocking)
-        offset = 0
+        offset, finished = 0, self.layout.batch.points
 
         def tensor(value: Any) -> Any:
             nonlocal offset
             if not isinstance(value, Tensor):
                 return value._each(tensor)
-            if self.layout.points is not None and value is self.layout.points.sample:
+            if finished is not None and value is finished.sample:
                 counts = buffer[len(buffer) - 8 * len(self) :].view(torch.int64)
                 return torch.arange(len(self), device=device).repeat_interleave(counts, output_size=len(value))
             first, offset = offset, offset + _room(value)
             return buffer[first : first + value.nbytes].view(value.dtype).as_strided(value.shape, value.stride())
 
-        return self.layout._each(tensor)
+        return self.layout._each(tensor).finished()
 
 
-def collate(samples: Sequence[Batch]) -> Batch:
+def collate(samples: Sequence[Batch | RawSample]) -> Batch:
     """One batch of several (of one sample each, or more).
 
     Raises:
@@ -62,7 +64,7 @@ def collate(samples: Sequence[Batch]) -> Batch:
     return pack(samples).to("cpu")
 
 
-def pack(samples: Sequence[Batch]) -> PackedBatch:
+def pack(samples: Sequence[Batch | RawSample]) -> PackedBatch:
     """`collate` for loaders; in one of their processes the buffer is shared memory.
 
     Raises:
@@ -70,6 +72,8 @@ def pack(samples: Sequence[Batch]) -> PackedBatch:
     """
     if not samples:
         raise ValueError("a batch needs at least one sample")
+    raw = [sample if isinstance(sample, RawSample) else RawSample(batch=sample) for sample in samples]
+    batches = [sample.batch for sample in raw]
     sources: dict[int, list[Tensor]] = {}
 
     def join(tensors: list[Tensor]) -> Tensor:
@@ -81,30 +85,37 @@ def pack(samples: Sequence[Batch]) -> PackedBatch:
         sources[id(place)] = tensors
         return place
 
-    def joined(name: str) -> Any:
+    def together(column: list[Any]) -> Any:
+        """A field of a record of all samples: a number is the largest there is, a setting the same for all."""
+        if isinstance(column[0], Tensor):
+            return join(column)
+        return max(column) if isinstance(column[0], int) else column[0]
+
+    def joined(records: Sequence[Any], name: str) -> Any:
         """A part of all samples; None if none of them has it."""
-        parts = [part for sample in samples if (part := getattr(sample, name)) is not None]
+        parts = [part for record in records if (part := getattr(record, name)) is not None]
         if parts and len(parts) != len(samples):
             raise ValueError(f"{len(parts)} of {len(samples)} samples have {name}: they come from different data")
         if not parts or isinstance(parts[0], Tensor):
             return join(parts) if parts else None
         if isinstance(parts[0], tuple):
             return tuple(join(list(each)) for each in zip(*parts, strict=True))
-        if name == "points":
+        if isinstance(parts[0], Points):
             features = join([part.features for part in parts])
             return Points(features=features, sample=torch.empty(len(features), dtype=torch.int64, device="meta"))
-        names = [field.name for field in fields(parts[0])]
-        return replace(parts[0], **{each: join([getattr(part, each) for part in parts]) for each in names})
+        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(parts[0])}
+        return replace(parts[0], **{name: together(column) for name, column in columns.items()})
 
     names = ("augmented_from_bev", "cameras", "points", "depth", "depth_instance", "instances", "teacher")
-    layout = Batch(
-        boxes=tuple(boxes._each(lambda tensor: join([tensor])) for sample in samples for boxes in sample.boxes),
-        meta=tuple(meta for sample in samples for meta in sample.meta),
-        **{name: joined(name) for name in names},
+    batch = Batch(
+        boxes=tuple(boxes._each(lambda tensor: join([tensor])) for sample in batches for boxes in sample.boxes),
+        meta=tuple(meta for sample in batches for meta in sample.meta),
+        **{name: joined(batches, name) for name in names},
     )
+    layout = RawSample(batch=batch, **{name: joined(raw, name) for name in ("points", "depth", "turns")})
     places = [place for place in _tensors(layout) if id(place) in sources]
     packed = PackedBatch(buffer=_buffer(sum(map(_room, places)) + 8 * len(layout)), layout=layout)
-    counts = [torch.bincount(s.points.sample, minlength=len(s)) for s in samples if s.points is not None]
+    counts = [torch.bincount(s.points.sample, minlength=len(s)) for s in batches if s.points is not None]
     if counts:
         packed.buffer[len(packed.buffer) - 8 * len(layout) :].view(torch.int64).copy_(torch.cat(counts))
     offset = 0
@@ -123,7 +134,7 @@ def _room(tensor: Tensor) -> int:
     return -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
 
 
-def _tensors(record: Batch) -> list[Tensor]:
+def _tensors(record: RawSample) -> list[Tensor]:
     """The tensors of a record in the order of its fields."""
     found: list[Tensor] = []
 

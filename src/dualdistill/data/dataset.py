@@ -4,6 +4,10 @@ A training sample depends on seed, epoch and item alone, not on who loads it or 
 goes on with the data it would have seen.
 """
 
+import math
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -14,19 +18,20 @@ from dualdistill.data.annotations import sample_boxes, within_reach
 from dualdistill.data.augment import draw_bev, draw_view
 from dualdistill.data.balance import class_balanced
 from dualdistill.data.config import DataConfig
-from dualdistill.data.depth import depth_labels, owners_of_labels, owners_of_points
+from dualdistill.data.depth import owners_of_labels, owners_of_points
 from dualdistill.data.frames import STAND_IN_GAP, EarlierFrame, earlier_frame
 from dualdistill.data.image_cache import ImageCache
 from dualdistill.data.images import ImageView, load_image
 from dualdistill.data.index import NuscenesIndex, Rows
 from dualdistill.data.instances import InstanceTargets
 from dualdistill.data.object_sampling import ObjectDatabase, ObjectSampler
-from dualdistill.data.sweeps import accumulate, choose_sweeps, read_points
+from dualdistill.data.raw import RawDepth, RawPoints, RawSample
+from dualdistill.data.sweeps import accumulate, choose_sweeps, key_from_sweeps, read_points
 from dualdistill.data.virtual_points.clouds import VirtualClouds
 from dualdistill.errors import UserError
 from dualdistill.geometry.boxes import transform_boxes
 from dualdistill.geometry.transforms import invert_rigid, transform
-from dualdistill.structures import CAMERAS, Batch, Cameras, Points, SampleMeta
+from dualdistill.structures import CAMERAS, Batch, Cameras, SampleMeta
 
 Item = tuple[int, int]
 """Epoch and position in the data set: together they fix a sample, augmentation included."""
@@ -86,12 +91,20 @@ class NuscenesDataset(Dataset[Batch]):
         epoch, item = key if isinstance(key, tuple) else (NEUTRAL_EPOCH, key)
         return self.sample(item, epoch)
 
+    def __getitems__(self, keys: Sequence[Item]) -> list[RawSample]:
+        """Samples for `collate.pack`: loader processes ask for all of a batch at once."""
+        return [self.raw(item, epoch) for epoch, item in keys]
+
     def sample(self, item: int, epoch: int = NEUTRAL_EPOCH) -> Batch:
         """Sample number `item` as a batch of one.
 
         Raises:
             UserError: for a sensor file that is missing or broken.
         """
+        return self.raw(item, epoch).finished()
+
+    def raw(self, item: int, epoch: int = NEUTRAL_EPOCH) -> RawSample:
+        """`sample` without what a GPU computes faster from the points than a loader process."""
         position = int(self.positions[item])
         generator = np.random.default_rng([self.seed, epoch, item]) if self.training else None
         meta = self._meta(position)
@@ -107,39 +120,46 @@ class NuscenesDataset(Dataset[Batch]):
         key_points = read_points(self.index.path(key_row)) if self.config.points or wants_depth else None
         points = None
         if self.config.points:
+            assert key_points is not None
             sweeps = generator if self.config.random_sweeps else None
             rows = choose_sweeps(self.index, key_row, self.config.num_sweeps, sweeps)
-            if self.virtual is None:
-                features = accumulate(self.index, key_row, rows, key_points)
+            augmented_from_key = augmented_from_bev @ bev_from_global @ self._poses(key_row)
+            sampler = self.objects if generator is not None and self._pastes(epoch) else None
+            if self.virtual is None and sampler is None:
+                points = self._sweeps(key_row, rows, key_points, augmented_from_key)
             else:
-                features = self.virtual.accumulate(key_row, rows, key_points)
-            if self.objects is not None and generator is not None and self._pastes(epoch):
-                features, boxes = self.objects(features, boxes, generator)
-            points = self._points(features, augmented_from_bev @ bev_from_global @ self._poses(key_row))
-        cameras, depth, depth_instance, instances = None, None, None, None
+                gather = partial(accumulate, self.index) if self.virtual is None else self.virtual.accumulate
+                features = gather(key_row, rows, key_points)
+                if sampler is not None and generator is not None:
+                    features, boxes = sampler(features, boxes, generator)
+                points = self._clouds([features], augmented_from_key[None], [math.nan])
+        cameras, raw_depth, depth, depth_instance, instances, turns = None, None, None, None, None, None
         if self.config.cameras:
             views = self._views(position, generator)
             cameras = self._cameras(position, views, augmented_from_bev, meta, generator)
+            if generator is not None:
+                turns = torch.tensor([[view.turn() for view in views]], dtype=torch.int32)
             if self.instances is not None:
                 instances = self.instances(position, views)
             if key_points is not None and wants_depth:
                 if self.virtual is not None and self.virtual.config.depth_from_virtual:
                     key_points = self.virtual.densified(key_row, key_points)
-                depth = self._depth(position, views, key_points)
-                if self.config.depth_instance:
+                raw_depth = self._depth(position, views, key_points)
+                if self.config.depth_instance:  # owners are looked up by label
+                    depth, raw_depth = raw_depth.finished(), None
                     points_bev = transform(bev_from_global @ self._poses(key_row), key_points[:, :3].double())
                     owner = owners_of_points(points_bev, boxes)
                     depth_instance = self._depth_owner(position, views, key_points, depth, owner)
-        return Batch(
+        batch = Batch(
             boxes=(within_reach(transform_boxes(augmented_from_bev, boxes), self.config.box_reach),),
             augmented_from_bev=augmented_from_bev[None].float(),
             meta=(meta,),
             cameras=cameras,
-            points=points,
             depth=depth,
             depth_instance=depth_instance,
             instances=instances,
         )
+        return RawSample(batch=batch, points=points, depth=raw_depth, turns=turns)
 
     def _pastes(self, epoch: int) -> bool:
         last = self.config.object_sampling.last_epoch if self.config.object_sampling else None
@@ -161,14 +181,30 @@ class NuscenesDataset(Dataset[Batch]):
             ego_from_bev=ego_from_bev,
         )
 
-    def _points(self, features: Float[Tensor, "points _"], augmented_from_lidar: Float[Tensor, "4 4"]) -> Points:
-        xyz = transform(augmented_from_lidar.float(), features[:, :3])
-        low, high = xyz.new_tensor(self.config.point_range).view(2, 3)
-        inside = (xyz > low) & (xyz < high)
-        kept = (inside[:, 0] & inside[:, 1] & inside[:, 2]).nonzero().squeeze(1)
-        features = features.index_select(0, kept)
-        features[:, :3] = xyz.index_select(0, kept)
-        return Points(features=features, sample=torch.zeros(len(features), dtype=torch.long))
+    def _sweeps(
+        self,
+        key_row: int,
+        rows: Sequence[int],
+        key_points: Float[Tensor, "points 5"],
+        augmented_from_key: Float[Tensor, "4 4"],
+    ) -> RawPoints:
+        """A key sweep and earlier ones; the points are those of `accumulate`."""
+        clouds = [key_points, *(read_points(self.index.path(row)) for row in rows)]
+        key_from_clouds = torch.cat([torch.eye(4)[None].double(), key_from_sweeps(self.index, key_row, rows)])
+        times = self.index.data_timestamp_us[[key_row, *rows]]
+        return self._clouds(clouds, augmented_from_key @ key_from_clouds, ((times[0] - times) * 1e-6).tolist())
+
+    def _clouds(
+        self, clouds: Sequence[Tensor], augmented_from_cloud: Float[Tensor, "clouds 4 4"], lag: Sequence[float]
+    ) -> RawPoints:
+        return RawPoints(
+            features=clouds[0] if len(clouds) == 1 else torch.cat([*clouds]),
+            size=torch.tensor([len(cloud) for cloud in clouds]),
+            clouds=torch.tensor([len(clouds)]),
+            augmented_from_cloud=augmented_from_cloud.float(),
+            lag=torch.tensor(lag),
+            point_range=torch.tensor(self.config.point_range, dtype=torch.float32).view(1, 2, 3),
+        )
 
     def _views(self, position: int, generator: np.random.Generator | None) -> list[ImageView]:
         """One view per camera, shared by both frames."""
@@ -188,7 +224,7 @@ class NuscenesDataset(Dataset[Batch]):
         meta: SampleMeta,
         generator: np.random.Generator | None,
     ) -> Cameras:
-        """Images and matrices of one or two frames."""
+        """Images, neither mirrored nor rotated, and matrices of one or two frames."""
         augmented_from_global = augmented_from_bev @ invert_rigid(meta.global_from_bev)
         frames = [tuple(int(row) for row in self.index.sample_cameras[position])]
         previous_from_current, gap = torch.eye(4), STAND_IN_GAP
@@ -222,7 +258,7 @@ class NuscenesDataset(Dataset[Batch]):
 
     def _image(self, row: int, view: ImageView) -> Tensor:
         path, stored_size, draft = self.index.path(row), self._stored_size(row), self.config.draft_decoding
-        return load_image(path, view, stored_size, draft=draft, cache=self.image_cache)
+        return load_image(path, view, stored_size, draft=draft, cache=self.image_cache, upright=True)
 
     def _motion(
         self, earlier: EarlierFrame, augmented_from_bev: Float[Tensor, "4 4"], meta: SampleMeta
@@ -233,18 +269,23 @@ class NuscenesDataset(Dataset[Batch]):
         previous_from_current = invert_rigid(global_from_previous) @ meta.global_from_bev
         return (augmented_from_bev @ previous_from_current @ torch.linalg.inv(augmented_from_bev)).float()
 
-    def _depth(
-        self, position: int, views: list[ImageView], key_points: Float[Tensor, "points 5"]
-    ) -> Float[Tensor, "1 cam h w"]:
-        return depth_labels(
-            key_points[:, :3],
-            *self._projection(position, views),
-            stored_size=self._stored_size(int(self.index.sample_cameras[position, 0])),
-            image_size=self.config.image_size,
-            stride=self.config.depth_stride,
-            depth_range=self.config.depth_range,
-            variant=self.config.depth_variant,
-        )[None]
+    def _depth(self, position: int, views: list[ImageView], key_points: Float[Tensor, "points _"]) -> RawDepth:
+        camera_from_points, intrinsics, augmented_from_image = self._projection(position, views)
+        return RawDepth(
+            points=key_points[:, :3],
+            size=torch.tensor([len(key_points)]),
+            longest=len(key_points),
+            camera_from_points=camera_from_points[None],
+            intrinsics=intrinsics[None],
+            augmented_from_image=augmented_from_image[None],
+            options={
+                "stored_size": self._stored_size(int(self.index.sample_cameras[position, 0])),
+                "image_size": self.config.image_size,
+                "stride": self.config.depth_stride,
+                "depth_range": self.config.depth_range,
+                "variant": self.config.depth_variant,
+            },
+        )
 
     def _depth_owner(
         self,

@@ -9,7 +9,7 @@ fell:
   block of pixels counts, and a cell whose nearest point is out of range stays empty (the official BEVDepth).
 """
 
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,8 +22,18 @@ BORDER = 1.0
 """The official code drops points less than a pixel inside the stored image."""
 
 
+class LabelOptions(TypedDict):
+    """Keyword arguments of `depth_labels`, explained there."""
+
+    stored_size: tuple[int, int]
+    image_size: tuple[int, int]
+    stride: int
+    depth_range: tuple[float, float]
+    variant: Literal["nearest", "official"]
+
+
 def depth_labels(
-    points: Float[Tensor, "points 3"],
+    points: Float[Tensor, "*cam points 3"],
     camera_from_points: Float[Tensor, "cam 4 4"],
     intrinsics: Float[Tensor, "cam 3 3"],
     augmented_from_image: Float[Tensor, "cam 4 4"],
@@ -37,6 +47,7 @@ def depth_labels(
     """Depth of the LiDAR points seen in each cell of each camera's feature map.
 
     Args:
+        points: Of all cameras, or those of each camera; NaN for none.
         camera_from_points: Through the world, ego motion between the exposures included.
         stored_size: Height and width the intrinsics refer to.
         image_size: Height and width of the network image.
@@ -95,7 +106,7 @@ def owners_of_labels(
 
 
 def _pixels(
-    points: Float[Tensor, "points 3"],
+    points: Float[Tensor, "*cam points 3"],
     camera_from_points: Float[Tensor, "cam 4 4"],
     intrinsics: Float[Tensor, "cam 3 3"],
 ) -> Float[Tensor, "cam points 3"]:
@@ -125,8 +136,7 @@ def nearest_in_cells(
     depth = pixels[..., 2]
     cells = (pixels[..., :2] / stride).round()
     kept = seen & (depth >= depth_range[0]) & (depth < depth_range[1]) & _inside(cells, shape)
-    nearest = depth.new_full((shape[0] * shape[1] * shape[2],), torch.inf)
-    nearest = nearest.scatter_reduce(0, _flat(cells, shape, kept), depth[kept], "amin").view(shape)
+    nearest = _reduced(depth, cells, kept, shape, "amin", torch.inf)
     return torch.where(nearest.isinf(), 0.0, nearest)
 
 
@@ -139,8 +149,7 @@ def last_in_pixels(
     kept = seen & _inside(places, shape)
     # Which of several writes to one place survives is undefined in torch, so the largest number is asked for.
     number = torch.arange(pixels.shape[1], device=pixels.device).expand(kept.shape)
-    last = number.new_full((shape[0] * shape[1] * shape[2],), -1)
-    last = last.scatter_reduce(0, _flat(places, shape, kept), number[kept], "amax").view(shape)
+    last = _reduced(number, places, kept, shape, "amax", -1)
     camera = torch.arange(shape[0], device=pixels.device)[:, None, None]
     if not pixels.shape[1]:
         return pixels.new_zeros(shape)
@@ -159,6 +168,27 @@ def _inside(places: Float[Tensor, "cam points 2"], shape: tuple[int, int, int]) 
     """Whether (column, row) lies in a map; coordinates that are not finite do not."""
     column, row = places.unbind(dim=-1)
     return (column >= 0) & (column < shape[2]) & (row >= 0) & (row < shape[1])
+
+
+def _reduced(
+    values: Tensor,
+    places: Float[Tensor, "cam points 2"],
+    kept: Bool[Tensor, "cam points"],
+    shape: tuple[int, int, int],
+    reduce: Literal["amin", "amax"],
+    empty: float,
+) -> Tensor:
+    """Smallest or largest of the kept values (of each camera and point) at each place; `empty` where there is none."""
+    size = shape[0] * shape[1] * shape[2]
+    if values.device.type == "cpu":  # few are kept
+        maps = values.new_full((size,), empty)
+        return maps.scatter_reduce(0, _flat(places, shape, kept), values[kept], reduce).view(shape)
+    # No host waits for the number of those kept: the others go to one place more.
+    column, row = places.long().unbind(dim=-1)
+    camera = torch.arange(shape[0], device=values.device)[:, None]
+    place = torch.where(kept, (camera * shape[1] + row) * shape[2] + column, size)
+    maps = values.new_full((size + 1,), empty)
+    return maps.scatter_reduce(0, place.flatten(), values.flatten(), reduce)[:-1].view(shape)
 
 
 def _flat(

@@ -1,10 +1,11 @@
 """Camera files, and the pixel side of the image augmentation (docs/methods/bevdepth.md#image-augmentation).
 
 `ImageView` holds the numbers of one augmentation: `load_image` applies them to pixels, `ImageView.matrix` is the same
-as a matrix.
+as a matrix. Mirroring and rotation can be left to `turned`, which a GPU does for a whole batch.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import simplejpeg
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -41,6 +42,22 @@ class ImageView:
         return image_augmentation(
             resize=self.resize, crop=self.crop, size=self.size, flip=self.flip, rotate_deg=self.rotate_deg
         )
+
+    def turn(self) -> tuple[int, int, int, int, int, int]:
+        """Mirroring and rotation as `turned` takes them: a, b, c, d, e, f for which (a x + b y + c) >> 16 is the column
+        in the crop that pixel (x, y) of the result comes from, and (d x + e y + f) >> 16 the row. Where these lie
+        outside the crop it is black.
+
+        Pillow rotates by the same numbers.
+        """
+        height, width = self.size
+        cos, sin = (round(side(math.radians(self.rotate_deg)), 15) for side in (math.cos, math.sin))
+        middle = width / 2, height / 2
+        # Through the middle of the first pixel, (0.5, 0.5).
+        x = middle[0] - cos * middle[0] + sin * middle[1] + 0.5 * cos - 0.5 * sin
+        y = middle[1] - sin * middle[0] - cos * middle[1] + 0.5 * sin + 0.5 * cos
+        a, b, c, d, e, f = (math.floor(each * 65536 + 0.5) for each in (cos, -sin, x, sin, cos, y))
+        return (-a, -b, (width << 16) - 1 - c, d, e, f) if self.flip else (a, b, c, d, e, f)
 
 
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
@@ -75,6 +92,7 @@ def load_image(
     draft: bool = False,
     source: str = "sample_data.json",
     cache: DecodedImages | None = None,
+    upright: bool = False,
 ) -> UInt8[Tensor, "3 h w"]:
     """RGB pixels of an image file as the network sees them; in memory the channels of a pixel lie together.
 
@@ -83,6 +101,7 @@ def load_image(
         source: Origin of `stored_size`, for messages.
         draft: Let the JPEG decoder make the image as small as still leaves enough pixels, in steps of 1/8.
         cache: Keeps what is decoded.
+        upright: Leave mirroring and rotation to `turned`.
 
     Raises:
         UserError: if the file is missing, cut off, no image, or not of the stored size.
@@ -99,7 +118,7 @@ def load_image(
 
     pixels = decode() if cache is None else cache.pixels(path, decoded_size(stored_size, eighths), decode)
     scale = 1.0 if pixels.shape[:2] == stored_size else eighths / 8
-    return apply_view(torch.from_numpy(pixels).permute(2, 0, 1), view, stored_size, scale)
+    return (_crop if upright else apply_view)(torch.from_numpy(pixels).permute(2, 0, 1), view, stored_size, scale)
 
 
 def stored_image(path: Path, stored_size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
@@ -169,24 +188,90 @@ def apply_view(
         pixels: In the stored size, or decoded smaller: the result has the same geometry.
         scale: Ratio of decoded to stored size. (Not that of the shapes: sides are rounded up to whole pixels.)
     """
+    seen = _crop(pixels, view, stored_size, scale)
+    return _turned_image(seen, view.turn()) if view.flip or view.rotate_deg else seen
+
+
+def _crop(
+    pixels: UInt8[Tensor, "3 stored_h stored_w"], view: ImageView, stored_size: tuple[int, int], scale: float
+) -> UInt8[Tensor, "3 h w"]:
+    """`apply_view` without mirroring and rotation."""
     height, width = resized_size(stored_size, view.resize)
-    if (height, width) != pixels.shape[1:]:
-        # As Pillow resizes, to a grey level or two, in half the time. The exact ratio is given, not that of the shapes.
-        ratio = [side / (scale * stored) * _UP for side, stored in zip((height, width), stored_size, strict=True)]
-        # `F.interpolate` would give the same pixels in another layout, which takes longer than the resizing.
-        resized = torch.empty(1, 3, height, width, dtype=torch.uint8, memory_format=torch.channels_last)
-        pixels = pixels[None].contiguous(memory_format=torch.channels_last)
-        pixels = torch.ops.aten._upsample_bicubic2d_aa.out(pixels, [height, width], False, *ratio, out=resized)[0]
     (x, y), (crop_height, crop_width) = view.crop, view.size
-    left, top = max(x, 0), max(y, 0)
-    seen = pixels[:, top : max(y + crop_height, top), left : max(x + crop_width, left)]
+    left, top, right, bottom = max(x, 0), max(y, 0), min(x + crop_width, width), min(y + crop_height, height)
+    if left >= right or top >= bottom:
+        return pixels.new_zeros(crop_height, crop_width, 3).permute(2, 0, 1)
+    if (height, width) != pixels.shape[1:]:
+        # The exact ratio is given, not that of the shapes.
+        ratio = [side / (scale * stored) * _UP for side, stored in zip((height, width), stored_size, strict=True)]
+        pixels = _resized(pixels, (height, width), (ratio[0], ratio[1]), top, right)
+    seen = pixels[:, top:bottom, left:right]
     if seen.shape[1:] != view.size:  # beyond the image it is black
         canvas = pixels.new_zeros(crop_height, crop_width, 3).permute(2, 0, 1)
-        canvas[:, top - y : top - y + seen.shape[1], left - x : left - x + seen.shape[2]] = seen
+        canvas[:, top - y : bottom - y, left - x : right - x] = seen
         seen = canvas
-    if view.flip:
-        seen = seen.flip(2)
-    if view.rotate_deg:
-        image = Image.fromarray(seen.permute(1, 2, 0).numpy())
-        seen = torch.from_numpy(np.array(image.rotate(view.rotate_deg))).permute(2, 0, 1)
     return seen
+
+
+def _resized(
+    pixels: UInt8[Tensor, "3 _ _"], size: tuple[int, int], ratio: tuple[float, float], top: int, right: int
+) -> UInt8[Tensor, "3 h columns"]:
+    """As Pillow resizes, bicubic, to a grey level or two, in a third of the time: rows above `top` are left undefined,
+    and columns from `right` on may be left out."""
+    (height, width), (own_height, own_width) = size, pixels.shape[1:]
+    resize = torch.ops.aten._upsample_bicubic2d_aa.out
+
+    def empty(height: int, width: int) -> Tensor:
+        # `F.interpolate` would give the same pixels in another layout, which takes longer than the resizing.
+        return torch.empty(1, 3, height, width, dtype=torch.uint8, memory_format=torch.channels_last)
+
+    seen = pixels[None].contiguous(memory_format=torch.channels_last)
+    if width != own_width:
+        first = top  # The filter reaches two pixels up, of the smaller image.
+        if height != own_height:
+            first = max(0, int((top + 0.5) / ratio[0] - 2 * max(1.0, 1 / ratio[0])) - 1)
+        columns = width if right == own_width else right  # the operator leaves sides alone that stay as they are
+        wide = empty(own_height, columns)
+        resize(seen[:, :, first:], [own_height - first, columns], False, 1.0, ratio[1], out=wide[:, :, first:])
+        seen = wide
+    if height != own_height:
+        tall = empty(height, seen.shape[3])
+        resize(seen, [height, seen.shape[3]], False, ratio[0], 1.0, out=tall)
+        seen = tall
+    return seen[0]
+
+
+def turned(
+    images: UInt8[Tensor, "batch frame cam 3 h w"], turns: Int[Tensor, "batch cam 6"]
+) -> UInt8[Tensor, "batch frame cam 3 h w"]:
+    """Crops mirrored and rotated, both frames of a camera alike; nearest neighbour. In memory the channels of a pixel
+    lie together.
+
+    Args:
+        turns: `ImageView.turn` of each camera, int32.
+    """
+    pixels = images.movedim(-3, -1).contiguous()
+    if images.device.type == "cpu":
+        result = torch.empty_like(pixels)
+        for sample, cameras, there in zip(images, turns.tolist(), result, strict=True):
+            for frame, place in zip(sample, there, strict=True):
+                for image, turn, one in zip(frame, cameras, place, strict=True):
+                    one.copy_(_turned_image(image, turn).movedim(0, -1))
+        return result.movedim(-1, -3)
+    height, width = images.shape[-2:]
+    x, y = torch.arange(width, device=images.device), torch.arange(height, device=images.device)[:, None]
+    a, b, c, d, e, f = turns.to(torch.int64)[..., None, None].unbind(dim=2)  # each batch cam 1 1
+    column, row = (a * x + b * y + c) >> 16, (d * x + e * y + f) >> 16
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    place = torch.where(inside, row * width + column, 0).flatten(2)[:, None, :, :, None]
+    place = place.expand(-1, images.shape[1], -1, -1, 3)
+    result = pixels.flatten(3, 4).gather(3, place).view(pixels.shape)
+    return (result * inside[:, None, ..., None]).movedim(-1, -3)
+
+
+def _turned_image(image: UInt8[Tensor, "3 h w"], turn: Sequence[int]) -> UInt8[Tensor, "3 h w"]:
+    a, b, c, d, e, f = (each / 65536 for each in turn)
+    matrix = (a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)  # Pillow adds the half pixel
+    stored = Image.fromarray(image.permute(1, 2, 0).numpy())
+    seen = stored.transform(stored.size, Image.Transform.AFFINE, matrix)
+    return torch.from_numpy(np.array(seen)).permute(2, 0, 1)

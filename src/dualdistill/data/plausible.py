@@ -35,7 +35,7 @@ def broken_points(content: bytes) -> str | None:
         four = ", but of 16: are these points of four values (KITTI)?" if not len(content) % 16 else ""
         return f"{len(content)} bytes, which is no multiple of {BYTES_PER_POINT} (five float32 a point){four}"
     values = np.frombuffer(content, dtype=np.float32)
-    if not np.abs(values).max(initial=0) < FARTHEST:  # NaN is not
+    if not (values.max(initial=0) < FARTHEST and values.min(initial=0) > -FARTHEST):  # NaN is not
         return f"numbers that are not finite or beyond {FARTHEST:g}: no five float32 a point"
     return None
 

@@ -21,6 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from dualdistill.data.dataset import NuscenesDataset
+from dualdistill.data.raw import RawSample
 from dualdistill.errors import UserError
 from dualdistill.experiment.training import TeacherPrecision
 from dualdistill.files import draft, require_room
@@ -169,12 +171,16 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
 class WithTeacher(Dataset[Batch]):
     """Samples with the teacher's output from a complete cache, read where the samples are: in loader processes."""
 
-    def __init__(self, dataset: Dataset[Batch], cache: TeacherCache):
+    def __init__(self, dataset: NuscenesDataset, cache: TeacherCache):
         self.dataset, self.cache = dataset, cache
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
-        sample = self.dataset[key]
-        return replace(sample, teacher=self.cache.load(sample))
+        return self.__getitems__([key])[0].finished()
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[RawSample]:
+        """The samples as loader processes pass them on."""
+        samples = self.dataset.__getitems__(keys)
+        return [replace(raw, batch=replace(raw.batch, teacher=self.cache.load(raw.batch))) for raw in samples]
 
 
 def _maps(output: BevOutput) -> dict[str, Tensor]:
