@@ -195,7 +195,7 @@ def bench_loader(
         if profile is not None:
             profile.mkdir(parents=True, exist_ok=True)
             with cProfile.Profile() as profiler, (profile / "loader.txt").open("w") as file:
-                pack([dataset[0, item] for item in range(min(len(dataset), experiment.training.batch_size))])
+                pack(dataset.__getitems__([(0, i) for i in range(min(len(dataset), experiment.training.batch_size))]))
                 pstats.Stats(profiler, stream=file).sort_stats("tottime").print_stats(60)
         torch.set_num_threads(threads)
         loaded[f"{workers} workers"] = timed(workers, seconds)
