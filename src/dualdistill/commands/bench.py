@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from dualdistill.data.collate import pack
+from dualdistill.data.collate import PackedBatch, pack
 from dualdistill.data.image_cache import ImageCache
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.deploy.runtime import Maps, deployed_forms, has_bf16
@@ -56,6 +56,7 @@ STEP_COLUMNS = (
 LOADER_COLUMNS = (
     Column(key="samples_per_second", title="samples/s", digits=2),
     Column(key="step_waits", title="step waits %", digits=0, scale=100.0),
+    Column(key="finishing_ms", title="finishing ms", digits=1),
 )
 
 
@@ -165,8 +166,10 @@ def bench_loader(
 ) -> list[dict[str, Any]]:
     """Print and return the rate of a training's loader in one process and in several, and what a step waits for it.
 
+    Beside the loader's own time stands that of finishing a loaded sample (`data/raw.py`), which the step's device does.
+
     Args:
-        device: The training step is timed there, on a random batch.
+        device: The training step is timed there, on a random batch, and the finishing of a loaded one.
         data: A nuScenes root; by default a tiny synthetic world, whose small files load faster than nuScenes' own.
         image_cache: Folder for decoded images: one process is also timed with it, after a pass that fills it.
         seconds: Each rate is taken over about so long.
@@ -206,14 +209,20 @@ def bench_loader(
     console.print(f"A step takes {step_rate:,.3g} samples a second ({samples} at once on {_where(device)}).")
     setting = f"loader of {name} (batch {experiment.training.batch_size}, {where}; ms a sample)"
     single = loaded["1 process"]
+    finishing_ms = run_ms(lambda: single.first.to(device), device) / len(single.first)
+    first = _tensors(single.first)
     rows = [
         Row(
             setting=setting,
             name=variant,
             milliseconds=1e3 / one.rate,
             ratio=one.rate / single.rate,
-            difference=None if one is single else relative_difference(single.first, one.first),
-            facts={"samples_per_second": one.rate, "step_waits": max(0.0, 1 - one.rate / step_rate)},
+            difference=None if one is single else relative_difference(first, _tensors(one.first)),
+            facts={
+                "samples_per_second": one.rate,
+                "step_waits": max(0.0, 1 - one.rate / step_rate),
+                "finishing_ms": finishing_ms,
+            },
         )
         for variant, one in loaded.items()
     ]
@@ -221,8 +230,7 @@ def bench_loader(
 
 
 class _Loaded(NamedTuple):
-    first: list[Tensor]
-    """Tensors of the first batch."""
+    first: PackedBatch
     rate: float
     """Samples a second, once the queue of loaded batches is used up."""
     batches: int
@@ -236,7 +244,7 @@ def _loader_rate(
     order = StepSampler(len(dataset), batch_size, first=0, last=10**6, seed=0)
     loader = training_loader(dataset, pack, order, workers=workers)
     batches = iter(loader)
-    first = [tensor for _, tensor in named_tensors(next(batches).to("cpu"))]
+    first = next(batches)
     for _ in islice(batches, workers * (loader.prefetch_factor or 0)):
         pass  # loaded while the processes started
     began, passed, done = time.perf_counter(), 0.0, 0
@@ -244,6 +252,10 @@ def _loader_rate(
         next(batches)
         passed, done = time.perf_counter() - began, done + 1
     return _Loaded(first, done * batch_size / passed, done)
+
+
+def _tensors(batch: PackedBatch) -> list[Tensor]:
+    return [tensor for _, tensor in named_tensors(batch.to("cpu"))]
 
 
 def bench_inference(
