@@ -1,4 +1,4 @@
-"""Waits and launches of training steps on the pretended GPU: `python -m tests.gpu.count [RECIPE ...] [--samples N]`.
+"""Waits and launches of training steps on the pretended GPU: `python -m tests.gpu.count [RECIPE ...]` (see `--help`).
 
 Convolutions and matrix products give zeros at once (`step_cost`), so that steps of full size take seconds: their
 arithmetic decides nothing, and data-dependent control flow takes its course on the values that are left. Prints a
@@ -63,13 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", help="names or patterns; default: all")
     parser.add_argument("--samples", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[], help="a change of the recipes, a.b=c")
     parser.add_argument("--lines", action="store_true")
     options = parser.parse_args(arguments)
     names = [name for name in RECIPES if any(fnmatch(name, pattern) for pattern in options.recipes or ("*",))]
     mixed = 0
     print("| recipe | mixings | waits | launches |\n|---|---|---|---|")
     for name in names:
-        watch = watched_step(full(name), options.samples, points=20_000, weightless=True)
+        watch = watched_step(override(full(name), options.set), options.samples, points=20_000, weightless=True)
         mixed += watch.mixings.total()
         counts = [counter.total() for counter in (watch.mixings, watch.waits, watch.launches)]
         print(f"| {name} | " + " | ".join(f"{count:,}" for count in counts) + " |", flush=True)
