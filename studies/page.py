@@ -61,14 +61,15 @@ def write_readme(study: Study, results: Mapping[str, Any], readme: Path) -> None
     """Put a table between the README's markers: of the budgets with most complete seeds, the largest."""
     runs, (begin, end) = results["runs"], (f"<!-- study {study.name}: {which} -->" for which in ("begin", "end"))
     budget = max(budgets_of(study, runs), key=lambda each: (len(complete_seeds(runs, each)), each))
-    lines = ["| Method | Seeds | mAP | to student | to head alone | publ. |", "|---|--:|--:|---|---|--:|"]
+    lines = ["| Method | Seeds | mAP | over student | over head alone | publ. |", "|---|--:|--:|---|---|--:|"]
     for row in study.rows:
         if found := complete_scores(runs, row.key, budget, "mean_ap"):
             gains = (_gain(runs, row, reference, budget, "mean_ap") for reference in (STUDENT, row.control))
             lines.append("| " + " | ".join([row.name, str(len(found)), _mean(found), *gains, _published(row)]) + " |")
     caption = (
-        f"{budget:,} training samples, mAP in percent on held-out synthetic scenes; paired differences with 95 % "
-        "intervals over seeds from three seeds on; publ.: gain on nuScenes val in the papers, not measured here."
+        f"{budget:,} training samples; mAP in percent on held-out synthetic scenes; gains paired by seed, with 95 % "
+        "intervals from three seeds on; bounded: gradient of distillation on the BEV map at most half of the head's; "
+        "publ.: the paper's gain on nuScenes val."
     )
     text = readme.read_text()
     before, after = text[: text.index(begin) + len(begin)], text[text.index(end) :]
@@ -120,7 +121,7 @@ def method_table(rows: Iterable[Row], runs: Runs, budget: int) -> str:
     """Scores of each row, and its gain over the student alone and over the inherited head alone; empty without runs."""
     lines = [
         "| Method | Seeds | mAP | NDS "
-        "| Δ mAP to student | to head alone | Δ NDS to student | to head alone | publ. Δ mAP |",
+        "| Δ mAP over student | over head alone | Δ NDS over student | over head alone | publ. Δ mAP |",
         "|---|--:|--:|--:|---|---|---|---|--:|",
     ]
     head = len(lines)
@@ -141,7 +142,7 @@ def distance_table(rows: Iterable[Row], runs: Runs, budget: int) -> str:
     bands = sorted({metric for run in runs.values() for metric in run if metric.startswith("mean_ap ")})
     names = [band.removeprefix("mean_ap ") for band in bands]
     lines = [
-        f"| Method | Seeds | {' | '.join(f'{name} | to head alone' for name in names)} |",
+        f"| Method | Seeds | {' | '.join(f'{name} | over head alone' for name in names)} |",
         "|---|--:|" + "--:|---|" * len(bands),
     ]
     head = len(lines)
