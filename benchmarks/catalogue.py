@@ -69,9 +69,9 @@ def lazy(module: str) -> Callable[[bool], list[Row]]:
 
 BENCHMARKS: dict[str, Benchmark] = {
     "pooling": Benchmark(
-        summary="lift-splat pooling as a bag sum without a frustum tensor, against the cumulative sum trick; its plan",
+        summary="lift-splat pooling as a bag sum (no frustum tensor), against the cumulative sum trick; index plan",
         run=lazy("pooling"),
-        goal="forward 200x, forward + backward 75x the cumulative sum trick, a twentieth of its memory",
+        goal="200x (forward) and 75x (with backward) faster than the cumulative sum trick, a twentieth of its memory",
         targets=(
             Target(variant="channels-last", setting="forward (", ratio=200, difference=1e-4),
             Target(variant="channels-last", setting="forward + backward", ratio=75, memory_share=1 / 20),
@@ -80,7 +80,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "pillars": Benchmark(
         summary="250,000 points to a canvas by the split layer, against padded voxels and the plain definition",
         run=lazy("pillars"),
-        goal="forward 3x, forward + backward in training 10x the padded network",
+        goal="3x (forward) and 10x (forward + backward in training) faster than the padded network",
         targets=(
             Target(variant="split layer", setting="forward, evaluation", ratio=3),
             Target(variant="split layer", setting="forward + backward", ratio=10),
@@ -90,7 +90,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "boxes": Benchmark(
         summary="rotated IoU and NMS of 1000 boxes at once, against compiled loops over pairs; circle NMS of 500",
         run=lazy("boxes"),
-        goal="rotated IoU and NMS 10x the loops; circle NMS below a millisecond",
+        goal="rotated IoU and NMS 10x faster than the loops; circle NMS below a millisecond",
         targets=(
             Target(variant="all pairs at once", setting="rotated IoU", ratio=10, difference=1e-5),
             Target(variant="all pairs at once", setting="rotated NMS", ratio=10, difference=0.0),
@@ -109,10 +109,11 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
     ),
     "evaluation": Benchmark(
-        summary="nuScenes metrics of a full-val-sized result against nuscenes-devkit (the published loops without it); "
-        "reading the result file; from file to metrics",
+        summary="nuScenes metrics for a result of full val size, against nuscenes-devkit (if it is not installed, the "
+        "published loops); reading the result file; from file to metrics",
         run=lazy("evaluation"),
-        goal="accumulate and score 150x the devkit, equal to 1e-10; reading 3x; from file to metrics in 30 s",
+        goal="accumulate and score 150x faster than the devkit, equal to 1e-10; reading 3x faster; from file to "
+        "metrics in 30 s",
         targets=(
             Target(variant="on arrays", ratio=150, difference=1e-10),
             Target(variant="typed records to columns", ratio=3),
@@ -120,8 +121,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
     ),
     "indexing": Benchmark(
-        summary="an index of trainval-sized tables against NuScenes(version=...) of the devkit (plain records without "
-        "it), opening it, and the memory of a worker",
+        summary="indexing tables of trainval size, against the devkit's NuScenes(version=...) (if it is not installed, "
+        "plain records); opening the index; memory of a worker",
         run=lazy("indexing"),
         goal="made in 30 s with a fifth of the memory; opened in 0.1 s; a worker adds less than 200 MB",
         targets=(
@@ -131,9 +132,9 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
     ),
     "images": Benchmark(
-        summary="camera files to normalised network input against the peers' PIL path, same geometry",
+        summary="camera files to normalised network input, against the PIL path of other code bases; same geometry",
         run=lazy("images"),
-        goal="3x at 1600x900 to 704x256",
+        goal="3x faster at 1600x900 to 704x256",
         targets=(Target(variant="decoded smaller", setting="at test time", ratio=3),),
     ),
     "scaling": Benchmark(
@@ -144,7 +145,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "inference": Benchmark(
         summary="the deployed student: eager layouts and poolings, folded, bf16, inductor, ONNX Runtime, OpenVINO",
         run=lazy("inference"),
-        goal="the best form at least 3.5x over eager fp32 (set on a CPU with bf16), ONNX Runtime at least 1.75x",
+        goal="best variant at least 3.5x faster than eager fp32 (set on a CPU with bf16), ONNX Runtime at least 1.75x",
         targets=(
             Target(variant="", setting="inference", ratio=3.5),
             Target(variant="ONNX Runtime", ratio=1.75, difference=1e-4),
