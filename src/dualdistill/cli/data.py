@@ -27,14 +27,14 @@ def make_synthetic(
     size: Annotated[Literal["tiny", "demo", "bench"], typer.Option(help="Size of the world.")] = "demo",
     seed: Annotated[
         int | None,
-        typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same bytes; default: the one of the size."),
+        typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same bytes; default: that of --size."),
     ] = None,
-    train_scenes: Annotated[int | None, typer.Option(min=0, help="Instead of the size's.")] = None,
-    val_scenes: Annotated[int | None, typer.Option(min=0, help="Instead of the size's.")] = None,
+    train_scenes: Annotated[int | None, typer.Option(min=0, help="Training scenes; overrides --size.")] = None,
+    val_scenes: Annotated[int | None, typer.Option(min=0, help="Validation scenes; overrides --size.")] = None,
     key_frames: Annotated[
-        int | None, typer.Option(min=1, help="Of each scene, two a second; instead of the size's.")
+        int | None, typer.Option(min=1, help="Key frames per scene, two per second; overrides --size.")
     ] = None,
-    image_width: Annotated[int | None, typer.Option(min=16, help="Pixels, 16:9; instead of the size's.")] = None,
+    image_width: Annotated[int | None, typer.Option(min=16, help="In pixels, 16:9; overrides --size.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes; default: one per core.")] = None,
 ) -> None:
     """Make a synthetic driving world in the nuScenes format."""
@@ -53,7 +53,7 @@ def make_synthetic(
 
 @app.command("prepare")
 def prepare(root: Annotated[Path, typer.Argument(help="A nuScenes root.")], version: Version = None) -> None:
-    """Index the tables of a root, so that trainings open it at once."""
+    """Index the tables of a root in advance; otherwise the first training does it."""
     from dualdistill.commands.data import prepare_index
 
     prepare_index(console, root, version)
@@ -64,7 +64,7 @@ def check(
     root: Annotated[Path, typer.Argument(help="A nuScenes root.")],
     version: Version = None,
     split: Annotated[str, typer.Option(help="Split to check; default: every sample.")] = "all",
-    recipe: Annotated[str | None, typer.Option(help="Check the files of this recipe; default: of any.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Check only the files that this recipe reads.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Check the tables of a root and all of its sensor files."""

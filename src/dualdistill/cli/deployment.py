@@ -21,20 +21,20 @@ def export(
     formats: Annotated[
         list[str] | None, typer.Option("--format", help="onnx, torch or both, separated by a comma; default: both.")
     ] = None,
-    dtype: Annotated[Literal["fp32", "bf16"], typer.Option(help="bf16: torch alone.")] = "fp32",
+    dtype: Annotated[Literal["fp32", "bf16"], typer.Option(help="bf16: with --format torch only.")] = "fp32",
     geometry: Annotated[
-        Literal["fixed", "input"], typer.Option(help="fixed: one rig, inside the file; input: any rig, as inputs.")
+        Literal["fixed", "input"], typer.Option(help="fixed: one rig, stored in the file; input: the rig is an input.")
     ] = "fixed",
     version: Version = None,
     split: Annotated[
         str | None, typer.Option(help="Split of --sample and --check-metrics; default: val, or mini_val.")
     ] = None,
     check_metrics: Annotated[
-        bool, typer.Option(help="Score the split with live model and files; takes a while.")
+        bool, typer.Option(help="Also score the split with the live model and each file (slow).")
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """The student alone, as ONNX and torch.export, checked against the live model."""
+    """Export the student as ONNX and torch.export, checked against the live model."""
     from dualdistill.commands.export import export_student
 
     if calibration is not None:
@@ -83,8 +83,7 @@ def convert(
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Turn an official checkpoint into weights that `evaluate` and `train --teacher` take; with a mapping of every
-    key."""
+    """Convert an official checkpoint into weights for `evaluate` and `train --teacher`, and list every key."""
     from dualdistill.commands.convert import convert_checkpoint
 
     write_json(json_file, convert_checkpoint(console, foreign, out, boxes, voxel))

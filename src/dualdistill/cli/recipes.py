@@ -11,7 +11,7 @@ app = typer.Typer(help="List, show and compare recipes.", no_args_is_help=True)
 
 @app.command("list")
 def recipes_list(json_file: JsonFile = None) -> None:
-    """List all recipes, with published results where there are any."""
+    """List all recipes, with published results if there are any."""
     from dualdistill.commands.recipes import list_recipes
 
     write_json(json_file, list_recipes(console))
@@ -32,7 +32,7 @@ def recipes_show(
 @app.command("diff")
 def recipes_diff(
     a: Annotated[str, typer.Argument(help="A recipe, or a run folder.")],
-    b: Annotated[str, typer.Argument(help="Another one.")],
+    b: Annotated[str, typer.Argument(help="The other recipe or run folder.")],
     json_file: JsonFile = None,
 ) -> None:
     """Show the settings that differ between two recipes or runs."""
@@ -42,9 +42,10 @@ def recipes_diff(
 
 
 def zoo(
-    name: Annotated[str | None, typer.Argument(help="Show one card in full.")] = None, json_file: JsonFile = None
+    name: Annotated[str | None, typer.Argument(help="Show the full card of this model.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
-    """List the trained models that ship with the package: `zoo:NAME` stands for one wherever weights are taken."""
+    """List the trained models that ship with the package; `zoo:NAME` can be used wherever weights are expected."""
     from dualdistill.commands.zoo import show_zoo
 
     write_json(json_file, show_zoo(console, name))

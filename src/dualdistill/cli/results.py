@@ -26,14 +26,17 @@ def evaluate(
     official: Annotated[
         bool, typer.Option(help="Compute the metrics with nuscenes-devkit, which must be installed.")
     ] = False,
-    scenes: Annotated[str | None, typer.Option(help="Score these scenes of the split alone: names, by commas.")] = None,
+    scenes: Annotated[
+        str | None, typer.Option(help="Score only these scenes of the split: names, separated by commas.")
+    ] = None,
     fraction: Annotated[float, typer.Option(help="Score a fraction of the scenes, evenly spread.")] = 1.0,
     slices: Annotated[
-        bool, typer.Option("--slices", help="Also score by distance, and night and rain where scenes are described so.")
+        bool,
+        typer.Option("--slices", help="Also score by distance, and night and rain if scene descriptions mention them."),
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Score with the nuScenes detection metrics; also writes the submission file."""
+    """Compute the nuScenes detection metrics of a run, a weights file or a result file."""
     from dualdistill.commands.evaluate import evaluate_anything
 
     if what.suffix == ".json":
@@ -65,12 +68,12 @@ def submit(
     ] = None,
     version: Version = None,
     split: Annotated[str | None, typer.Option(help="Default: test for v1.0-test, else val.")] = None,
-    out: Annotated[Path, typer.Option(help="The file to hand in.")] = Path("submission.json"),
+    out: Annotated[Path, typer.Option(help="Submission file to write.")] = Path("submission.json"),
     checkpoint: Checkpoint = None,
     workers: Workers = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Write and check a file for the nuScenes detection server. Nothing is scored: test has no annotations."""
+    """Write and check a submission file for the nuScenes test server, without computing scores."""
     from dualdistill.commands.submit import submit_results
 
     if what.suffix == ".json":
@@ -100,7 +103,7 @@ def visualize(
         bool, typer.Option("--rerun", help="Also write a recording for the viewer of rerun (extra viz).")
     ] = False,
 ) -> None:
-    """Draw the detections of a run: report.html and PNG files beside its evaluation. No display is needed."""
+    """Draw the detections of a run: report.html and PNG files beside its evaluation. Needs no display."""
     from dualdistill.commands.visualize import visualize_run
 
     visualize_run(console, run, data=data, samples=samples, checkpoint=checkpoint, split=split, rerun=rerun)
@@ -114,7 +117,7 @@ def compare(
     html: Annotated[Path | None, typer.Option(help="Also write it as an HTML page.")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Compare evaluated runs in one table: means and spreads over seeds, gains over the student without a teacher."""
+    """Compare evaluated runs in one table: mean and spread over seeds, gain over the student without a teacher."""
     from dualdistill.commands.compare import compare_runs
 
     rows = compare_runs(console, runs, checkpoint=checkpoint, markdown=markdown, latex=latex, html=html)
@@ -130,7 +133,7 @@ def predict(
     ] = None,
     images: Annotated[
         list[Path] | None,
-        typer.Option(help="Own images: a folder, or one file per camera in the order of the calibration file."),
+        typer.Option(help="Your images: a folder, or one file per camera in the order of the calibration file."),
     ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration of those cameras, a JSON file: see docs/export.md.")
@@ -139,7 +142,7 @@ def predict(
     split: Annotated[str | None, typer.Option(help="Split of --sample; default: val, or mini_val.")] = None,
     min_score: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Leave out boxes with lower scores. Default: none; from 0.2 on in pictures."),
+        typer.Option(min=0, max=1, help="Leave out boxes with lower scores; default: keep all, draw those from 0.2."),
     ] = None,
     picture: Annotated[
         Path | None, typer.Option(help="Also draw the boxes: a .png in bird's-eye view, and one of the cameras.")
@@ -172,7 +175,7 @@ def predict(
 
 def gradients(
     run: Annotated[Path, typer.Argument(help="A student's run folder.")],
-    data: Annotated[Path | None, typer.Option(help="Root of its data; default: where it was trained.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the one it was trained on.")] = None,
     checkpoint: Annotated[str, typer.Option(help="last, best, or step_000400.")] = "last",
     batches: Annotated[int, typer.Option(min=1, max=10_000, help="Number of batches to average over.")] = 8,
     trust: Trust = False,

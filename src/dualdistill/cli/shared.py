@@ -22,7 +22,7 @@ JsonFile = Annotated[
     typer.Option("--json", callback=files.require_writable, help="Also write the output as JSON to this file."),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, sample order and augmentation.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Run the code outside this package that the run names.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Allow the run's code from outside this package.")]
 Workers = Annotated[
     int | None,
     typer.Option(min=0, max=256, help="Processes that load data; default: one less than the usable cores, at most 16."),

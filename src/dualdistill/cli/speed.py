@@ -11,9 +11,9 @@ app = typer.Typer(help="Time and memory of training, loading and inference on th
 
 Recipe = Annotated[
     str | None,
-    typer.Option(help="A name from `recipes list`; default: DualDistill, of nuScenes size on a GPU, else synthetic."),
+    typer.Option(help="A name from `recipes list`; default: DualDistill, nuScenes size on a GPU, else synthetic."),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda if available.")]
 Profile = Annotated[Path | None, typer.Option(help="Folder for a Chrome trace and a table of operators.")]
 
 
@@ -22,13 +22,14 @@ def step(
     recipe: Recipe = None,
     device: Device = None,
     samples: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="At once; default: the recipe's batch, at most 2 on a CPU.")
+        int | None,
+        typer.Option(min=1, max=4096, help="Samples per step; default: the recipe's batch, at most 2 on a CPU."),
     ] = None,
     overrides: Overrides = None,
     json_file: JsonFile = None,
     profile: Profile = None,
 ) -> None:
-    """One training step on a random batch: time, samples/s, TFLOP/s, memory; on a GPU launches and waits too."""
+    """Measure a training step on a random batch: time, samples/s, TFLOP/s, memory; on a GPU also launches and waits."""
     from dualdistill.commands.bench import bench_step
 
     rows = bench_step(console, recipe, overrides=overrides or [], device=device, samples=samples, profile=profile)
@@ -41,16 +42,16 @@ def loader(
     device: Device = None,
     data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: a tiny synthetic world.")] = None,
     version: Version = None,
-    split: Annotated[str | None, typer.Option(help="Loaded as if trained on; default: as in `train`.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to load; default: as in `train`.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that load data.")] = 2,
     image_cache: Annotated[
-        Path | None, typer.Option(help="Folder for decoded images, as in `train`; filled before it is measured.")
+        Path | None, typer.Option(help="Folder for decoded images, as in `train`; filled before the measurement.")
     ] = None,
     overrides: Overrides = None,
     json_file: JsonFile = None,
     profile: Annotated[Path | None, typer.Option(help="Folder for a table of functions by time.")] = None,
 ) -> None:
-    """Data loading of a training: samples/s of one core and of several processes, and what a step waits for it."""
+    """Measure data loading: samples/s of one core and of several processes, and how long a step waits for data."""
     from dualdistill.commands.bench import bench_loader
 
     rows = bench_loader(
@@ -76,7 +77,7 @@ def inference(
     json_file: JsonFile = None,
     profile: Profile = None,
 ) -> None:
-    """One sample through the student: live, folded, and exported where the extra is installed."""
+    """Measure the student on one sample: live, folded and, with the extra `export`, exported."""
     from dualdistill.commands.bench import bench_inference
 
     write_json(json_file, bench_inference(console, recipe, overrides=overrides or [], device=device, profile=profile))
@@ -87,7 +88,9 @@ def plan(
     data: Annotated[Path | None, typer.Option(help="A nuScenes root; default: the official train split.")] = None,
     overrides: Overrides = None,
     version: Version = None,
-    split: Annotated[str | None, typer.Option(help="Trained on; default: train, or mini_train for v1.0-mini.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Training split; default: train, or mini_train for v1.0-mini.")
+    ] = None,
     devices: Annotated[int, typer.Option(min=1, max=65536, help="Devices that share each batch.")] = 1,
     efficiency: Annotated[
         float,
@@ -95,12 +98,12 @@ def plan(
     ] = 0.25,
     tflops: Annotated[
         float | None,
-        typer.Option(min=1e-3, max=1e6, help="Time on devices that each reach so many TFLOP/s in training."),
+        typer.Option(min=1e-3, max=1e6, help="Estimate the time for devices that each reach this many TFLOP/s."),
     ] = None,
     measure: Annotated[bool, typer.Option(help="Time a step on this machine.")] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Cost of a recipe before anything is spent: parameters, arithmetic, memory, steps, files, disk, GPU hours."""
+    """Estimate the cost of a recipe: parameters, arithmetic, memory, steps, files, disk, GPU hours."""
     from dualdistill.commands.plan import plan as make_plan
 
     facts = make_plan(

@@ -17,7 +17,7 @@ ImageCacheFolder = Annotated[
 ]
 Log = Annotated[
     list[str] | None,
-    typer.Option("--log", help="Metrics also go to tensorboard, wandb or mlflow (extras). May be given many times."),
+    typer.Option("--log", help="Also log to tensorboard, wandb or mlflow (extras). Repeatable."),
 ]
 
 
@@ -30,7 +30,7 @@ def train(
     teacher: Annotated[
         Path | None,
         typer.Option(
-            help="Run folder or weights of the teacher; default: the newest run in OUT of its recipe and these data."
+            help="Run folder or weights of the teacher; default: the newest run of its recipe in OUT, on these data."
         ),
     ] = None,
     label_encoder: Annotated[
@@ -42,7 +42,9 @@ def train(
     ] = None,
     image_cache: ImageCacheFolder = None,
     version: Version = None,
-    split: Annotated[str | None, typer.Option(help="Trained on; default: train, or mini_train for v1.0-mini.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Training split; default: train, or mini_train for v1.0-mini.")
+    ] = None,
     workers: Workers = None,
     devices: Devices = 1,
     nodes: Nodes = 1,
@@ -86,7 +88,7 @@ def resume(
     log: Log = None,
     trust: Trust = False,
 ) -> None:
-    """Go on with a training exactly where its newest checkpoint left it."""
+    """Continue a training exactly from its newest checkpoint."""
     from dualdistill.commands.train import resume_training
 
     resume_training(

@@ -29,12 +29,12 @@ ABLATIONS: Rows = {
     "no-crd": ("feature distillation only", DualDistillConfig(crd=None)),
     "no-mfd": ("response distillation only", DualDistillConfig(mfd=None)),
     "upsample-conv": (
-        "aligned by three convolutions, as DistillBEV does",
+        "MFD aligned by three convolutions, as in DistillBEV",
         DualDistillConfig(mfd=MfdConfig(alignment="upsample-conv")),
     ),
-    "attention": ("aligned by attention alone", DualDistillConfig(mfd=MfdConfig(alignment="attention"))),
+    "attention": ("MFD aligned by attention only", DualDistillConfig(mfd=MfdConfig(alignment="attention"))),
     "orthogonal": (
-        "aligned by the orthogonal projector alone",
+        "MFD aligned by the orthogonal projector only",
         DualDistillConfig(mfd=MfdConfig(alignment="orthogonal")),
     ),
     "aoa-released": (
@@ -49,7 +49,7 @@ ABLATIONS: Rows = {
     "temperature-1.0": ("CRD labels at temperature 1.0", DualDistillConfig(crd=CrdConfig(temperature=1.0))),
     "temperature-0.5": ("CRD labels at temperature 0.5", DualDistillConfig(crd=CrdConfig(temperature=0.5))),
     "relative": (
-        "beyond the paper: feature differences count relative to the teacher's features of objects",
+        "not in the paper: MFD relative to the teacher's features of objects",
         DualDistillConfig(mfd=MfdConfig(regions=RegionConfig(relative=True))),
     ),
 }
@@ -57,20 +57,20 @@ ABLATIONS: Rows = {
 
 LABEL_ABLATIONS: Rows = {
     "label-only": (
-        "LabelDistill with features of the labels only",
+        "LabelDistill with label features only",
         LabelDistillConfig(lidar_weight=None, response=None),
     ),
     "lidar-only": ("LabelDistill without labels: LiDAR features and responses", LabelDistillConfig(label_weight=None)),
-    "no-partition": ("LabelDistill without parting channels", LabelDistillConfig(partition="none")),
+    "no-partition": ("LabelDistill without channel partition", LabelDistillConfig(partition="none")),
     "soft-response": (
-        "LabelDistill with a heat map loss that can raise, too",
+        "LabelDistill with a heat map loss that can also raise scores",
         LabelDistillConfig(response=ResponseConfig(target="soft")),
     ),
 }
 """Ablations of LabelDistill."""
 
 KEY_FRAME_PARTITION = (
-    "LabelDistill that parts the current frame's channels",
+    "LabelDistill with the channel partition on the current frame",
     LabelDistillConfig(partition="key_frame"),
 )
 """A row for students of two frames; with one it is what the others are."""
@@ -88,14 +88,14 @@ def methods(*, teacher_stages: tuple[int, int] = (1, 2), keypoints: int = 24) ->
             "DistillBEV: balanced feature imitation at three levels",
             DistillBevConfig(teacher_stages=teacher_stages),
         ),
-        "tigbev": ("TiG-BEV: inner depth and inner features of objects", TigBevConfig(keypoints=keypoints)),
-        "x3kd": ("X3KD-style, after the paper: no code is public, details are assumed", X3kdConfig()),
+        "tigbev": ("TiG-BEV: relative depth and feature relations inside objects", TigBevConfig(keypoints=keypoints)),
+        "x3kd": ("X3KD-style: no code is public, details are assumed", X3kdConfig()),
         "x3kd-full": (
-            "X3KD-style with X-IS: image features learn from an instance segmenter, too",
+            "X3KD-style with X-IS: image features also learn instance segmentation",
             X3kdConfig(xis=XisConfig()),
         ),
         "labeldistill": (
-            "LabelDistill: features of the LiDAR and of the labels, and responses",
+            "LabelDistill: LiDAR features, label features and responses",
             LabelDistillConfig(teacher_stages=teacher_stages),
         ),
     }
@@ -181,9 +181,9 @@ class Family:
         """The rows of label encoders, controls and distilled students under every teacher."""
         rows: Builders = {}
         for kind in TEACHERS:
-            rows[f"label-encoder-{kind}"] = ("label encoder of LabelDistill", partial(label_encoder, kind))
+            rows[f"label-encoder-{kind}"] = ("label encoder for LabelDistill", partial(label_encoder, kind))
             rows[f"control-{kind}"] = (
-                "control: the teacher's task heads to start from, no distillation",
+                "control: starts from the teacher's task heads, no distillation",
                 partial(self._control, student, kind),
             )
             methods = distillers(kind, keypoints=self.keypoints)
@@ -191,7 +191,7 @@ class Family:
                 rows[name] = (summary, partial(distilled, distiller, kind))
             main = partial(distilled, methods[f"dualdistill-{kind}"][1], kind)
             rows[f"dualdistill-{kind}-plus"] = (
-                "beyond the paper: distillation's gradient on the BEV map held to half of the head's",
+                "not in the paper: distillation's gradient on the BEV map at most half of the head's",
                 partial(_bounded, main),
             )
         return rows

@@ -147,7 +147,7 @@ BUILDERS: Builders = {
 
 for _kind in TEACHERS:
     for _name, (_summary, _distiller) in distillers(_kind).items():
-        BUILDERS[f"{_name}-r101"] = (f"R101: {_summary}", partial(distilled, _distiller, _kind, "resnet101"))
+        BUILDERS[f"{_name}-r101"] = (f"R101, {_summary}", partial(distilled, _distiller, _kind, "resnet101"))
 _summary, _distiller = KEY_FRAME_PARTITION
 for _kind in ("centerpoint", "mvp"):
     BUILDERS[f"labeldistill-{_kind}-key-frame"] = (_summary, partial(distilled, _distiller, _kind))

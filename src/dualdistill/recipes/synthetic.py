@@ -151,7 +151,7 @@ def distilled(distiller: DistillerConfig, kind: Teacher) -> Experiment:
 BUILDERS: Builders = {
     "teacher-centerpoint": ("LiDAR teacher: CenterPoint, 0.4 m pillars", partial(teacher, "centerpoint")),
     "teacher-centerpoint-voxel": (
-        "LiDAR teacher: CenterPoint, 0.2 m voxels, convolved by plain PyTorch",
+        "LiDAR teacher: CenterPoint, 0.2 m voxels, plain PyTorch",
         partial(teacher, "centerpoint-voxel"),
     ),
     "teacher-mvp": ("LiDAR and camera teacher: CenterPoint on virtual points (MVP)", partial(teacher, "mvp")),
