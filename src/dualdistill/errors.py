@@ -1,18 +1,18 @@
-"""Input that cannot work, and machines that cannot go on: explained in words."""
+"""Errors that the user can fix, with a message instead of a traceback."""
 
 from importlib import import_module
 from types import ModuleType
 
 
 class UserError(Exception):
-    """The user's input is wrong: the message states what was expected, what came, and what to do.
+    """Invalid input: the message states what was expected, what was given, and what to do.
 
     The command line prints it without a traceback and ends with exit code 2.
     """
 
 
 class DivergedError(UserError):
-    """A network answers with numbers that are not finite: its training went wrong, and no result can be made of it."""
+    """A network's output is not finite, because its training diverged."""
 
 
 def optional(module: str, extra: str, use: str, advice: str = "") -> ModuleType:
@@ -23,7 +23,7 @@ def optional(module: str, extra: str, use: str, advice: str = "") -> ModuleType:
         advice: What else the user can do.
 
     Raises:
-        UserError: where it cannot be imported.
+        UserError: if it cannot be imported.
     """
     try:
         return import_module(module)
@@ -33,5 +33,5 @@ def optional(module: str, extra: str, use: str, advice: str = "") -> ModuleType:
 
 
 def first_line(error: BaseException) -> str:
-    """The beginning of a message that may be long; the name of the error where it has none."""
+    """First line of an error's message; the error's name if it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -61,7 +61,7 @@ class _Movable:
 
 @dataclass(frozen=True, kw_only=True)
 class Boxes(_Movable):
-    """Upright 3D boxes of one sample, in one frame (named where they are used)."""
+    """Upright 3D boxes of one sample; their coordinate frame is documented where they are used."""
 
     center: Float[Tensor, "boxes 3"]
     """Gravity centre, metres."""
@@ -70,7 +70,7 @@ class Boxes(_Movable):
     yaw: Float[Tensor, "boxes"]
     """Heading, radians, counter-clockwise from +x."""
     velocity: Float[Tensor, "boxes 2"]
-    """Metres a second along x and y; NaN where unknown (annotations only)."""
+    """Metres per second along x and y; NaN where unknown."""
     label: Int[Tensor, "boxes"]
     """Index into `CLASSES`, or into those of a detector of your own."""
     score: Float[Tensor, "boxes"] | None = None
@@ -100,6 +100,7 @@ class Boxes(_Movable):
 
     @classmethod
     def empty(cls, device: torch.device | str = "cpu") -> "Boxes":
+        """No boxes, without scores."""
         return cls(
             center=torch.zeros(0, 3, device=device),
             size=torch.zeros(0, 3, device=device),

@@ -1,4 +1,4 @@
-"""Trained detectors and trainings in one call each, as the command line has them."""
+"""Load, predict, train and evaluate in one call each, as on the command line."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,12 +20,12 @@ from dualdistill.train.run_folder import Seed
 
 @public
 def load(weights: str | Path, *, checkpoint: str = "last", device: str | torch.device | None = None) -> LoadedDetector:
-    """A trained detector in evaluation mode; its `predict` finds the objects in images.
+    """Load a trained detector in evaluation mode; its `predict` detects objects in images.
 
     Args:
         weights: "zoo:NAME" (`dualdistill zoo` lists them), a run folder, a weights file, or "hf:owner/name" of the
             Hugging Face hub (extra `hub`).
-        checkpoint: Of a run: "last", "best" or "step_000400".
+        checkpoint: Checkpoint of a run: "last", "best" or "step_000400".
         device: Default: the GPU, if there is one.
 
     Raises:
@@ -41,10 +41,10 @@ def load(weights: str | Path, *, checkpoint: str = "last", device: str | torch.d
 
 @public
 def predict(weights: str | Path, images: Images, rig: Rig, *, min_score: Share = 0.0) -> Boxes:
-    """Objects around the car in the images of one moment: `load(weights).predict(images, rig)`.
+    """Detect the objects around the car in the images of one moment: `load(weights).predict(images, rig)`.
 
     Raises:
-        UserError: as `load` and `LoadedDetector.predict`.
+        UserError: as in `load` and `LoadedDetector.predict`.
     """
     return load(weights).predict(images, rig, min_score=min_score)
 
@@ -65,7 +65,7 @@ def score(
 
     Args:
         what: As in `load`, or a results_nusc.json.
-        data: A nuScenes root; default: the one of the training.
+        data: A nuScenes root; default: the one the run was trained on.
         split: Default: val, or mini_val for v1.0-mini.
         out: Folder for metrics.json and results_nusc.json.
         quiet: Print nothing.
@@ -118,7 +118,7 @@ def fit(
         The run folder.
 
     Raises:
-        UserError: if something is missing, before any time is spent; and if the training diverges.
+        UserError: if something is missing, before training starts; and if the training diverges.
     """
     return start_training(
         Console(quiet=quiet),

@@ -52,22 +52,23 @@ class Maps:
     predictions: HeadOutput | tuple[Tensor, Tensor] | None = None
     """Output of the head for `neck`; computed where it is needed and not given."""
     canvas: Tensor | None = None
-    """Input of the BEV encoder; if not given, the finest stage stands for it."""
+    """Input of the BEV encoder; if not given, the finest stage is used."""
 
 
 class Distiller(nn.Module):
-    """A distillation method: called with the maps of teacher and student and the annotated boxes, it returns the loss.
+    """Distillation loss of a method: called with the maps of teacher and student and the annotated boxes.
 
     Args:
         teacher: Shapes of the frozen teacher's maps.
-        student: Shapes of the student's; its maps cover the same rectangle.
-        classes: Number of classes, or of the classes of each task of the heads, in the order of their labels.
+        student: Shapes of the student's maps, which cover the same rectangle.
+        classes: Number of classes, or number of classes of each task of the heads, in the order of their labels.
         config: Settings of the method.
         criterion: Pseudo boxes and losses of a teacher head that is not CenterPoint-like (DualDistill only).
-        label_encoder: Trained for the teacher before (LabelDistill only).
+        label_encoder: Trained for this teacher (LabelDistill only).
 
     Raises:
-        ValueError: for shapes that do not fit each other or the settings, and for what the settings do not require.
+        ValueError: for shapes that do not match each other or the settings, and for arguments that the settings do not
+            use.
     """
 
     reads_predictions: ClassVar[bool] = False
@@ -110,7 +111,7 @@ class Distiller(nn.Module):
 
     @staticmethod
     def default_config(teacher: Shapes, student: Shapes, label_encoder: LabelEncoder | None) -> DistillerConfig:
-        """Settings for detectors of these shapes, where none are given."""
+        """Default settings for detectors of these shapes."""
         raise ValueError("a method without a default needs its config")
 
     def forward(
@@ -126,11 +127,11 @@ class Distiller(nn.Module):
 
         Args:
             targets: Annotated boxes of each sample, in the frame of the maps (velocities NaN where unknown), or
-                `structures.Targets` with what the settings need besides.
+                `structures.Targets` with whatever else the settings need.
 
         Raises:
-            ValueError: for maps of other shapes than this loss was made for, and for boxes that are not those of the
-                samples: of another number, with labels beyond the classes, not finite or without a size.
+            ValueError: for maps of other shapes than the loss was built for, and for boxes of another number of
+                samples, with labels beyond the classes, values that are not finite or sizes not above 0.
         """
         require(teacher, Maps | BevOutput, "teacher")
         require(student, Maps | BevOutput, "student")
@@ -250,10 +251,12 @@ def _last_two(shapes: Shapes, other: Shapes) -> tuple[int, ...]:
 
 
 class DualDistill(Distiller):
-    """DualDistill (BMVC 2025): the teacher's features by regions (MFD), aligned by attention and an orthogonal
-    projection (AOA), and its boxes through its own head (CRD). See docs/methods/dualdistill.md.
+    """DualDistill (BMVC 2025): feature distillation after orthogonal alignment, and cross-head response distillation.
 
-    Args as in `Distiller`; the default `config` distils the coarsest two stages of each detector.
+    The student's features are aligned by attention and an orthogonal projection (AOA) and imitate the teacher's,
+    weighted by region (MFD); the teacher's head must find the teacher's boxes in them (CRD). See
+    docs/methods/dualdistill.md. Args as in `Distiller`; the default `config` distils the coarsest two stages of each
+    detector.
     """
 
     @staticmethod
@@ -263,7 +266,7 @@ class DualDistill(Distiller):
 
 
 class DistillBev(Distiller):
-    """DistillBEV (ICCV 2023): the teacher's features, weighted region by region. See docs/methods/distillbev.md.
+    """DistillBEV (ICCV 2023): distillation of features, weighted by region. See docs/methods/distillbev.md.
 
     Args as in `Distiller`; the default `config` distils the coarsest two stages of each detector.
     """
@@ -274,7 +277,7 @@ class DistillBev(Distiller):
 
 
 class TigBev(Distiller):
-    """TiG-BEV (2022): relations between the features inside boxes. See docs/methods/tig_bev.md.
+    """TiG-BEV (2022): distillation of relations between features inside boxes. See docs/methods/tig_bev.md.
 
     Args as in `Distiller`; the default `config` leaves out inner depth, which needs `structures.BevOutput` with depth
     logits and `structures.Targets` with depth labels.
@@ -286,7 +289,7 @@ class TigBev(Distiller):
 
 
 class X3kd(Distiller):
-    """X3KD-style distillation (after CVPR 2023): features, an adversary, and outputs. See docs/methods/x3kd.md.
+    """X3KD-style distillation of features, also adversarial, and of outputs. See docs/methods/x3kd.md.
 
     Args as in `Distiller`. Both detectors need a head, over maps of one size.
     """
@@ -299,12 +302,11 @@ class X3kd(Distiller):
 
 
 class LabelDistill(Distiller):
-    """LabelDistill (ECCV 2024): features of the teacher and of a label encoder, and the teacher's responses. See
-    docs/methods/labeldistill.md.
+    """LabelDistill (ECCV 2024): distillation of LiDAR features, label features and responses.
 
-    Args as in `Distiller`. Both detectors need a head, over maps of one size. `label_encoder` is trained for the
-    teacher before (`distill.label_encoder`); without one, the default `config` leaves its features out. The default
-    pairs the teacher's coarsest two stages with maps of their size.
+    See docs/methods/labeldistill.md. Args as in `Distiller`. Both detectors need a head, over maps of one size.
+    `label_encoder` (`distill.label_encoder`) must be trained for the teacher; without one, the default `config` leaves
+    its features out. The default pairs the teacher's coarsest two stages with maps of their size.
     """
 
     reads_predictions = True

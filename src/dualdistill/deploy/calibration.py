@@ -57,14 +57,14 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Rig:
-    """Cameras around a car, in the BEV frame of a student. `read` makes one of a file, `of_matrices` of arrays.
+    """Calibrated cameras of a car, in the BEV frame of a student; `read` loads a file, `of_matrices` takes arrays.
 
     Raises:
-        UserError: for matrices that no camera on a car has, and for names that repeat.
+        UserError: for implausible matrices, and for repeated names.
     """
 
     names: tuple[str, ...] = ()
-    """Names of the cameras, in the order of their images; if not given, their numbers."""
+    """Names of the cameras, in the order of their images; default: "camera 0", "camera 1", ..."""
     image_size: tuple[int, int]
     """Height and width of the images that the intrinsics belong to, pixels."""
     frame: Frame = "lidar"
@@ -102,10 +102,10 @@ class Rig:
         frame: Frame = "lidar",
         names: tuple[str, ...] = (),
     ) -> "Rig":
-        """The rig of a 3x3 and a 4x4 matrix for each camera: arrays, tensors or nested lists.
+        """Create a rig from a 3x3 and a 4x4 matrix for each camera: arrays, tensors or nested lists.
 
         Raises:
-            UserError: for matrices of another shape; and as the class.
+            UserError: for matrices of another shape; and as in the class.
         """
         return cls(
             image_size=image_size,
@@ -117,10 +117,10 @@ class Rig:
 
     @classmethod
     def read(cls, path: Path | str, frame: Frame = "lidar") -> "Rig":
-        """The rig of a JSON file (docs/export.md#predicting-boxes), its poses transformed to `frame`.
+        """Read a rig from a JSON file (docs/export.md#predicting-boxes), with the poses transformed to `frame`.
 
         Raises:
-            UserError: for a file that is missing, not of that form, or that does not lead to the frame.
+            UserError: for a file that is missing, has another format, or lacks a pose that `frame` needs.
         """
         path = Path(path)
         try:
@@ -144,7 +144,7 @@ class Rig:
 
     @classmethod
     def of(cls, batch: Batch, image_size: tuple[int, int], frame: Frame) -> "Rig":
-        """The rig of one sample: poses of the key frame, the car's motion between exposures included."""
+        """The rig of one sample: camera poses of the key frame, including the car's motion between exposures."""
         assert batch.cameras is not None
         return cls(
             names=CAMERAS,
@@ -164,8 +164,10 @@ class Rig:
         write_json(path, plain)
 
     def files(self, folder: Path) -> list[list[Path]]:
-        """The images of every moment in a folder, in the rig's order: NAME.jpg (or .png) of each camera for one moment;
-        for many, a folder NAME of each camera, whose files in alphabetical order are the moments.
+        """Image files of every moment in a folder, in the rig's order.
+
+        For one moment NAME.jpg (or .png) of each camera; for several a folder NAME for each camera, whose files in
+        alphabetical order are the moments.
 
         Raises:
             UserError: if a camera has no image, or not as many as the others.
@@ -187,7 +189,7 @@ class Rig:
         return [list(moment) for moment in zip(*of_camera, strict=True)]
 
     def load(self, images: list[Path], config: DataConfig) -> UInt8[Tensor, "cam 3 h w"]:
-        """Image files, one a camera in the rig's order, as inputs of the network.
+        """Load image files, one per camera in the rig's order, as network input.
 
         Raises:
             UserError: for another number of files than cameras, and for files that are not such images.
@@ -199,11 +201,11 @@ class Rig:
         return torch.stack(loaded)
 
     def views(self, images: Images, config: DataConfig) -> UInt8[Tensor, "cam 3 h w"]:
-        """Images in memory as inputs of the network.
+        """Convert images in memory to network input.
 
         Args:
-            images: One a camera in the rig's order, uint8 [height, width, 3], RGB, of any size in the proportions of
-                `image_size`.
+            images: One per camera in the rig's order, uint8 [height, width, 3], RGB, of any size with the aspect ratio
+                of `image_size`.
 
         Raises:
             UserError: for another number of images than cameras, and for arrays of another form.

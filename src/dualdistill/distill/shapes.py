@@ -17,8 +17,8 @@ Shape = tuple[Count, Count, Count]
 class BevShapes:
     """Shapes (channels, height, width) of the maps in a `BevOutput`, without their batch axis.
 
-    Maps lie in one rectangle of the ground, in a frame that both detectors share: rows grow with y, columns with x, and
-    cells are square.
+    All maps cover one rectangle of the ground, in a frame that both detectors share: rows grow with y, columns with x,
+    and cells are square.
     """
 
     stages: tuple[Shape, ...]
@@ -28,7 +28,7 @@ class BevShapes:
     extent: tuple[float, float, float, float]
     """x_min, y_min, x_max, y_max of all maps, metres."""
     canvas: tuple[Natural, Natural, Natural] = (0, 0, 0)
-    """Input of the BEV encoder; if not given, the finest stage stands for it."""
+    """Input of the BEV encoder; if not given, the finest stage is used."""
     frames: Count = 1
     """Frames stacked in the canvas."""
     image: Shape | None = None

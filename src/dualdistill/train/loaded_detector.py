@@ -67,18 +67,18 @@ class LoadedDetector:
         return CLASSES
 
     def predict(self, images: Images, rig: Rig, *, min_score: float = 0.0) -> Boxes:
-        """Objects around the car at one moment, the best first, in the frame of the rig.
+        """Detect the objects around the car at one moment: boxes in the frame of the rig, the best first.
 
         Args:
-            images: One a camera in the rig's order, uint8 [height, width, 3], RGB; any size in the proportions of
+            images: One per camera in the rig's order, uint8 [height, width, 3], RGB; any size with the aspect ratio of
                 `rig.image_size`, and any number of cameras.
-            min_score: Leaves out boxes below.
+            min_score: Leaves out boxes with lower scores.
 
         Returns:
-            Boxes on the CPU. Their velocities are NaN for a student of two frames, which sees the moment twice.
+            Boxes on the CPU. Their velocities are NaN for a two-frame student, whose input is the same moment twice.
 
         Raises:
-            UserError: for a LiDAR teacher, images that do not fit the rig, and a rig in another frame.
+            UserError: for a LiDAR teacher, images that do not match the rig, and a rig in another frame.
         """
         config = self.experiment.data
         require(rig, Rig, "rig")
