@@ -38,8 +38,7 @@ def read_sample(trained: LoadedDetector, index: NuscenesIndex, sample: str, spli
 def image_size_of(index: NuscenesIndex, token: str) -> tuple[int, int]:
     """Height and width of a sample's stored images, pixels."""
     row = int(index.sample_cameras[position_of(index, token, None), 0])
-    height, width = index.data_size[row]
-    return int(height), int(width)
+    return index.image_size(row)
 
 
 def photographs_of(index: NuscenesIndex, cameras: Cameras, token: str) -> Photographs:

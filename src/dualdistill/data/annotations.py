@@ -13,10 +13,10 @@ from dualdistill.geometry.transforms import rotation_from_quaternion
 from dualdistill.structures import Boxes
 
 
-def usable(index: NuscenesIndex) -> Bool[np.ndarray, "boxes"]:
+def usable(index: NuscenesIndex, rows: slice = slice(None)) -> Bool[np.ndarray, "boxes"]:
     """Which annotations may train: of a detection class, with at least one LiDAR or radar point."""
-    points = index.annotation_lidar_points + index.annotation_radar_points
-    return (index.annotation_class >= 0) & (points > 0)
+    points = index.annotation_lidar_points[rows] + index.annotation_radar_points[rows]
+    return (index.annotation_class[rows] >= 0) & (points > 0)
 
 
 def sample_boxes(index: NuscenesIndex, sample: int, bev_from_global: Float[Tensor, "4 4"]) -> Boxes:
@@ -26,8 +26,7 @@ def sample_boxes(index: NuscenesIndex, sample: int, bev_from_global: Float[Tenso
         bev_from_global: Rigid; may be near enough to upright only (LIDAR_TOP), see `transform_boxes`.
     """
     rows = index.annotations(sample)
-    label = index.annotation_class[rows]
-    kept = (label >= 0) & (index.annotation_lidar_points[rows] + index.annotation_radar_points[rows] > 0)
+    kept = usable(index, rows)
 
     def column(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values[rows][kept])  # a copy: the mapped columns are read-only

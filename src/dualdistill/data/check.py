@@ -12,7 +12,7 @@ from PIL import Image
 
 from dualdistill.data.annotations import usable
 from dualdistill.data.build import LIDAR
-from dualdistill.data.build_annotations import CLASS_OF_CATEGORY, OTHER_CATEGORIES
+from dualdistill.data.build_annotations import CATEGORIES
 from dualdistill.data.config import DataConfig
 from dualdistill.data.frames import reachable_records
 from dualdistill.data.index import NuscenesIndex
@@ -201,7 +201,7 @@ def _sensor_problems(index: NuscenesIndex, positions: np.ndarray, config: DataCo
 
 def _box_problems(index: NuscenesIndex, boxes: np.ndarray) -> Iterator[Problem]:
     """Boxes nobody can believe, and those of categories that nuScenes does not have."""
-    known = np.array([name in CLASS_OF_CATEGORY or name in OTHER_CATEGORIES for name in index.categories])
+    known = np.array([name in CATEGORIES for name in index.categories])
     speed = np.linalg.norm(index.annotation_velocity[boxes], axis=1)  # an unknown (NaN) velocity is no problem
     sample = np.searchsorted(index.annotation_offset, boxes, side="right") - 1
     lidar = index.sample_lidar[sample]
@@ -295,7 +295,7 @@ def _look(index: NuscenesIndex, row: int, *, whole: bool) -> tuple[int, tuple[st
         return 0, (f"unreadable ({type(error).__name__})", unpack)
     if path.suffix in (".jpg", ".jpeg") and (start, end) != (JPEG_START, JPEG_END):
         return size, ("cut off", unpack)
-    height, width = (int(side) for side in index.data_size[row])
+    height, width = index.image_size(row)
     if stored != (height, width):
         complaint = f"not {width}x{height} pixels, as sample_data.json says"
         return size, (complaint, "take files and tables of one origin")

@@ -31,7 +31,7 @@ from dualdistill.data.virtual_points.clouds import VirtualClouds
 from dualdistill.errors import UserError
 from dualdistill.geometry.boxes import transform_boxes
 from dualdistill.geometry.transforms import invert_rigid, transform
-from dualdistill.structures import CAMERAS, Batch, Cameras, SampleMeta
+from dualdistill.structures import CAMERAS, Batch, Boxes, Cameras, SampleMeta
 
 Item = tuple[int, int]
 """Epoch and position in the data set: together they fix a sample, augmentation included."""
@@ -146,10 +146,9 @@ class NuscenesDataset(Dataset[Batch]):
                     key_points = self.virtual.densified(key_row, key_points)
                 raw_depth = self._depth(position, views, key_points)
                 if self.config.depth_instance:  # owners are looked up by label
-                    depth, raw_depth = raw_depth.finished(), None
-                    points_bev = transform(bev_from_global @ self._poses(key_row), key_points[:, :3].double())
-                    owner = owners_of_points(points_bev, boxes)
-                    depth_instance = self._depth_owner(position, views, key_points, depth, owner)
+                    depth = raw_depth.finished()
+                    depth_instance = self._depth_owner(raw_depth, depth, bev_from_global @ self._poses(key_row), boxes)
+                    raw_depth = None
         batch = Batch(
             boxes=(within_reach(transform_boxes(augmented_from_bev, boxes), self.config.box_reach),),
             augmented_from_bev=augmented_from_bev[None].float(),
@@ -209,12 +208,8 @@ class NuscenesDataset(Dataset[Batch]):
     def _views(self, position: int, generator: np.random.Generator | None) -> list[ImageView]:
         """One view per camera, shared by both frames."""
         ranges, size = self.config.image_augmentation, self.config.image_size
-        stored = [self._stored_size(int(row)) for row in self.index.sample_cameras[position]]
-        return [draw_view(ranges, size, stored_size, generator) for stored_size in stored]
-
-    def _stored_size(self, row: int) -> tuple[int, int]:
-        height, width = self.index.data_size[row]
-        return int(height), int(width)
+        rows = self.index.sample_cameras[position]
+        return [draw_view(ranges, size, self.index.image_size(row), generator) for row in rows]
 
     def _cameras(
         self,
@@ -242,7 +237,8 @@ class NuscenesDataset(Dataset[Batch]):
                 images[number] = images[0]
                 continue
             for image, row, view in zip(images[number], rows, views, strict=True):
-                image.copy_(self._image(row, view))
+                path, size, draft = self.index.path(row), self.index.image_size(row), self.config.draft_decoding
+                image.copy_(load_image(path, view, size, draft=draft, cache=self.image_cache, upright=True))
         records = np.array(frames)
         poses = augmented_from_global @ self._poses(records)
         intrinsics = torch.from_numpy(self.index.intrinsics(records)).float()
@@ -256,10 +252,6 @@ class NuscenesDataset(Dataset[Batch]):
             frame_gap=torch.tensor([gap]),
         )
 
-    def _image(self, row: int, view: ImageView) -> Tensor:
-        path, stored_size, draft = self.index.path(row), self._stored_size(row), self.config.draft_decoding
-        return load_image(path, view, stored_size, draft=draft, cache=self.image_cache, upright=True)
-
     def _motion(
         self, earlier: EarlierFrame, augmented_from_bev: Float[Tensor, "4 4"], meta: SampleMeta
     ) -> Float[Tensor, "4 4"]:
@@ -270,16 +262,17 @@ class NuscenesDataset(Dataset[Batch]):
         return (augmented_from_bev @ previous_from_current @ torch.linalg.inv(augmented_from_bev)).float()
 
     def _depth(self, position: int, views: list[ImageView], key_points: Float[Tensor, "points _"]) -> RawDepth:
-        camera_from_points, intrinsics, augmented_from_image = self._projection(position, views)
+        rows = self.index.sample_cameras[position]
+        global_from_lidar = self._poses(int(self.index.sample_lidar[position]))
         return RawDepth(
             points=key_points[:, :3],
             size=torch.tensor([len(key_points)]),
             longest=len(key_points),
-            camera_from_points=camera_from_points[None],
-            intrinsics=intrinsics[None],
-            augmented_from_image=augmented_from_image[None],
+            camera_from_points=(invert_rigid(self._poses(rows)) @ global_from_lidar)[None],
+            intrinsics=torch.from_numpy(self.index.intrinsics(rows))[None],
+            augmented_from_image=torch.stack([view.matrix() for view in views])[None],
             options={
-                "stored_size": self._stored_size(int(self.index.sample_cameras[position, 0])),
+                "stored_size": self.index.image_size(rows[0]),
                 "image_size": self.config.image_size,
                 "stride": self.config.depth_stride,
                 "depth_range": self.config.depth_range,
@@ -288,33 +281,13 @@ class NuscenesDataset(Dataset[Batch]):
         )
 
     def _depth_owner(
-        self,
-        position: int,
-        views: list[ImageView],
-        key_points: Float[Tensor, "points 5"],
-        depth: Float[Tensor, "1 cam h w"],
-        owner: Int[Tensor, "points"],
+        self, raw: RawDepth, depth: Float[Tensor, "1 cam h w"], bev_from_key: Float[Tensor, "4 4"], boxes: Boxes
     ) -> Int[Tensor, "1 cam h w"]:
-        return owners_of_labels(
-            depth[0],
-            key_points[:, :3],
-            owner,
-            *self._projection(position, views),
-            stride=self.config.depth_stride,
-            variant=self.config.depth_variant,
-        )[None]
-
-    def _projection(
-        self, position: int, views: list[ImageView]
-    ) -> tuple[Float[Tensor, "cam 4 4"], Float[Tensor, "cam 3 3"], Float[Tensor, "cam 4 4"]]:
-        """`camera_from_lidar` through the world, intrinsics and `augmented_from_image` of the cameras."""
-        rows = self.index.sample_cameras[position]
-        global_from_lidar = self._poses(int(self.index.sample_lidar[position]))
-        return (
-            invert_rigid(self._poses(rows)) @ global_from_lidar,
-            torch.from_numpy(self.index.intrinsics(rows)),
-            torch.stack([view.matrix() for view in views]),
-        )
+        """Box of the point that made each label of `raw`."""
+        owner = owners_of_points(transform(bev_from_key, raw.points.double()), boxes)
+        cameras = raw.camera_from_points[0], raw.intrinsics[0], raw.augmented_from_image[0]
+        stride, variant = self.config.depth_stride, self.config.depth_variant
+        return owners_of_labels(depth[0], raw.points, owner, *cameras, stride=stride, variant=variant)[None]
 
 
 def _require_sensors(index: NuscenesIndex, config: DataConfig, positions: Int[np.ndarray, "samples"]) -> None:

@@ -134,6 +134,11 @@ class NuscenesIndex:
         """File of one sensor record."""
         return self.root / self.data_filename[row]
 
+    def image_size(self, row: Position) -> tuple[int, int]:
+        """Height and width of the image of one sensor record, pixels."""
+        height, width = self.data_size[row].tolist()
+        return height, width
+
     def intrinsics(self, rows: Rows) -> Float[np.ndarray, "*rows 3 3"]:
         """Camera matrices of sensor records, of the stored image; identity for the LiDAR."""
         return np.array(self.calibration_intrinsics[self.data_calibration[rows]])

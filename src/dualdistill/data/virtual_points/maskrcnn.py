@@ -74,8 +74,7 @@ class MaskRcnn:
         self.model.eval().to(device)
 
     def __call__(self, row: int) -> ImageInstances:
-        height, width = (int(side) for side in self.index.data_size[row])
-        image = stored_image(self.index.path(row), (height, width))
+        image = stored_image(self.index.path(row), self.index.image_size(row))
         with torch.inference_mode():
             (found,) = self.model([image.to(self.device).float() / 255])
         names = [NAME_OF_COCO.get(label, "") for label in found["labels"].tolist()]
