@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from dualdistill.data.build import LIDAR
 from dualdistill.data.check import SAMPLED, Problem, RootReport, check_root, sampled_problems
 from dualdistill.data.config import DataConfig
-from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.index import NuscenesIndex, Progress
 from dualdistill.data.splits import custom_splits, official_splits, samples_of_split
 from dualdistill.data.virtual_points.make import make_virtual_points, own_files
 from dualdistill.data.virtual_points.mask_cache import key_images, make_masks, mask_files
@@ -192,7 +192,7 @@ def _masks(index: NuscenesIndex, source: Masks, weights: Path | None, noise: flo
     return MaskRcnn(index, weights, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _watched(report: Report) -> Callable[[Iterable[int]], Iterable[int]]:
+def _watched(report: Report) -> Progress:
     """A wrapper of iterables that reports the progress of the loop over them."""
 
     def watched(rows: Iterable[int]) -> Iterable[int]:

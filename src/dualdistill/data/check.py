@@ -1,8 +1,7 @@
 """Check of the files and tables of a root before time is spent on it."""
 
 import stat
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,7 +14,7 @@ from dualdistill.data.build import LIDAR
 from dualdistill.data.build_annotations import CATEGORIES
 from dualdistill.data.config import DataConfig
 from dualdistill.data.frames import reachable_records
-from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.index import NuscenesIndex, Progress
 from dualdistill.data.instances import making_masks, missing_masks
 from dualdistill.data.plausible import (
     BYTES_PER_POINT,
@@ -40,9 +39,6 @@ READ_FILES = 64
 """LiDAR files, spread evenly, whose points are read; of all others the size is checked."""
 SAMPLED = 16
 """Samples whose files stand for those of a root."""
-
-Progress = Callable[[Iterable[int]], Iterable[int]]
-"""Wraps a loop over files, to show its progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,13 +300,10 @@ def _look(index: NuscenesIndex, row: int, *, whole: bool) -> tuple[int, tuple[st
 
 def _grouped(complaints: list[tuple[str, str, str]]) -> list[Problem]:
     """One problem per folder and kind, in order of appearance."""
-    kinds: Counter[tuple[str, str, str]] = Counter()
-    examples: dict[tuple[str, str, str], str] = {}
+    kinds: dict[tuple[str, str, str], list[str]] = {}
     for what, remedy, filename in complaints:
-        kind = (str(PurePosixPath(filename).parent), what, remedy)
-        kinds[kind] += 1
-        examples.setdefault(kind, filename)
+        kinds.setdefault((str(PurePosixPath(filename).parent), what, remedy), []).append(filename)
     return [
-        Problem(what=f"files in {kind[0]}: {kind[1]}", count=count, example=examples[kind], remedy=kind[2])
-        for kind, count in kinds.items()
+        Problem(what=f"files in {folder}: {what}", count=len(names), example=names[0], remedy=remedy)
+        for (folder, what, remedy), names in kinds.items()
     ]

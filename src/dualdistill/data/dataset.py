@@ -232,13 +232,14 @@ class NuscenesDataset(Dataset[Batch]):
         # In memory the channels of a pixel lie together, as they are decoded, and as convolutions take them.
         pixels = torch.empty(len(frames), len(views), *self.config.image_size, 3, dtype=torch.uint8)
         images = pixels.movedim(-1, -3)
+        keep = None if self.image_cache is None else self.image_cache.pixels
         for number, rows in enumerate(frames):
             if number and rows == frames[0]:
                 images[number] = images[0]
                 continue
             for image, row, view in zip(images[number], rows, views, strict=True):
                 path, size, draft = self.index.path(row), self.index.image_size(row), self.config.draft_decoding
-                image.copy_(load_image(path, view, size, draft=draft, cache=self.image_cache, upright=True))
+                image.copy_(load_image(path, view, size, draft=draft, keep=keep, upright=True))
         records = np.array(frames)
         poses = augmented_from_global @ self._poses(records)
         intrinsics = torch.from_numpy(self.index.intrinsics(records)).float()

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ LAYOUT = 5
 
 Rows = Position | Int[np.ndarray, "*rows"] | list[int]
 """One sensor record, or several."""
+
+Progress = Callable[[Iterable[int]], Iterable[int]]
+"""Wraps a loop over samples or sensor records, to show its progress."""
 
 FILES = (
     "scenes",

@@ -1,13 +1,13 @@
 """Painted and virtual points of every sweep of a root, made once before training."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
 from dualdistill.data.config import MaskSource
-from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.index import NuscenesIndex, Progress
 from dualdistill.data.sweeps import read_points, sweep_candidates
 from dualdistill.data.virtual_points.complete import POINTS_PER_INSTANCE, CompletedSweep, complete_sweep, generator_of
 from dualdistill.data.virtual_points.files import ArrayFiles, folder_of
@@ -82,7 +82,7 @@ def make_virtual_points(
     files: ArrayFiles[CompletedSweep],
     *,
     seed: int = 0,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    progress: Progress = iter,
 ) -> int:
     """Write the painted and virtual points of the LiDAR records without them; see `ArrayFiles.make`.
 

@@ -4,7 +4,7 @@ A file holds the instance of each pixel, and the class and score of each instanc
 one counts.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt16
 from torch import Tensor
 
 from dualdistill.data.config import MaskSource
-from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.index import NuscenesIndex, Progress
 from dualdistill.data.virtual_points.files import ArrayFiles, folder_of
 from dualdistill.data.virtual_points.masks import PAINT_CLASSES, ImageInstances, InstanceMasks
 from dualdistill.structures import CLASSES
@@ -68,7 +68,7 @@ def make_masks(
     masks: InstanceMasks,
     files: ArrayFiles[SeenObjects],
     *,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    progress: Progress = iter,
 ) -> int:
     """Write the masks of the images without masks; see `ArrayFiles.make`.
 
