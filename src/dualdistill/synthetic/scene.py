@@ -33,15 +33,19 @@ PlayedScene = tuple[list[tables.Record], list[dict[str, Any]]]
 """Records of a scene whose sensor files are written, and its entries of `masks/instance_masks.json`."""
 
 
-def play_scene(config: SyntheticConfig, split: str, index: int, name: str, root: Path) -> PlayedScene:
-    """Writes all sensor files of scene `index` of `split` below `root` (folders must exist)."""
-    plan = draw_scene(config, split, index)
-    return _Player(config, plan, split, index, name, root).play()
+Job = tuple[SyntheticConfig, str, int, str, Path]
+"""Configuration of a world, split, index in it and name of a scene, and root."""
+
+
+def play_scene(job: Job) -> PlayedScene:
+    """Writes all sensor files of a scene below the root (folders must exist)."""
+    return _Player(*job).play()
 
 
 class _Player:
-    def __init__(self, config: SyntheticConfig, plan: ScenePlan, split: str, index: int, name: str, root: Path):
-        self._config, self._plan, self._root, self._name = config, plan, root, name
+    def __init__(self, config: SyntheticConfig, split: str, index: int, name: str, root: Path):
+        self._plan = plan = draw_scene(config, split, index)
+        self._config, self._root, self._name = config, root, name
         # A stream of its own: what the sensors draw must not depend on how much the plan drew.
         self._rng = scene_generator(config, split, index).spawn(1)[0]
         self._rig = draw_rig(config, self._rng)
