@@ -1,7 +1,5 @@
 """Boxes of a sample as training sees them."""
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -45,6 +43,4 @@ def sample_boxes(index: NuscenesIndex, sample: int, bev_from_global: Float[Tenso
 def within_reach(boxes: Boxes, reach: float) -> Boxes:
     """Boxes whose centre lies strictly inside the square of +-`reach` metres, in float32."""
     kept = boxes.select((boxes.center[:, :2].abs() < reach).all(dim=1))
-    return replace(
-        kept, center=kept.center.float(), size=kept.size.float(), yaw=kept.yaw.float(), velocity=kept.velocity.float()
-    )
+    return kept._each(lambda column: column.float() if column.is_floating_point() else column)

@@ -241,10 +241,9 @@ def turned(
     pixels = images.movedim(-3, -1).contiguous()
     if images.device.type == "cpu":
         result = torch.empty_like(pixels)
-        for sample, cameras, there in zip(images, turns.tolist(), result, strict=True):
-            for frame, place in zip(sample, there, strict=True):
-                for image, turn, one in zip(frame, cameras, place, strict=True):
-                    one.copy_(_turned_image(image, turn).movedim(0, -1))
+        every = turns[:, None].expand(-1, images.shape[1], -1, -1).flatten(0, 2).tolist()
+        for image, turn, place in zip(images.flatten(0, 2), every, result.flatten(0, 2), strict=True):
+            place.copy_(_turned_image(image, turn).movedim(0, -1))
         return result.movedim(-1, -3)
     height, width = images.shape[-2:]
     x, y = torch.arange(width, device=images.device), torch.arange(height, device=images.device)[:, None]
