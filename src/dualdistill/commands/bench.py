@@ -96,7 +96,8 @@ def bench_step(
     try:
         step = TimedStep(experiment, samples, device)
         distils = step.dummy.training.distiller is not None
-        runs = {"student alone": step.alone, "distilled": step} if distils else {"step": step}
+        runs: dict[str, Callable[[], None]] = {"student alone": step.alone} if distils else {}
+        runs["distilled" if distils else "step"] = step
         variants = [Variant(name=variant, run=run) for variant, run in runs.items()]
         precision = experiment.training.precision
         setting = f"training step of {name} ({samples} samples, precision {precision}, {_where(device)})"

@@ -14,9 +14,9 @@ from dualdistill.data.build import LIDAR
 from dualdistill.data.check import SAMPLED, Problem, RootReport, check_root, sampled_problems
 from dualdistill.data.config import DataConfig
 from dualdistill.data.index import NuscenesIndex, Progress
+from dualdistill.data.instances import key_images, make_masks, mask_files
 from dualdistill.data.splits import custom_splits, official_splits, samples_of_split
 from dualdistill.data.virtual_points.make import make_virtual_points, own_files
-from dualdistill.data.virtual_points.mask_cache import key_images, make_masks, mask_files
 from dualdistill.data.virtual_points.masks import InstanceMasks
 from dualdistill.data.virtual_points.noise import NoisyMasks
 from dualdistill.data.virtual_points.semantic_masks import SemanticMasks

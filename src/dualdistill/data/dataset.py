@@ -14,9 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dualdistill.data.annotations import sample_boxes, within_reach
+from dualdistill.data.annotations import class_balanced, sample_boxes, within_reach
 from dualdistill.data.augment import draw_bev, draw_view
-from dualdistill.data.balance import class_balanced
 from dualdistill.data.config import DataConfig
 from dualdistill.data.depth import owners_of_labels, owners_of_points
 from dualdistill.data.frames import STAND_IN_GAP, EarlierFrame, earlier_frame
