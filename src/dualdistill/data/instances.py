@@ -3,7 +3,7 @@ its image features (docs/methods/x3kd.md#instance-targets).
 
 A file of masks holds the instance of each pixel, and the class and score of each instance; where two masks overlap, the
 first one counts. Masks are augmented with their image, by nearest neighbour; an instance of which little is left is
-dropped, and its cells are background. The boxes of the description are left out: the head (`distill.instances`)
+dropped, and its cells are background. The boxes of the description are left out: the head (`distill.x3kd`)
 predicts none.
 """
 
