@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import nn
+from torch.utils.data import DataLoader
 
-from dualdistill.data.dataset import NuscenesDataset
+from dualdistill.data.collate import pack
+from dualdistill.data.dataset import NEUTRAL_EPOCH, NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
@@ -19,7 +22,6 @@ from dualdistill.evaluate.records import Detections
 from dualdistill.evaluate.to_global import detections_to_global
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.ops.processes import number_of_processes
-from dualdistill.train.assemble import evaluation_loader
 
 BATCH = 4
 """Samples a process detects in at once."""
@@ -68,7 +70,9 @@ def detect_together(
     samples and gets all of them. The detector is left in evaluation mode. `report`: called after each batch with the
     number of samples that this process has finished."""
     mine = range(fabric.global_rank, len(dataset), fabric.world_size)
-    loader = evaluation_loader(dataset, BATCH, workers, mine)
+    batches = [[(NEUTRAL_EPOCH, item) for item in mine[first : first + BATCH]] for first in range(0, len(mine), BATCH)]
+    pinned = torch.cuda.is_available()
+    loader = DataLoader(dataset, batch_sampler=batches, collate_fn=pack, num_workers=workers, pin_memory=pinned)
     found = detect_all(detector, loader, device=fabric.device, report=report)
     parts = [
         (item, detections_to_global(boxes, meta, sample=item)) for item, (meta, boxes) in zip(mine, found, strict=True)
