@@ -86,24 +86,20 @@ class NuscenesDataset(Dataset[Batch]):
         return len(self.positions)
 
     def __getitem__(self, key: Item | int) -> Batch:
-        """Sample of an (epoch, item) pair; a bare item is one of epoch 0."""
+        """Sample of an (epoch, item) pair as a batch of one; a bare item is one of epoch 0.
+
+        Raises:
+            UserError: for a sensor file that is missing or broken.
+        """
         epoch, item = key if isinstance(key, tuple) else (NEUTRAL_EPOCH, key)
-        return self.sample(item, epoch)
+        return self.raw(item, epoch).finished()
 
     def __getitems__(self, keys: Sequence[Item]) -> list[RawSample]:
         """Samples for `collate.pack`: loader processes ask for all of a batch at once."""
         return [self.raw(item, epoch) for epoch, item in keys]
 
-    def sample(self, item: int, epoch: int = NEUTRAL_EPOCH) -> Batch:
-        """Sample number `item` as a batch of one.
-
-        Raises:
-            UserError: for a sensor file that is missing or broken.
-        """
-        return self.raw(item, epoch).finished()
-
-    def raw(self, item: int, epoch: int = NEUTRAL_EPOCH) -> RawSample:
-        """`sample` without what a GPU computes faster from the points than a loader process."""
+    def raw(self, item: int, epoch: int) -> RawSample:
+        """A sample without what a GPU computes faster from the points than a loader process."""
         position = int(self.positions[item])
         generator = np.random.default_rng([self.seed, epoch, item]) if self.training else None
         meta = self._meta(position)
@@ -118,8 +114,7 @@ class NuscenesDataset(Dataset[Batch]):
         wants_depth = self.config.cameras and self.config.depth
         key_points = read_points(self.index.path(key_row)) if self.config.points or wants_depth else None
         points = None
-        if self.config.points:
-            assert key_points is not None
+        if self.config.points and key_points is not None:
             sweeps = generator if self.config.random_sweeps else None
             rows = choose_sweeps(self.index, key_row, self.config.num_sweeps, sweeps)
             augmented_from_key = augmented_from_bev @ bev_from_global @ self._poses(key_row)
