@@ -37,7 +37,6 @@ TASK_OF_CLASS = tuple(task for task, names in enumerate(TASKS) for _ in names)
 Losses = dict[str, Float[Tensor, ""]]
 """Unweighted scalar losses by name."""
 
-
 RecordT = TypeVar("RecordT", bound="_Movable")
 
 

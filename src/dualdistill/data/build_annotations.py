@@ -41,7 +41,6 @@ Source: nuScenes detection task, https://www.nuscenes.org/object-detection (gene
 """
 CLASS_OF_CATEGORY = {category: name for category, name in CATEGORIES.items() if name is not None}
 
-
 MAX_SECONDS_BETWEEN_BOXES = 1.5
 """Boxes of an instance further apart give no velocity; twice that for a central difference (devkit)."""
 

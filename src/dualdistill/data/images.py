@@ -63,7 +63,6 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 """Pillow's names of pixels that become RGB without loss of range."""
 Pixels = UInt8[np.ndarray, "h w 3"]
 
-
 Keep = Callable[[Path, tuple[int, int], Callable[[], Pixels]], Pixels]
 """The pixels of an image, in that size if it is a JPEG; the function gives them where they are not kept
 (`ImageCache.pixels`)."""

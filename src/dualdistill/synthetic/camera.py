@@ -15,7 +15,6 @@ from dualdistill.synthetic.street import ASPHALT, KERB, PATCH, PAVEMENT, PLAZA, 
 
 Planes = Float32[np.ndarray, "3 hits"]
 
-
 SHADOW_REACH = 60.0
 """Metres from the camera up to which shadows are cast."""
 READ_NOISE, SHOT_NOISE = 0.004, 0.012

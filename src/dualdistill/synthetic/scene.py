@@ -28,10 +28,8 @@ FIRST_TIMESTAMP_US = 1_600_000_000_000_000
 SCENE_SPACING_US = 600_000_000
 """Time between the starts of two consecutive scenes."""
 
-
 PlayedScene = tuple[list[tables.Record], list[dict[str, Any]]]
 """Records of a scene whose sensor files are written, and its entries of `masks/instance_masks.json`."""
-
 
 Job = tuple[SyntheticConfig, str, int, str, Path]
 """Configuration of a world, split, index in it and name of a scene, and root."""
