@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from dualdistill.data.annotations import class_balanced, sample_boxes, within_reach
 from dualdistill.data.augment import draw_bev, draw_view
 from dualdistill.data.config import DataConfig
-from dualdistill.data.depth import owners_of_labels, owners_of_points
+from dualdistill.data.depth import depth_labels, owners_of_labels, owners_of_points
 from dualdistill.data.frames import STAND_IN_GAP, EarlierFrame, earlier_frame
 from dualdistill.data.image_cache import ImageCache
 from dualdistill.data.images import ImageView, load_image
@@ -266,13 +266,14 @@ class NuscenesDataset(Dataset[Batch]):
             camera_from_points=(invert_rigid(self._poses(rows)) @ global_from_lidar)[None],
             intrinsics=torch.from_numpy(self.index.intrinsics(rows))[None],
             augmented_from_image=torch.stack([view.matrix() for view in views])[None],
-            options={
-                "stored_size": self.index.image_size(rows[0]),
-                "image_size": self.config.image_size,
-                "stride": self.config.depth_stride,
-                "depth_range": self.config.depth_range,
-                "variant": self.config.depth_variant,
-            },
+            label=partial(
+                depth_labels,
+                stored_size=self.index.image_size(rows[0]),
+                image_size=self.config.image_size,
+                stride=self.config.depth_stride,
+                depth_range=self.config.depth_range,
+                variant=self.config.depth_variant,
+            ),
         )
 
     def _depth_owner(
