@@ -29,16 +29,6 @@ Rows = Position | Int[np.ndarray, "*rows"] | list[int]
 Progress = Callable[[Iterable[int]], Iterable[int]]
 """Wraps a loop over samples or sensor records, to show its progress."""
 
-FILES = (
-    "scenes",
-    "samples",
-    "calibrations",
-    "sensor_data",
-    "sensor_poses",
-    "annotations",
-    "categories",
-    "attributes",
-)
 DIGESTS = "digests.json"
 
 _ROOM, _ROOM_OF_HEADERS = 0.6, 1 << 16
@@ -59,7 +49,7 @@ class NuscenesIndex:
     folder: Path
     """Folder of the cached columns; other artefacts derived from the same tables may be kept here."""
     digests: dict[str, str]
-    """Digest of each of `FILES`: what a training records of its data, to see later whether they changed."""
+    """Digest of each file of the columns: what a training records of its data, to see later whether they changed."""
 
     scene_name: Texts
     scene_token: Texts
@@ -202,7 +192,7 @@ class NuscenesIndex:
         """Map the columns that `open` has written to `folder`."""
         digests = read_json(folder / DIGESTS, dict[str, str], "digests of an index")
         columns: dict[str, Any] = {}
-        for name in FILES:
+        for name in digests:
             columns |= read_columns(folder / f"{name}.arrow")
         count = columns.pop("annotation_count")
         columns["annotation_offset"] = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
