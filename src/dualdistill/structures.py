@@ -37,7 +37,6 @@ TASK_OF_CLASS = tuple(task for task, names in enumerate(TASKS) for _ in names)
 Losses = dict[str, Float[Tensor, ""]]
 """Unweighted scalar losses by name."""
 
-
 RecordT = TypeVar("RecordT", bound="_Movable")
 
 
@@ -83,9 +82,7 @@ class Boxes(_Movable):
         """The boxes at `index` (integers in any order, a boolean mask or a slice)."""
         if isinstance(index, Tensor) and index.dtype == torch.bool:
             index = index.nonzero().squeeze(1)  # once for all columns: the host waits for a GPU each time
-        columns = {f.name: getattr(self, f.name) for f in fields(self)}
-        chosen: dict[str, Any] = {name: None if column is None else column[index] for name, column in columns.items()}
-        return Boxes(**chosen)
+        return self._each(lambda column: column[index])
 
     def best(self, min_score: float = 0.0) -> "Boxes":
         """The boxes with at least this score, the best first.

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageFilter
 
 import dualdistill as dd
-from dualdistill.commands.samples import image_size_of, read_sample
+from dualdistill.commands.samples import read_sample
 from tests.commands.conftest import STEPS, TINY_STUDENT, runs  # noqa: F401 (a fixture)
 
 
@@ -30,7 +30,7 @@ def moment(student):
     token = batch.meta[0].token
     rows = index.sample_cameras[list(index.sample_token).index(token)]
     images = [np.asarray(Image.open(index.path(int(row))).convert("RGB")) for row in rows]
-    return images, dd.Rig.of(batch, image_size_of(index, token), "lidar")
+    return images, dd.Rig.of(batch, index.image_size(rows[0]), "lidar")
 
 
 def some_cameras(rig, cameras):

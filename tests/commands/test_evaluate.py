@@ -14,12 +14,12 @@ from dualdistill.train.data import MAX_WORKERS, default_workers
 def test_data_is_loaded_by_as_many_processes_as_in_training(runs, world, console, monkeypatch):
     asked = []
 
-    def loader(dataset, batch_size, workers, items):
-        asked.append(workers)
-        return original(dataset, batch_size, 0, items)
+    def loader(dataset, **options):
+        asked.append(options["num_workers"])
+        return original(dataset, **options | {"num_workers": 0})
 
-    original = validate.evaluation_loader
-    monkeypatch.setattr(validate, "evaluation_loader", loader)
+    original = validate.DataLoader
+    monkeypatch.setattr(validate, "DataLoader", loader)
     monkeypatch.setattr(verb, "default_workers", lambda processes: 5)
     evaluate_anything(console, runs["student"], data=world)
     evaluate_anything(console, runs["student"], data=world, workers=2)

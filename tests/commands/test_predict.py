@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from dualdistill.cli import app
 from dualdistill.commands.predict import FILM_HEIGHT, predict_sample
-from dualdistill.commands.samples import image_size_of, read_sample
+from dualdistill.commands.samples import read_sample
 from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
 from dualdistill.structures import CAMERAS
@@ -42,9 +42,9 @@ def own_files(runs, folder):
     index = trained.index(None, None)
     batch = read_sample(trained, index, "0", None)
     token = batch.meta[0].token
-    rig = Rig.of(batch, image_size_of(index, token), "lidar")
-    rig.write(folder / "rig.json")
     rows = index.sample_cameras[list(index.sample_token).index(token)]
+    rig = Rig.of(batch, index.image_size(rows[0]), "lidar")
+    rig.write(folder / "rig.json")
     return [index.path(int(row)) for row in rows], folder / "rig.json"
 
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.data.annotations import sample_boxes
-from dualdistill.data.balance import class_balanced, classes_present
+from dualdistill.data.annotations import class_balanced, classes_present, sample_boxes
 from dualdistill.data.collate import collate, pack
 from dualdistill.data.config import DataConfig, ImageAugmentation
 from dualdistill.data.dataset import NuscenesDataset

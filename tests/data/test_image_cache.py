@@ -90,7 +90,7 @@ def test_a_file_that_is_gone_is_not_served_from_the_cache(tiny_index, cache, tmp
     shutil.copy(tiny_index.path(int(tiny_index.sample_cameras[0, 0])), path)
     view = images.ImageView(resize=0.5, crop=(0, 0), size=(16, 16))
     height, width = (int(side) for side in tiny_index.data_size[int(tiny_index.sample_cameras[0, 0])])
-    images.load_image(path, view, (height, width), cache=cache)
+    images.load_image(path, view, (height, width), keep=cache.pixels)
     path.unlink()
     with pytest.raises(UserError, match="cannot be read"):
-        images.load_image(path, view, (height, width), cache=cache)
+        images.load_image(path, view, (height, width), keep=cache.pixels)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dualdistill.data.index import FILES, NuscenesIndex
+from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
 from tests.data.tiny_root import TinyRoot
 
@@ -138,11 +138,12 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [Path.unlink, cut, lambda path: path.write_bytes(b""), lambda path: path.write_text("x")]
 )
-@pytest.mark.parametrize("name", FILES)
-def test_a_damaged_cache_is_made_again(own_root: TinyRoot, name: str, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_cache_is_made_again(own_root: TinyRoot, damage: Callable[[Path], None]) -> None:
     before = NuscenesIndex.open(own_root.path)
     centers = np.array(before.annotation_center)
-    damage(before.folder / f"{name}.arrow")
-    after = NuscenesIndex.open(own_root.path)
-    assert np.array_equal(after.annotation_center, centers)
-    assert len(after) == 3
+    assert len(before.digests) == 8
+    for name in before.digests:
+        damage(before.folder / f"{name}.arrow")
+        after = NuscenesIndex.open(own_root.path)
+        assert np.array_equal(after.annotation_center, centers)
+        assert len(after) == 3

@@ -18,9 +18,16 @@ from dualdistill.data.config import DataConfig, ImageAugmentation, InstancesConf
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.images import ImageView, load_image
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.instances import MIN_PIXELS, owners_in_view, owners_of_cells
+from dualdistill.data.instances import (
+    MIN_PIXELS,
+    SeenObjects,
+    key_images,
+    make_masks,
+    mask_files,
+    owners_in_view,
+    owners_of_cells,
+)
 from dualdistill.data.virtual_points.files import ArrayFiles
-from dualdistill.data.virtual_points.mask_cache import SeenObjects, key_images, make_masks, mask_files
 from dualdistill.data.virtual_points.masks import PAINT_CLASSES, ImageInstances
 from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 from dualdistill.errors import UserError

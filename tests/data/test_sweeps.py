@@ -11,9 +11,9 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.sweeps import (
     accumulate,
     choose_sweeps,
-    earlier_records,
     key_from_sweeps,
     read_points,
+    sweep_candidates,
     without_close_points,
 )
 from dualdistill.errors import UserError
@@ -57,7 +57,7 @@ def test_the_worked_example_of_a_car_that_drove_half_a_metre() -> None:
 
 def test_the_way_through_a_sweep_and_back_is_no_way(tiny_index: NuscenesIndex) -> None:
     key = int(tiny_index.sample_lidar[5])
-    sweep = earlier_records(tiny_index, key, 5)[-1]
+    sweep = sweep_candidates(tiny_index, key, 5)[-1]
     there_and_back = key_from_sweeps(tiny_index, key, [sweep])[0] @ key_from_sweeps(tiny_index, sweep, [key])[0]
     assert_close(there_and_back, torch.eye(4, dtype=torch.float64), atol=1e-9, rtol=0)
 
@@ -69,12 +69,12 @@ def test_only_points_within_a_metre_on_both_axes_are_close() -> None:
 
 def test_at_test_time_the_nearest_sweeps_are_taken(tiny_index: NuscenesIndex) -> None:
     key = int(tiny_index.sample_lidar[5])
-    assert choose_sweeps(tiny_index, key, 10) == earlier_records(tiny_index, key, 9)
+    assert choose_sweeps(tiny_index, key, 10) == sweep_candidates(tiny_index, key, 9)
 
 
 def test_random_sweeps_are_nine_of_the_last_ten(tiny_index: NuscenesIndex) -> None:
     key = int(tiny_index.sample_lidar[5])
-    ten = set(earlier_records(tiny_index, key, 10))
+    ten = set(sweep_candidates(tiny_index, key, 10))
     left_out = set()
     for seed in range(100):
         rows = choose_sweeps(tiny_index, key, 10, np.random.default_rng(seed))

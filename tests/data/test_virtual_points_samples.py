@@ -15,9 +15,8 @@ from dualdistill.data.config import BevAugmentation, DataConfig, ImageAugmentati
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.sweeps import read_points
-from dualdistill.data.virtual_points.clouds import VirtualClouds
+from dualdistill.data.virtual_points.clouds import VirtualClouds, laid_out
 from dualdistill.data.virtual_points.complete import CompletedSweep
-from dualdistill.data.virtual_points.layout import laid_out
 from dualdistill.data.virtual_points.make import lidar_records, make_virtual_points, virtual_point_files
 from dualdistill.errors import UserError
 from tests.data.test_virtual_points_cache import MiddleOfKeyFrames, some_sweep
@@ -60,7 +59,7 @@ def is_painted(points: Tensor) -> Tensor:
 
 
 def sample(index: NuscenesIndex, config: DataConfig = LIDAR, item: int = 2, training: bool = False) -> Tensor:
-    found = NuscenesDataset(index, config, np.arange(len(index)), training=training, seed=0).sample(item).points
+    found = NuscenesDataset(index, config, np.arange(len(index)), training=training, seed=0)[item].points
     assert found is not None
     return found.features
 
@@ -135,7 +134,7 @@ def test_raw_points_are_those_of_a_sample_without_virtual_points(index: Nuscenes
 def test_augmentation_moves_all_kinds_alike(index: NuscenesIndex) -> None:
     turn = BevAugmentation(rotation=(0.3, 0.3), scale=(1.02, 1.02), flip_x=1.0, flip_y=0.0)
     config = replace(configured(), bev_augmentation=turn, random_sweeps=False)
-    data = NuscenesDataset(index, config, np.arange(3), training=True, seed=0).sample(2)
+    data = NuscenesDataset(index, config, np.arange(3), training=True, seed=0)[2]
     assert data.points is not None
     inverse = torch.linalg.inv(data.augmented_from_bev[0])
     back = data.points.features[:, :3] @ inverse[:3, :3].T + inverse[:3, 3]
@@ -185,7 +184,7 @@ def test_depth_labels_see_virtual_points_where_asked(index: NuscenesIndex) -> No
 
     def labels(config: VirtualPointsConfig | None) -> Tensor:
         data = NuscenesDataset(index, replace(camera, virtual_points=config), np.arange(3), training=False, seed=0)
-        depth = data.sample(2).depth
+        depth = data[2].depth
         assert depth is not None
         return depth
 
@@ -217,7 +216,7 @@ def test_virtual_points_of_another_sweep_are_refused(index: NuscenesIndex, tmp_p
     data.virtual.files = replace(data.virtual.files, folder=tmp_path)
     data.virtual.files.write(first, other)
     with pytest.raises(UserError, match="were not made from"):
-        data.sample(0)
+        data[0]
 
 
 def test_pasted_objects_bring_their_virtual_points(index: NuscenesIndex) -> None:
@@ -225,13 +224,13 @@ def test_pasted_objects_bring_their_virtual_points(index: NuscenesIndex) -> None
     data = NuscenesDataset(index, config, np.arange(3), training=True, seed=0)
     assert data.objects is not None
     assert data.objects.database.points.shape[1] == 17
-    assert data.sample(0).points.features.shape[1] == 17  # type: ignore[union-attr]
+    assert data[0].points.features.shape[1] == 17  # type: ignore[union-attr]
 
 
 def test_worker_processes_get_the_same_data_set(index: NuscenesIndex) -> None:
     data = NuscenesDataset(index, LIDAR, np.arange(3), training=True, seed=0)
     copy = pickle.loads(pickle.dumps(data))
-    one, other = data.sample(1).points, copy.sample(1).points
+    one, other = data[1].points, copy[1].points
     assert torch.equal(one.features, other.features)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.testing import assert_close
 
+from dualdistill.data.virtual_points.clouds import laid_out
 from dualdistill.data.virtual_points.complete import CompletedSweep
-from dualdistill.data.virtual_points.layout import laid_out
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.centerpoint import CenterPointConfig
 from dualdistill.structures import Batch, Boxes, Points, SampleMeta

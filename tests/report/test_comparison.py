@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dualdistill.report.comparison import RunRecord, TeacherRecord, compare
-from dualdistill.report.intervals import mean_interval
+from dualdistill.report.scores import mean_interval
 
 STUDENT = {
     "data": {"points": False, "image_size": [64, 192], "virtual_points": None},

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dualdistill.report.intervals import mean_interval
+from dualdistill.report.scores import mean_interval
 
 
 @pytest.mark.parametrize(

@@ -206,44 +206,30 @@ def _head_output(output: HeadOutput | tuple[Tensor, Tensor]) -> HeadOutput:
 
 
 def _require_boxes(boxes: tuple[Boxes, ...], samples: int, classes: int) -> None:
-    """Check the annotated boxes of a batch.
-
-    Raises:
-        ValueError: saying what is wrong with them.
-    """
+    """Check the annotated boxes of a batch. Raises ValueError saying what is wrong with them."""
     if len(boxes) != samples or not all(isinstance(each, Boxes) for each in boxes):
         kinds = ", ".join(sorted({type(each).__name__ for each in boxes}))
         raise ValueError(f"expected the Boxes of each of {samples} samples, got {len(boxes)} ({kinds})")
-    columns = [(each.label, each.center, each.size, each.yaw) for each in boxes]
-    for label, center, size, yaw in columns:
-        shapes = [tuple(each.shape) for each in (label, center, size, yaw)]
-        if label.is_floating_point() or shapes != [(len(label),), (len(label), 3), (len(label), 3), (len(label),)]:
+    for each in boxes:
+        shapes = [tuple(column.shape) for column in (each.label, each.center, each.size, each.yaw)]
+        if each.label.is_floating_point() or shapes != [(len(each),), (len(each), 3), (len(each), 3), (len(each),)]:
             raise ValueError(
                 f"boxes need whole numbers as labels, and centres, sizes and yaws of as many, got {shapes}"
             )
-    labels, numbers, sizes = (
-        torch.cat(parts)
-        for parts in (
-            [label for label, *_ in columns],
-            [torch.cat([center, size, yaw[:, None]], dim=1) for _, center, size, yaw in columns],
-            [size for *_, size, _ in columns],
-        )
-    )
+    labels = torch.cat([each.label for each in boxes])
+    numbers = torch.cat([torch.cat([each.center, each.size, each.yaw[:, None]], dim=1) for each in boxes])
     if not len(labels):
         return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise ValueError(f"expected labels from 0 and labels below {classes} (classes), got {low} to {high}")
-    if not bool(numbers.isfinite().all() & (sizes > 0).all()):
+    if not bool(numbers.isfinite().all() & (numbers[:, 3:6] > 0).all()):
         raise ValueError("boxes need finite centres, sizes and yaws, and sizes above 0")
 
 
 def _last_two(shapes: Shapes, other: Shapes) -> tuple[int, ...]:
-    """The coarsest two stages, which the papers distil, or as many as the other detector has, too.
-
-    Raises:
-        ValueError: where one has none.
-    """
+    """The coarsest two stages, which the papers distil, or as many as the other detector has, too. Raises ValueError
+    where one has none."""
     if not shapes.stages or not other.stages:
         raise ValueError("a detector without stages has no features to distil: give the stages of both, or a config")
     count, stages = min(2, len(shapes.stages), len(other.stages)), len(shapes.stages)

@@ -26,6 +26,7 @@ from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.overrides import override
 from dualdistill.models.bevdepth import BevDepth
+from dualdistill.ops.threads import one_thread
 from dualdistill.recipes.catalogue import find
 from dualdistill.report.table import Column
 from dualdistill.report.timing import (
@@ -94,18 +95,15 @@ def bench_step(
     samples = samples or min(experiment.training.batch_size, 2 if device == "cpu" else 1 << 30)
     try:
         step = TimedStep(experiment, samples, device)
-        runs = (
-            {"student alone": step.alone, "distilled": step.__call__}
-            if step.dummy.training.distiller
-            else {"step": step}
-        )
+        distils = step.dummy.training.distiller is not None
+        runs: dict[str, Callable[[], None]] = {"student alone": step.alone} if distils else {}
+        runs["distilled" if distils else "step"] = step
         variants = [Variant(name=variant, run=run) for variant, run in runs.items()]
-        setting = (
-            f"training step of {name} ({samples} samples, precision {experiment.training.precision}, {_where(device)})"
-        )
+        precision = experiment.training.precision
+        setting = f"training step of {name} ({samples} samples, precision {precision}, {_where(device)})"
         rows = measure(setting, variants, repeats=repeats, device=device)
         gpu = gpu_named(torch.cuda.get_device_name()) if device == "cuda" else None
-        peak = gpu.peak_tflops(experiment.training.precision) if gpu else None
+        peak = gpu.peak_tflops(precision) if gpu else None
         for number, (row, run) in enumerate(zip(rows, runs.values(), strict=True)):
             tflops = step.flops(run) / row.milliseconds / 1e9
             facts: dict[str, Any] = {"samples_per_second": 1e3 * samples / row.milliseconds, "tflops": tflops}
@@ -187,20 +185,19 @@ def bench_loader(
             cache = ImageCache.under(image_cache, index)
             console.print(cache.require_room(index, set(dataset.positions.tolist()), experiment.data))
         timed = partial(_loader_rate, dataset, experiment.training.batch_size)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        loaded = {"1 process": timed(0, seconds)}
-        if cache is not None:
-            dataset.image_cache = cache
-            for _ in ("filling", "filled"):
-                loaded["1 process, image cache"] = timed(0, most=loaded["1 process"].batches)
-            dataset.image_cache = None
-        if profile is not None:
-            profile.mkdir(parents=True, exist_ok=True)
-            with cProfile.Profile() as profiler, (profile / "loader.txt").open("w") as file:
-                pack(dataset.__getitems__([(0, i) for i in range(min(len(dataset), experiment.training.batch_size))]))
-                pstats.Stats(profiler, stream=file).sort_stats("tottime").print_stats(60)
-        torch.set_num_threads(threads)
+        with one_thread():
+            loaded = {"1 process": timed(0, seconds)}
+            if cache is not None:
+                dataset.image_cache = cache
+                for _ in ("filling", "filled"):
+                    loaded["1 process, image cache"] = timed(0, most=loaded["1 process"].batches)
+                dataset.image_cache = None
+            if profile is not None:
+                items = [(0, i) for i in range(min(len(dataset), experiment.training.batch_size))]
+                profile.mkdir(parents=True, exist_ok=True)
+                with cProfile.Profile() as profiler, (profile / "loader.txt").open("w") as file:
+                    pack(dataset.__getitems__(items))
+                    pstats.Stats(profiler, stream=file).sort_stats("tottime").print_stats(60)
         loaded[f"{workers} workers"] = timed(workers, seconds)
     samples = min(experiment.training.batch_size, 1 if device == "cpu" else 1 << 30)
     step = TimedStep(experiment, samples, device)

@@ -59,7 +59,16 @@ def convert_checkpoint(
     console.print(f"wrote {out} ({experiment.role}); {using}\n  dualdistill evaluate {out} --data ROOT")
     if experiment.role == "teacher":
         console.print(f"  dualdistill train RECIPE --data ROOT --teacher {out}")
-    return _plain(path, out, foreign, conversion)
+    return {
+        "file": str(path),
+        "out": str(out),
+        "family": conversion.family,
+        "boxes": conversion.boxes,
+        "prefix": foreign.prefix,
+        "left_out": list(foreign.left_out),
+        "notes": list(conversion.notes),
+        "keys": [asdict(entry) | {"shape": list(entry.shape)} for entry in conversion.mapping],
+    }
 
 
 def experiment_for(conversion: Conversion, state: dict[str, Tensor]) -> Experiment:
@@ -139,16 +148,3 @@ def _joined(tensors: list[str]) -> str:
     if len(tensors) == 1:
         return tensors[0]
     return "*" if set(tensors) == set(_NORM) else f"{{{','.join(tensors)}}}"
-
-
-def _plain(path: Path, out: Path, foreign: Foreign, conversion: Conversion) -> dict[str, Any]:
-    return {
-        "file": str(path),
-        "out": str(out),
-        "family": conversion.family,
-        "boxes": conversion.boxes,
-        "prefix": foreign.prefix,
-        "left_out": list(foreign.left_out),
-        "notes": list(conversion.notes),
-        "keys": [asdict(entry) | {"shape": list(entry.shape)} for entry in conversion.mapping],
-    }

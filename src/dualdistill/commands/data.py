@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +15,9 @@ from dualdistill.data.build import LIDAR
 from dualdistill.data.check import SAMPLED, Problem, RootReport, check_root, sampled_problems
 from dualdistill.data.config import DataConfig
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.instances import key_images, make_masks, mask_files
 from dualdistill.data.splits import custom_splits, official_splits, samples_of_split
 from dualdistill.data.virtual_points.make import make_virtual_points, own_files
-from dualdistill.data.virtual_points.mask_cache import key_images, make_masks, mask_files
 from dualdistill.data.virtual_points.masks import InstanceMasks
 from dualdistill.data.virtual_points.noise import NoisyMasks
 from dualdistill.data.virtual_points.semantic_masks import SemanticMasks
@@ -24,7 +25,7 @@ from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 from dualdistill.errors import UserError
 from dualdistill.files import require_room
 from dualdistill.recipes.catalogue import find
-from dualdistill.report.progress import Report, progress
+from dualdistill.report.progress import progress
 from dualdistill.report.table import Column, Table, Value
 from dualdistill.synthetic import BENCH, DEMO, TINY, SyntheticConfig, make_synthetic
 from dualdistill.train.assemble import split_names
@@ -82,8 +83,7 @@ def check_files(
     console: Console, root: Path, version: str | None, split: str = "all", config: DataConfig | None = None
 ) -> RootReport:
     """`check_root` with a progress bar."""
-    with progress(console, "checking files") as report:
-        return check_root(root, version, split, config, progress=_watched(report))
+    return check_root(root, version, split, config, progress=partial(_shown, console, "checking files"))
 
 
 def refuse_problems(report: RootReport) -> None:
@@ -145,8 +145,7 @@ def make_virtual(
     masks = _masks(index, source, weights, noise)
     files = own_files(index, source, noise)
     rows = np.flatnonzero(index.data_channel == LIDAR).tolist()
-    with progress(console, "completing sweeps") as report:
-        made = make_virtual_points(index, rows, masks, files, progress=_watched(report))
+    made = make_virtual_points(index, rows, masks, files, progress=partial(_shown, console, "completing sweeps"))
     console.print(f"{root}: virtual points of {made} LiDAR sweeps made, {len(rows) - made} kept, in {files.folder}")
 
 
@@ -165,8 +164,7 @@ def make_instances(
     rows = key_images(index, samples_of_split(index, split))
     masks = _masks(index, source, weights, noise)
     files = mask_files(index, source, noise)
-    with progress(console, "finding instances") as report:
-        made = make_masks(index, rows, masks, files, progress=_watched(report))
+    made = make_masks(index, rows, masks, files, progress=partial(_shown, console, "finding instances"))
     console.print(f"{root}: instance masks of {made} images made, {len(rows) - made} kept, in {files.folder}")
 
 
@@ -192,13 +190,10 @@ def _masks(index: NuscenesIndex, source: Masks, weights: Path | None, noise: flo
     return MaskRcnn(index, weights, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _watched(report: Report) -> Callable[[Iterable[int]], Iterable[int]]:
-    """A wrapper of iterables that reports the progress of the loop over them."""
-
-    def watched(rows: Iterable[int]) -> Iterable[int]:
-        every = list(rows)
+def _shown(console: Console, title: str, rows: Iterable[int]) -> Iterator[int]:
+    """The rows, with the progress of the loop over them."""
+    every = list(rows)
+    with progress(console, title) as report:
         for done, row in enumerate(every, start=1):
             yield row
             report(done, len(every))
-
-    return watched

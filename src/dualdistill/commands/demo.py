@@ -28,9 +28,8 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.evaluate.bootstrap import Gain, gain_over_scenes
 from dualdistill.files import require_folder, write_atomically
 from dualdistill.ops.threads import one_thread
-from dualdistill.report.intervals import written_interval
 from dualdistill.report.page import ReportPage
-from dualdistill.report.scores import ResultRow, class_table, results_table
+from dualdistill.report.scores import ResultRow, class_table, results_table, written_interval
 from dualdistill.synthetic import DEMO, TINY, SyntheticConfig
 from dualdistill.train.assemble import split_names
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of

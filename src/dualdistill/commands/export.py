@@ -9,7 +9,7 @@ from rich.console import Console
 from torch import Tensor
 
 from dualdistill.commands.evaluate import write_detections
-from dualdistill.commands.samples import image_size_of, read_sample, require_data
+from dualdistill.commands.samples import position_of, read_sample, require_data
 from dualdistill.deploy.calibration import Rig
 from dualdistill.deploy.fold import storage_mib
 from dualdistill.deploy.freeze import Format, FrozenStudent
@@ -170,8 +170,9 @@ def _sample(
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         return rig.batch(images, config), rig
     index = trained.index(data, version)
+    camera = index.sample_cameras[position_of(index, sample, split), 0]
     batch = read_sample(trained, index, sample, split)
-    return batch, Rig.of(batch, image_size_of(index, batch.meta[0].token), config.bev_frame)
+    return batch, Rig.of(batch, index.image_size(camera), config.bev_frame)
 
 
 def compare(live: HeadOutput, other: HeadOutput) -> dict[str, dict[str, float]]:

@@ -35,17 +35,10 @@ def read_sample(trained: LoadedDetector, index: NuscenesIndex, sample: str, spli
     return trained.dataset(index, split, np.array([position_of(index, sample, split)]))[0]
 
 
-def image_size_of(index: NuscenesIndex, token: str) -> tuple[int, int]:
-    """Height and width of a sample's stored images, pixels."""
-    row = int(index.sample_cameras[position_of(index, token, None), 0])
-    height, width = index.data_size[row]
-    return int(height), int(width)
-
-
 def photographs_of(index: NuscenesIndex, cameras: Cameras, token: str) -> Photographs:
     """The images of a sample at their own size, to draw on."""
     rows = index.sample_cameras[position_of(index, token, None)]
-    images = [stored_image(index.path(int(row)), image_size_of(index, token)) for row in rows]
+    images = [stored_image(index.path(row), index.image_size(row)) for row in rows]
     return Photographs.of(cameras, torch.stack(images))
 
 

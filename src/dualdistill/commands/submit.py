@@ -11,9 +11,9 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
 from dualdistill.evaluate.submission import SOURCES, read_submission
+from dualdistill.files import write_atomically
 from dualdistill.train.data import default_workers
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
-from dualdistill.train.run_folder import write_atomically
 
 
 def submit_results(

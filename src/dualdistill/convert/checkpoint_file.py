@@ -87,11 +87,9 @@ def _load(path: Path) -> dict[Any, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old pickles: they are read, or refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" not in str(error).lower() and "unsupported" not in str(error).lower():
-            raise UserError(f"{path} is not a readable PyTorch file ({error}). Was it copied completely?") from None
-        raise UserError(_refusal(path)) from None
     except Exception as error:  # whatever a broken file leads to
+        if isinstance(error, pickle.UnpicklingError) and re.search("weights_only|unsupported", str(error), re.I):
+            raise UserError(_refusal(path)) from None
         raise UserError(f"{path} is not a readable PyTorch file ({error}). Was it copied completely?") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, expected a dictionary of weights.")

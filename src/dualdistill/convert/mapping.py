@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth_config import BevDepthConfig
 from dualdistill.models.centerpoint import CenterPointConfig
-from dualdistill.models.checkpoints import differences
+from dualdistill.models.checkpoints import differences, listing
 
 BoxConvention = Literal["legacy", "new"]
 """Boxes that a head was trained to predict (docs/methods/centerpoint.md#boxes). "legacy": width before length,
@@ -77,14 +77,8 @@ class Renamed:
         origin = {entry.into: entry.key for entry in self.mapping if entry.into is not None}
         problems = [f"{line}{_from(line, origin)}" for line in differences(own, state)]
         if problems:
-            raise UserError("This checkpoint does not fit the network its keys describe:" + listing(problems))
+            raise UserError("This checkpoint does not fit the network its keys describe:" + listing(problems, most=20))
         return Renamed({name: state[name] for name in own}, self.mapping)
-
-
-def listing(lines: list[str], most: int = 20) -> str:
-    """Lines set below a message, the rest counted."""
-    more = f"\n  … and {len(lines) - most} more" if len(lines) > most else ""
-    return "".join(f"\n  {line}" for line in lines[:most]) + more
 
 
 def _from(line: str, origin: dict[str, str]) -> str:
@@ -126,7 +120,7 @@ def renamed(state: dict[str, Tensor], our_name: Callable[[str], str | None]) -> 
     if problems:
         raise UserError(
             f"{len(problems)} of {len(state)} keys have no place in this family of checkpoints; nothing was converted:"
-            + listing(problems)
+            + listing(problems, most=20)
         )
     return Renamed(ours, mapping)
 

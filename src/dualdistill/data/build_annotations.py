@@ -40,7 +40,6 @@ CATEGORIES = {
 Source: nuScenes detection task, https://www.nuscenes.org/object-detection (general mapping of classes).
 """
 CLASS_OF_CATEGORY = {category: name for category, name in CATEGORIES.items() if name is not None}
-OTHER_CATEGORIES = CATEGORIES.keys() - CLASS_OF_CATEGORY.keys()
 
 MAX_SECONDS_BETWEEN_BOXES = 1.5
 """Boxes of an instance further apart give no velocity; twice that for a central difference (devkit)."""
@@ -77,7 +76,8 @@ def annotation_columns(
     instance = instances.rows(boxes, "instance_token")
     before, after = boxes.links(instance, sample, "instance")
     category = categories.rows(instances, "category_token")[instance]
-    class_of_category = np.array([_class_index(name) for name in categories["name"].to_pylist()], dtype=np.int64)
+    classes = map(CLASS_OF_CATEGORY.get, categories["name"].to_pylist())
+    class_of_category = np.array([-1 if name is None else CLASSES.index(name) for name in classes], dtype=np.int64)
     boxes.require_poses()
     center, size = boxes["translation"], boxes["size"][:, [1, 0, 2]]
     boxes.require((size > 0).all(axis=1), "size", "a size that is not positive")
@@ -96,11 +96,6 @@ def annotation_columns(
         "annotation_lidar_points": boxes["num_lidar_pts"],
         "annotation_radar_points": boxes["num_radar_pts"],
     }
-
-
-def _class_index(category: str) -> int:
-    name = CLASS_OF_CATEGORY.get(category)
-    return -1 if name is None else CLASSES.index(name)
 
 
 def box_velocities(

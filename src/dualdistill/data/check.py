@@ -1,8 +1,7 @@
 """Check of the files and tables of a root before time is spent on it."""
 
 import stat
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,10 +11,10 @@ from PIL import Image
 
 from dualdistill.data.annotations import usable
 from dualdistill.data.build import LIDAR
-from dualdistill.data.build_annotations import CLASS_OF_CATEGORY, OTHER_CATEGORIES
+from dualdistill.data.build_annotations import CATEGORIES
 from dualdistill.data.config import DataConfig
 from dualdistill.data.frames import reachable_records
-from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.index import NuscenesIndex, Progress
 from dualdistill.data.instances import making_masks, missing_masks
 from dualdistill.data.plausible import (
     BYTES_PER_POINT,
@@ -40,9 +39,6 @@ READ_FILES = 64
 """LiDAR files, spread evenly, whose points are read; of all others the size is checked."""
 SAMPLED = 16
 """Samples whose files stand for those of a root."""
-
-Progress = Callable[[Iterable[int]], Iterable[int]]
-"""Wraps a loop over files, to show its progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +197,7 @@ def _sensor_problems(index: NuscenesIndex, positions: np.ndarray, config: DataCo
 
 def _box_problems(index: NuscenesIndex, boxes: np.ndarray) -> Iterator[Problem]:
     """Boxes nobody can believe, and those of categories that nuScenes does not have."""
-    known = np.array([name in CLASS_OF_CATEGORY or name in OTHER_CATEGORIES for name in index.categories])
+    known = np.array([name in CATEGORIES for name in index.categories])
     speed = np.linalg.norm(index.annotation_velocity[boxes], axis=1)  # an unknown (NaN) velocity is no problem
     sample = np.searchsorted(index.annotation_offset, boxes, side="right") - 1
     lidar = index.sample_lidar[sample]
@@ -295,7 +291,7 @@ def _look(index: NuscenesIndex, row: int, *, whole: bool) -> tuple[int, tuple[st
         return 0, (f"unreadable ({type(error).__name__})", unpack)
     if path.suffix in (".jpg", ".jpeg") and (start, end) != (JPEG_START, JPEG_END):
         return size, ("cut off", unpack)
-    height, width = (int(side) for side in index.data_size[row])
+    height, width = index.image_size(row)
     if stored != (height, width):
         complaint = f"not {width}x{height} pixels, as sample_data.json says"
         return size, (complaint, "take files and tables of one origin")
@@ -304,13 +300,10 @@ def _look(index: NuscenesIndex, row: int, *, whole: bool) -> tuple[int, tuple[st
 
 def _grouped(complaints: list[tuple[str, str, str]]) -> list[Problem]:
     """One problem per folder and kind, in order of appearance."""
-    kinds: Counter[tuple[str, str, str]] = Counter()
-    examples: dict[tuple[str, str, str], str] = {}
+    kinds: dict[tuple[str, str, str], list[str]] = {}
     for what, remedy, filename in complaints:
-        kind = (str(PurePosixPath(filename).parent), what, remedy)
-        kinds[kind] += 1
-        examples.setdefault(kind, filename)
+        kinds.setdefault((str(PurePosixPath(filename).parent), what, remedy), []).append(filename)
     return [
-        Problem(what=f"files in {kind[0]}: {kind[1]}", count=count, example=examples[kind], remedy=kind[2])
-        for kind, count in kinds.items()
+        Problem(what=f"files in {folder}: {what}", count=len(names), example=names[0], remedy=remedy)
+        for (folder, what, remedy), names in kinds.items()
     ]

@@ -98,7 +98,7 @@ class VirtualPointsConfig:
 
     masks: MaskSource = "maskrcnn"
     layout: Literal["distillbev", "centerpoint"] = "distillbev"
-    """The 17 channels of DistillBEV's pillars, or the 16 of the original MVP's: see `virtual_points.layout`."""
+    """The 17 channels of DistillBEV's pillars, or the 16 of the original MVP's: see `virtual_points.clouds`."""
     sweeps: bool = True
     """Whether earlier sweeps carry painted and virtual points too; otherwise the key frame alone does."""
     missing: Literal["error", "unpainted"] = "error"

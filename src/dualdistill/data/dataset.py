@@ -14,11 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dualdistill.data.annotations import sample_boxes, within_reach
+from dualdistill.data.annotations import class_balanced, sample_boxes, within_reach
 from dualdistill.data.augment import draw_bev, draw_view
-from dualdistill.data.balance import class_balanced
 from dualdistill.data.config import DataConfig
-from dualdistill.data.depth import owners_of_labels, owners_of_points
+from dualdistill.data.depth import depth_labels, owners_of_labels, owners_of_points
 from dualdistill.data.frames import STAND_IN_GAP, EarlierFrame, earlier_frame
 from dualdistill.data.image_cache import ImageCache
 from dualdistill.data.images import ImageView, load_image
@@ -31,7 +30,7 @@ from dualdistill.data.virtual_points.clouds import VirtualClouds
 from dualdistill.errors import UserError
 from dualdistill.geometry.boxes import transform_boxes
 from dualdistill.geometry.transforms import invert_rigid, transform
-from dualdistill.structures import CAMERAS, Batch, Cameras, SampleMeta
+from dualdistill.structures import CAMERAS, Batch, Boxes, Cameras, SampleMeta
 
 Item = tuple[int, int]
 """Epoch and position in the data set: together they fix a sample, augmentation included."""
@@ -87,24 +86,20 @@ class NuscenesDataset(Dataset[Batch]):
         return len(self.positions)
 
     def __getitem__(self, key: Item | int) -> Batch:
-        """Sample of an (epoch, item) pair; a bare item is one of epoch 0."""
+        """Sample of an (epoch, item) pair as a batch of one; a bare item is one of epoch 0.
+
+        Raises:
+            UserError: for a sensor file that is missing or broken.
+        """
         epoch, item = key if isinstance(key, tuple) else (NEUTRAL_EPOCH, key)
-        return self.sample(item, epoch)
+        return self.raw(item, epoch).finished()
 
     def __getitems__(self, keys: Sequence[Item]) -> list[RawSample]:
         """Samples for `collate.pack`: loader processes ask for all of a batch at once."""
         return [self.raw(item, epoch) for epoch, item in keys]
 
-    def sample(self, item: int, epoch: int = NEUTRAL_EPOCH) -> Batch:
-        """Sample number `item` as a batch of one.
-
-        Raises:
-            UserError: for a sensor file that is missing or broken.
-        """
-        return self.raw(item, epoch).finished()
-
-    def raw(self, item: int, epoch: int = NEUTRAL_EPOCH) -> RawSample:
-        """`sample` without what a GPU computes faster from the points than a loader process."""
+    def raw(self, item: int, epoch: int) -> RawSample:
+        """A sample without what a GPU computes faster from the points than a loader process."""
         position = int(self.positions[item])
         generator = np.random.default_rng([self.seed, epoch, item]) if self.training else None
         meta = self._meta(position)
@@ -119,8 +114,7 @@ class NuscenesDataset(Dataset[Batch]):
         wants_depth = self.config.cameras and self.config.depth
         key_points = read_points(self.index.path(key_row)) if self.config.points or wants_depth else None
         points = None
-        if self.config.points:
-            assert key_points is not None
+        if self.config.points and key_points is not None:
             sweeps = generator if self.config.random_sweeps else None
             rows = choose_sweeps(self.index, key_row, self.config.num_sweeps, sweeps)
             augmented_from_key = augmented_from_bev @ bev_from_global @ self._poses(key_row)
@@ -146,10 +140,9 @@ class NuscenesDataset(Dataset[Batch]):
                     key_points = self.virtual.densified(key_row, key_points)
                 raw_depth = self._depth(position, views, key_points)
                 if self.config.depth_instance:  # owners are looked up by label
-                    depth, raw_depth = raw_depth.finished(), None
-                    points_bev = transform(bev_from_global @ self._poses(key_row), key_points[:, :3].double())
-                    owner = owners_of_points(points_bev, boxes)
-                    depth_instance = self._depth_owner(position, views, key_points, depth, owner)
+                    depth = raw_depth.finished()
+                    depth_instance = self._depth_owner(raw_depth, depth, bev_from_global @ self._poses(key_row), boxes)
+                    raw_depth = None
         batch = Batch(
             boxes=(within_reach(transform_boxes(augmented_from_bev, boxes), self.config.box_reach),),
             augmented_from_bev=augmented_from_bev[None].float(),
@@ -209,12 +202,8 @@ class NuscenesDataset(Dataset[Batch]):
     def _views(self, position: int, generator: np.random.Generator | None) -> list[ImageView]:
         """One view per camera, shared by both frames."""
         ranges, size = self.config.image_augmentation, self.config.image_size
-        stored = [self._stored_size(int(row)) for row in self.index.sample_cameras[position]]
-        return [draw_view(ranges, size, stored_size, generator) for stored_size in stored]
-
-    def _stored_size(self, row: int) -> tuple[int, int]:
-        height, width = self.index.data_size[row]
-        return int(height), int(width)
+        rows = self.index.sample_cameras[position]
+        return [draw_view(ranges, size, self.index.image_size(row), generator) for row in rows]
 
     def _cameras(
         self,
@@ -237,12 +226,14 @@ class NuscenesDataset(Dataset[Batch]):
         # In memory the channels of a pixel lie together, as they are decoded, and as convolutions take them.
         pixels = torch.empty(len(frames), len(views), *self.config.image_size, 3, dtype=torch.uint8)
         images = pixels.movedim(-1, -3)
+        keep = None if self.image_cache is None else self.image_cache.pixels
         for number, rows in enumerate(frames):
             if number and rows == frames[0]:
                 images[number] = images[0]
                 continue
             for image, row, view in zip(images[number], rows, views, strict=True):
-                image.copy_(self._image(row, view))
+                path, size, draft = self.index.path(row), self.index.image_size(row), self.config.draft_decoding
+                image.copy_(load_image(path, view, size, draft=draft, keep=keep, upright=True))
         records = np.array(frames)
         poses = augmented_from_global @ self._poses(records)
         intrinsics = torch.from_numpy(self.index.intrinsics(records)).float()
@@ -256,10 +247,6 @@ class NuscenesDataset(Dataset[Batch]):
             frame_gap=torch.tensor([gap]),
         )
 
-    def _image(self, row: int, view: ImageView) -> Tensor:
-        path, stored_size, draft = self.index.path(row), self._stored_size(row), self.config.draft_decoding
-        return load_image(path, view, stored_size, draft=draft, cache=self.image_cache, upright=True)
-
     def _motion(
         self, earlier: EarlierFrame, augmented_from_bev: Float[Tensor, "4 4"], meta: SampleMeta
     ) -> Float[Tensor, "4 4"]:
@@ -270,51 +257,33 @@ class NuscenesDataset(Dataset[Batch]):
         return (augmented_from_bev @ previous_from_current @ torch.linalg.inv(augmented_from_bev)).float()
 
     def _depth(self, position: int, views: list[ImageView], key_points: Float[Tensor, "points _"]) -> RawDepth:
-        camera_from_points, intrinsics, augmented_from_image = self._projection(position, views)
+        rows = self.index.sample_cameras[position]
+        global_from_lidar = self._poses(int(self.index.sample_lidar[position]))
         return RawDepth(
             points=key_points[:, :3],
             size=torch.tensor([len(key_points)]),
             longest=len(key_points),
-            camera_from_points=camera_from_points[None],
-            intrinsics=intrinsics[None],
-            augmented_from_image=augmented_from_image[None],
-            options={
-                "stored_size": self._stored_size(int(self.index.sample_cameras[position, 0])),
-                "image_size": self.config.image_size,
-                "stride": self.config.depth_stride,
-                "depth_range": self.config.depth_range,
-                "variant": self.config.depth_variant,
-            },
+            camera_from_points=(invert_rigid(self._poses(rows)) @ global_from_lidar)[None],
+            intrinsics=torch.from_numpy(self.index.intrinsics(rows))[None],
+            augmented_from_image=torch.stack([view.matrix() for view in views])[None],
+            label=partial(
+                depth_labels,
+                stored_size=self.index.image_size(rows[0]),
+                image_size=self.config.image_size,
+                stride=self.config.depth_stride,
+                depth_range=self.config.depth_range,
+                variant=self.config.depth_variant,
+            ),
         )
 
     def _depth_owner(
-        self,
-        position: int,
-        views: list[ImageView],
-        key_points: Float[Tensor, "points 5"],
-        depth: Float[Tensor, "1 cam h w"],
-        owner: Int[Tensor, "points"],
+        self, raw: RawDepth, depth: Float[Tensor, "1 cam h w"], bev_from_key: Float[Tensor, "4 4"], boxes: Boxes
     ) -> Int[Tensor, "1 cam h w"]:
-        return owners_of_labels(
-            depth[0],
-            key_points[:, :3],
-            owner,
-            *self._projection(position, views),
-            stride=self.config.depth_stride,
-            variant=self.config.depth_variant,
-        )[None]
-
-    def _projection(
-        self, position: int, views: list[ImageView]
-    ) -> tuple[Float[Tensor, "cam 4 4"], Float[Tensor, "cam 3 3"], Float[Tensor, "cam 4 4"]]:
-        """`camera_from_lidar` through the world, intrinsics and `augmented_from_image` of the cameras."""
-        rows = self.index.sample_cameras[position]
-        global_from_lidar = self._poses(int(self.index.sample_lidar[position]))
-        return (
-            invert_rigid(self._poses(rows)) @ global_from_lidar,
-            torch.from_numpy(self.index.intrinsics(rows)),
-            torch.stack([view.matrix() for view in views]),
-        )
+        """Box of the point that made each label of `raw`."""
+        owner = owners_of_points(transform(bev_from_key, raw.points.double()), boxes)
+        cameras = raw.camera_from_points[0], raw.intrinsics[0], raw.augmented_from_image[0]
+        stride, variant = self.config.depth_stride, self.config.depth_variant
+        return owners_of_labels(depth[0], raw.points, owner, *cameras, stride=stride, variant=variant)[None]
 
 
 def _require_sensors(index: NuscenesIndex, config: DataConfig, positions: Int[np.ndarray, "samples"]) -> None:

@@ -9,7 +9,7 @@ fell:
   block of pixels counts, and a cell whose nearest point is out of range stays empty (the official BEVDepth).
 """
 
-from typing import Literal, TypedDict
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,16 +20,6 @@ from dualdistill.structures import Boxes
 
 BORDER = 1.0
 """The official code drops points less than a pixel inside the stored image."""
-
-
-class LabelOptions(TypedDict):
-    """Keyword arguments of `depth_labels`, explained there."""
-
-    stored_size: tuple[int, int]
-    image_size: tuple[int, int]
-    stride: int
-    depth_range: tuple[float, float]
-    variant: Literal["nearest", "official"]
 
 
 def depth_labels(

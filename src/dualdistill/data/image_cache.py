@@ -61,8 +61,7 @@ class ImageCache:
         rows = sorted({row for at in positions for frame in training_frames(index, at, config) for row in frame})
         count = total = missing = 0
         for row in rows:
-            height, width = map(int, index.data_size[row])
-            for shape in _shapes(config, (height, width)):
+            for shape in _shapes(config, index.image_size(row)):
                 size = 3 * math.prod(shape)
                 count, total = count + 1, total + size
                 missing += 0 if self._file(index.path(row), shape).exists() else size

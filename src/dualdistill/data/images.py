@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import simplejpeg
@@ -64,14 +63,9 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 """Pillow's names of pixels that become RGB without loss of range."""
 Pixels = UInt8[np.ndarray, "h w 3"]
 
-
-@runtime_checkable
-class DecodedImages(Protocol):
-    """Where decoded images are kept, see `ImageCache`."""
-
-    def pixels(self, path: Path, shape: tuple[int, int], decode: Callable[[], Pixels]) -> Pixels:
-        """The pixels of an image, in the size `shape` if it is a JPEG; `decode` gives them where they are not kept."""
-
+Keep = Callable[[Path, tuple[int, int], Callable[[], Pixels]], Pixels]
+"""The pixels of an image, in that size if it is a JPEG; the function gives them where they are not kept
+(`ImageCache.pixels`)."""
 
 _UP = 1 + 1e-9
 """Against ratios whose product with the size falls short of a whole number by the last bit."""
@@ -91,7 +85,7 @@ def load_image(
     *,
     draft: bool = False,
     source: str = "sample_data.json",
-    cache: DecodedImages | None = None,
+    keep: Keep | None = None,
     upright: bool = False,
 ) -> UInt8[Tensor, "3 h w"]:
     """RGB pixels of an image file as the network sees them; in memory the channels of a pixel lie together.
@@ -100,7 +94,7 @@ def load_image(
         stored_size: Height and width in the tables, to which the intrinsics refer.
         source: Origin of `stored_size`, for messages.
         draft: Let the JPEG decoder make the image as small as still leaves enough pixels, in steps of 1/8.
-        cache: Keeps what is decoded.
+        keep: Keeps what is decoded.
         upright: Leave mirroring and rotation to `turned`.
 
     Raises:
@@ -111,12 +105,16 @@ def load_image(
     def decode() -> Pixels:
         content = read_bytes(path)
         try:
-            _require_size(path, _size_of(content), stored_size, source)
+            if (size := _size_of(content)) != stored_size:
+                raise UserError(
+                    f"image {path} has {size[1]}x{size[0]} pixels, {source} says "
+                    f"{stored_size[1]}x{stored_size[0]}: file and calibration do not belong together"
+                )
             return _decode(content, stored_size, eighths)
         except (OSError, ValueError, Image.DecompressionBombError) as error:  # truncated and unidentified files alike
             raise UserError(f"cannot read image {path} ({error}); restore or replace it") from error
 
-    pixels = decode() if cache is None else cache.pixels(path, decoded_size(stored_size, eighths), decode)
+    pixels = decode() if keep is None else keep(path, decoded_size(stored_size, eighths), decode)
     scale = 1.0 if pixels.shape[:2] == stored_size else eighths / 8
     return (_crop if upright else apply_view)(torch.from_numpy(pixels).permute(2, 0, 1), view, stored_size, scale)
 
@@ -164,19 +162,8 @@ def decoded_size(stored_size: tuple[int, int], eighths: int) -> tuple[int, int]:
 
 def eighths_of(stored_size: tuple[int, int], target: tuple[int, int]) -> int:
     """The smallest scale, in eighths, at which a decoded image has the pixels of the target (h, w), 8 at most."""
-    return next((n for n in range(1, 8) if _reaches(stored_size, n, target)), 8)
-
-
-def _reaches(stored_size: tuple[int, int], eighths: int, target: tuple[int, int]) -> bool:
-    return all(side * eighths >= 8 * wanted for side, wanted in zip(stored_size, target, strict=True))
-
-
-def _require_size(path: Path, size: tuple[int, int], stored_size: tuple[int, int], source: str) -> None:
-    if size != stored_size:
-        raise UserError(
-            f"image {path} has {size[1]}x{size[0]} pixels, {source} says "
-            f"{stored_size[1]}x{stored_size[0]}: file and calibration do not belong together"
-        )
+    sides = list(zip(stored_size, target, strict=True))
+    return next((n for n in range(1, 8) if all(side * n >= 8 * wanted for side, wanted in sides)), 8)
 
 
 def apply_view(
@@ -253,10 +240,9 @@ def turned(
     pixels = images.movedim(-3, -1).contiguous()
     if images.device.type == "cpu":
         result = torch.empty_like(pixels)
-        for sample, cameras, there in zip(images, turns.tolist(), result, strict=True):
-            for frame, place in zip(sample, there, strict=True):
-                for image, turn, one in zip(frame, cameras, place, strict=True):
-                    one.copy_(_turned_image(image, turn).movedim(0, -1))
+        every = turns[:, None].expand(-1, images.shape[1], -1, -1).flatten(0, 2).tolist()
+        for image, turn, place in zip(images.flatten(0, 2), every, result.flatten(0, 2), strict=True):
+            place.copy_(_turned_image(image, turn).movedim(0, -1))
         return result.movedim(-1, -3)
     height, width = images.shape[-2:]
     x, y = torch.arange(width, device=images.device), torch.arange(height, device=images.device)[:, None]

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,9 @@ LAYOUT = 5
 Rows = Position | Int[np.ndarray, "*rows"] | list[int]
 """One sensor record, or several."""
 
-FILES = (
-    "scenes",
-    "samples",
-    "calibrations",
-    "sensor_data",
-    "sensor_poses",
-    "annotations",
-    "categories",
-    "attributes",
-)
+Progress = Callable[[Iterable[int]], Iterable[int]]
+"""Wraps a loop over samples or sensor records, to show its progress."""
+
 DIGESTS = "digests.json"
 
 _ROOM, _ROOM_OF_HEADERS = 0.6, 1 << 16
@@ -56,7 +49,7 @@ class NuscenesIndex:
     folder: Path
     """Folder of the cached columns; other artefacts derived from the same tables may be kept here."""
     digests: dict[str, str]
-    """Digest of each of `FILES`: what a training records of its data, to see later whether they changed."""
+    """Digest of each file of the columns: what a training records of its data, to see later whether they changed."""
 
     scene_name: Texts
     scene_token: Texts
@@ -134,6 +127,11 @@ class NuscenesIndex:
         """File of one sensor record."""
         return self.root / self.data_filename[row]
 
+    def image_size(self, row: Position) -> tuple[int, int]:
+        """Height and width of the image of one sensor record, pixels."""
+        height, width = self.data_size[row].tolist()
+        return height, width
+
     def intrinsics(self, rows: Rows) -> Float[np.ndarray, "*rows 3 3"]:
         """Camera matrices of sensor records, of the stored image; identity for the LiDAR."""
         return np.array(self.calibration_intrinsics[self.data_calibration[rows]])
@@ -194,7 +192,7 @@ class NuscenesIndex:
         """Map the columns that `open` has written to `folder`."""
         digests = read_json(folder / DIGESTS, dict[str, str], "digests of an index")
         columns: dict[str, Any] = {}
-        for name in FILES:
+        for name in digests:
             columns |= read_columns(folder / f"{name}.arrow")
         count = columns.pop("annotation_count")
         columns["annotation_offset"] = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])

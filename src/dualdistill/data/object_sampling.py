@@ -21,7 +21,7 @@ from dualdistill.data.annotations import sample_boxes
 from dualdistill.data.cache import ROOM_REMEDY, store_folder
 from dualdistill.data.columns import read_columns, write_columns
 from dualdistill.data.config import ObjectSampling
-from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.index import NuscenesIndex, Progress
 from dualdistill.data.sweeps import accumulate, choose_sweeps
 from dualdistill.data.virtual_points.clouds import VirtualClouds
 from dualdistill.files import require_room_for_rest
@@ -34,9 +34,6 @@ _COLUMNS = ("label", "center", "size", "yaw", "velocity")
 
 CHANNELS = 5
 """Channels of plain LiDAR points; virtual points have more."""
-
-Progress = Callable[[Iterable[int]], Iterable[int]]
-"""Wraps the loop over samples, to show its progress."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -191,10 +188,8 @@ def without_collisions(standing: Boxes, candidates: Boxes) -> Bool[Tensor, "cand
     """
     rectangles = torch.cat([footprints(standing), footprints(candidates)])
     overlap = rotated_iou(footprints(candidates), rectangles) > 0
+    overlap[:, len(standing) :].fill_diagonal_(False)  # each with itself
     alive = torch.ones(len(rectangles), dtype=torch.bool)
-    first = len(standing)
-    for candidate in range(len(candidates)):
-        others = alive.clone()
-        others[first + candidate] = False
-        alive[first + candidate] = not bool((overlap[candidate] & others).any())
-    return alive[first:]
+    for number, overlaps in enumerate(overlap, start=len(standing)):
+        alive[number] = not (overlaps & alive).any()
+    return alive[len(standing) :]

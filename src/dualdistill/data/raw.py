@@ -6,13 +6,13 @@ the same on every device, except for one thing: on a CPU points out of range are
 would have to wait for their number, moved to `OUTSIDE`, from where no detector takes a point.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dualdistill.data.depth import LabelOptions, depth_labels
 from dualdistill.data.images import turned
 from dualdistill.data.sweeps import CLOSE
 from dualdistill.geometry.transforms import transform
@@ -98,15 +98,15 @@ class RawDepth(_Movable):
     intrinsics: Float[Tensor, "batch cam 3 3"]
     """float64."""
     augmented_from_image: Float[Tensor, "batch cam 4 4"]
-    options: LabelOptions
+    label: Callable[..., Float[Tensor, "cam h w"]]
+    """`depth_labels` with the sizes, range and variant of the recipe."""
 
     def finished(self) -> Float[Tensor, "batch cam h w"]:
         """Labels as `depth_labels` makes them."""
         cameras = self.camera_from_points, self.intrinsics, self.augmented_from_image
         if self.points.device.type == "cpu":
             clouds = self.points.split(self.size.tolist())
-            labels = [depth_labels(*sample, **self.options) for sample in zip(clouds, *cameras, strict=True)]
-            return torch.stack(labels)
+            return torch.stack([self.label(*sample) for sample in zip(clouds, *cameras, strict=True)])
         # All samples at once; rows that fill up the shorter clouds are NaN, which no camera sees.
         place = torch.arange(self.longest, device=self.points.device)
         rows = (self.size.cumsum(0) - self.size)[:, None] + place
@@ -114,9 +114,7 @@ class RawDepth(_Movable):
         padded = torch.where((place < self.size[:, None])[..., None], padded, torch.nan)
         batch, count = self.camera_from_points.shape[:2]
         padded = padded[:, None].expand(-1, count, -1, -1).flatten(0, 1)
-        return depth_labels(padded, *(each.flatten(0, 1) for each in cameras), **self.options).unflatten(
-            0, (batch, count)
-        )
+        return self.label(padded, *(each.flatten(0, 1) for each in cameras)).unflatten(0, (batch, count))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """LiDAR files, and several sweeps gathered in the frame of the last one (docs/methods/centerpoint.md#sweeps)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,17 +31,19 @@ def read_points(path: Path) -> Float[Tensor, "points 5"]:
     return torch.from_numpy(values.copy())
 
 
-def earlier_records(index: NuscenesIndex, row: int, count: int) -> list[int]:
-    """Up to `count` records before `row` of the same sensor and scene, latest first."""
-    rows: list[int] = []
-    while len(rows) < count and (row := int(index.data_prev[row])) >= 0:
-        rows.append(row)
-    return rows
+Layout = Callable[[int, Float[Tensor, "points 5"], float], Tensor]
+"""From a record, its points as `read_points` has them, and its seconds before the key frame to the columns wanted, x, y
+and z first."""
 
 
 def sweep_candidates(index: NuscenesIndex, key_row: int, num_sweeps: int) -> list[int]:
-    """Rows from which `choose_sweeps` chooses, latest first: none where only the key frame is wanted."""
-    return earlier_records(index, key_row, num_sweeps) if num_sweeps > 1 else []
+    """Rows from which `choose_sweeps` chooses: up to `num_sweeps` before the key frame in its scene, latest first; none
+    where only the key frame is wanted."""
+    rows: list[int] = []
+    row = key_row
+    while 1 < num_sweeps > len(rows) and (row := int(index.data_prev[row])) >= 0:
+        rows.append(row)
+    return rows
 
 
 def choose_sweeps(
@@ -73,31 +75,37 @@ def key_from_sweeps(index: NuscenesIndex, key_row: int, rows: Sequence[int]) -> 
     return torch.from_numpy(np.linalg.inv(poses[0]) @ poses[1:])
 
 
+def with_lag(row: int, points: Float[Tensor, "points 5"], lag: float) -> Float[Tensor, "points 5"]:
+    """The `Layout` of plain LiDAR points: x, y, z (metres), intensity, time lag (seconds)."""
+    points = points.clone()
+    points[:, 4] = lag
+    return points
+
+
 def accumulate(
     index: NuscenesIndex,
     key_row: int,
     rows: Sequence[int],
     key_points: Float[Tensor, "points 5"] | None = None,
-) -> Float[Tensor, "all_points 5"]:
+    lay_out: Layout = with_lag,
+) -> Float[Tensor, "all_points chan"]:
     """Points of a key sweep and of earlier ones in the key frame's sensor frame.
 
-    Channels: x, y, z (metres), intensity, time lag (seconds, 0 for the key frame). Of the earlier sweeps the
-    points on the car itself are left out; of the key frame none, as in both CenterPoint code bases. A scene's
-    start has fewer points: nothing is repeated to fill up.
+    Of the earlier sweeps the points on the car itself are left out; of the key frame none, as in both CenterPoint code
+    bases. A scene's start has fewer points: nothing is repeated to fill up.
 
     Args:
         rows: Records of the earlier sweeps.
         key_points: Points of the key record, if they have been read already.
+        lay_out: Makes the columns of each sweep.
 
     Raises:
         UserError: if a file is missing or cut off.
     """
-    points = (read_points(index.path(key_row)) if key_points is None else key_points).clone()
-    points[:, 4] = 0.0
-    clouds = [points]
+    clouds = [lay_out(key_row, read_points(index.path(key_row)) if key_points is None else key_points, 0.0)]
     for row, key_from_sweep in zip(rows, key_from_sweeps(index, key_row, rows).float(), strict=True):
-        cloud = without_close_points(read_points(index.path(row)))
+        lag = (int(index.data_timestamp_us[key_row]) - int(index.data_timestamp_us[row])) * 1e-6
+        cloud = without_close_points(lay_out(row, read_points(index.path(row)), lag))
         cloud[:, :3] = transform(key_from_sweep, cloud[:, :3])
-        cloud[:, 4] = (int(index.data_timestamp_us[key_row]) - int(index.data_timestamp_us[row])) * 1e-6
         clouds.append(cloud)
     return torch.cat(clouds)

@@ -158,4 +158,4 @@ def _tidy(module: GraphModule) -> None:
 
 def storage_mib(module: nn.Module) -> float:
     """Size of all weights and constants, MiB."""
-    return sum(t.numel() * t.element_size() for t in module.state_dict().values()) / 2**20
+    return sum(tensor.nbytes for tensor in module.state_dict().values()) / 2**20

@@ -15,13 +15,7 @@ from torch import Tensor, nn
 
 from dualdistill.distill.regions import Foreground, TestPoint, false_positives, foreground, split_regions
 from dualdistill.distill.shapes import BevShapes, Shape
-from dualdistill.distill.terms import (
-    attended_square,
-    channel_attention,
-    compare_maps,
-    map_difference,
-    spatial_attention,
-)
+from dualdistill.distill.terms import attended_square, channel_attention, compare_maps, spatial_attention
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.settings import Natural, NonNegative, Positive, PositiveShare, checked
 from dualdistill.structures import BevOutput, HeadOutput, Losses, Targets
@@ -179,7 +173,8 @@ class LevelMimic(nn.Module):
         if config.relative:
             squares = squares / attended_square(teacher, regions.foreground, attention)
         losses = dict(zip(weights, squares.unbind(), strict=True))
-        return losses | {"spatial": map_difference(teacher.mean(1, keepdim=True), self.spatial(mean))}
+        apart = (teacher.mean(1, keepdim=True) - self.spatial(mean)).abs()
+        return losses | {"spatial": apart.sum() / len(apart)}  # mean over the batch
 
 
 class FeatureMimic(nn.Module):

@@ -48,10 +48,8 @@ def foreground(boxes: tuple[Boxes, ...], grid: BevGrid, test_point: TestPoint = 
 def box_indices_of_batch(
     boxes: tuple[Boxes, ...], grid: BevGrid, test_point: TestPoint = "center"
 ) -> Int[Tensor, "batch y x"]:
-    """`box_index_map` of all samples at once, as an index into their boxes one after the other; -1 for none.
-
-    Only the cells about each box are tested, by the same arithmetic.
-    """
+    """The first box over each cell, counted through the boxes of all samples; -1 for none. Only the cells about each
+    box are tested."""
     rectangles = torch.cat([footprints(sample) for sample in boxes]).double()
     device, count, (height, width) = rectangles.device, len(rectangles), grid.shape
     index = torch.full((len(boxes) * height * width + 1,), count, device=device)

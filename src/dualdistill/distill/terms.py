@@ -94,11 +94,6 @@ def _channels_last(features: Tensor) -> bool:
     return features.is_contiguous(memory_format=torch.channels_last) and not features.is_contiguous()
 
 
-def map_difference(a: Float[Tensor, "batch 1 y x"], b: Float[Tensor, "batch 1 y x"]) -> Float[Tensor, ""]:
-    """Sum of absolute differences over cells, mean over the batch."""
-    return (a - b).abs().sum() / len(a)
-
-
 def balanced_mean(error: Float[Tensor, "batch _ y x"], mask: Bool[Tensor, "batch 1 y x"]) -> Float[Tensor, ""]:
     """Half the mean over the cells of the mask, half that over the others; a half without cells is 0."""
     cells = error.mean(dim=1, keepdim=True)

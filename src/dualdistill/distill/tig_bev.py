@@ -32,7 +32,6 @@ from dualdistill.structures import BevOutput, Boxes, Losses, Targets
 Sampling = Literal["exact", "released"]
 """Where a map is sampled for a point: at the point, or as released."""
 
-
 BOXES_AT_ONCE = 64
 """Boxes whose similarity matrices exist at one time: a box takes about 10 MB at 24 x 24 keypoints."""
 

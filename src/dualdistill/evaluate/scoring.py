@@ -42,14 +42,6 @@ def evaluate_submission(
     Arguments and errors as in `read_results`.
     """
     ground_truth, detections, meta = read_results(path, index, split, samples)
-    return evaluate_detections(detections, ground_truth, out_dir, meta=meta)
-
-
-def evaluate_detections(
-    detections: Detections, ground_truth: GroundTruth, out_dir: Path, *, meta: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Evaluate detections, whose `sample` counts in `ground_truth.sample_tokens`, and write `out_dir/metrics.json`.
-    `meta`: the meta entry of the file: the modalities of the detector (`use_camera` and so on)."""
     start = time.perf_counter()
     metrics = detection_metrics(ground_truth, detections)
     summary = metrics_summary(metrics, eval_time=time.perf_counter() - start, meta=meta)

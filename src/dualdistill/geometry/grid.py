@@ -1,7 +1,7 @@
 """The BEV grid: the only place where metres become cells."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -72,10 +72,10 @@ class BevGrid:
         x, y = cells.unbind(dim=-1)
         return (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)
 
-    def centers(self, device: torch.device | str = "cpu") -> Float[Tensor, "y x 2"]:
-        """Metric centre (x, y) of every cell."""
-        x = self.x_min + (torch.arange(self.width, device=device) + 0.5) * self.cell
-        y = self.y_min + (torch.arange(self.height, device=device) + 0.5) * self.cell
+    def centers(self, device: torch.device | str = "cpu", inset: float = 0.5) -> Float[Tensor, "y x 2"]:
+        """Metric centre (x, y) of every cell, or the point `inset` cells from its lower corner along both axes."""
+        x = self.x_min + (torch.arange(self.width, device=device) + inset) * self.cell
+        y = self.y_min + (torch.arange(self.height, device=device) + inset) * self.cell
         return torch.stack([x.expand(self.height, -1), y[:, None].expand(-1, self.width)], dim=-1)
 
     def coarser(self, factor: int) -> "BevGrid":
@@ -83,10 +83,4 @@ class BevGrid:
         divide height and width."""
         if self.width % factor or self.height % factor:
             raise ValueError(f"{self.height}x{self.width} cells cannot be merged {factor} by {factor}")
-        return type(self)(
-            x_min=self.x_min,
-            y_min=self.y_min,
-            cell=self.cell * factor,
-            width=self.width // factor,
-            height=self.height // factor,
-        )
+        return replace(self, cell=self.cell * factor, width=self.width // factor, height=self.height // factor)

@@ -282,10 +282,7 @@ def warp_previous(
     """
     with torch.autocast(previous.device.type, enabled=False):
         inset = 0.5 if anchor == "center" else 0.0
-        x = (torch.arange(grid.width, device=previous.device) + inset) * grid.cell + grid.x_min
-        y = (torch.arange(grid.height, device=previous.device) + inset) * grid.cell + grid.y_min
-        xy = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-        motion = previous_from_current.float()
+        xy, motion = grid.centers(previous.device, inset), previous_from_current.float()
         xy_then = torch.einsum("bij,yxj->byxi", motion[:, :2, :2], xy) + motion[:, None, None, :2, 3]
         column, row = (2 * (grid.coordinates(xy_then) - inset)).unbind(dim=-1)  # twice; integers at the anchors
         place = torch.stack([column / (grid.width - 1), row / (grid.height - 1)], dim=-1) - 1

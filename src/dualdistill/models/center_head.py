@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from dualdistill.models.layers.second import convolution_block, initialise_convolutions
+from dualdistill.models.layers.residual import conv_norm_relu
+from dualdistill.models.layers.second import initialise_convolutions
 from dualdistill.settings import Count, Few, Inside, Natural, NonNegative, Positive, checked
 from dualdistill.structures import TASKS, HeadOutput
 
@@ -118,11 +119,13 @@ class CenterHead(nn.Module):
         super().__init__()
         self.config = config
         shared, hidden = config.shared_channels, config.head_channels
-        self.shared = _block(in_channels, shared)
+        self.shared = conv_norm_relu(in_channels, shared)
         self.tasks = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    name: nn.Sequential(_block(shared, hidden), nn.Conv2d(hidden, outputs, kernel_size=3, padding=1))
+                    name: nn.Sequential(
+                        conv_norm_relu(shared, hidden), nn.Conv2d(hidden, outputs, kernel_size=3, padding=1)
+                    )
                     for name, outputs in (REGRESSION | {"heatmap": classes}).items()
                 }
             )
@@ -182,7 +185,3 @@ def side_by_side(
     # Each part channels last, one after the other: what reads a slice of the channels would copy it, every time.
     apart = wide.permute(0, 2, 3, 1).unflatten(-1, (len(blocks), -1)).movedim(-2, 0).contiguous()
     return apart.relu_().movedim(-1, 2).unbind()
-
-
-def _block(in_channels: int, out_channels: int) -> nn.Sequential:
-    return convolution_block(in_channels, out_channels, eps=1e-5, momentum=0.1)

@@ -5,6 +5,8 @@ is found by `floor`. There it is truncated toward zero, so that a box whose cent
 the lower edge of the map is pulled into its first row or column.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -34,16 +36,14 @@ def center_targets(
         velocity_scale: Factor of the target velocities, per sample (the frame gap, for displacements).
     """
     tasks, classes = len(config.task_classes), sum(config.task_classes)
-    device = boxes[0].center.device if boxes else torch.device("cpu")
+    every = Boxes.concatenate([replace(each, score=None) for each in boxes] or [Boxes.empty()])
+    device = every.center.device
     counts = constant([len(each) for each in boxes], device, torch.long)
     sample = torch.repeat_interleave(torch.arange(len(boxes), device=device), counts, output_size=sum(map(len, boxes)))
-    label = _joined([each.label for each in boxes], device).long()
-    order = torch.argsort(sample * classes + label, stable=True)
-    sample, label = sample[order], label[order]
-    center = _joined([each.center for each in boxes], device, 3)[order].float()
-    size = _joined([each.size for each in boxes], device, 3)[order].float()
-    yaw = _joined([each.yaw for each in boxes], device)[order].float()
-    velocity = _joined([each.velocity for each in boxes], device, 2)[order].float()
+    order = torch.argsort(sample * classes + every.label.long(), stable=True)
+    sample, every = sample[order], every.select(order)
+    label, center, size = every.label.long(), every.center.float(), every.size.float()
+    yaw, velocity = every.yaw.float(), every.velocity.float()
     if velocity_scale is not None:
         velocity = velocity * velocity_scale[sample, None]
 
@@ -123,7 +123,3 @@ def draw_gaussians(
     index = torch.where(row[:, :, None] & column[:, None, :], index, 0)  # the patch is zero there: no trace
     flat = maps.flatten().scatter_reduce(0, index.flatten(), patch.flatten(), "amax")
     return flat.view(count, height, width)
-
-
-def _joined(parts: list[Tensor], device: torch.device, *shape: int) -> Tensor:
-    return torch.cat(parts) if parts else torch.zeros(0, *shape, device=device)

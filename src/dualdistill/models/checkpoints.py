@@ -55,12 +55,10 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, Any]:
     """
     facts = read_facts(path)
     state = read_tensors(path)
-    problems = differences(module.state_dict(), state)
-    if problems:
-        shown = "\n  ".join(problems[:12]) + (f"\n  … and {len(problems) - 12} more" if len(problems) > 12 else "")
+    if problems := differences(module.state_dict(), state):
         raise UserError(
             f"{path} holds the weights of another model ({facts.get('recipe', 'unknown recipe')}, "
-            f"{facts.get('role', 'unknown role')}); nothing was loaded. It differs in:\n  {shown}"
+            f"{facts.get('role', 'unknown role')}); nothing was loaded. It differs in:{listing(problems, most=12)}"
         )
     remedy = "take an earlier checkpoint (--checkpoint step_…), or train again with a lower training.optimiser."
     require_finite(state, path, remedy + "learning_rate or clip_norm")
@@ -86,6 +84,12 @@ def differences(expected: dict[str, Tensor], came: dict[str, Tensor]) -> list[st
         if name in came and expected[name].shape != came[name].shape
     ]
     return lines
+
+
+def listing(lines: list[str], most: int) -> str:
+    """Lines set below a message, the rest counted."""
+    more = f"\n  … and {len(lines) - most} more" if len(lines) > most else ""
+    return "".join(f"\n  {line}" for line in lines[:most]) + more
 
 
 def fingerprint(path: Path) -> str:

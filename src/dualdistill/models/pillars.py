@@ -187,9 +187,7 @@ def pool_split(
         average, variance = _moments(point, mean, pillar, size, of_point, of_pillar)
         _keep(norm, average, variance, len(point))
     else:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        average, variance = norm.running_mean, norm.running_var
+        average, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     scale = norm.weight * (variance + norm.eps).rsqrt()
     shift = norm.bias - scale * average
     of_largest = linear_max(point, scale[:, None] * of_point, start)
@@ -225,10 +223,8 @@ def _moments(
 @torch.no_grad()
 def _keep(norm: nn.BatchNorm1d, average: Tensor, variance: Tensor, count: int) -> None:
     """Update of the running statistics, as the norm itself does it."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
     assert norm.momentum is not None
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
-    norm.running_mean.lerp_(average, norm.momentum)
-    norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
+    norm.get_buffer("running_mean").lerp_(average, norm.momentum)
+    norm.get_buffer("running_var").lerp_(variance * (count / (count - 1)), norm.momentum)

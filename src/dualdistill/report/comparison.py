@@ -11,8 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dualdistill.experiment.plain import differences
-from dualdistill.report.intervals import mean_interval, written_interval
-from dualdistill.report.scores import TP_ERRORS, ResultRow, mean_of_known, results_table
+from dualdistill.report.scores import (
+    TP_ERRORS,
+    ResultRow,
+    mean_interval,
+    mean_of_known,
+    results_table,
+    written_interval,
+)
 from dualdistill.report.table import Table
 
 CONFIDENCE = 0.95

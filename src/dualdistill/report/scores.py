@@ -1,10 +1,12 @@
-"""The scores of one model, and the tables made of them."""
+"""The scores of one model, the tables made of them, and confidence intervals of means over a few seeds."""
 
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from scipy.special import stdtrit
 
 from dualdistill.report.table import Column, Table, Value
 
@@ -154,3 +156,17 @@ def mean_of_known(values: Iterable[float | None]) -> float | None:
     """Mean of the values that are known: neither None nor NaN; None without any."""
     known = [value for value in map(_known, values) if value is not None]
     return statistics.fmean(known) if known else None
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Confidence interval of the mean of independent draws, by Student's t; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    half = float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * statistics.stdev(values) / math.sqrt(len(values))
+    mean = statistics.fmean(values)
+    return mean - half, mean + half
+
+
+def written_interval(interval: tuple[float, float] | None) -> str | None:
+    """An interval of a share in percentage points, such as "[+0.5, +4.5]"."""
+    return interval and "[{:+.1f}, {:+.1f}]".format(*(100 * bound for bound in interval)).replace("-", "−")

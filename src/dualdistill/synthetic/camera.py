@@ -15,7 +15,6 @@ from dualdistill.synthetic.street import ASPHALT, KERB, PATCH, PAVEMENT, PLAZA, 
 
 Planes = Float32[np.ndarray, "3 hits"]
 
-
 SHADOW_REACH = 60.0
 """Metres from the camera up to which shadows are cast."""
 READ_NOISE, SHOT_NOISE = 0.004, 0.012
@@ -46,10 +45,10 @@ def _sky(rays: Planes, day: Daylight) -> Planes:
     x, y, z = rays
     up = np.sqrt(np.clip(z, 0, 1))
     glow = np.clip(_column(day.sun).T @ rays, 0, 1)[0]
-    u, v = x / (np.abs(z) + np.float32(0.15)), y / (np.abs(z) + np.float32(0.15))
-    cloud = np.float32(0.22) * np.clip(np.sin(2 * u + 2 * np.sin(v)) * np.sin(v - u), 0, 1)
+    u, v = x / (np.abs(z) + 0.15), y / (np.abs(z) + 0.15)
+    cloud = 0.22 * np.clip(np.sin(2 * u + 2 * np.sin(v)) * np.sin(v - u), 0, 1)
     color = _column(day.horizon_color) * (1 - up) + _column(day.sky_color) * up
-    halo = np.float32(0.25) * glow**12 + np.float32(3) * glow**900
+    halo = 0.25 * glow**12 + 3 * glow**900
     return color * (1 - cloud) + cloud + _column(day.sun_color) * halo
 
 
@@ -70,18 +69,18 @@ def _surfaces(
     sunward = _column(day.sun)[:, 0] @ normal
     sunward = np.clip(sunward, 0, 1)
     lit = np.flatnonzero((sunward > 0) & (distance < SHADOW_REACH))
-    dark = moment.blocked((place[:, lit] + np.float32(0.02) * normal[:, lit]).T, day.sun)
+    dark = moment.blocked((place[:, lit] + 0.02 * normal[:, lit]).T, day.sun)
     sunward[lit[dark]] = 0
-    open_sky = np.float32(0.55) + np.float32(0.45) * normal[2]
+    open_sky = 0.55 + 0.45 * normal[2]
     light *= _column(1.5 * day.sun_color) * sunward + _column(day.sky_color) * open_sky
 
     material, horizon = moment.stage.material[face], _column(day.horizon_color)
     shiny = np.flatnonzero((material == GLASS) | (material == PAINT))
     slant = np.einsum("dn,dn->n", rays[:, shiny], normal[:, shiny])
     mirrored_up = np.clip(3 * (rays[2, shiny] - 2 * slant * normal[2, shiny]), 0, 1)
-    fresnel = np.float32(0.04) + np.float32(0.5) * (1 + slant) ** 4
-    light[:, shiny] += horizon * (fresnel * (np.float32(0.25) + np.float32(0.75) * mirrored_up))
-    veil = 1 - np.exp(distance / np.float32(-day.haze))
+    fresnel = 0.04 + 0.5 * (1 + slant) ** 4
+    light[:, shiny] += horizon * (fresnel * (0.25 + 0.75 * mirrored_up))
+    veil = 1 - np.exp(distance / -day.haze)
     return light + (horizon - light) * veil
 
 
@@ -97,7 +96,7 @@ def _develop(
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
     gain = exposure * rng.uniform(0.93, 1.07) * (1 - 0.12 * (x**2 + y**2))
     light = np.clip(light * gain.astype(np.float32), 0, 1)
-    noise = np.float32(READ_NOISE) + np.float32(SHOT_NOISE) * np.sqrt(light)
+    noise = READ_NOISE + SHOT_NOISE * np.sqrt(light)
     light += noise * rng.standard_normal(light.shape, dtype=np.float32)
     return _GAMMA[np.clip(light * (len(_GAMMA) - 1), 0, len(_GAMMA) - 1).astype(np.int32)]
 
@@ -142,11 +141,11 @@ def _things(
     local = corners[0] + weights[0] * (corners[1] - corners[0]) + weights[1] * (corners[2] - corners[0])
     x, y, z = local
     material, shade = stage.material[face], stage.shade[face]
-    fine = _hash(9 * x + 50 * shade, 9 * y, 9 * z) - np.float32(0.5)
-    coarse = np.sin(np.float32(2.1) * x + np.float32(1.7) * y + np.float32(2.9) * z + 6 * shade)
+    fine = _hash(9 * x + 50 * shade, 9 * y, 9 * z) - 0.5
+    coarse = np.sin(2.1 * x + 1.7 * y + 2.9 * z + 6 * shade)
     # Texture smaller than a pixel would flicker: it fades with distance.
     fade = 1 / (1 + (distance / 18) ** 2)
-    grain = 1 + _GRAIN[material] * (np.float32(1.6) * fine * fade + np.float32(0.4) * coarse)
+    grain = 1 + _GRAIN[material] * (1.6 * fine * fade + 0.4 * coarse)
     result = stage.color[face].T * grain
     walls = np.flatnonzero((material == FACADE) & (np.abs(stage.normal[face, 2]) < 0.5))
     result[:, walls] = _windows(result[:, walls], local[:, walls], shade[walls])
@@ -156,11 +155,11 @@ def _things(
 def _windows(wall: Planes, local: Planes, shade: Float32[np.ndarray, "hits"]) -> Planes:
     """A grid of dark and light panes; every house has its own grid, some have none."""
     # Walls lie along the axes of their house: one coordinate is constant, the other runs along the wall.
-    column = (local[0] + local[1]) / (np.float32(1.6) + np.float32(2.2) * shade)
-    row = local[2] / (np.float32(2.7) + np.float32(0.9) * ((7 * shade) % 1))
-    pane = np.abs(column % 1 - np.float32(0.5)) < np.float32(0.18) + np.float32(0.2) * ((3 * shade) % 1)
-    pane &= (np.abs(row % 1 - np.float32(0.55)) < np.float32(0.26)) & (shade < 0.9)
-    tint = np.float32(0.03) + np.float32(0.22) * _hash(column, row, 40 * shade) ** 3
+    column = (local[0] + local[1]) / (1.6 + 2.2 * shade)
+    row = local[2] / (2.7 + 0.9 * ((7 * shade) % 1))
+    pane = np.abs(column % 1 - 0.5) < 0.18 + 0.2 * ((3 * shade) % 1)
+    pane &= (np.abs(row % 1 - 0.55) < 0.26) & (shade < 0.9)
+    tint = 0.03 + 0.22 * _hash(column, row, 40 * shade) ** 3
     bluish = np.array([[0.8], [0.95], [1.1]], dtype=np.float32)
     return np.where(pane, bluish * tint, wall)
 
@@ -177,12 +176,11 @@ def _ground(
     code = plan.ground.look_up(x, y)
     fade = 1 / (1 + (distance / 9) ** 2)
     none = np.zeros_like(x)
-    grain = (_hash(12 * x, 12 * y, none) - np.float32(0.5)) * fade
-    grain += np.float32(0.35) * (_hash(np.float32(1.6) * x, np.float32(1.6) * y, none) - np.float32(0.5))
-    wide, long = np.float32(0.6), np.float32(0.9)
-    stains = np.sin(long * x + np.sin(wide * y)) * np.sin(wide * y - np.float32(0.3) * x)
-    brightness = 1 + np.float32(0.35) * grain + np.float32(0.1) * stains
-    slab, joint = np.float32(0.8), np.float32(0.04) + np.float32(0.004) * distance
+    grain = (_hash(12 * x, 12 * y, none) - 0.5) * fade
+    grain += 0.35 * (_hash(1.6 * x, 1.6 * y, none) - 0.5)
+    stains = np.sin(0.9 * x + np.sin(0.6 * y)) * np.sin(0.6 * y - 0.3 * x)
+    brightness = 1 + 0.35 * grain + 0.1 * stains
+    slab, joint = 0.8, 0.04 + 0.004 * distance
     brightness[(code == PAVEMENT) & ((x % slab < joint) | (y % slab < joint))] *= 0.8
     return colors[:, code] * brightness
 
@@ -193,4 +191,4 @@ def _hash(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Float32[np.ndarray, "h
     for axis, prime in ((x, 73856093), (y, 19349663), (z, 83492791)):
         key += np.floor(axis).astype(np.int32).view(np.uint32) * np.uint32(prime)
     key = (key ^ (key >> np.uint32(13))) * np.uint32(1274126177)
-    return (key >> np.uint32(16)).astype(np.float32) / np.float32(65536)
+    return (key >> np.uint32(16)).astype(np.float32) / 65536

@@ -10,7 +10,6 @@ Rgb = tuple[float, float, float]
 """Linear albedo, 0 to 1."""
 Vector = tuple[float, float, float]
 
-
 Range = float | tuple[float, float]
 """From and to along one axis; a number r is the range from -r to r."""
 

@@ -67,21 +67,13 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True)
 class Lidar:
-    channel: str
     ego_from_lidar: Matrix
     elevations: Float[np.ndarray, "beams"]
     """Radians above the horizon, from ring 0 up."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rig:
-    cameras: tuple[Camera, ...]
-    """The cameras in the order of `CAMERAS`."""
-    lidar: Lidar
-
-
-def draw_rig(config: SyntheticConfig, rng: np.random.Generator) -> Rig:
-    """A rig as calibrated on one day: every scene's differs a little."""
+def draw_rig(config: SyntheticConfig, rng: np.random.Generator) -> tuple[list[Camera], Lidar]:
+    """The cameras, in the order of `CAMERAS`, and the LiDAR as calibrated on one day: every scene's differ a little."""
 
     def tilt(degrees: float) -> dict[str, float]:
         return dict(zip(("yaw", "pitch", "roll"), np.radians(rng.normal(0.0, degrees, 3)), strict=True))
@@ -100,6 +92,4 @@ def draw_rig(config: SyntheticConfig, rng: np.random.Generator) -> Rig:
     ego_from_lidar = pose(_LIDAR_MOUNT, yaw=-np.pi / 2) @ pose((0.0, 0.0, 0.0), **tilt(0.3))
     ego_from_lidar[:3, 3] += rng.normal(0.0, 0.01, 3)
     elevations = np.radians(np.linspace(-30.0, 10.0, config.lidar_beams) + rng.normal(0.0, 0.05, config.lidar_beams))
-    return Rig(
-        cameras=tuple(cameras), lidar=Lidar(channel="LIDAR_TOP", ego_from_lidar=ego_from_lidar, elevations=elevations)
-    )
+    return cameras, Lidar(ego_from_lidar=ego_from_lidar, elevations=elevations)

@@ -28,23 +28,25 @@ FIRST_TIMESTAMP_US = 1_600_000_000_000_000
 SCENE_SPACING_US = 600_000_000
 """Time between the starts of two consecutive scenes."""
 
-
 PlayedScene = tuple[list[tables.Record], list[dict[str, Any]]]
 """Records of a scene whose sensor files are written, and its entries of `masks/instance_masks.json`."""
 
+Job = tuple[SyntheticConfig, str, int, str, Path]
+"""Configuration of a world, split, index in it and name of a scene, and root."""
 
-def play_scene(config: SyntheticConfig, split: str, index: int, name: str, root: Path) -> PlayedScene:
-    """Writes all sensor files of scene `index` of `split` below `root` (folders must exist)."""
-    plan = draw_scene(config, split, index)
-    return _Player(config, plan, split, index, name, root).play()
+
+def play_scene(job: Job) -> PlayedScene:
+    """Writes all sensor files of a scene below the root (folders must exist)."""
+    return _Player(*job).play()
 
 
 class _Player:
-    def __init__(self, config: SyntheticConfig, plan: ScenePlan, split: str, index: int, name: str, root: Path):
-        self._config, self._plan, self._root, self._name = config, plan, root, name
+    def __init__(self, config: SyntheticConfig, split: str, index: int, name: str, root: Path):
+        self._plan = plan = draw_scene(config, split, index)
+        self._config, self._root, self._name = config, root, name
         # A stream of its own: what the sensors draw must not depend on how much the plan drew.
         self._rng = scene_generator(config, split, index).spawn(1)[0]
-        self._rig = draw_rig(config, self._rng)
+        self._cameras, self._lidar = draw_rig(config, self._rng)
         self._stage = Stage(plan)
         number = int(name.removeprefix("scene-"))
         self._start_us = FIRST_TIMESTAMP_US + number * SCENE_SPACING_US + int(self._rng.integers(1_000_000))
@@ -59,8 +61,8 @@ class _Player:
         return token(self._config.seed, *parts)
 
     def play(self) -> PlayedScene:
-        swept = self._lidar()
-        photographed = [record for camera in self._rig.cameras for record in self._camera(camera)]
+        swept = self._scans()
+        photographed = [record for camera in self._cameras for record in self._pictures(camera)]
         annotated = self._annotations()
         known = {record.token for record in annotated if isinstance(record, tables.Instance)}
         for each in (instance for mask in self._masks for instance in mask["instances"]):
@@ -95,7 +97,7 @@ class _Player:
         ]
 
     def _mounts(self) -> list[tables.Record]:
-        mounts = [(c.channel, c.ego_from_camera, c.intrinsics.tolist()) for c in self._rig.cameras]
+        mounts = [(c.channel, c.ego_from_camera, c.intrinsics.tolist()) for c in self._cameras]
         return [
             tables.CalibratedSensor(
                 token=self._token("calibrated_sensor", self._name, channel),
@@ -103,7 +105,7 @@ class _Player:
                 **_pose(matrix),
                 camera_intrinsic=intrinsics,
             )
-            for channel, matrix, intrinsics in [*mounts, ("LIDAR_TOP", self._rig.lidar.ego_from_lidar, [])]
+            for channel, matrix, intrinsics in [*mounts, ("LIDAR_TOP", self._lidar.ego_from_lidar, [])]
         ]
 
     def _time_us(self, time: float) -> int:
@@ -140,11 +142,11 @@ class _Player:
             )
         return data, poses
 
-    def _lidar(self) -> list[tables.Record]:
-        config, lidar, rate = self._config, self._rig.lidar, self._config.sweeps_per_key_frame
+    def _scans(self) -> list[tables.Record]:
+        config, lidar, rate = self._config, self._lidar, self._config.sweeps_per_key_frame
         steps = range(-config.lead_in_sweeps, (config.key_frames - 1) * rate + 1)
         times = {step: step / config.lidar_rate for step in steps}
-        data, poses = self._recorded(lidar.channel, "pcd.bin", times, rate)
+        data, poses = self._recorded("LIDAR_TOP", "pcd.bin", times, rate)
         for (step, time), record in zip(times.items(), data, strict=True):
             street_from_lidar = self._plan.street_from_ego(time) @ lidar.ego_from_lidar
             points, owners = scan(
@@ -157,7 +159,7 @@ class _Player:
                 self._points[step // rate] = xyz @ street_from_lidar[:3, :3].T + street_from_lidar[:3, 3]
         return [*poses, *data]
 
-    def _camera(self, camera: Camera) -> list[tables.Record]:
+    def _pictures(self, camera: Camera) -> list[tables.Record]:
         config = self._config
         rate = round(CAMERA_RATE / KEY_FRAME_RATE)
         steps = range(0, (config.key_frames - 1) * rate + 1, 1 if config.camera_sweeps else rate)
@@ -203,7 +205,7 @@ class _Player:
         """Every actor from the first key frame in which a sensor saw it to the last, while it is near."""
         plan, records = self._plan, list[tables.Record]()
         times = [frame / KEY_FRAME_RATE for frame in range(self._config.key_frames)]
-        middle = np.mean([camera.ego_from_camera[:, 3] for camera in self._rig.cameras], axis=0)  # of the cameras
+        middle = np.mean([camera.ego_from_camera[:, 3] for camera in self._cameras], axis=0)  # of the cameras
         eyes = [(plan.street_from_ego(time) @ middle)[:3] for time in times]
         shares = [_visible_shares(self._stage.at(time), plan, eye, time) for time, eye in zip(times, eyes, strict=True)]
         for number, actor in enumerate(plan.actors):

@@ -19,7 +19,7 @@ from dualdistill.files import read_json
 from dualdistill.structures import CAMERAS
 from dualdistill.synthetic.config import SyntheticConfig
 from dualdistill.synthetic.raycast import require_embree
-from dualdistill.synthetic.scene import PlayedScene, play_scene
+from dualdistill.synthetic.scene import Job, PlayedScene, play_scene
 from dualdistill.synthetic.tables import MAP_FILE, VERSION, write_tables
 
 GENERATOR_VERSION = 1
@@ -29,7 +29,6 @@ _FIRST_FREE_SCENE = 2000
 _STAMP, _UNFINISHED = "synthetic.json", "synthetic.unfinished"
 _FOLDERS = ("samples", "sweeps", "maps", "masks", VERSION)
 
-Job = tuple[SyntheticConfig, str, int, str, Path]
 Progress = Callable[[int, int], None]
 """Called with (scenes done, all scenes) after every scene."""
 
@@ -117,13 +116,13 @@ def _prepare(root: Path, config: SyntheticConfig) -> bool:
 def _played(jobs: list[Job], workers: int) -> Iterator[PlayedScene]:
     """The scenes in the order of the jobs."""
     if workers <= 1 or len(jobs) <= 1:
-        yield from map(_play, jobs)
+        yield from map(play_scene, jobs)
         return
     # Not fork: the parent may hold threads of PyTorch or embree.
     with _single_threaded_children():
         pool = multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)))
     with pool:
-        yield from pool.imap(_play, jobs)
+        yield from pool.imap(play_scene, jobs)
 
 
 @contextmanager
@@ -136,7 +135,3 @@ def _single_threaded_children() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def _play(job: Job) -> PlayedScene:
-    return play_scene(*job)

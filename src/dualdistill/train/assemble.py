@@ -1,13 +1,10 @@
 """From an experiment to what trains: data sets, detector, teacher source, distiller."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
-from dualdistill.data.collate import pack
 from dualdistill.data.config import DataConfig
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
@@ -47,17 +44,6 @@ def open_dataset(
     if not for_teacher and (data.virtual_points is None or not data.virtual_points.depth_from_virtual):
         data = replace(data, points=False, virtual_points=None)
     return NuscenesDataset(index, data, positions, training=training, seed=seed)
-
-
-def evaluation_loader(
-    dataset: NuscenesDataset, batch_size: int, workers: int, items: Sequence[int] | None = None
-) -> DataLoader[Any]:
-    """The samples `items` of a data set, or all of them, once and in this order, as packed batches."""
-    items = range(len(dataset)) if items is None else items
-    batches = [[(0, i) for i in items[start : start + batch_size]] for start in range(0, len(items), batch_size)]
-    return DataLoader(
-        dataset, batch_sampler=batches, collate_fn=pack, num_workers=workers, pin_memory=torch.cuda.is_available()
-    )
 
 
 def assemble(

@@ -37,10 +37,14 @@ def random_batch(
     rows, columns = (side // data.depth_stride for side in data.image_size)
     depth = uniform(*data.depth_range, samples, cameras, rows, columns)
     depth = torch.where(uniform(0, 1, *depth.shape) < 0.3, depth, 0.0)  # most cells see no point
+    nowhere = torch.eye(4, dtype=torch.float64)
     return Batch(
         boxes=tuple(scene() for _ in range(samples)),
         augmented_from_bev=torch.eye(4).expand(samples, 4, 4),
-        meta=tuple(_meta(number) for number in range(samples)),
+        meta=tuple(
+            SampleMeta(token=f"{number:032x}", timestamp_us=0, global_from_bev=nowhere, ego_from_bev=nowhere)
+            for number in range(samples)
+        ),
         cameras=_rig(data, samples, cameras, generator) if data.cameras else None,
         points=_cloud(data, samples, points, generator) if data.points else None,
         depth=depth if data.cameras and data.depth else None,
@@ -53,11 +57,6 @@ def _instances(shape: torch.Size, generator: torch.Generator) -> InstanceMap:
     """Every cell an object, all numbered alike."""
     klass = torch.randint(0, len(CLASSES), shape, generator=generator)
     return InstanceMap(klass=klass, instance=torch.zeros_like(klass))
-
-
-def _meta(number: int) -> SampleMeta:
-    nowhere = torch.eye(4, dtype=torch.float64)
-    return SampleMeta(token=f"{number:032x}", timestamp_us=0, global_from_bev=nowhere, ego_from_bev=nowhere)
 
 
 def _rig(data: DataConfig, samples: int, cameras: int, generator: torch.Generator) -> Cameras:

@@ -61,21 +61,18 @@ class Training(nn.Module):
         Args:
             distil: False leaves the distiller and the teacher out; parameters of the distiller then get no gradient.
         """
-        with _counted_together(self):
-            return self._losses(batch, distil)
-
-    def _losses(self, batch: Batch, distil: bool) -> Losses:
         detector = cast(Detector, self.detector)
-        output = detector(batch)
-        targets = detector.targets(batch)
-        losses = detector.losses(output, targets)
-        if self.distiller is None or self.teacher is None or not distil:
-            return losses
-        distilled: Losses = self.distiller(self.teacher(batch), output, targets)
-        if self.bound is not None and self.training:
-            own, theirs = weighted_sum(losses, detector.weights), weighted_sum(distilled, self._distiller_weights)
-            self.bound.update(own, theirs, output.canvas)
-        return losses | distilled
+        with _counted_together(self):
+            output = detector(batch)
+            targets = detector.targets(batch)
+            losses = detector.losses(output, targets)
+            if self.distiller is None or self.teacher is None or not distil:
+                return losses
+            distilled: Losses = self.distiller(self.teacher(batch), output, targets)
+            if self.bound is not None and self.training:
+                own, theirs = weighted_sum(losses, detector.weights), weighted_sum(distilled, self._distiller_weights)
+                self.bound.update(own, theirs, output.canvas)
+            return losses | distilled
 
     @property
     def weights(self) -> dict[str, float]:

@@ -76,8 +76,7 @@ class TeacherCache:
 
     def bytes_of_one(self, output: BevOutput) -> int:
         """Disk space of one sample and flip."""
-        kept = [tensor[0] for tensor in self._parts(output).values()]
-        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+        return sum(tensor[0].nbytes for tensor in self._parts(output).values())
 
     def require_room(self, count: int, each: int) -> None:
         """Raises UserError where `count` more files of `each` bytes do not fit on the disk."""

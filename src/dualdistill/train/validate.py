@@ -1,25 +1,28 @@
 """Detections and scores of a detector, the work shared by all processes."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import nn
+from torch.utils.data import DataLoader
 
-from dualdistill.data.dataset import NuscenesDataset
+from dualdistill.data.collate import pack
+from dualdistill.data.dataset import NEUTRAL_EPOCH, NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
-from dualdistill.evaluate.detect import detect_all
+from dualdistill.evaluate.detect import detect
 from dualdistill.evaluate.ground_truth import ground_truth_of_samples
 from dualdistill.evaluate.metrics import detection_metrics
 from dualdistill.evaluate.records import Detections
 from dualdistill.evaluate.to_global import detections_to_global
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.ops.processes import number_of_processes
-from dualdistill.train.assemble import evaluation_loader
+from dualdistill.structures import Detector
 
 BATCH = 4
 """Samples a process detects in at once."""
@@ -66,15 +69,21 @@ def detect_together(
 ) -> Detections:
     """Detections of all samples of a data set, global frame, in its order: each process detects in its share of the
     samples and gets all of them. The detector is left in evaluation mode. `report`: called after each batch with the
-    number of samples that this process has finished."""
+    number of samples that this process has finished. Raises DivergedError for outputs that are not finite."""
     mine = range(fabric.global_rank, len(dataset), fabric.world_size)
-    loader = evaluation_loader(dataset, BATCH, workers, mine)
-    found = detect_all(detector, loader, device=fabric.device, report=report)
-    parts = [
-        (item, detections_to_global(boxes, meta, sample=item)) for item, (meta, boxes) in zip(mine, found, strict=True)
-    ]
-    gathered: list[Any] = [parts] * number_of_processes()
+    batches = [[(NEUTRAL_EPOCH, item) for item in mine[first : first + BATCH]] for first in range(0, len(mine), BATCH)]
+    pinned = torch.cuda.is_available()
+    loader = DataLoader(dataset, batch_sampler=batches, collate_fn=pack, num_workers=workers, pin_memory=pinned)
+    detector.eval()
+    parts: list[Detections] = []
+    with torch.no_grad():
+        for packed in loader:
+            batch = packed.to(fabric.device, non_blocking=True)
+            for meta, boxes in zip(batch.meta, detect(cast(Detector, detector), batch), strict=True):
+                parts.append(detections_to_global(boxes, meta, sample=mine[len(parts)]))
+            report(len(parts))
+    gathered = [parts] * number_of_processes()
     if number_of_processes() > 1:
         dist.all_gather_object(gathered, parts)
-    ordered = sorted((pair for share in gathered for pair in share), key=lambda pair: pair[0])
-    return Detections.concatenate([part for _, part in ordered])
+    found = Detections.concatenate([part for share in gathered for part in share])
+    return found.select(np.argsort(found.sample, kind="stable"))

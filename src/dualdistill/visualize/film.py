@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dualdistill.errors import UserError
 from dualdistill.visualize.palette import DARK
@@ -47,16 +47,11 @@ def write_film(path: Path, frames: Sequence[Image.Image], *, rate: float) -> Non
     ends in one of `SUFFIXES`."""
     require_film(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    size = (max(frame.width for frame in frames), max(frame.height for frame in frames))
-    frames = [_padded(frame, size) for frame in frames]
+    width, height = max(frame.width for frame in frames), max(frame.height for frame in frames)
+    borders = [(0, 0, width - frame.width, height - frame.height) for frame in frames]
+    frames = [ImageOps.expand(frame, border, DARK.paper) for frame, border in zip(frames, borders, strict=True)]
     if path.suffix == ".gif":  # one palette for all frames: colours do not flicker, and the file is smaller
         palette = beside(frames, 120).quantize(255, method=Image.Quantize.MEDIANCUT)
         frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     duration = round(1000 / rate)
     frames[0].save(path, save_all=True, append_images=list(frames[1:]), duration=duration, loop=0, quality=80)
-
-
-def _padded(frame: Image.Image, size: tuple[int, int]) -> Image.Image:
-    canvas = Image.new("RGB", size, DARK.paper)
-    canvas.paste(frame, (0, 0))
-    return canvas

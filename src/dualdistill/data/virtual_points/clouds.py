@@ -1,6 +1,14 @@
-"""The point clouds of samples with virtual points."""
+"""The point clouds of samples with virtual points: raw, painted and virtual ones in one array
+(docs/methods/mvp.md#columns).
+
+    distillbev:  x y z | intensity, -1 for virtual | ten classes | score | flag | time lag
+    centerpoint: x y z | ten classes (raw: intensity, nine ones) | score | flag | time lag
+
+Raw points have ones for classes and score. The flag is 1 for virtual points and 0 for all others.
+"""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,13 +18,15 @@ from torch import Tensor
 
 from dualdistill.data.config import VirtualPointsConfig
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.sweeps import key_from_sweeps, read_points, without_close_points
+from dualdistill.data.sweeps import accumulate
 from dualdistill.data.virtual_points.complete import CompletedSweep
 from dualdistill.data.virtual_points.files import mask_options
-from dualdistill.data.virtual_points.layout import NO_INTENSITY, laid_out
 from dualdistill.data.virtual_points.make import lidar_records, virtual_point_files
+from dualdistill.data.virtual_points.masks import LABEL_CHANNELS
 from dualdistill.errors import UserError
-from dualdistill.geometry.transforms import transform
+
+NO_INTENSITY = -1.0
+"""Intensity of virtual points."""
 
 
 class VirtualClouds:
@@ -55,18 +65,13 @@ class VirtualClouds:
         Raises:
             UserError: for a file that is missing, broken, or of another sweep.
         """
-        points = read_points(self.index.path(key_row)) if key_points is None else key_points
-        clouds = [laid_out(points, self.completed(key_row, points), 0.0, self.config.layout)]
-        key_us = int(self.index.data_timestamp_us[key_row])
-        for row, key_from_sweep in zip(rows, key_from_sweeps(self.index, key_row, rows).float(), strict=True):
-            points = read_points(self.index.path(row))
-            completed = self.completed(row, points) if self.config.sweeps else CompletedSweep.none()
-            lag = (key_us - int(self.index.data_timestamp_us[row])) * 1e-6
-            cloud = laid_out(points, completed, lag, self.config.layout, ring_leak=self.config.ring_leak)
-            cloud = without_close_points(cloud)
-            cloud[:, :3] = transform(key_from_sweep, cloud[:, :3])
-            clouds.append(cloud)
-        return torch.cat(clouds)
+
+        def lay_out(row: int, points: Tensor, lag: float) -> Tensor:
+            is_key = row == key_row
+            completed = self.completed(row, points) if is_key or self.config.sweeps else CompletedSweep.none()
+            return laid_out(points, completed, lag, self.config.layout, ring_leak=self.config.ring_leak and not is_key)
+
+        return accumulate(self.index, key_row, rows, key_points, lay_out)
 
     def densified(self, row: int, points: Float[Tensor, "points 5"]) -> Float[Tensor, "more_points 5"]:
         """Raw points of a record followed by its virtual ones with intensity and ring -1, for depth labels."""
@@ -106,3 +111,39 @@ class VirtualClouds:
                 "take the raw points alone where it has gaps"
             )
         return f"{where}: run `dualdistill data virtual-points {root} {mask_options(self.config)}`"
+
+
+def laid_out(
+    points: Float[Tensor, "points 5"],
+    completed: CompletedSweep,
+    lag: float,
+    layout: Literal["distillbev", "centerpoint"],
+    *,
+    ring_leak: bool = False,
+) -> Float[Tensor, "all_points chan"]:
+    """Raw, painted and virtual points of one sweep, in this order, still in the sweep's own frame.
+
+    Painted points are copies: the raw points stay.
+
+    Args:
+        points: x, y, z (metres), intensity, ring, from `read_points`.
+        lag: Seconds before the key frame.
+        ring_leak: Keep the ring index in the first class column of raw points, as the sweeps of the released
+            DistillBEV do by accident (not its key frames).
+    """
+    ones = points.new_ones(len(points), LABEL_CHANNELS)
+    if ring_leak:
+        ones[:, 0] = points[:, 4]
+    virtual, painted = completed.virtual, completed.painted
+    if layout == "distillbev":
+        raw = torch.cat([points[:, :4], ones], dim=1)
+        no_intensity = virtual.new_full((len(virtual), 1), NO_INTENSITY)
+        virtual = torch.cat([virtual[:, :3], no_intensity, virtual[:, 3:]], dim=1)
+    else:
+        raw = torch.cat([points[:, :4], ones[:, 1:]], dim=1)
+        painted = torch.cat([painted[:, :3], painted[:, 4:]], dim=1)
+    return torch.cat([_flagged(raw, 0.0, lag), _flagged(painted, 0.0, lag), _flagged(virtual, 1.0, lag)])
+
+
+def _flagged(points: Float[Tensor, "points _"], flag: float, lag: float) -> Float[Tensor, "points chan"]:
+    return torch.cat([points, points.new_tensor([[flag, lag]]).expand(len(points), 2)], dim=1)

@@ -15,7 +15,7 @@ import numpy as np
 
 from dualdistill.data.cache import ROOM_REMEDY, cache_root
 from dualdistill.data.config import InstancesConfig, MaskSource, VirtualPointsConfig
-from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.index import NuscenesIndex, Progress
 from dualdistill.errors import UserError
 from dualdistill.files import draft, read_json, require_room_for_rest, write_json
 
@@ -105,7 +105,7 @@ class ArrayFiles(Generic[Kind]):
         rows: Sequence[int],
         content: Callable[[int], Kind],
         made_from: dict[str, Any],
-        progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+        progress: Progress = iter,
     ) -> int:
         """Write the content of the sensor records without a file; returns their number.
 

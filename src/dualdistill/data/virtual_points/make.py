@@ -1,13 +1,14 @@
 """Painted and virtual points of every sweep of a root, made once before training."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
+from dualdistill.data.build import CHANNELS
 from dualdistill.data.config import MaskSource
-from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.index import NuscenesIndex, Progress
 from dualdistill.data.sweeps import read_points, sweep_candidates
 from dualdistill.data.virtual_points.complete import POINTS_PER_INSTANCE, CompletedSweep, complete_sweep, generator_of
 from dualdistill.data.virtual_points.files import ArrayFiles, folder_of
@@ -38,14 +39,10 @@ class ImagesOfSweeps:
 
     def __init__(self, index: NuscenesIndex):
         self.index = index
-        scene = index.sample_scene[index.data_sample]
-        order = np.lexsort((index.data_timestamp_us, index.data_channel, scene))
-        groups = np.stack([scene[order], index.data_channel[order]], axis=1)
-        starts = np.flatnonzero(np.r_[True, (groups[1:] != groups[:-1]).any(axis=1)])
-        self._rows = {
-            (int(groups[start][0]), int(groups[start][1])): part
-            for start, part in zip(starts, np.split(order, starts[1:]), strict=True)
-        }
+        sensor = index.sample_scene[index.data_sample] * len(CHANNELS) + index.data_channel  # one a scene and channel
+        order = np.lexsort((index.data_timestamp_us, sensor))
+        sensors, starts = np.unique(sensor[order], return_index=True)
+        self._rows = dict(zip(sensors.tolist(), np.split(order, starts[1:]), strict=True))
 
     def __call__(self, row: int) -> list[int]:
         """Rows of the cameras' records, in the order of `structures.CAMERAS`; -1 where there is none."""
@@ -57,7 +54,7 @@ class ImagesOfSweeps:
         return [self._nearest(scene, camera, time_us) for camera in range(len(CAMERAS))]
 
     def _nearest(self, scene: int, camera: int, time_us: int) -> int:
-        rows = self._rows.get((scene, camera), np.empty(0, dtype=np.int64))
+        rows = self._rows.get(scene * len(CHANNELS) + camera, np.empty(0, dtype=np.int64))
         gap = np.abs(self.index.data_timestamp_us[rows] - time_us)
         return int(rows[gap.argmin()]) if len(rows) and gap.min() <= LARGEST_GAP_US else -1
 
@@ -82,7 +79,7 @@ def make_virtual_points(
     files: ArrayFiles[CompletedSweep],
     *,
     seed: int = 0,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    progress: Progress = iter,
 ) -> int:
     """Write the painted and virtual points of the LiDAR records without them; see `ArrayFiles.make`.
 

@@ -36,19 +36,10 @@ WANTED = (
 class MaskRcnn:
     """Instance masks of camera images, from weights in a local file. Nothing is downloaded."""
 
-    def __init__(
-        self,
-        index: NuscenesIndex,
-        weights: Path,
-        *,
-        min_score: float = MASK_RCNN_SCORE,
-        short_side: int = 800,
-        device: str = "cpu",
-    ):
+    def __init__(self, index: NuscenesIndex, weights: Path, *, short_side: int = 800, device: str = "cpu"):
         """
         Args:
             weights: A `.pth` state dict of torchvision, or the same as `.safetensors`.
-            min_score: Lowest score of the instances.
             short_side: Length in pixels to which the image's shorter side is resized; torchvision's default.
 
         Raises:
@@ -59,12 +50,12 @@ class MaskRcnn:
         require_finite(state, weights)
         with weights.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self.identity = f"maskrcnn_resnet50_fpn_v2, score {min_score:g}, side {short_side}, sha256 {digest}"
+        self.identity = f"maskrcnn_resnet50_fpn_v2, score {MASK_RCNN_SCORE:g}, side {short_side}, sha256 {digest}"
         self.model = maskrcnn_resnet50_fpn_v2(
             weights=None,
             weights_backbone=None,
             num_classes=CATEGORIES,
-            box_score_thresh=min_score,
+            box_score_thresh=MASK_RCNN_SCORE,
             min_size=short_side,
         )
         try:
@@ -74,8 +65,7 @@ class MaskRcnn:
         self.model.eval().to(device)
 
     def __call__(self, row: int) -> ImageInstances:
-        height, width = (int(side) for side in self.index.data_size[row])
-        image = stored_image(self.index.path(row), (height, width))
+        image = stored_image(self.index.path(row), self.index.image_size(row))
         with torch.inference_mode():
             (found,) = self.model([image.to(self.device).float() / 255])
         names = [NAME_OF_COCO.get(label, "") for label in found["labels"].tolist()]

@@ -65,7 +65,7 @@ def noisy(found: ImageInstances, amount: float, generator: np.random.Generator) 
     """The instances with errors, best score first."""
     height, width = found.masks.shape[1:]
     unit = width / FULL_WIDTH
-    masks, names, scores = [], [], []
+    seen: list[tuple[float, Tensor, str]] = []
     for mask, klass in zip(found.masks, found.klass.tolist(), strict=True):
         missed, confused, which, grown = generator.random(4)
         sure = generator.beta(*SCORE_BETA)
@@ -74,24 +74,18 @@ def noisy(found: ImageInstances, amount: float, generator: np.random.Generator) 
         if missed < amount * (MISSED_SMALL if small else MISSED):
             continue
         name = PAINT_CLASSES[klass]
-        masks.append(warped(mask, 1 + amount * SCALE_RANGE * (2 * grown - 1), amount * OUTLINE_SD * unit * field))
-        names.append(confused_with(name, which) if confused < amount * CONFUSED else name)
-        scores.append(1 - amount * (1 - sure))
+        name = confused_with(name, which) if confused < amount * CONFUSED else name
+        mask = warped(mask, 1 + amount * SCALE_RANGE * (2 * grown - 1), amount * OUTLINE_SD * unit * field)
+        seen.append((1 - amount * (1 - sure), mask, name))
     for _ in range(generator.integers(FALSE_COUNT[0], FALSE_COUNT[1] + 1)):
         there, which = generator.random(2)
         mask, score = _nothing((height, width), unit, generator), generator.uniform(*FALSE_SCORES)
         if there < amount:
-            masks.append(mask)
-            names.append(PAINT_CLASSES[int(which * len(PAINT_CLASSES))])
-            scores.append(score)
-    if not masks:
+            seen.append((score, mask, PAINT_CLASSES[int(which * len(PAINT_CLASSES))]))
+    if not seen:
         return ImageInstances.none((height, width))
-    order = sorted(range(len(masks)), key=lambda number: -scores[number])
-    return ImageInstances.of(
-        torch.stack([masks[number] for number in order]),
-        [names[number] for number in order],
-        torch.tensor([scores[number] for number in order]),
-    )
+    scores, masks, names = zip(*sorted(seen, key=lambda each: -each[0]), strict=True)
+    return ImageInstances.of(torch.stack(masks), names, torch.tensor(scores))
 
 
 def confused_with(name: str, which: float) -> str:

@@ -55,10 +55,10 @@ class SemanticMasks:
         self.identity = f"semantic class maps, sha256 {digest.hexdigest()}"
 
     def __call__(self, row: int) -> ImageInstances:
-        height, width = (int(side) for side in self.index.data_size[row])
+        height, width = size = self.index.image_size(row)
         path = self.folder / _map_name(self.index.data_filename[row])
         if not path.is_file():
-            return ImageInstances.none((height, width))
+            return ImageInstances.none(size)
         try:
             with Image.open(path) as opened:
                 if opened.mode not in ("L", "P", "I;16", "I"):
@@ -75,7 +75,7 @@ class SemanticMasks:
                     masks.append(torch.from_numpy(regions == region))
                     names.append(name)
         if not masks:
-            return ImageInstances.none((height, width))
+            return ImageInstances.none(size)
         return ImageInstances.of(torch.stack(masks), names, torch.ones(len(names)))
 
 

@@ -53,11 +53,11 @@ class SyntheticMasks:
 
     def __call__(self, row: int) -> ImageInstances:
         image = PurePosixPath(self.index.data_filename[row])
-        height, width = (int(side) for side in self.index.data_size[row])
+        size = self.index.image_size(row)
         filename = f"masks/{image.parent.name}/{image.stem}.png"
         objects = self._explained.get(filename, [])
         if not objects:
-            return ImageInstances.none((height, width))
+            return ImageInstances.none(size)
         try:
             with Image.open(self.index.root / filename) as opened:
                 values = torch.from_numpy(np.array(opened))

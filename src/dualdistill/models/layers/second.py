@@ -12,15 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def convolution_block(
-    in_channels: int, out_channels: int, *, stride: int = 1, eps: float = 1e-3, momentum: float = 0.01
-) -> nn.Sequential:
-    """3x3 convolution without bias, batch norm (by default with SECOND's eps and momentum), ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum),
-        nn.ReLU(inplace=True),
-    )
+def with_norm(convolution: nn.Conv2d | nn.ConvTranspose2d) -> nn.Sequential:
+    """A convolution, batch norm with SECOND's eps and momentum, ReLU."""
+    norm = nn.BatchNorm2d(convolution.out_channels, eps=1e-3, momentum=0.01)
+    return nn.Sequential(convolution, norm, nn.ReLU(inplace=True))
 
 
 class Second(nn.Module):
@@ -33,9 +28,9 @@ class Second(nn.Module):
         for before, width, extra, stride in zip(
             (in_channels, *channels[:-1]), channels, extra_layers, strides, strict=True
         ):
-            layers = [*convolution_block(before, width, stride=stride)]
+            layers = [*with_norm(nn.Conv2d(before, width, 3, stride, padding=1, bias=False))]
             for _ in range(extra):
-                layers += [*convolution_block(width, width)]
+                layers += [*with_norm(nn.Conv2d(width, width, 3, padding=1, bias=False))]
             stages.append(nn.Sequential(*layers))
         self.blocks = nn.ModuleList(stages)
         initialise_convolutions(self)
@@ -68,9 +63,7 @@ class SecondFpn(nn.Module):
         """
         super().__init__()
         self.deblocks = nn.ModuleList(
-            nn.Sequential(
-                _resize(before, width, scale), nn.BatchNorm2d(width, eps=1e-3, momentum=0.01), nn.ReLU(inplace=True)
-            )
+            with_norm(_resize(before, width, scale))
             for before, width, scale in zip(in_channels, out_channels, scales, strict=True)
         )
         initialise_convolutions(self)
