@@ -80,7 +80,15 @@ def _rig(data: DataConfig, samples: int, cameras: int, generator: torch.Generato
 
 
 def _cloud(data: DataConfig, samples: int, points: int, generator: torch.Generator) -> Points:
+    """Points on small surfaces, most of them low and near the car: 250,000 of them fill about as many voxels and pillars
+    as ten nuScenes sweeps. Uniform points would fill three times as many."""
     low, high = torch.tensor(data.point_range).view(2, 3)
+    radius, azimuth, height = torch.rand(3, samples * points // 60 + 1, generator=generator)
+    radius, azimuth, height = high[0] * radius**2, 2 * math.pi * azimuth, 0.3 + 0.5 * height**3
+    surfaces = torch.stack(
+        [radius * azimuth.cos(), radius * azimuth.sin(), low[2] + (high[2] - low[2]) * height], dim=1
+    )
     features = torch.rand(samples * points, data.point_channels, generator=generator)
-    features[:, :3] = low + (high - low) * features[:, :3]
+    spread = torch.tensor([0.1, 0.1, 0.05]) * torch.randn(samples * points, 3, generator=generator)
+    features[:, :3] = surfaces.repeat_interleave(60, dim=0)[: samples * points] + spread
     return Points(features=features, sample=torch.arange(samples).repeat_interleave(points))
