@@ -80,8 +80,8 @@ def _rig(data: DataConfig, samples: int, cameras: int, generator: torch.Generato
 
 
 def _cloud(data: DataConfig, samples: int, points: int, generator: torch.Generator) -> Points:
-    """Points on small surfaces, most of them low and near the car: 250,000 of them fill about as many voxels and pillars
-    as ten nuScenes sweeps. Uniform points would fill three times as many."""
+    """Points on small surfaces, most of them low and near the car: 250,000 fill about as many voxels and pillars as ten
+    nuScenes sweeps. Uniform points would fill three times as many."""
     low, high = torch.tensor(data.point_range).view(2, 3)
     radius, azimuth, height = torch.rand(3, samples * points // 60 + 1, generator=generator)
     radius, azimuth, height = high[0] * radius**2, 2 * math.pi * azimuth, 0.3 + 0.5 * height**3
