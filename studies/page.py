@@ -44,7 +44,7 @@ def write_page(
         ablations=ablation_table(study, runs),
         variants=variant_table({study.name: runs} | dict(variants)),
         claims=claim_table(study, runs),
-        gain=lambda better, worse, budget: _interval(difference(runs, better, worse, budget)),
+        gain=lambda better, worse, budget, metric="mean_ap": _interval(difference(runs, better, worse, budget, metric)),
         progress=progress(study, runs),
         scene_noise=scene_noise(runs),
         hours=sum(each["cpu_seconds"] for part in ("runs", "networks") for each in results[part].values()) / 3600,
