@@ -69,7 +69,7 @@ def write_readme(study: Study, results: Mapping[str, Any], readme: Path) -> None
     caption = (
         f"{budget:,} training samples; mAP in percent on held-out synthetic scenes; gains paired by seed, with 95 % "
         "intervals from three seeds on; bounded: gradient of distillation on the BEV map at most half of the head's; "
-        "publ.: the paper's gain on nuScenes val."
+        "publ.: the paper's gain on nuScenes val, not measured here."
     )
     text = readme.read_text()
     before, after = text[: text.index(begin) + len(begin)], text[text.index(end) :]
