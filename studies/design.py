@@ -290,10 +290,10 @@ STUDIES = {
         rows=tuple(
             each
             for row in ROWS
-            if row.control is not None and "plus" not in row.key
+            if row.control is not None and "plus" not in row.key and not row.budgets
             for each in (row, *(_scaled(row, factor) for factor in FACTORS))
         ),
-        seeds={1200: (101, 102), 6000: (101, 102)},
+        seeds={1200: (101, 102)},
     ),
     "demo": replace(
         MAIN,

@@ -220,9 +220,9 @@ def over_scenes(place: Workplace, job: Job) -> dict[str, Any]:
     Returns:
         Nothing for the student, and where its result file is not on this machine.
     """
-    student = dataclasses.replace(job, row=next(row for row in place.study.rows if row.key == STUDENT))
-    files = [place.out / each.key / "evaluation" / "results_nusc.json" for each in (job, student)]
-    if job == student or not files[1].is_file():
+    student = f"{STUDENT}/{job.budget}/{job.seed}"
+    files = [place.out / key / "evaluation" / "results_nusc.json" for key in (job.key, student)]
+    if job.key == student or not files[1].is_file():
         return {}
     index = NuscenesIndex.open(place.data)
     (truth, ours, _), (_, theirs, _) = (read_results(file, index, "val") for file in files)
