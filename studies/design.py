@@ -180,12 +180,18 @@ FACTORS = (1 / 3, 1 / 10)
 """Tried on the weights of every method alike, beside 1."""
 
 
-def _scaled(row: Row, factor: float) -> Row:
-    """The row with all distillation weights times `factor`."""
+def scaled(row: Row, factor: float) -> Row:
+    """The row with all distillation weights times `factor`; the row itself for a factor of 1."""
+    if factor == 1:
+        return row
     changes = (f"training.distill_weight={factor:.6g}",)
     return replace(
         row, key=f"{row.key}-x{factor:.2f}", name=f"{row.name}, weights x {factor:.2g}", sets=row.sets + changes
     )
+
+
+METHODS = tuple(row for row in ROWS if row.control is not None and "plus" not in row.key and not row.budgets)
+"""Rows that distil with published weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,12 +293,7 @@ STUDIES = {
         MAIN,
         name="tuning",
         summary="one factor on the weights of every method, on seeds that no table has",
-        rows=tuple(
-            each
-            for row in ROWS
-            if row.control is not None and "plus" not in row.key and not row.budgets
-            for each in (row, *(_scaled(row, factor) for factor in FACTORS))
-        ),
+        rows=tuple(scaled(row, factor) for row in METHODS for factor in (1.0, *FACTORS)),
         seeds={1200: (101, 102)},
     ),
     "demo": replace(

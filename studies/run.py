@@ -29,6 +29,7 @@ from dualdistill.synthetic import make_synthetic
 from dualdistill.train.loaded_detector import weights_of
 from dualdistill.train.run_folder import environment
 from studies.design import STUDENT, Job, Network, Study
+from studies.likeness import likeness
 from studies.results import WEIGHTS, add, read
 
 _RUN = "{run}"
@@ -209,6 +210,10 @@ def run_job(place: Workplace, job: Job) -> None:
     seconds = _call(folder, train, _evaluate(place, _RUN, folder))
     entry = {"recipe": job.row.recipe, "sets": sets, **_scores(folder), **_end_of_log(folder)}
     entry |= over_scenes(place, job)
+    guided = job.row if job.row.teacher else next((row for row in place.study.rows if row.teacher), None)
+    if guided is not None:
+        weights, teacher = weights_of(_run_of(folder), "last"), place.network(f"teacher-{guided.teacher}")
+        entry["likeness"] = likeness(weights, teacher, guided, place.data)
     place.record("runs", job.key, entry | {"cpu_seconds": seconds} | _machine())
     minutes = (time.monotonic() - began) / 60
     print(f"{job.key}: mAP {entry['mean_ap']:.4f} NDS {entry['nd_score']:.4f}, {minutes:.1f} min", flush=True)
