@@ -33,11 +33,11 @@ def main() -> None:
 
         found = results.read(file)
         shown = {network["sha256"] for network in found["networks"].values()}
-        others = results.read(given.results / "noise.json")["networks"]
-        found["networks"] |= {name: network for name, network in others.items() if network["sha256"] not in shown}
-        files = {name: given.results / f"{name}.json" for name in VARIANTS if study.name == "main"}
-        variants = {name: results.read(file)["runs"] for name, file in files.items() if file.is_file()}
-        print(f"wrote {write_page(study, found, given.out, variants)}")
+        noisy = results.read(given.results / "noise.json")["networks"]
+        found["networks"] |= {name: network for name, network in noisy.items() if network["sha256"] not in shown}
+        files = {name: given.results / f"{name}.json" for name in (*VARIANTS, "tuning") if study.name == "main"}
+        others = {name: results.read(file)["runs"] for name, file in files.items() if file.is_file()}
+        print(f"wrote {write_page(study, found, given.out, others)}")
         if given.readme is not None:
             write_readme(study, found, given.readme)
         return

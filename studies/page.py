@@ -9,7 +9,7 @@ import jinja2
 import matplotlib as mpl
 
 from dualdistill.recipes.catalogue import PUBLISHED
-from studies.design import ABLATIONS, CLAIMS, STUDENT, STUDIES, Claim, Row, Study
+from studies.design import ABLATIONS, CLAIMS, FACTORS, METHODS, STUDENT, STUDIES, Claim, Row, Study, scaled
 from studies.stats import Difference, difference, holm, scores, verdict
 
 mpl.use("agg")
@@ -20,14 +20,15 @@ COLOURS = ("#b86e00", "#c8412b", "#3657d6", "#00905a", "#8a3ea8", "#62686f", "#0
 
 
 def write_page(
-    study: Study, results: Mapping[str, Any], docs: Path, variants: Mapping[str, Runs] = MappingProxyType({})
+    study: Study, results: Mapping[str, Any], docs: Path, others: Mapping[str, Runs] = MappingProxyType({})
 ) -> Path:
     """`results.md` and its figure in `docs`; returns the page.
 
     Args:
-        variants: Runs of the same rows under other settings, by the name of their study.
+        others: Runs of the studies of variants and of tuning, by name.
     """
     runs = results["runs"]
+    others = {study.name: runs} | dict(others)
     figure = docs / "images" / f"{study.name}-gain.svg"
     figure.parent.mkdir(parents=True, exist_ok=True)
     draw_gains(study, runs, figure)
@@ -42,7 +43,9 @@ def write_page(
         tables={budget: method_table(study.rows, runs, budget) for budget in budgets_of(study, runs)},
         distances={budget: distance_table(study.rows, runs, budget) for budget in budgets_of(study, runs)},
         ablations=ablation_table(study, runs),
-        variants=variant_table({study.name: runs} | dict(variants)),
+        variants=variant_table({name: found for name, found in others.items() if name != "tuning"}),
+        tuning=tuning_table(others.get("tuning", {})),
+        likeness={budget: likeness_table(study, runs, budget) for budget in budgets_of(study, runs)},
         claims=claim_table(study, runs),
         gain=lambda better, worse, budget, metric="mean_ap": _interval(difference(runs, better, worse, budget, metric)),
         progress=progress(study, runs),
@@ -176,6 +179,35 @@ def variant_table(runs: Mapping[str, Runs]) -> str:
         gains = [_interval(difference(found, better, worse, budget)) for better, worse in pairs]
         lines.append("| " + " | ".join([setting, _mean(scores(found, STUDENT, budget, "mean_ap")), *gains]) + " |")
     return "\n".join(lines) if len(runs) > 1 else ""
+
+
+def tuning_table(runs: Runs) -> str:
+    """mAP of each method for each factor on its weights, mean over the tuning seeds, the best in bold; empty without
+    runs. A method with runs missing is left out."""
+    ((budget, seeds),) = STUDIES["tuning"].seeds.items()
+    factors = (1.0, *FACTORS)
+    lines = ["| Method | " + " | ".join(f"× {factor:.2g}" for factor in factors) + " |", "|---" + "|--:" * 3 + "|"]
+    head = len(lines)
+    for row in METHODS:
+        found = [scores(runs, scaled(row, factor).key, budget, "mean_ap") for factor in factors]
+        if all(len(each) == len(seeds) for each in found):
+            means = [sum(each.values()) / len(each) for each in found]
+            cells = [f"**{mean:.2f}**" if mean == max(means) else f"{mean:.2f}" for mean in means]
+            lines.append("| " + " | ".join([row.name, *cells]) + " |")
+    return "\n".join(lines) if len(lines) > head else ""
+
+
+def likeness_table(study: Study, runs: Runs, budget: int) -> str:
+    """CKA of the maps of student and teacher, mean over seeds; empty without runs that recorded it."""
+    lines = ["| Method | Seeds | all cells | cells of objects |", "|---|--:|--:|--:|"]
+    head = len(lines)
+    for row in study.rows:
+        keys = [f"{row.key}/{budget}/{seed}" for seed in study.seeds[budget]]
+        found = [runs[key]["likeness"] for key in keys if "likeness" in runs.get(key, {})]
+        if found:
+            means = [f"{sum(each[where] for each in found) / len(found):.2f}" for where in ("all", "objects")]
+            lines.append("| " + " | ".join([row.name, str(len(found)), *means]) + " |")
+    return "\n".join(lines) if len(lines) > head else ""
 
 
 def claim_table(study: Study, runs: Runs) -> str:
