@@ -7,7 +7,7 @@ from jaxtyping import Int64
 
 from dualdistill.evaluate.matching import Hits
 from dualdistill.evaluate.metrics import Matches, average_matches, match_evaluated
-from dualdistill.evaluate.records import Detections, GroundTruth
+from dualdistill.evaluate.records import Detections, GroundTruth, spans
 
 RESAMPLES = 400
 
@@ -57,16 +57,15 @@ def repeated(matches: Matches, times: Int64[np.ndarray, "samples"]) -> Matches:
     so nothing is matched anew."""
     objects = matches.objects
     count = times[matches.detections.sample[matches.turns]]
-    start = np.cumsum(count) - count
-    hits, copies = matches.hits, count[matches.hits.turn]
-    copy = np.arange(copies.sum()) - np.repeat(np.cumsum(copies) - copies, copies)
-    turn, threshold = np.repeat(start[hits.turn], copies) + copy, np.repeat(hits.threshold, copies)
-    order = np.argsort(threshold * max(int(count.sum()), 1) + turn)
+    hits, first = matches.hits, np.cumsum(count) - count
+    hit, turn = spans(first[hits.turn], count[hits.turn])  # a copy of the hit for each copy of its detection
+    order = np.argsort(hits.threshold[hit] * max(int(count.sum()), 1) + turn)
+    hit, turn = hit[order], turn[order]
     return replace(
         matches,
         objects=objects.select(np.repeat(np.arange(len(objects)), times[objects.sample])),
         detections=matches.detections.select(np.repeat(matches.turns, count)),
         turns=np.arange(int(count.sum())),
-        hits=Hits(threshold=threshold[order], turn=turn[order], obj=np.repeat(hits.obj, copies)[order]),
-        error=np.repeat(matches.error, copies, axis=0)[order],
+        hits=Hits(threshold=hits.threshold[hit], turn=turn, obj=hits.obj[hit]),
+        error=matches.error[hit],
     )

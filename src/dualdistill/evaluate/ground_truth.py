@@ -8,7 +8,7 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
 from dualdistill.evaluate.protocol import ATTRIBUTES, RACK_CATEGORY, RACKED_CLASSES, REACH
-from dualdistill.evaluate.records import GlobalBoxes, GroundTruth
+from dualdistill.evaluate.records import GlobalBoxes, GroundTruth, spans
 from dualdistill.geometry.transforms import rotation_from_quaternion
 from dualdistill.structures import CLASSES
 
@@ -28,9 +28,7 @@ def ground_truth_of_split(index: NuscenesIndex, split: str) -> GroundTruth:
 def ground_truth_of_samples(index: NuscenesIndex, samples: Int[np.ndarray, "samples"]) -> GroundTruth:
     """All annotations of the samples at these positions of the index."""
     first = index.annotation_offset[samples]
-    count = index.annotation_offset[samples + 1] - first
-    sample = np.repeat(np.arange(len(samples)), count)
-    rows = np.arange(len(sample)) + np.repeat(first - (np.cumsum(count) - count), count)
+    sample, rows = spans(first, index.annotation_offset[samples + 1] - first)
     is_rack = np.array([name == RACK_CATEGORY for name in index.categories], dtype=bool)
     racks = is_rack[index.annotation_category[rows]]
     detected = index.annotation_class[rows] >= 0
@@ -85,9 +83,8 @@ def in_rack(boxes: GlobalBoxes, racks: GlobalBoxes) -> Bool[np.ndarray, "boxes"]
     order = np.argsort(racks.sample, kind="stable")
     first = np.searchsorted(racks.sample[order], boxes.sample, side="left")
     count = np.searchsorted(racks.sample[order], boxes.sample, side="right") - first
-    box = np.repeat(np.arange(len(boxes)), count)
-    within_slice = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    rack = order[first[box] + within_slice]
+    box, place = spans(first, count)
+    rack = order[place]
     global_from_rack = rotation_from_quaternion(torch.from_numpy(racks.rotation[rack])).numpy()
     offset = np.einsum("nji,nj->ni", global_from_rack, boxes.center[box] - racks.center[rack])
     inside = (np.abs(offset) <= racks.size[rack] / 2).all(axis=1)

@@ -4,25 +4,22 @@ The rule: the detections of a class are processed by falling score. Each is matc
 and sample that is still free (the first of equally near ones), if that is nearer than the threshold; otherwise it is a
 false positive.
 
-Three observations turn this into array operations of modest size. Samples and classes do not interact, so a class is
-processed in pieces of a few thousand detections, which fit the processor's cache. Objects beyond the largest threshold
-are irrelevant, so short lists of candidates suffice. And the greedy result is the only stable matching, because all
-objects prefer the higher score: it can be found by deferred acceptance in any order (Gale and Shapley 1962). Every
-detection proposes to the nearest object of its list, an object keeps its best proposal, and rejected detections
-propose to the next one. A few rounds suffice, where the sequential rule needs one step per detection.
+Two observations turn this into array operations. Only pairs of one sample and class within the largest threshold
+matter, so short lists of candidates suffice. And the greedy result is the only stable matching, because all objects
+prefer the higher score: it can be found by deferred acceptance in any order (Gale and Shapley 1962). Every detection
+proposes to the nearest object of its list, an object keeps its best proposal, and rejected detections propose to the
+next one. A few rounds suffice, where the sequential rule needs one step per detection.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float64, Int, Int64
+from jaxtyping import Float64, Int64
 
-from dualdistill.evaluate.records import GlobalBoxes
-from dualdistill.structures import CLASSES
+from dualdistill.evaluate.records import GlobalBoxes, spans
 
 PIECE = 8192
-"""Detections processed at once; all detections of one sample stay together, even if they are more."""
+"""Detections whose pairs are listed at once: these fit the processor's cache."""
 
 _FREE = np.iinfo(np.int64).max
 
@@ -48,87 +45,35 @@ def match(
         turns: Rows of `detections`, class after class, those of one class in the order of the matching.
         distances: The thresholds, metres in the ground plane.
     """
-    samples = 1 + max(int(objects.sample.max(initial=-1)), int(detections.sample.max(initial=-1)))
-    object_rows = np.lexsort((objects.sample, objects.label))
-    ends_object = np.cumsum(np.bincount(objects.label, minlength=len(CLASSES)))
-    ends_turn = np.cumsum(np.bincount(detections.label, minlength=len(CLASSES)))
-    found = [np.zeros((3, 0), np.int64)]
-    for k, (end_object, end_turn) in enumerate(zip(ends_object, ends_turn, strict=True)):
-        own_objects = object_rows[ends_object[k - 1] if k else 0 : end_object]
-        start = ends_turn[k - 1] if k else 0
-        hits = _match_class(objects, detections, own_objects, turns[start:end_turn], samples, np.array(distances))
-        hits[1] += start
-        found.append(hits)
-    threshold, turn, obj = np.concatenate(found, axis=1)
-    order = np.argsort(threshold * len(turns) + turn)
-    return Hits(threshold=threshold[order], turn=turn[order], obj=obj[order])
-
-
-def _match_class(
-    objects: GlobalBoxes,
-    detections: GlobalBoxes,
-    object_rows: Int64[np.ndarray, "own_objects"],
-    turns: Int64[np.ndarray, "turns"],
-    samples: int,
-    distances: Float64[np.ndarray, "threshold"],
-) -> Int64[np.ndarray, "3 hits"]:
-    """Threshold, position in `turns` and row of the object of the hits of one class, its objects sorted by sample."""
-    count = np.bincount(objects.sample[object_rows], minlength=samples)
-    first = np.cumsum(count) - count
-    x_object, y_object = objects.center[object_rows, 0], objects.center[object_rows, 1]
-
-    # Turns by sample; those without candidates are left out. Small integers are sorted in linear time.
-    sample = detections.sample[turns]
-    turn = np.argsort(sample.astype(np.min_scalar_type(samples)), kind="stable")
-    turn = turn[count[sample[turn]] > 0]
-    sample, rows = sample[turn], turns[turn]
-    x, y = detections.center[rows, 0], detections.center[rows, 1]
-
-    ends = np.concatenate([[0], np.cumsum(np.bincount(sample, minlength=samples))])
-    cuts = np.unique(np.searchsorted(ends, np.arange(0, len(turn) + PIECE, PIECE)).clip(max=samples))
-    found = [np.zeros((3, 0), np.int64)]
-    for start, stop in pairwise(cuts):
-        a, b = ends[start], ends[stop]
-        if a == b:
-            continue
-        detection, nearby, distance = _candidates(
-            (x_object, y_object), first[start:stop], count[start:stop], (x[a:b], y[a:b]), sample[a:b] - start, distances
-        )
-        threshold, pair = _choose(detection, nearby - first[start], distance, int(count[start:stop].sum()), distances)
-        found.append(np.stack([threshold, turn[a + detection[pair]], object_rows[nearby[pair]]]))
-    return np.concatenate(found, axis=1)
+    detection, obj, distance = _candidates(objects, detections, turns, max(distances))
+    threshold, pair = _choose(detection, obj, distance, len(objects), np.array(distances))
+    order = np.argsort(threshold * len(turns) + detection[pair])
+    return Hits(threshold=threshold[order], turn=detection[pair][order], obj=obj[pair][order])
 
 
 def _candidates(
-    xy_object: tuple[Float64[np.ndarray, "objects"], Float64[np.ndarray, "objects"]],
-    first: Int[np.ndarray, "samples"],
-    count: Int[np.ndarray, "samples"],
-    xy: tuple[Float64[np.ndarray, "detections"], Float64[np.ndarray, "detections"]],
-    sample: Int64[np.ndarray, "detections"],
-    distances: Float64[np.ndarray, "threshold"],
+    objects: GlobalBoxes, detections: GlobalBoxes, turns: Int64[np.ndarray, "detections"], reach: float
 ) -> tuple[Int64[np.ndarray, "pairs"], Int64[np.ndarray, "pairs"], Float64[np.ndarray, "pairs"]]:
-    """Detection, object and distance of all pairs within reach, by detection, then distance, then object. `xy_object`:
-    coordinates of all objects of the class, metres; those of each sample are `count` from `first` on."""
-    widest = int(count.max())
-    table = first[:, None] + np.arange(widest)  # samples, objects of each: short rows are padded
-    padding = np.arange(widest) >= count[:, None]
-    table[padding] = 0
-    x_table, y_table = xy_object[0][table], xy_object[1][table]
-    x_table[padding] = np.inf
-    square = x_table[sample]
-    square -= xy[0][:, None]
-    square *= square
-    aside = y_table[sample]
-    aside -= xy[1][:, None]
-    aside *= aside
-    square += aside
-    distance = square.ravel()
-    near = np.flatnonzero(distance < (distances.max() * (1 + 1e-12)) ** 2)  # rounding must not lose a pair
-    distance = np.sqrt(distance[near])
-    detection = near // widest
-    obj = table[sample[detection], near - detection * widest]
-    order = np.lexsort((distance, detection.astype(np.min_scalar_type(len(sample)))))
-    return detection[order], obj[order], distance[order]
+    """Turn, row of the object and distance of all pairs of one sample and class within reach (metres), by turn, then
+    distance, then object."""
+    classes = 1 + max(objects.label.max(initial=0), detections.label.max(initial=0))
+    groups = classes * (1 + max(objects.sample.max(initial=0), detections.sample.max(initial=0)))
+    own, wanted = (boxes.sample * classes + boxes.label for boxes in (objects, detections))
+    rows, count = np.argsort(own, kind="stable"), np.bincount(own, minlength=groups)
+    first, wanted = np.cumsum(count) - count, wanted[turns]
+    (x, y), (x_object, y_object) = detections.center[turns, :2].T.copy(), objects.center[rows, :2].T.copy()
+    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    for start in range(0, len(turns), PIECE):
+        group = wanted[start : start + PIECE]
+        turn, obj = spans(first[group], count[group])
+        turn += start
+        square = (x[turn] - x_object[obj]) ** 2 + (y[turn] - y_object[obj]) ** 2
+        near = np.flatnonzero(square < (reach * (1 + 1e-12)) ** 2)  # rounding must not lose a pair
+        turn, distance = turn[near], np.sqrt(square[near])
+        order = np.lexsort((distance, turn))
+        found.append((turn[order], rows[obj[near[order]]], distance[order]))
+    turn, obj, distance = (np.concatenate(column) for column in zip(*found, strict=True))
+    return turn, obj, distance
 
 
 def _choose(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int, Int64
 
 BoxesT = TypeVar("BoxesT", bound="GlobalBoxes")
 
@@ -89,3 +89,11 @@ class GroundTruth:
             raise ValueError(
                 f"expected one position a sample, got {len(self.ego_position)} for {len(self.sample_tokens)}"
             )
+
+
+def spans(
+    first: Int[np.ndarray, "groups"], count: Int[np.ndarray, "groups"]
+) -> tuple[Int64[np.ndarray, "members"], Int64[np.ndarray, "members"]]:
+    """Group and number of each member where group `i` has the `count[i]` numbers from `first[i]` on."""
+    group = np.repeat(np.arange(len(count)), count)
+    return group, np.arange(len(group)) + (first - (np.cumsum(count) - count))[group]
