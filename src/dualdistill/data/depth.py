@@ -9,11 +9,13 @@ fell:
   block of pixels counts, and a cell whose nearest point is out of range stays empty (the official BEVDepth).
 """
 
+import math
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from dualdistill.geometry.boxes import points_in_boxes
 from dualdistill.structures import Boxes
@@ -89,10 +91,8 @@ def owners_of_labels(
     cells = (augmented / stride).round() if variant == "nearest" else (augmented.trunc() / stride).floor()
     shape = (labels.shape[0], labels.shape[1], labels.shape[2])
     kept = (pixels[..., 2] > 0) & _inside(cells, shape)
-    place = _flat(cells, shape, kept)
-    made_it = pixels[..., 2][kept].float() == labels.flatten()[place]
-    nobody = owner.new_full((labels.numel(),), -1)
-    return nobody.scatter_reduce(0, place[made_it], owner.expand(kept.shape)[kept][made_it], "amax").view(shape)
+    made_it = kept & (pixels[..., 2].float() == labels.flatten()[_flat(cells, shape, kept, 0)])
+    return _reduced(owner.expand(kept.shape), cells, made_it, shape, "amax", -1)
 
 
 def _pixels(
@@ -148,9 +148,8 @@ def last_in_pixels(
 
 def smallest_in_blocks(depth: Float[Tensor, "cam h w"], stride: int) -> Float[Tensor, "cam h_cells w_cells"]:
     """Smallest depth above zero in each block of `stride` x `stride` pixels, 0 where there is none."""
-    cams, height, width = depth.shape
-    blocks = torch.where(depth > 0, depth, torch.inf).view(cams, height // stride, stride, width // stride, stride)
-    smallest = blocks.amin(dim=(2, 4))
+    seen = torch.where(depth > 0, depth, torch.inf)
+    smallest = -functional.max_pool2d(-seen[:, None], stride).squeeze(1)
     return torch.where(smallest.isinf(), 0.0, smallest)
 
 
@@ -169,22 +168,16 @@ def _reduced(
     empty: float,
 ) -> Tensor:
     """Smallest or largest of the kept values (of each camera and point) at each place; `empty` where there is none."""
-    size = shape[0] * shape[1] * shape[2]
-    if values.device.type == "cpu":  # few are kept
-        maps = values.new_full((size,), empty)
-        return maps.scatter_reduce(0, _flat(places, shape, kept), values[kept], reduce).view(shape)
-    # No host waits for the number of those kept: the others go to one place more.
-    column, row = places.long().unbind(dim=-1)
-    camera = torch.arange(shape[0], device=values.device)[:, None]
-    place = torch.where(kept, (camera * shape[1] + row) * shape[2] + column, size)
-    maps = values.new_full((size + 1,), empty)
-    return maps.scatter_reduce(0, place.flatten(), values.flatten(), reduce)[:-1].view(shape)
+    size = math.prod(shape)
+    # One place more for those that are not kept: no host waits for their number.
+    place = _flat(places, shape, kept, size).flatten()
+    return values.new_full((size + 1,), empty).scatter_reduce(0, place, values.flatten(), reduce)[:-1].view(shape)
 
 
 def _flat(
-    places: Float[Tensor, "cam points 2"], shape: tuple[int, int, int], kept: Bool[Tensor, "cam points"]
-) -> Tensor:
-    """Position of the kept places in the flattened maps of all cameras."""
-    camera, point = kept.nonzero(as_tuple=True)
-    column, row = places[camera, point].long().unbind(dim=-1)
-    return (camera * shape[1] + row) * shape[2] + column
+    places: Float[Tensor, "cam points 2"], shape: tuple[int, int, int], kept: Bool[Tensor, "cam points"], other: int
+) -> Int[Tensor, "cam points"]:
+    """Position of the kept places in the flattened maps of all cameras, `other` for the rest."""
+    column, row = places.long().unbind(dim=-1)
+    camera = torch.arange(shape[0], device=places.device)[:, None]
+    return torch.where(kept, (camera * shape[1] + row) * shape[2] + column, other)
