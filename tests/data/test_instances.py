@@ -28,8 +28,7 @@ from dualdistill.data.instances import (
     owners_of_cells,
 )
 from dualdistill.data.virtual_points.files import ArrayFiles
-from dualdistill.data.virtual_points.masks import PAINT_CLASSES, ImageInstances
-from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
+from dualdistill.data.virtual_points.masks import PAINT_CLASSES, ImageInstances, SyntheticMasks
 from dualdistill.errors import UserError
 from dualdistill.structures import CLASSES
 from tests.data.tiny_root import TinyRoot

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from dualdistill.data.config import VirtualPointsConfig
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.virtual_points.masks import PAINT_CLASSES, ImageInstances, InstanceMasks
+from dualdistill.data.virtual_points.masks import PAINT_CLASSES, ImageInstances, InstanceMasks, SyntheticMasks
 from dualdistill.data.virtual_points.noise import GROUPS, MISSED, MISSED_SMALL, NoisyMasks, confused_with, noisy, warped
-from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 
 SIZE = (225, 400)  # a quarter of the size that pixels are meant for
 

@@ -17,9 +17,7 @@ from dualdistill.data.virtual_points.complete import CompletedSweep
 from dualdistill.data.virtual_points.files import ArrayFiles
 from dualdistill.data.virtual_points.make import lidar_records, make_virtual_points
 from dualdistill.data.virtual_points.maskrcnn import CATEGORIES, NAME_OF_COCO, MaskRcnn
-from dualdistill.data.virtual_points.masks import PAINT_CLASSES, InstanceMasks
-from dualdistill.data.virtual_points.semantic_masks import SemanticMasks
-from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
+from dualdistill.data.virtual_points.masks import PAINT_CLASSES, InstanceMasks, SemanticMasks, SyntheticMasks
 from dualdistill.errors import UserError
 from dualdistill.structures import CLASSES, Boxes
 from dualdistill.synthetic import TINY, make_synthetic

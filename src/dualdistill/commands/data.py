@@ -18,10 +18,8 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.instances import key_images, make_masks, mask_files
 from dualdistill.data.splits import custom_splits, official_splits, samples_of_split
 from dualdistill.data.virtual_points.make import make_virtual_points, own_files
-from dualdistill.data.virtual_points.masks import InstanceMasks
+from dualdistill.data.virtual_points.masks import InstanceMasks, SemanticMasks, SyntheticMasks
 from dualdistill.data.virtual_points.noise import NoisyMasks
-from dualdistill.data.virtual_points.semantic_masks import SemanticMasks
-from dualdistill.data.virtual_points.synthetic_masks import SyntheticMasks
 from dualdistill.errors import UserError
 from dualdistill.files import require_room
 from dualdistill.recipes.catalogue import find
