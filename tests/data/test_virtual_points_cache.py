@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,16 @@ import torch
 from dualdistill import files
 from dualdistill.data.build import LIDAR
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.virtual_points.complete import CompletedSweep
-from dualdistill.data.virtual_points.files import ArrayFiles
-from dualdistill.data.virtual_points.make import (
+from dualdistill.data.virtual_points.clouds import virtual_point_files
+from dualdistill.data.virtual_points.complete import (
+    CACHE_NAMES,
     LARGEST_GAP_US,
-    ImagesOfSweeps,
+    CompletedSweep,
+    images_of_sweep,
     lidar_records,
     make_virtual_points,
-    virtual_point_files,
 )
+from dualdistill.data.virtual_points.files import ArrayFiles
 from dualdistill.data.virtual_points.masks import ImageInstances, InstanceMasks
 from dualdistill.data.virtual_points.official import OfficialFiles, read_official
 from dualdistill.errors import UserError
@@ -57,7 +59,9 @@ def some_sweep(seed: int = 0) -> CompletedSweep:
 
 
 def files_in(folder: Path) -> ArrayFiles[CompletedSweep]:
-    return ArrayFiles(folder=folder, kind=CompletedSweep, what="virtual points", verb="virtual-points")
+    return ArrayFiles(
+        folder=folder, kind=CompletedSweep, names=CACHE_NAMES, what="virtual points", verb="virtual-points"
+    )
 
 
 def assert_same(a: CompletedSweep, b: CompletedSweep) -> None:
@@ -163,7 +167,7 @@ def test_torn_official_files_are_refused(tmp_path: Path, content: bytes) -> None
 
 
 def test_key_frames_take_their_own_images_and_sweeps_the_nearest(tiny_index: NuscenesIndex) -> None:
-    images = ImagesOfSweeps(tiny_index)
+    images = partial(images_of_sweep, tiny_index)
     key = int(tiny_index.sample_lidar[3])
     assert images(key) == tiny_index.sample_cameras[3].tolist()
     times = tiny_index.data_timestamp_us
@@ -189,7 +193,7 @@ def test_an_image_too_far_from_a_sweep_in_time_does_not_count(tmp_path: Path) ->
     )
     index = NuscenesIndex.open(root.path)
     rows = [row for row in lidar_records(index, np.arange(2), 10) if not index.data_is_key[row]]
-    images = ImagesOfSweeps(index)
+    images = partial(images_of_sweep, index)
     assert len(rows) == 9
     assert all(images(row) == [-1] * len(CAMERAS) for row in rows)
     assert images(int(index.sample_lidar[1])) == index.sample_cameras[1].tolist()

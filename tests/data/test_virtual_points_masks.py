@@ -13,9 +13,8 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
 
 from dualdistill.data.annotations import sample_boxes
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.virtual_points.complete import CompletedSweep
+from dualdistill.data.virtual_points.complete import CACHE_NAMES, CompletedSweep, lidar_records, make_virtual_points
 from dualdistill.data.virtual_points.files import ArrayFiles
-from dualdistill.data.virtual_points.make import lidar_records, make_virtual_points
 from dualdistill.data.virtual_points.maskrcnn import CATEGORIES, NAME_OF_COCO, MaskRcnn
 from dualdistill.data.virtual_points.masks import PAINT_CLASSES, InstanceMasks, SemanticMasks, SyntheticMasks
 from dualdistill.errors import UserError
@@ -40,7 +39,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> NuscenesIndex:
 
 
 def files_in(folder: Path) -> ArrayFiles[CompletedSweep]:
-    return ArrayFiles(folder=folder, kind=CompletedSweep, what="virtual points", verb="virtual-points")
+    return ArrayFiles(
+        folder=folder, kind=CompletedSweep, names=CACHE_NAMES, what="virtual points", verb="virtual-points"
+    )
 
 
 def distances(points: Tensor, boxes: Boxes) -> Tensor:

@@ -15,9 +15,8 @@ from dualdistill.data.config import BevAugmentation, DataConfig, ImageAugmentati
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.sweeps import read_points
-from dualdistill.data.virtual_points.clouds import VirtualClouds, laid_out
-from dualdistill.data.virtual_points.complete import CompletedSweep
-from dualdistill.data.virtual_points.make import lidar_records, make_virtual_points, virtual_point_files
+from dualdistill.data.virtual_points.clouds import VirtualClouds, laid_out, virtual_point_files
+from dualdistill.data.virtual_points.complete import CompletedSweep, lidar_records, make_virtual_points
 from dualdistill.errors import UserError
 from tests.data.test_virtual_points_cache import MiddleOfKeyFrames, some_sweep
 from tests.data.tiny_root import TinyRoot, write_root

@@ -17,7 +17,8 @@ from dualdistill.data.config import DataConfig
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.instances import key_images, make_masks, mask_files
 from dualdistill.data.splits import custom_splits, official_splits, samples_of_split
-from dualdistill.data.virtual_points.make import make_virtual_points, own_files
+from dualdistill.data.virtual_points.clouds import own_files
+from dualdistill.data.virtual_points.complete import make_virtual_points
 from dualdistill.data.virtual_points.masks import InstanceMasks, SemanticMasks, SyntheticMasks
 from dualdistill.data.virtual_points.noise import NoisyMasks
 from dualdistill.errors import UserError

@@ -7,7 +7,7 @@ dropped, and its cells are background. The boxes of the description are left out
 predicts none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,7 +35,7 @@ than a cell, and half a cell would lose most of those that two cells share."""
 class SeenObjects:
     """The instance of each pixel of a stored image."""
 
-    owner: UInt16[np.ndarray, "h w"]
+    owner: UInt16[Tensor, "h w"]
     """Number of the instance, counted from 1; 0 is background."""
     klass: Int[Tensor, "instances"]
     """Index into `structures.CLASSES`."""
@@ -48,24 +48,19 @@ class SeenObjects:
             owner[found.masks[number].numpy()] = number + 1
         names = [PAINT_CLASSES[klass] for klass in found.klass.tolist()]
         return cls(
-            owner=owner,
+            owner=torch.from_numpy(owner),
             klass=torch.tensor([CLASSES.index(name) for name in names], dtype=torch.long),
             score=found.score.float(),
         )
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {"owner": self.owner, "klass": self.klass.numpy(), "score": self.score.numpy()}
-
-    @classmethod
-    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "SeenObjects":
-        klass, score = torch.from_numpy(arrays["klass"]).long(), torch.from_numpy(arrays["score"])
-        return cls(owner=arrays["owner"], klass=klass, score=score)
 
 
 def mask_files(index: NuscenesIndex, source: MaskSource, noise: float = 0.0) -> ArrayFiles[SeenObjects]:
     """Files with the instance masks of a root's images; there may be none yet."""
     folder = folder_of("instance_masks", index, source, noise)
-    return ArrayFiles(folder=folder, kind=SeenObjects, what="instance masks", verb="instances", compressed=True)
+    names = ("owner", "klass", "score")
+    return ArrayFiles(
+        folder=folder, kind=SeenObjects, names=names, what="instance masks", verb="instances", compressed=True
+    )
 
 
 def key_images(index: NuscenesIndex, positions: Int[np.ndarray, "samples"]) -> list[int]:
@@ -155,7 +150,7 @@ def owners_in_view(seen: SeenObjects, view: ImageView, min_score: float = 0.0) -
     image_from_crop = torch.linalg.inv(replace(view, rotate_deg=0.0).matrix().double())
     affine = torch.cat([image_from_crop[:2, :2], image_from_crop[:2, 3:]], dim=1).flatten().tolist()
     count = len(seen.klass) + 1
-    stored = Image.fromarray(seen.owner.astype(np.uint8 if count <= 256 else np.int32))  # bytes are much faster
+    stored = Image.fromarray(seen.owner.numpy().astype(np.uint8 if count <= 256 else np.int32))  # bytes are much faster
     crop = stored.transform(view.size[::-1], Image.Transform.AFFINE, affine, Image.Resampling.NEAREST)
     # The rotation turns the crop, and brings in nothing from beyond it.
     owner = np.array(crop.rotate(view.rotate_deg) if view.rotate_deg else crop)

@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dualdistill.data.config import VirtualPointsConfig
+from dualdistill.data.config import MaskSource, VirtualPointsConfig
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.sweeps import accumulate
-from dualdistill.data.virtual_points.complete import CompletedSweep
-from dualdistill.data.virtual_points.files import mask_options
-from dualdistill.data.virtual_points.make import lidar_records, virtual_point_files
+from dualdistill.data.virtual_points.complete import CACHE_NAMES, CompletedSweep, lidar_records
+from dualdistill.data.virtual_points.files import ArrayFiles, folder_of, mask_options
 from dualdistill.data.virtual_points.masks import LABEL_CHANNELS
+from dualdistill.data.virtual_points.official import OfficialFiles
 from dualdistill.errors import UserError
 
 NO_INTENSITY = -1.0
@@ -147,3 +147,18 @@ def laid_out(
 
 def _flagged(points: Float[Tensor, "points _"], flag: float, lag: float) -> Float[Tensor, "points chan"]:
     return torch.cat([points, points.new_tensor([[flag, lag]]).expand(len(points), 2)], dim=1)
+
+
+def virtual_point_files(
+    index: NuscenesIndex, source: MaskSource, noise: float = 0.0
+) -> ArrayFiles[CompletedSweep] | OfficialFiles:
+    """Files with the painted and virtual points of a root's sweeps; there may be none yet."""
+    return OfficialFiles(folder=index.root) if source == "official" else own_files(index, source, noise)
+
+
+def own_files(index: NuscenesIndex, source: MaskSource, noise: float = 0.0) -> ArrayFiles[CompletedSweep]:
+    """`virtual_point_files` in our own format."""
+    folder = folder_of("virtual_points", index, source, noise)
+    return ArrayFiles(
+        folder=folder, kind=CompletedSweep, names=CACHE_NAMES, what="virtual points", verb="virtual-points"
+    )

@@ -1,11 +1,12 @@
-"""Painted and virtual points of one LiDAR sweep (MVP, Yin et al., NeurIPS 2021; docs/methods/mvp.md#painting).
+"""Painted and virtual points of LiDAR sweeps, made once before training (docs/methods/mvp.md#painting).
 
-Each instance mask paints the LiDAR points that project into it, and lifts pixels drawn from it to the depth of the
-nearest such point. Occlusion is ignored: a background point that projects into the mask contributes its depth too.
+Source: MVP, Yin et al., NeurIPS 2021. Each instance mask paints the LiDAR points that project into it, and lifts pixels
+drawn from it to the depth of the nearest such point. Occlusion is ignored: a background point that projects into the
+mask contributes its depth too.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,16 +14,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dualdistill.data.virtual_points.masks import LABEL_CHANNELS, ImageInstances
+from dualdistill.data.frames import nearest_in_time
+from dualdistill.data.index import NuscenesIndex, Progress
+from dualdistill.data.sweeps import read_points, sweep_candidates
+from dualdistill.data.virtual_points.files import ArrayFiles
+from dualdistill.data.virtual_points.masks import LABEL_CHANNELS, PAINT_CLASSES, ImageInstances, InstanceMasks
 from dualdistill.geometry.cameras import project
 from dualdistill.geometry.transforms import transform
 
 POINTS_PER_INSTANCE = 50
 
+LARGEST_GAP_US = 50_000
+"""Largest time between a sweep and an image that is used for it, microseconds. A 12 Hz camera is never farther than
+42 ms from any sweep; the original has no limit."""
+
 VIRTUAL_CHANNELS = 3 + LABEL_CHANNELS
 PAINTED_CHANNELS = 4 + LABEL_CHANNELS
 CACHE_NAMES = ("virtual_points", "real_points", "real_points_indice")
-"""Names of the arrays of `CompletedSweep` in MVP's cache."""
+"""Names of the arrays of `CompletedSweep` in MVP's cache, in its order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +52,6 @@ class CompletedSweep:
             painted=torch.zeros(0, PAINTED_CHANNELS),
             painted_rows=torch.zeros(0, dtype=torch.long),
         )
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The points under the names of MVP's cache."""
-        parts = (self.virtual.numpy(), self.painted.numpy(), self.painted_rows.numpy())
-        return dict(zip(CACHE_NAMES, parts, strict=True))
-
-    @classmethod
-    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "CompletedSweep":
-        virtual, painted, rows = (torch.from_numpy(arrays[name]) for name in CACHE_NAMES)
-        return cls(virtual=virtual, painted=painted, painted_rows=rows)
 
 
 def generator_of(seed: int, filename: str) -> np.random.Generator:
@@ -139,3 +138,67 @@ def lifted_pixels(
         drawn.append(places)
         depth.append(own[distance.argmin(dim=1), 2])
     return torch.cat(drawn), torch.cat(depth), owning.repeat_interleave(count)
+
+
+def lidar_records(index: NuscenesIndex, positions: Int[np.ndarray, "samples"], num_sweeps: int) -> list[int]:
+    """Rows of every LiDAR record that samples with `num_sweeps` accumulated sweeps may need, ascending."""
+    rows: set[int] = set()
+    for key in index.sample_lidar[positions].tolist():
+        if key >= 0:
+            rows |= {key, *sweep_candidates(index, key, num_sweeps)}
+    return sorted(rows)
+
+
+def images_of_sweep(index: NuscenesIndex, row: int) -> list[int]:
+    """Rows of the camera images for a LiDAR record, in the order of `structures.CAMERAS`; -1 where there is none
+    (docs/methods/mvp.md#projection).
+
+    A key frame has its own images; other sweeps have each camera's nearest in time, up to `LARGEST_GAP_US`: of those
+    up to the key frame that the sweep leads to, as in the original.
+    """
+    of_key_frame = index.sample_cameras[index.data_sample[row]].tolist()
+    if index.data_is_key[row]:
+        return of_key_frame
+    time_us = int(index.data_timestamp_us[row])
+    nearest = [camera if camera < 0 else nearest_in_time(index, camera, time_us) for camera in of_key_frame]
+    gap_us = np.abs(index.data_timestamp_us[nearest] - time_us)
+    return np.where(gap_us <= LARGEST_GAP_US, nearest, -1).tolist()
+
+
+def make_virtual_points(
+    index: NuscenesIndex,
+    rows: Sequence[int],
+    masks: InstanceMasks,
+    files: ArrayFiles[CompletedSweep],
+    *,
+    seed: int = 0,
+    progress: Progress = iter,
+) -> int:
+    """Write the painted and virtual points of the LiDAR records without them; see `ArrayFiles.make`.
+
+    Each file depends only on the seed, the name of the LiDAR file and its masks.
+
+    Args:
+        rows: Rows of LIDAR_TOP records, from `lidar_records`.
+
+    Raises:
+        UserError: for sensor files that cannot be read, and for files made from something else.
+    """
+
+    def completed(row: int) -> CompletedSweep:
+        cameras = [camera for camera in images_of_sweep(index, row) if camera >= 0]
+        found = [(camera, instances) for camera in cameras if len(instances := masks(camera))]
+        if not found:
+            return CompletedSweep.none()
+        at = [camera for camera, _ in found]
+        camera_from_global = torch.from_numpy(np.linalg.inv(index.global_from_sensor(at)))
+        return complete_sweep(
+            read_points(index.path(row)),
+            [instances for _, instances in found],
+            camera_from_global @ torch.from_numpy(index.global_from_sensor(row)),
+            torch.from_numpy(index.intrinsics(at)),
+            generator_of(seed, index.data_filename[row]),
+        )
+
+    made_from = {"masks": masks.identity, "seed": seed, "points_per_instance": POINTS_PER_INSTANCE}
+    return files.make(index, rows, completed, made_from | {"class_names": list(PAINT_CLASSES)}, progress)

@@ -6,12 +6,13 @@ They are in the cache folder (`$DUALDISTILL_CACHE`, else `~/.cache/dualdistill`)
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import torch
 
 from dualdistill.data.cache import ROOM_REMEDY, cache_root
 from dualdistill.data.config import InstancesConfig, MaskSource, VirtualPointsConfig
@@ -49,25 +50,18 @@ def missing_files(path_of: Callable[[str], Path], filenames: Iterable[str]) -> l
     return lacking
 
 
-@runtime_checkable
-class Content(Protocol):
-    """Content of one file, as arrays by name."""
-
-    def arrays(self) -> dict[str, np.ndarray]: ...
-
-    @classmethod
-    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Any: ...
-
-
-Kind = TypeVar("Kind", bound=Content)
+Content = TypeVar("Content", bound=Any)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArrayFiles(Generic[Kind]):
+class ArrayFiles(Generic[Content]):
     """Contents of one kind, by the name of the sensor file in the tables that each was made from."""
 
     folder: Path
-    kind: type[Kind]
+    kind: type[Content]
+    """A record of tensors."""
+    names: tuple[str, ...]
+    """Names of the arrays in a file, in the order of the record's fields."""
     what: str
     """Description of the content, for messages."""
     verb: str
@@ -82,20 +76,22 @@ class ArrayFiles(Generic[Kind]):
         """The `filenames` without a file."""
         return missing_files(self.path, filenames)
 
-    def read(self, filename: str) -> Kind:
+    def read(self, filename: str) -> Content:
         """Content made from one sensor file; raises UserError for a file that is missing or broken."""
         path = self.path(filename)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return self.kind.of_arrays({name: arrays[name] for name in arrays.files})
+                tensors = [torch.from_numpy(arrays[name]) for name in self.names]
+                return self.kind(**{f.name: value for f, value in zip(fields(self.kind), tensors, strict=True)})
         except Exception as error:  # any of several libraries' complaints about a broken file
             advice = f"delete the file, then run `dualdistill data {self.verb}`"
             raise UserError(f"cannot read {self.what} {path} ({error}); {advice}") from error
 
-    def write(self, filename: str, content: Kind) -> None:
+    def write(self, filename: str, content: Content) -> None:
         """Write the content made from one sensor file in one step: the file is complete or absent."""
         save = np.savez_compressed if self.compressed else np.savez
-        arrays: dict[str, Any] = {**content.arrays()}
+        values = (getattr(content, field.name).numpy() for field in fields(content))
+        arrays: dict[str, Any] = dict(zip(self.names, values, strict=True))
         with draft(self.path(filename), sync=False) as temporary, temporary.open("wb") as file:
             save(file, **arrays)
 
@@ -103,7 +99,7 @@ class ArrayFiles(Generic[Kind]):
         self,
         index: NuscenesIndex,
         rows: Sequence[int],
-        content: Callable[[int], Kind],
+        content: Callable[[int], Content],
         made_from: dict[str, Any],
         progress: Progress = iter,
     ) -> int:
