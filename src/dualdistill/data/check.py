@@ -1,7 +1,7 @@
 """Check of the files and tables of a root before time is spent on it."""
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -41,7 +41,7 @@ SAMPLED = 16
 """Samples whose files stand for those of a root."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Problem:
     """One kind of problem, however many files have it."""
 
@@ -96,10 +96,11 @@ def check_root(
     boxes = _boxes(index, positions)
     count = np.bincount(index.annotation_class[boxes[usable(index)[boxes]]], minlength=len(CLASSES))
     rows = needed_records(index, positions, config)
-    found = [
-        *table_problems(index, positions, np.array(rows, dtype=np.int64), config),
-        *_mask_problems(index, positions, config, split),
-    ]
+    found = table_problems(index, positions, np.array(rows, dtype=np.int64), config)
+    if config.instances is not None and (missing := missing_masks(index, config.instances, positions)[0]):
+        making = making_masks(index, config.instances) + ("" if split == "all" else f" --split {split}")
+        what = "key frame images without instance masks"
+        found.append(Problem(what, len(missing), missing[0], f"run `{making}`"))
     num_bytes, of_files = file_problems(index, rows, progress)
     return RootReport(
         root=index.root,
@@ -139,19 +140,15 @@ def file_problems(index: NuscenesIndex, rows: list[int], progress: Progress = it
     return num_bytes, _grouped(complaints)
 
 
-def table_problems(
-    index: NuscenesIndex, positions: np.ndarray, rows: np.ndarray, config: DataConfig
-) -> Iterator[Problem]:
+def table_problems(index: NuscenesIndex, positions: np.ndarray, rows: np.ndarray, config: DataConfig) -> list[Problem]:
     """What is wrong with the tables of samples and of sensor records that may be read, without a look at files."""
-    boxes = _boxes(index, positions)
-    yield from _sensor_problems(index, positions, config)
-    yield from _box_problems(index, boxes)
-    yield from _pose_problems(index, rows)
-    if not usable(index)[boxes].any() and not index.version.endswith("test"):
-        what = "no box of a detection class that has LiDAR or radar points"
-        remedy = "choose another split, or complete num_lidar_pts and the categories of sample_annotation.json"
-        example = index.sample_token[int(positions[0])]
-        yield Problem(what=what, count=len(boxes), example=example, remedy=remedy)
+    checks = [
+        *_sensor_checks(index, positions, config),
+        *_box_checks(index, _boxes(index, positions)),
+        _pose_check(index, rows),
+        _training_check(index, positions),
+    ]
+    return [Problem(what, len(bad), name(int(bad[0])), remedy) for bad, what, remedy, name in checks if len(bad)]
 
 
 def _boxes(index: NuscenesIndex, positions: np.ndarray) -> np.ndarray:
@@ -171,94 +168,65 @@ def needed_records(index: NuscenesIndex, positions: np.ndarray, config: DataConf
     return sorted(rows)
 
 
-def _sensor_problems(index: NuscenesIndex, positions: np.ndarray, config: DataConfig) -> Iterator[Problem]:
+Check = tuple[np.ndarray, str, str, Callable[[int], str]]
+"""Rows that have a problem, the problem, its remedy, and the name of a row."""
+
+
+def _sensor_checks(index: NuscenesIndex, positions: np.ndarray, config: DataConfig) -> Iterator[Check]:
     """Samples without a sensor or a sweep that the config reads."""
+    token = index.sample_token.__getitem__
     remedy = "complete sample_data.json, or leave these scenes out of the split"
-    sensors = {"LIDAR_TOP": index.sample_lidar[positions]}
-    if config.cameras:
-        sensors |= {name: index.sample_cameras[positions, camera] for camera, name in enumerate(CAMERAS)}
-    for sensor, rows in sensors.items():
-        if (rows < 0).any():
-            lacking = positions[rows < 0]
-            token = index.sample_token[int(lacking[0])]
-            yield Problem(what=f"samples without {sensor}", count=len(lacking), example=token, remedy=remedy)
-    lidar = sensors["LIDAR_TOP"]
-    if (
-        config.points
-        and config.num_sweeps > 1
-        and min(lidar) >= 0
-        and len(lidar) > 1
-        and (index.data_prev[lidar] < 0).all()
-    ):
+    for sensor, rows in index.key_records(positions, cameras=config.cameras).items():
+        yield positions[rows < 0], f"samples without {sensor}", remedy, token
+    lidar = index.sample_lidar[positions]
+    if config.points and config.num_sweeps > 1 and len(lidar) > 1 and (lidar >= 0).all():
+        alone = positions if (index.data_prev[lidar] < 0).all() else positions[:0]
         what = f"samples without an earlier LiDAR sweep, of which {config.num_sweeps - 1} are wanted"
         remedy = "unpack the sweeps and link them by prev in sample_data.json, or set data.num_sweeps=1"
-        yield Problem(what=what, count=len(lidar), example=index.sample_token[int(positions[0])], remedy=remedy)
+        yield alone, what, remedy, token
 
 
-def _box_problems(index: NuscenesIndex, boxes: np.ndarray) -> Iterator[Problem]:
+def _box_checks(index: NuscenesIndex, boxes: np.ndarray) -> Iterator[Check]:
     """Boxes nobody can believe, and those of categories that nuScenes does not have."""
-    known = np.array([name in CATEGORIES for name in index.categories])
+
+    def name(box: int) -> str:
+        return f"{index.annotation_token[box]} ({index.categories[index.annotation_category[box]]})"
+
+    foreign = [number for number, category in enumerate(index.categories) if category not in CATEGORIES]
+    what = "boxes of categories that nuScenes does not have"
+    remedy = "rename the categories in category.json (docs/data.md has the list), or remove their boxes"
+    yield boxes[np.isin(index.annotation_category[boxes], foreign)], what, remedy, name
     speed = np.linalg.norm(index.annotation_velocity[boxes], axis=1)  # an unknown (NaN) velocity is no problem
-    sample = np.searchsorted(index.annotation_offset, boxes, side="right") - 1
-    lidar = index.sample_lidar[sample]
-    seen = lidar >= 0
-    distance = np.zeros(len(boxes))
-    distance[seen] = np.linalg.norm(index.annotation_center[boxes[seen]] - index.ego_translation[lidar[seen]], axis=1)
-    of_category = index.annotation_category[boxes]
-    for bad, what, remedy in (
-        (
-            ~known[of_category] if len(known) else np.zeros(len(boxes), bool),
-            "boxes of categories that nuScenes does not have",
-            "rename the categories in category.json (docs/data.md has the list), or remove their boxes",
-        ),
-        (
-            speed > FASTEST_OBJECT,
-            f"boxes faster than {FASTEST_OBJECT:g} m/s",
-            "look at the prev and next links and the timestamps of these records",
-        ),
-        (
-            (index.annotation_size[boxes] > LARGEST_BOX).any(axis=1),
-            f"boxes longer than {LARGEST_BOX:g} m",
-            "correct their size (metres) in sample_annotation.json",
-        ),
-        (
-            distance > FARTHEST_BOX,
-            f"boxes more than {FARTHEST_BOX:g} m from the car",
-            "correct their translation (global frame, metres), or the ego poses of their samples",
-        ),
-    ):
-        if bad.any():
-            first = int(boxes[bad][0])
-            name = index.categories[int(index.annotation_category[first])]
-            example = f"{index.annotation_token[first]} ({name})"
-            yield Problem(what=what, count=int(bad.sum()), example=example, remedy=remedy)
+    remedy = "look at the prev and next links and the timestamps of these records"
+    yield boxes[speed > FASTEST_OBJECT], f"boxes faster than {FASTEST_OBJECT:g} m/s", remedy, name
+    large = (index.annotation_size[boxes] > LARGEST_BOX).any(axis=1)
+    remedy = "correct their size (metres) in sample_annotation.json"
+    yield boxes[large], f"boxes longer than {LARGEST_BOX:g} m", remedy, name
+    lidar = index.sample_lidar[np.searchsorted(index.annotation_offset, boxes, side="right") - 1]
+    offset = index.annotation_center[boxes] - index.ego_translation[lidar]
+    far = (lidar >= 0) & (np.linalg.norm(offset, axis=1) > FARTHEST_BOX)
+    remedy = "correct their translation (global frame, metres), or the ego poses of their samples"
+    yield boxes[far], f"boxes more than {FARTHEST_BOX:g} m from the car", remedy, name
 
 
-def _pose_problems(index: NuscenesIndex, now: np.ndarray) -> Iterator[Problem]:
+def _pose_check(index: NuscenesIndex, now: np.ndarray) -> Check:
     """Cars that jump between two records of one sensor."""
     before = index.data_prev[now]
     now, before = now[before >= 0], before[before >= 0]
     seconds = (index.data_timestamp_us[now] - index.data_timestamp_us[before]) * 1e-6
     metres = np.linalg.norm(index.ego_translation[now] - index.ego_translation[before], axis=1)
-    bad = now[metres > FASTEST_CAR * seconds + 1]
-    if len(bad):
-        yield Problem(
-            what=f"ego poses that jump: the car would be faster than {FASTEST_CAR:g} m/s",
-            count=len(bad),
-            example=index.data_filename[int(bad[0])],
-            remedy="correct ego_pose.json, or the timestamps of sample_data.json",
-        )
+    what = f"ego poses that jump: the car would be faster than {FASTEST_CAR:g} m/s"
+    remedy = "correct ego_pose.json, or the timestamps of sample_data.json"
+    return now[metres > FASTEST_CAR * seconds + 1], what, remedy, index.data_filename.__getitem__
 
 
-def _mask_problems(index: NuscenesIndex, positions: np.ndarray, config: DataConfig, split: str) -> Iterator[Problem]:
-    """Instance masks that were not made."""
-    if config.instances is None:
-        return
-    missing, _ = missing_masks(index, config.instances, positions)
-    if missing:
-        what, remedy = "key frame images without instance masks", making_masks(index, config.instances)
-        remedy += "" if split == "all" else f" --split {split}"
-        yield Problem(what=what, count=len(missing), example=missing[0], remedy=f"run `{remedy}`")
+def _training_check(index: NuscenesIndex, positions: np.ndarray) -> Check:
+    """Samples of which none has a box to train on, unless they are the official test split's."""
+    boxes = _boxes(index, positions)
+    fine = usable(index)[boxes].any() or index.version.endswith("test")
+    what = "no box of a detection class that has LiDAR or radar points"
+    remedy = "choose another split, or complete num_lidar_pts and the categories of sample_annotation.json"
+    return positions[:0] if fine else positions, what, remedy, index.sample_token.__getitem__
 
 
 def _look(index: NuscenesIndex, row: int, *, whole: bool) -> tuple[int, tuple[str, str] | None]:
@@ -293,8 +261,7 @@ def _look(index: NuscenesIndex, row: int, *, whole: bool) -> tuple[int, tuple[st
         return size, ("cut off", unpack)
     height, width = index.image_size(row)
     if stored != (height, width):
-        complaint = f"not {width}x{height} pixels, as sample_data.json says"
-        return size, (complaint, "take files and tables of one origin")
+        return size, (f"not {width}x{height} pixels, as sample_data.json says", "take files and tables of one origin")
     return size, None
 
 
@@ -304,6 +271,6 @@ def _grouped(complaints: list[tuple[str, str, str]]) -> list[Problem]:
     for what, remedy, filename in complaints:
         kinds.setdefault((str(PurePosixPath(filename).parent), what, remedy), []).append(filename)
     return [
-        Problem(what=f"files in {folder}: {what}", count=len(names), example=names[0], remedy=remedy)
+        Problem(f"files in {folder}: {what}", len(names), names[0], remedy)
         for (folder, what, remedy), names in kinds.items()
     ]

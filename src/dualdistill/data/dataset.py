@@ -30,7 +30,7 @@ from dualdistill.data.virtual_points.clouds import VirtualClouds
 from dualdistill.errors import UserError
 from dualdistill.geometry.boxes import transform_boxes
 from dualdistill.geometry.transforms import invert_rigid, transform
-from dualdistill.structures import CAMERAS, Batch, Boxes, Cameras, SampleMeta
+from dualdistill.structures import Batch, Boxes, Cameras, SampleMeta
 
 Item = tuple[int, int]
 """Epoch and position in the data set: together they fix a sample, augmentation included."""
@@ -292,15 +292,11 @@ def _require_sensors(index: NuscenesIndex, config: DataConfig, positions: Int[np
     Raises:
         UserError: naming the first sample that has not.
     """
-    missing = {"LIDAR_TOP": index.sample_lidar[positions] < 0}
-    if config.cameras:
-        missing |= {name: index.sample_cameras[positions, i] < 0 for i, name in enumerate(CAMERAS)}
-    for sensor, lacking in missing.items():
-        if lacking.any():
-            token = index.sample_token[int(positions[np.flatnonzero(lacking)[0]])]
+    for sensor, rows in index.key_records(positions, cameras=config.cameras).items():
+        if len(lacking := positions[rows < 0]):
             raise UserError(
-                f"{int(lacking.sum())} of {len(positions)} samples of {index.root} have no key frame of "
-                f"{sensor} (the first: {token}): complete the table or leave their scenes out of the split"
+                f"{len(lacking)} of {len(positions)} samples of {index.root} have no key frame of {sensor} (the first: "
+                f"{index.sample_token[lacking[0]]}): complete the table or leave their scenes out of the split"
             )
     if config.cameras:
         sizes = np.unique(index.data_size[index.sample_cameras[positions].ravel()], axis=0)

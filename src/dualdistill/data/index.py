@@ -19,6 +19,7 @@ from dualdistill.data.tables import TABLES, find_version, require_tables
 from dualdistill.errors import UserError
 from dualdistill.files import read_json, require_room, write_json
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
+from dualdistill.structures import CAMERAS
 
 LAYOUT = 5
 """Version of the cached columns; a change makes every root be indexed anew."""
@@ -122,6 +123,13 @@ class NuscenesIndex:
     def annotations(self, sample: Position) -> slice:
         """Rows of the annotations of one sample."""
         return slice(int(self.annotation_offset[sample]), int(self.annotation_offset[sample + 1]))
+
+    def key_records(
+        self, samples: Int[np.ndarray, "samples"], *, cameras: bool
+    ) -> dict[str, Int[np.ndarray, "samples"]]:
+        """Rows of the LiDAR's key frames, and of the cameras' if wanted, by channel; -1 where one is missing."""
+        of_cameras = dict(zip(CAMERAS, self.sample_cameras[samples].T, strict=True)) if cameras else {}
+        return {"LIDAR_TOP": self.sample_lidar[samples], **of_cameras}
 
     def path(self, row: Position) -> Path:
         """File of one sensor record."""
