@@ -18,9 +18,8 @@ from torch import Tensor
 
 from benchmarks.references.pooling import cumsum_pool
 from dualdistill.data.config import DataConfig
-from dualdistill.deploy.freeze import FrozenStudent
+from dualdistill.deploy.freeze import FrozenStudent, rig_geometry
 from dualdistill.deploy.graph import deployable
-from dualdistill.deploy.rig_geometry import rig_geometry
 from dualdistill.deploy.runtime import Maps, deployed_forms, frame_inputs, has_bf16
 from dualdistill.geometry.cameras import frustum, lift
 from dualdistill.models.bevdepth import BevDepth, BevDepthConfig, official_bevdepth

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.convert.families import convert
+from dualdistill.convert.checkpoint_file import convert
 from dualdistill.errors import UserError
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.centerpoint import CenterPoint, CenterPointConfig

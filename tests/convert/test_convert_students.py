@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dualdistill.convert.families import convert
+from dualdistill.convert.checkpoint_file import convert
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth, distill_bevdepth, official_bevdepth
 from tests.convert.test_student_names import bevdet_state, official_state

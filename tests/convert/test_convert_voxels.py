@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.convert.families import convert
+from dualdistill.convert.checkpoint_file import convert
 from dualdistill.convert.teachers import original_name
 from dualdistill.errors import UserError
 from dualdistill.models.centerpoint import CenterPoint, voxel_centerpoint

@@ -10,7 +10,7 @@ import torch
 
 from dualdistill import files
 from dualdistill.data.annotations import sample_boxes
-from dualdistill.data.build_annotations import box_velocities
+from dualdistill.data.build import box_velocities
 from dualdistill.data.columns import Texts, read_columns, write_columns
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.sweeps import read_points

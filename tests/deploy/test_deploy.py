@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from dualdistill.deploy.freeze import FrozenStudent, SampledConv
+from dualdistill.deploy.freeze import FrozenStudent, SampledConv, rig_geometry
 from dualdistill.deploy.graph import deployable, write_onnx
-from dualdistill.deploy.rig_geometry import rig_geometry
 from dualdistill.deploy.runtime import OnnxRun, decode_boxes, frame_inputs, predictions_of
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth, official_bevdepth

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.convert.families import convert
+from dualdistill.convert.checkpoint_file import convert
 from dualdistill.convert.mapping import Conversion
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.structures import Points

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dualdistill.data.build_annotations import CLASS_OF_CATEGORY
+from dualdistill.data.build import CLASS_OF_CATEGORY
 from dualdistill.structures import CLASSES
 from dualdistill.synthetic import DEMO, catalogue
 from dualdistill.synthetic.catalogue import SLACK, Kind

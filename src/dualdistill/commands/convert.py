@@ -9,8 +9,7 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor
 
-from dualdistill.convert.checkpoint_file import Foreign, read_foreign
-from dualdistill.convert.families import convert
+from dualdistill.convert.checkpoint_file import Foreign, convert, read_foreign
 from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping
 from dualdistill.data.config import VirtualPointsConfig
 from dualdistill.errors import UserError

@@ -14,9 +14,9 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.text import Text
 
-from dualdistill.data.cache import cache_root
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
+from dualdistill.files import cache_root
 
 _GIGABYTE = 1e9
 _WANTED_GB = 5

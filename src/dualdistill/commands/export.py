@@ -11,10 +11,17 @@ from torch import Tensor
 from dualdistill.commands.evaluate import write_detections
 from dualdistill.commands.samples import position_of, read_sample, require_data
 from dualdistill.deploy.calibration import Rig
-from dualdistill.deploy.fold import storage_mib
-from dualdistill.deploy.freeze import Format, FrozenStudent
-from dualdistill.deploy.graph import SUFFIXES, Deployable, Precision, deployable, require_onnx, write_onnx, write_torch
-from dualdistill.deploy.rig_geometry import rig_geometry
+from dualdistill.deploy.freeze import Format, FrozenStudent, rig_geometry
+from dualdistill.deploy.graph import (
+    SUFFIXES,
+    Deployable,
+    Precision,
+    deployable,
+    require_onnx,
+    storage_mib,
+    write_onnx,
+    write_torch,
+)
 from dualdistill.deploy.runtime import OnnxRun, Run, decode_boxes, frame_inputs, predictions_of
 from dualdistill.errors import UserError
 from dualdistill.evaluate.records import Detections

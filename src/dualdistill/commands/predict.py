@@ -17,7 +17,7 @@ from dualdistill.data.images import stored_image
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
-from dualdistill.evaluate.detect import detect
+from dualdistill.evaluate.to_global import detect
 from dualdistill.files import draft
 from dualdistill.report.table import Column, Table, Value
 from dualdistill.structures import CLASSES, Batch, Boxes

@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dualdistill.data.annotations import usable
-from dualdistill.data.build import LIDAR
-from dualdistill.data.build_annotations import CATEGORIES
+from dualdistill.data.build import CATEGORIES, LIDAR
 from dualdistill.data.config import DataConfig
 from dualdistill.data.frames import reachable_records
 from dualdistill.data.index import NuscenesIndex, Progress

@@ -13,11 +13,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from dualdistill.data.build import build_columns
-from dualdistill.data.cache import ROOM_REMEDY, cache_root, store_folder
 from dualdistill.data.columns import Position, Texts, read_columns, write_columns
 from dualdistill.data.tables import TABLES, find_version, require_tables
 from dualdistill.errors import UserError
-from dualdistill.files import read_json, require_room, write_json
+from dualdistill.files import ROOM_REMEDY, cache_root, read_json, require_room, store_folder, write_json
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 from dualdistill.structures import CAMERAS
 

@@ -18,13 +18,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dualdistill.data.annotations import sample_boxes
-from dualdistill.data.cache import ROOM_REMEDY, store_folder
 from dualdistill.data.columns import read_columns, write_columns
 from dualdistill.data.config import ObjectSampling
 from dualdistill.data.index import NuscenesIndex, Progress
 from dualdistill.data.sweeps import accumulate, choose_sweeps
 from dualdistill.data.virtual_points.clouds import VirtualClouds
-from dualdistill.files import require_room_for_rest
+from dualdistill.files import ROOM_REMEDY, require_room_for_rest, store_folder
 from dualdistill.geometry.boxes import footprints, points_in_boxes
 from dualdistill.ops.rotated_iou import rotated_iou
 from dualdistill.structures import CLASSES, Boxes

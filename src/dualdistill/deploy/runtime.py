@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dualdistill.deploy.freeze import Format, FrozenStudent
+from dualdistill.deploy.freeze import Format, FrozenStudent, cameras_of, rig_geometry
 from dualdistill.deploy.graph import Deployable, Precision, deployable, write_onnx
-from dualdistill.deploy.rig_geometry import cameras_of, rig_geometry
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.models.center_decode import decode
 from dualdistill.structures import Batch, Boxes, HeadOutput

@@ -1,4 +1,4 @@
-"""Detections converted from the BEV frame to the global frame, with the attributes the benchmark requires.
+"""Detections of a network, and the same in the global frame with the attributes the benchmark requires.
 
 Source: docs/methods/centerpoint.md#export.
 """
@@ -7,10 +7,27 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
+from dualdistill.errors import DivergedError
 from dualdistill.evaluate.protocol import ATTRIBUTES, MAX_BOXES, REACH
 from dualdistill.evaluate.records import Detections
 from dualdistill.geometry.transforms import quaternion_from_rotation, transform
-from dualdistill.structures import CLASSES, Boxes, SampleMeta
+from dualdistill.structures import CLASSES, Batch, Boxes, Detector, SampleMeta
+
+
+def detect(detector: Detector, batch: Batch) -> tuple[Boxes, ...]:
+    """Detections of each sample of one batch, in its BEV frame. Raises DivergedError for outputs that are not
+    finite."""
+    output = detector(batch)
+    found = detector.detect(output, batch)
+    named = [("heatmap", output.predictions.heatmap), ("box", output.predictions.regression)]
+    # Finite logarithms of sizes may still be infinite sizes.
+    named += [(name, getattr(boxes, name)) for boxes in found for name in ("center", "size", "yaw", "velocity")]
+    for name, values in named:
+        if not values.isfinite().all():
+            bad = float(values[~values.isfinite()][0])
+            raise DivergedError(f"Its {name} output contains {bad}.")
+    return found
+
 
 MOVING_SPEED = 0.2
 """Speed above which an object counts as moving, metres a second."""

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from dualdistill.data.build_annotations import CATEGORIES
+from dualdistill.data.build import CATEGORIES
 from dualdistill.data.tables import Attribute, Category, Log, Map, Record, Sensor, Visibility
 from dualdistill.data.write_tables import TableWriter
 from dualdistill.structures import CAMERAS

@@ -16,7 +16,7 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.deploy.calibration import Images, Rig
 from dualdistill.errors import DivergedError, UserError
-from dualdistill.evaluate.detect import detect
+from dualdistill.evaluate.to_global import detect
 from dualdistill.experiment.experiment import Experiment, Role
 from dualdistill.experiment.plain import from_plain
 from dualdistill.models.checkpoints import load_weights, read_facts

@@ -15,11 +15,10 @@ from dualdistill.data.dataset import NEUTRAL_EPOCH, NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
-from dualdistill.evaluate.detect import detect
 from dualdistill.evaluate.ground_truth import ground_truth_of_samples
 from dualdistill.evaluate.metrics import detection_metrics
 from dualdistill.evaluate.records import Detections
-from dualdistill.evaluate.to_global import detections_to_global
+from dualdistill.evaluate.to_global import detect, detections_to_global
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.ops.processes import number_of_processes
 from dualdistill.structures import Detector

@@ -14,11 +14,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 
-from dualdistill.data.cache import ROOM_REMEDY, cache_root
 from dualdistill.data.config import InstancesConfig, MaskSource, VirtualPointsConfig
 from dualdistill.data.index import NuscenesIndex, Progress
 from dualdistill.errors import UserError
-from dualdistill.files import draft, read_json, require_room_for_rest, write_json
+from dualdistill.files import ROOM_REMEDY, cache_root, draft, read_json, require_room_for_rest, write_json
 
 MADE_FROM = "made_from.json"
 

@@ -15,8 +15,7 @@ from jaxtyping import Bool, Float, Int, Integer
 from PIL import Image
 from torch import Tensor
 
-from dualdistill.data.build import LIDAR
-from dualdistill.data.build_annotations import CLASS_OF_CATEGORY
+from dualdistill.data.build import CLASS_OF_CATEGORY, LIDAR
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
 from dualdistill.files import decode_json, read_bytes
