@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dualdistill.data.build import CLASS_OF_CATEGORY
+from dualdistill.data.build import CATEGORIES, CLASS_OF_CATEGORY
 from dualdistill.structures import CLASSES
 from dualdistill.synthetic import DEMO, catalogue
 from dualdistill.synthetic.catalogue import SLACK, Kind
@@ -14,8 +14,8 @@ from dualdistill.synthetic.draw import draw_scene
 from dualdistill.synthetic.mesh import LEAF, METAL, Mesh, blob, box, cylinder, wheel
 from dualdistill.synthetic.plan import Track
 from dualdistill.synthetic.street import REACH, Curve
-from dualdistill.synthetic.tables import ATTRIBUTES, CATEGORIES
 from dualdistill.synthetic.traffic import Occupancy
+from dualdistill.synthetic.write import ATTRIBUTES
 
 KINDS = [value for value in vars(catalogue).values() if isinstance(value, Kind)]
 GREY = (0.5, 0.5, 0.5)

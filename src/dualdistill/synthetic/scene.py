@@ -1,5 +1,6 @@
 """Recording of a planned scene: the sensor files, and its records of the tables."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,13 @@ from PIL import Image
 from dualdistill.data import tables
 from dualdistill.data.write_tables import links
 from dualdistill.geometry.transforms import quaternion_from_rotation
-from dualdistill.synthetic.camera import expose
 from dualdistill.synthetic.catalogue import attribute
 from dualdistill.synthetic.config import CAMERA_RATE, KEY_FRAME_RATE, SyntheticConfig
 from dualdistill.synthetic.draw import draw_scene
-from dualdistill.synthetic.lidar import scan
 from dualdistill.synthetic.plan import ScenePlan, scene_generator
 from dualdistill.synthetic.raycast import Moment, Stage
 from dualdistill.synthetic.rig import Camera, Matrix, draw_rig
-from dualdistill.synthetic.tables import token
+from dualdistill.synthetic.sensors import expose, scan
 
 ANNOTATED_RANGE = 55.0
 """Metres from the ego car to the centre of an annotated box."""
@@ -33,6 +32,12 @@ PlayedScene = tuple[list[tables.Record], list[dict[str, Any]]]
 
 Job = tuple[SyntheticConfig, str, int, str, Path]
 """Configuration of a world, split, index in it and name of a scene, and root."""
+
+
+def token(seed: int, *parts: object) -> str:
+    """32 hexadecimal digits, the same for the same parts and seed."""
+    text = "/".join(str(part) for part in (seed, *parts))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def play_scene(job: Job) -> PlayedScene:

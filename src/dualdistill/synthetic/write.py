@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,19 +13,29 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dualdistill.data.build import CATEGORIES
 from dualdistill.data.splits import official_splits
+from dualdistill.data.tables import Attribute, Category, Log, Map, Record, Sensor, Visibility
+from dualdistill.data.write_tables import TableWriter
 from dualdistill.errors import UserError
 from dualdistill.files import read_json
 from dualdistill.structures import CAMERAS
 from dualdistill.synthetic.config import SyntheticConfig
 from dualdistill.synthetic.raycast import require_embree
-from dualdistill.synthetic.scene import Job, PlayedScene, play_scene
-from dualdistill.synthetic.tables import MAP_FILE, VERSION, write_tables
+from dualdistill.synthetic.scene import Job, PlayedScene, play_scene, token
 
 GENERATOR_VERSION = 1
 """Raised whenever the same config gives other values; how tables are laid out does not count."""
 _FIRST_FREE_SCENE = 2000
 """nuScenes numbers its scenes up to 1110."""
+VERSION = "v1.0-trainval"
+MAP_FILE = "maps/synthetic.png"
+
+ATTRIBUTES = (
+    *("vehicle.moving", "vehicle.stopped", "vehicle.parked", "cycle.with_rider", "cycle.without_rider"),
+    *("pedestrian.sitting_lying_down", "pedestrian.standing", "pedestrian.moving"),
+)
+VISIBILITY = ("v0-40", "v40-60", "v60-80", "v80-100")
 _STAMP, _UNFINISHED = "synthetic.json", "synthetic.unfinished"
 _FOLDERS = ("samples", "sweeps", "maps", "masks", VERSION)
 
@@ -55,7 +65,7 @@ def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, pro
         if progress is not None:
             progress(len(scenes), len(jobs))
     Image.fromarray(np.full((64, 64), 255, dtype=np.uint8)).save(root / MAP_FILE)
-    write_tables(root, (record for records, _ in scenes for record in records), config.seed)
+    _write_tables(root, (record for records, _ in scenes for record in records), config.seed)
     masks = [mask for _, scene_masks in scenes for mask in scene_masks]
     (root / "masks" / "instance_masks.json").write_text(json.dumps(masks, indent=0) + "\n")
     if not set(names["train"] + names["val"]) <= set(official_splits()["train"] + official_splits()["val"]):
@@ -63,6 +73,29 @@ def make_synthetic(root: Path, config: SyntheticConfig, *, workers: int = 2, pro
     (root / _STAMP).write_text(json.dumps(_stamp(config), indent=1) + "\n")
     (root / _UNFINISHED).unlink()
     return root
+
+
+def _write_tables(root: Path, records: Iterable[Record], seed: int) -> None:
+    """Writes `VERSION`/*.json: the records of all scenes, and those that they share."""
+    logs = []
+    with TableWriter(root / VERSION) as tables:
+        for name in CATEGORIES:
+            tables.write(Category(token=token(seed, "category", name), name=name, description=""))
+        for name in ATTRIBUTES:
+            tables.write(Attribute(token=token(seed, "attribute", name), name=name, description=""))
+        for number, level in enumerate(VISIBILITY, start=1):
+            low, high = level.removeprefix("v").split("-")
+            text = f"visibility of whole object is between {low} and {high}%"
+            tables.write(Visibility(token=str(number), level=level, description=text))
+        for channel in (*CAMERAS, "LIDAR_TOP"):
+            modality = "lidar" if channel == "LIDAR_TOP" else "camera"
+            tables.write(Sensor(token=token(seed, "sensor", channel), channel=channel, modality=modality))
+        for record in records:
+            tables.write(record)
+            if isinstance(record, Log):
+                logs.append(record.token)
+        shared = token(seed, "map")
+        tables.write(Map(category="semantic_prior", token=shared, filename=MAP_FILE, log_tokens=logs))
 
 
 def scene_names(config: SyntheticConfig) -> dict[str, tuple[str, ...]]:

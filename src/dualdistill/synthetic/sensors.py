@@ -1,17 +1,18 @@
-"""A camera: light, haze and noise on what its rays met, and the colours of surfaces.
+"""What a camera and a LiDAR record of the things that their rays meet.
 
-Colours are fixed to the place or to the thing, so that they are the same in every picture. Arrays of vectors lie
-`[3, hits]` here: NumPy is several times faster along long rows.
+A picture has light, haze and noise; colours are fixed to the place or to the thing, so that they are the same in every
+picture. Arrays of vectors lie `[3, hits]` there: NumPy is several times faster along long rows. The LiDAR gives one
+revolution of a scene, without rolling shutter.
 """
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
-from dualdistill.synthetic.mesh import FACADE, GLASS, GRAIN, GROUND, PAINT
+from dualdistill.synthetic.mesh import FACADE, GLASS, GRAIN, GROUND, PAINT, REFLECTIVITY, REFLECTOR
 from dualdistill.synthetic.plan import Daylight, ScenePlan
 from dualdistill.synthetic.raycast import Hits, Moment, Stage
-from dualdistill.synthetic.rig import Camera, Matrix
-from dualdistill.synthetic.street import ASPHALT, KERB, PATCH, PAVEMENT, PLAZA, WHITE, YELLOW
+from dualdistill.synthetic.rig import Camera, Lidar, Matrix
+from dualdistill.synthetic.street import ASPHALT, GROUND_REFLECTIVITY, KERB, PATCH, PAVEMENT, PLAZA, WHITE, YELLOW
 
 Planes = Float32[np.ndarray, "3 hits"]
 
@@ -19,6 +20,15 @@ SHADOW_REACH = 60.0
 """Metres from the camera up to which shadows are cast."""
 READ_NOISE, SHOT_NOISE = 0.004, 0.012
 """Standard deviations of the sensor's noise, in the dark and growing with the root of the light."""
+
+MAX_RANGE = 70.0
+"""Metres."""
+RANGE_NOISE = 0.015
+"""Standard deviation, metres."""
+DROPOUT = 0.03
+"""Share of returns lost for no reason."""
+THRESHOLD = 0.006
+"""Echo strength (reflectivity, cosine of incidence, 30 m / range squared) of which 63 % are noticed."""
 
 _GAMMA = (255 * np.linspace(0, 1, 4096) ** (1 / 2.2) + 0.5).astype(np.uint8)
 """Pixel value of linear light in 4096 steps."""
@@ -192,3 +202,37 @@ def _hash(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Float32[np.ndarray, "h
         key += np.floor(axis).astype(np.int32).view(np.uint32) * np.uint32(prime)
     key = (key ^ (key >> np.uint32(13))) * np.uint32(1274126177)
     return (key >> np.uint32(16)).astype(np.float32) / 65536
+
+
+def scan(
+    moment: Moment, plan: ScenePlan, lidar: Lidar, street_from_lidar: Matrix, azimuths: int, rng: np.random.Generator
+) -> tuple[Float32[np.ndarray, "points 5"], np.ndarray]:
+    """x, y, z (metres, sensor frame), intensity (0 to 255), ring; and the actor of each return (-1: none)."""
+    around = rng.uniform(0, 2 * np.pi) + np.arange(azimuths) * (2 * np.pi / azimuths)
+    elevation = lidar.elevations[:, None]
+    directions = np.stack(
+        np.broadcast_arrays(np.cos(elevation) * np.cos(around), np.cos(elevation) * np.sin(around), np.sin(elevation)),
+        axis=-1,
+    ).reshape(-1, 3)
+    ring = np.repeat(np.arange(len(lidar.elevations)), azimuths)
+    directions_street = (directions @ street_from_lidar[:3, :3].T).astype(np.float32)
+    hits = moment.cast(street_from_lidar[:3, 3], directions_street)
+
+    rows = np.flatnonzero(hits.distance < MAX_RANGE)
+    distance = hits.distance[rows].astype(np.float64)
+    incidence = np.abs(np.einsum("nd,nd->n", hits.normal[rows], directions_street[rows]))
+    face = hits.face[rows]
+    material = moment.stage.material[face]
+    reflectivity = REFLECTIVITY[material] * (0.5 + moment.stage.color[face].mean(axis=1))  # higher for light paint
+    reflectivity[material == REFLECTOR] = 2.0
+    ground = np.flatnonzero(material == GROUND)
+    place = street_from_lidar[:2, 3] + directions_street[rows[ground], :2] * hits.distance[rows[ground], None]
+    reflectivity[ground] = GROUND_REFLECTIVITY[plan.ground.look_up(place[:, 0], place[:, 1])]
+    echo = reflectivity * incidence * (30.0 / np.maximum(distance, 3.0)) ** 2
+    noticed = (1 - DROPOUT) * (1 - np.exp(-echo / THRESHOLD))
+    kept = rng.random(len(rows)) < noticed
+    rows, distance, incidence, reflectivity = rows[kept], distance[kept], incidence[kept], reflectivity[kept]
+    distance = distance + rng.normal(0.0, RANGE_NOISE, len(rows))
+    intensity = 110 * reflectivity**1.3 * np.sqrt(incidence) * rng.uniform(0.8, 1.2, len(rows))
+    points = np.column_stack([directions[rows] * distance[:, None], np.clip(intensity, 0, 255).round(), ring[rows]])
+    return points.astype(np.float32), hits.owner[rows]
