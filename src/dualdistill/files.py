@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import disk_usage
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import msgspec
 
 from dualdistill.errors import UserError
+
+Cached = TypeVar("Cached")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_TEXTS = (
@@ -296,24 +298,32 @@ ROOM_REMEDY = "Free some, or set DUALDISTILL_CACHE to another folder."
 """Where a cache does not fit."""
 
 
-def store_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Have `write` fill a draft that becomes `folder`, which is complete or absent even if several processes write it.
+def cached(folder: Path, load: Callable[[Path], Cached], write: Callable[[Path], None]) -> Cached:
+    """What `load` makes of a cached folder, where it is missing or damaged after `write` has filled a draft of it.
+
+    The folder is complete or absent even if several processes write it.
 
     Raises:
         UserError: if the cache cannot be written.
     """
-    draft = None
+    if folder.is_dir():
+        try:
+            return load(folder)
+        except Exception:  # whatever a damaged file leads to
+            shutil.rmtree(folder, ignore_errors=True)
+    target = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent.parent))
-        draft.chmod(0o755)  # mkdtemp keeps others out; a cache may be shared
-        write(draft)
-        draft.rename(folder)
+        target = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent.parent))
+        target.chmod(0o755)  # mkdtemp keeps others out; a cache may be shared
+        write(target)
+        target.rename(folder)
     except (OSError, UserError) as error:
         if not folder.is_dir():  # else another process was faster, with the same content
             why = error if isinstance(error, UserError) else problem(error, folder)
             advice = "Or set DUALDISTILL_CACHE to another folder."
             raise UserError(f"The cache {folder.parent} cannot be written: {why}. {advice}") from None
     finally:
-        if draft is not None:
-            shutil.rmtree(draft, ignore_errors=True)
+        if target is not None:
+            shutil.rmtree(target, ignore_errors=True)
+    return load(folder)

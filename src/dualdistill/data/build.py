@@ -96,12 +96,23 @@ def build_columns(folder: Path) -> Iterator[tuple[str, Columns]]:
     yield "calibrations", calibrations
     data, data_table = _sensor_data(folder, sample_table, calibration_table, channels)
     _require_images(data, data_table, calibrations["calibration_intrinsics"])
-    _end_chains_with_scenes(samples["sample_scene"], data)
-    _attach_key_frames(samples, data)
+    scene = samples["sample_scene"][data["data_sample"]]
+    for name in ("data_prev", "data_next"):  # chains end with their scene, so that following one needs no check
+        data[name] = np.where(scene[data[name]] == scene, data[name], -1)
+    key_rows = np.full((len(sample_table), len(CHANNELS)), -1, dtype=np.int64)
+    key = np.flatnonzero(data["data_is_key"])
+    key_rows[data["data_sample"][key], data["data_channel"][key]] = key
+    samples["sample_cameras"], samples["sample_lidar"] = key_rows[:, :LIDAR].copy(), key_rows[:, LIDAR].copy()
     yield "sensor_data", data
-    del data
-    yield "sensor_poses", _ego_poses(folder, data_table)
-    del data_table
+    del data, scene
+    poses = Table(folder, EgoPose, "rotation translation")
+    poses.require_poses()
+    pose = poses.rows(data_table, "ego_pose_token")
+    yield (
+        "sensor_poses",
+        {"ego_rotation": poses.pop("rotation")[pose], "ego_translation": poses.pop("translation")[pose]},
+    )
+    del data_table, poses, pose
     categories, attributes = Table(folder, Category, "name"), Table(folder, Attribute, "name")
     annotations = annotation_columns(folder, sample_table, samples["sample_timestamp_us"], categories, attributes)
     of_sample = annotations.pop("annotation_sample")
@@ -201,30 +212,6 @@ def _require_images(data: Columns, table: Table, intrinsics: Float[np.ndarray, "
     inside = good_principal_points(intrinsics[data["data_calibration"]], size)
     what = "a calibrated sensor whose principal point lies outside the image"
     table.require(other | inside, "calibrated_sensor_token", what)
-
-
-def _ego_poses(folder: Path, data: Table) -> Columns:
-    """The car in the global frame at the moment of each record."""
-    poses = Table(folder, EgoPose, "rotation translation")
-    poses.require_poses()
-    pose = poses.rows(data, "ego_pose_token")
-    return {"ego_rotation": poses.pop("rotation")[pose], "ego_translation": poses.pop("translation")[pose]}
-
-
-def _attach_key_frames(samples: Columns, data: Columns) -> None:
-    """Add to each sample the rows of its key frame's sensors, -1 where one is missing."""
-    rows = np.full((len(samples["sample_scene"]), len(CHANNELS)), -1, dtype=np.int64)
-    key = np.flatnonzero(data["data_is_key"])
-    rows[data["data_sample"][key], data["data_channel"][key]] = key
-    samples["sample_cameras"], samples["sample_lidar"] = rows[:, :LIDAR].copy(), rows[:, LIDAR].copy()
-
-
-def _end_chains_with_scenes(sample_scene: Int[np.ndarray, "samples"], data: Columns) -> None:
-    """Clear links to records of another scene, so that following a chain needs no check."""
-    scene = sample_scene[data["data_sample"]]
-    for name in ("data_prev", "data_next"):
-        link = data[name]
-        data[name] = np.where(scene[link] == scene, link, -1)
 
 
 def annotation_columns(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dualdistill.data.raw import RawSample
-from dualdistill.structures import Batch, Points
+from dualdistill.structures import Batch, Points, named_tensors
 
 _ALIGNMENT = 64
 """Bytes; tensors begin at multiples of it."""
@@ -85,35 +85,31 @@ def pack(samples: Sequence[Batch | RawSample]) -> PackedBatch:
         sources[id(place)] = tensors
         return place
 
-    def together(column: list[Any]) -> Any:
-        """A field of a record of all samples: a number is the largest there is, a setting the same for all."""
-        if isinstance(column[0], Tensor):
-            return join(column)
-        return max(column) if isinstance(column[0], int) else column[0]
-
     def joined(records: Sequence[Any], name: str) -> Any:
-        """A part of all samples; None if none of them has it."""
+        """A field of all samples as one, None if none has it: tensors follow each other, a number is the largest there
+        is, all else is the same for all."""
         parts = [part for record in records if (part := getattr(record, name)) is not None]
         if parts and len(parts) != len(samples):
             raise ValueError(f"{len(parts)} of {len(samples)} samples have {name}: they come from different data")
-        if not parts or isinstance(parts[0], Tensor):
-            return join(parts) if parts else None
-        if isinstance(parts[0], tuple):
+        first = parts[0] if parts else None
+        if isinstance(first, Tensor):
+            return join(parts)
+        if isinstance(first, tuple):
             return tuple(join(list(each)) for each in zip(*parts, strict=True))
-        if isinstance(parts[0], Points):
+        if isinstance(first, Points):
             features = join([part.features for part in parts])
             return Points(features=features, sample=torch.empty(len(features), dtype=torch.int64, device="meta"))
-        columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(parts[0])}
-        return replace(parts[0], **{name: together(column) for name, column in columns.items()})
+        if is_dataclass(first) and not isinstance(first, type):
+            return replace(first, **{field.name: joined(parts, field.name) for field in fields(first)})
+        return max(parts) if isinstance(first, int) else first
 
-    names = ("augmented_from_bev", "cameras", "points", "depth", "depth_instance", "instances", "teacher")
     batch = Batch(
         boxes=tuple(boxes._each(lambda tensor: join([tensor])) for sample in batches for boxes in sample.boxes),
         meta=tuple(meta for sample in batches for meta in sample.meta),
-        **{name: joined(batches, name) for name in names},
+        **{field.name: joined(batches, field.name) for field in fields(Batch) if field.name not in ("boxes", "meta")},
     )
     layout = RawSample(batch=batch, **{name: joined(raw, name) for name in ("points", "depth", "turns")})
-    places = [place for place in _tensors(layout) if id(place) in sources]
+    places = [place for _, place in named_tensors(layout) if id(place) in sources]
     packed = PackedBatch(buffer=_buffer(sum(map(_room, places)) + 8 * len(layout)), layout=layout)
     counts = [torch.bincount(s.points.sample, minlength=len(s)) for s in batches if s.points is not None]
     if counts:
@@ -132,20 +128,6 @@ def pack(samples: Sequence[Batch | RawSample]) -> PackedBatch:
 def _room(tensor: Tensor) -> int:
     """Bytes of a tensor in the buffer."""
     return -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
-
-
-def _tensors(record: RawSample) -> list[Tensor]:
-    """The tensors of a record in the order of its fields."""
-    found: list[Tensor] = []
-
-    def note(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            found.append(value)
-            return value
-        return value._each(note)
-
-    record._each(note)
-    return found
 
 
 def _buffer(size: int) -> Tensor:

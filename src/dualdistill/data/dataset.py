@@ -118,7 +118,9 @@ class NuscenesDataset(Dataset[Batch]):
             sweeps = generator if self.config.random_sweeps else None
             rows = choose_sweeps(self.index, key_row, self.config.num_sweeps, sweeps)
             augmented_from_key = augmented_from_bev @ bev_from_global @ self._poses(key_row)
-            sampler = self.objects if generator is not None and self._pastes(epoch) else None
+            sampling = self.config.object_sampling
+            pastes = sampling is not None and (sampling.last_epoch is None or epoch <= sampling.last_epoch)
+            sampler = self.objects if pastes else None
             if self.virtual is None and sampler is None:
                 points = self._sweeps(key_row, rows, key_points, augmented_from_key)
             else:
@@ -129,7 +131,9 @@ class NuscenesDataset(Dataset[Batch]):
                 points = self._clouds([features], augmented_from_key[None], [math.nan])
         cameras, raw_depth, depth, depth_instance, instances, turns = None, None, None, None, None, None
         if self.config.cameras:
-            views = self._views(position, generator)
+            ranges, size = self.config.image_augmentation, self.config.image_size
+            stored = [self.index.image_size(row) for row in self.index.sample_cameras[position]]
+            views = [draw_view(ranges, size, each, generator) for each in stored]  # shared by both frames
             cameras = self._cameras(position, views, augmented_from_bev, meta, generator)
             if generator is not None:
                 turns = torch.tensor([[view.turn() for view in views]], dtype=torch.int32)
@@ -153,10 +157,6 @@ class NuscenesDataset(Dataset[Batch]):
             instances=instances,
         )
         return RawSample(batch=batch, points=points, depth=raw_depth, turns=turns)
-
-    def _pastes(self, epoch: int) -> bool:
-        last = self.config.object_sampling.last_epoch if self.config.object_sampling else None
-        return last is None or epoch <= last
 
     def _poses(self, rows: Rows) -> Float[Tensor, "*rows 4 4"]:
         """`global_from_sensor` of records; float64."""
@@ -198,12 +198,6 @@ class NuscenesDataset(Dataset[Batch]):
             lag=torch.tensor(lag),
             point_range=torch.tensor(self.config.point_range, dtype=torch.float32).view(1, 2, 3),
         )
-
-    def _views(self, position: int, generator: np.random.Generator | None) -> list[ImageView]:
-        """One view per camera, shared by both frames."""
-        ranges, size = self.config.image_augmentation, self.config.image_size
-        rows = self.index.sample_cameras[position]
-        return [draw_view(ranges, size, self.index.image_size(row), generator) for row in rows]
 
     def _cameras(
         self,

@@ -4,11 +4,11 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float, Int
 
@@ -16,7 +16,7 @@ from dualdistill.data.build import build_columns
 from dualdistill.data.columns import Position, Texts, read_columns, write_columns
 from dualdistill.data.tables import TABLES, find_version, require_tables
 from dualdistill.errors import UserError
-from dualdistill.files import ROOM_REMEDY, cache_root, read_json, require_room, store_folder, write_json
+from dualdistill.files import ROOM_REMEDY, cache_root, cached, read_json, require_room, write_json
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 from dualdistill.structures import CAMERAS
 
@@ -181,18 +181,14 @@ class NuscenesIndex:
         version = find_version(root, version)
         require_tables(root / version)
         folder = _cache_folder(root, version)
-        if folder.is_dir():
-            try:
-                return cls.load(root, version, folder)
-            except (OSError, pa.ArrowException, LookupError, TypeError, ValueError, UserError):  # damaged
-                shutil.rmtree(folder, ignore_errors=True)
-        room = _ROOM * sum(size for _, size, _ in _state(root / version)) + _ROOM_OF_HEADERS
-        require_room(folder, room, f"The index of {root}", ROOM_REMEDY)
-        store_folder(folder, lambda target: _write(root / version, target))
+        if not folder.is_dir():
+            room = _ROOM * sum(size for _, size, _ in _state(root / version)) + _ROOM_OF_HEADERS
+            require_room(folder, room, f"The index of {root}", ROOM_REMEDY)
+        index = cached(folder, partial(cls.load, root, version), partial(_write, root / version))
         for stale in folder.parent.iterdir():
             if stale != folder:
                 shutil.rmtree(stale, ignore_errors=True)
-        return cls.load(root, version, folder)
+        return index
 
     @classmethod
     def load(cls, root: Path, version: str, folder: Path) -> "NuscenesIndex":

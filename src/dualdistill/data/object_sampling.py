@@ -6,13 +6,11 @@ ring that every worker shuffles for itself, so a sample depends on seed, epoch a
 """
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -23,7 +21,7 @@ from dualdistill.data.config import ObjectSampling
 from dualdistill.data.index import NuscenesIndex, Progress
 from dualdistill.data.sweeps import accumulate, choose_sweeps
 from dualdistill.data.virtual_points.clouds import VirtualClouds
-from dualdistill.files import ROOM_REMEDY, require_room_for_rest, store_folder
+from dualdistill.files import ROOM_REMEDY, cached, require_room_for_rest
 from dualdistill.geometry.boxes import footprints, points_in_boxes
 from dualdistill.ops.rotated_iou import rotated_iou
 from dualdistill.structures import CLASSES, Boxes
@@ -78,14 +76,11 @@ class ObjectDatabase:
         made_of = (num_sweeps, CHANNELS) if clouds is None else (num_sweeps, clouds.identity)
         what = hashlib.sha256(repr(made_of).encode() + positions.astype("<i8").tobytes())
         folder = index.folder / f"objects-{what.hexdigest()[:16]}"
-        if folder.is_dir():
-            try:
-                return cls.load(folder)
-            except (OSError, pa.ArrowException, LookupError, TypeError, ValueError):  # damaged
-                shutil.rmtree(folder, ignore_errors=True)
-        samples, count = progress(positions.tolist()), len(positions)
-        store_folder(folder, lambda target: _gather(index, samples, count, num_sweeps, clouds, target))
-        return cls.load(folder)
+
+        def write(target: Path) -> None:
+            _gather(index, progress(positions.tolist()), len(positions), num_sweeps, clouds, target)
+
+        return cached(folder, cls.load, write)
 
     @classmethod
     def load(cls, folder: Path) -> "ObjectDatabase":
