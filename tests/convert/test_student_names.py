@@ -139,7 +139,7 @@ def test_every_tensor_of_a_published_state_has_its_place(config, published, entr
         state = published(model)
         assert len(state) == entries - 4  # and four constants of the geometry
         assert recognise(state) == config
-        converted = convert_student(dict(state), None)
+        converted = convert_student(dict(state), None, None)
     assert converted.config == config
     assert [entry.key for entry in converted.mapping] == list(state)
     assert {entry.into for entry in converted.mapping} == model.state_dict().keys()

@@ -142,22 +142,18 @@ def _without_prefix(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     return state, taken
 
 
-Importer = Callable[[dict[str, Tensor], BoxConvention | None], Conversion]
-"""From a state without prefixes of wrappers, and the box convention of the file (None: unknown). Raises UserError for
-unknown or missing keys, another shape or geometry, and unknown or contradicting boxes."""
-VoxelImporter = Callable[[dict[str, Tensor], BoxConvention | None, float | None], Conversion]
-"""The same with the side of the voxels, metres (None: unknown)."""
+Importer = Callable[[dict[str, Tensor], BoxConvention | None, float | None], Conversion]
+"""From a state without prefixes of wrappers, the box convention of the file, and the side of its voxels, metres (None:
+unknown, or no voxels). Raises UserError for unknown or missing keys, another shape or geometry, and unknown or
+contradicting boxes."""
 
-_VOXELS: dict[str, VoxelImporter] = {
-    "pts_middle_encoder.": convert_mmdet3d_voxels,
-    "backbone.conv_input.": convert_tianweiy_voxels,
-    "backbone.middle_conv.": convert_tianweiy_voxels,
-}
-_OTHERS: dict[str, Importer] = {
+_VOXELS = ("pts_middle_encoder.", "backbone.conv_input.", "backbone.middle_conv.")
+_IMPORTERS: dict[str, Importer] = {
     "img_view_transformer.": convert_student,
     "backbone.depth_net.": convert_student,
     "pts_voxel_encoder.pfn_layers.": convert_mmdet3d_pillars,
     "reader.pfn_layers.": convert_tianweiy_pillars,
+    **dict(zip(_VOXELS, (convert_mmdet3d_voxels, convert_tianweiy_voxels, convert_tianweiy_voxels), strict=True)),
 }
 """Importers by the beginning of a key that only their family has; the first one found decides."""
 
@@ -170,19 +166,15 @@ def convert(state: dict[str, Tensor], boxes: BoxConvention | None = None, voxel:
         boxes: The box convention of the file, None if it must follow from the keys.
         voxel: Side of the voxels, metres, None for other families or if unknown.
     """
-    for beginning, importer in _OTHERS.items():
+    for beginning, importer in _IMPORTERS.items():
         if any(name.startswith(beginning) for name in state):
-            if voxel is not None:
+            if voxel is not None and beginning not in _VOXELS:
                 raise UserError("This checkpoint has no voxels: leave out --voxel.")
-            return importer(state, boxes)
-    for beginning, voxel_importer in _VOXELS.items():
-        if any(name.startswith(beginning) for name in state):
-            return voxel_importer(state, boxes, voxel)
+            return importer(state, boxes, voxel)
     parts = Counter(".".join(name.split(".")[:2]) for name in state)
     seen = ", ".join(f"{part} ({count})" for part, count in parts.most_common(10))
     raise UserError(
         "No known family of checkpoints has these keys. Known are pillar and voxel CenterPoints of mmdetection3d and "
         "of the original code, MVP of DistillBEV and DualDistill, their BEVDepth students, and the official BEVDepth. "
-        "Found "
-        f"parts: {seen}."
+        f"Found parts: {seen}."
     )

@@ -134,7 +134,7 @@ _GEOMETRY = {
 """Stored constants of the view transformer."""
 
 
-def convert_student(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
+def convert_student(state: dict[str, Tensor], boxes: BoxConvention | None, _: float | None) -> Conversion:
     """A student of the family that its keys show.
 
     An `Importer`. Geometry is not loaded but compared with that of our network: a wrong size, range or cell shows

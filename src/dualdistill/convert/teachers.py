@@ -3,6 +3,8 @@
 docs/methods/centerpoint.md#conversion-rules)."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -33,31 +35,6 @@ _PADDED = (
 )
 
 
-def pillar_config(state: dict[str, Tensor], point_channels: int, *, hard: bool) -> CenterPointConfig:
-    """Widths and depths of the network of a state.
-
-    No tensor shows range, pillar size, strides and points of a hard pillar: they are the published ones (51.2 m, 0.2 m,
-    2 a stage, 20). `state`: by our names. Raises UserError if there are not the parts of a pillar CenterPoint.
-    """
-    try:
-        sizes = bev_sizes(state)
-        return CenterPointConfig(
-            point_channels=point_channels,
-            pillar_channels=tuple(
-                len(state[f"encoder.layers.{layer}.linear.weight"])
-                for layer in range(count(state, r"encoder\.layers\.(\d+)\."))
-            ),
-            pillar_points=20 if hard else None,
-            pillar_height=state[FIRST].shape[1] > point_channels + 5,
-            stage_strides=(2,) * len(sizes["stage_channels"]),
-            **sizes,
-        )
-    except KeyError as error:
-        raise UserError(f"This is no whole pillar CenterPoint: nothing in the file becomes {error.args[0]}.") from None
-    except ValueError as error:
-        raise UserError(f"The sizes of this checkpoint make no CenterPoint: {error}.") from None
-
-
 def bev_sizes(state: dict[str, Tensor]) -> dict[str, Any]:
     """Sizes of backbone, neck and head in a state, as fields of `CenterPointConfig`. Raises KeyError if one of them is
     missing."""
@@ -77,17 +54,42 @@ def bev_sizes(state: dict[str, Tensor]) -> dict[str, Any]:
 def pillar_conversion(
     family: str, ours: Renamed, *, point_channels: int, boxes: BoxConvention, hard: bool
 ) -> Conversion:
-    """The last steps, the same for each family: check against the network, new boxes. `ours`: biases and columns
-    already folded; `hard`: whether pillars were padded with empty rows while it was trained."""
-    config = pillar_config(ours.state, point_channels, hard=hard)
+    """The last steps, the same for each family: check against the network, new boxes. Raises UserError if there are not
+    the parts of a pillar CenterPoint.
+
+    No tensor shows range, pillar size, strides and points of a hard pillar: they are the published ones (51.2 m, 0.2 m,
+    2 a stage, 20).
+
+    Args:
+        ours: Biases and columns already folded.
+        hard: Whether pillars were padded with empty rows while it was trained.
+    """
+    state = ours.state
+    with _sizes_of("pillar"):
+        sizes = bev_sizes(state)
+        layers = range(count(state, r"encoder\.layers\.(\d+)\."))
+        published = CenterPointConfig(
+            point_channels=point_channels,
+            pillar_channels=tuple(len(state[f"encoder.layers.{layer}.linear.weight"]) for layer in layers),
+            pillar_points=20 if hard else None,
+            pillar_height=state[FIRST].shape[1] > point_channels + 5,
+        )
+        config = replace(published, stage_strides=(2,) * len(sizes["stage_channels"]), **sizes)
     notes = (_PADDED,) if hard else ()
-    published = CenterPointConfig(
-        point_channels=point_channels,
-        **{name: getattr(config, name) for name in ("pillar_channels", "pillar_points", "pillar_height")},
-    )
     if config != published:
         notes = (*notes, "Its widths are not the published ones: range ±51.2 m and 0.2 m pillars are assumed.")
     return teacher_conversion(family, config, ours, boxes, notes)
+
+
+@contextmanager
+def _sizes_of(kind: str) -> Iterator[None]:
+    """What goes wrong with the sizes of a CenterPoint inside is a UserError."""
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(f"This is no whole {kind} CenterPoint: nothing in the file becomes {error.args[0]}.") from None
+    except ValueError as error:
+        raise UserError(f"The sizes of this checkpoint make no CenterPoint: {error}.") from None
 
 
 def teacher_conversion(
@@ -182,13 +184,8 @@ def voxel_conversion(family: str, ours: Renamed, *, boxes: BoxConvention, size: 
             "sizes. Give --voxel 0.1 (range ±51.2 m) or --voxel 0.075 (range ±54 m)."
         )
     ours = with_kernels_first(ours)
-    return teacher_conversion(family, voxel_config(ours.state, size), ours, boxes, (_CAPPED,))
-
-
-def voxel_config(state: dict[str, Tensor], size: float) -> CenterPointConfig:
-    """Widths and depths of the network of a state, with voxels of `size` metres. Raises UserError if there are not the
-    parts of a voxel CenterPoint."""
-    try:
+    state = ours.state
+    with _sizes_of("voxel"):
         base = voxel_centerpoint(size, point_channels=state[INPUT].shape[-1])
         assert base.voxel is not None
         stages = count(state, r"encoder\.sparse\.stages\.(\d+)\.")
@@ -198,11 +195,8 @@ def voxel_config(state: dict[str, Tensor], size: float) -> CenterPointConfig:
             out_channels=len(state[f"{_PREFIX}.output.conv.weight"]),
             blocks=count(state, r"encoder\.sparse\.stages\.0\.(\d+)\."),
         )
-        return replace(base, voxel=voxel, **bev_sizes(state))
-    except KeyError as error:
-        raise UserError(f"This is no whole voxel CenterPoint: nothing in the file becomes {error.args[0]}.") from None
-    except ValueError as error:
-        raise UserError(f"The sizes of this checkpoint make no CenterPoint: {error}.") from None
+        config = replace(base, voxel=voxel, **bev_sizes(state))
+    return teacher_conversion(family, config, ours, boxes, (_CAPPED,))
 
 
 _BEV = {
@@ -219,7 +213,7 @@ _COLUMNS = {10: 5, 11: 5, 22: 17, 23: 17}
 pillar (mmdetection3d since 1.0.0rc1)."""
 
 
-def convert_mmdet3d_pillars(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
+def convert_mmdet3d_pillars(state: dict[str, Tensor], boxes: BoxConvention | None, _: float | None) -> Conversion:
     """A pillar CenterPoint, hard or dynamic, or with virtual points MVP; an `Importer`.
 
     An odd number of columns of the first point layer proves new boxes.
@@ -250,7 +244,7 @@ def convert_mmdet3d_pillars(state: dict[str, Tensor], boxes: BoxConvention | Non
 
 
 def convert_mmdet3d_voxels(state: dict[str, Tensor], boxes: BoxConvention | None, voxel: float | None) -> Conversion:
-    """A voxel CenterPoint; a `VoxelImporter`."""
+    """A voxel CenterPoint; an `Importer`."""
     ours = renamed(state, lambda key: mmdet3d_name(key) or by_patterns(key, _BEV))
     return voxel_conversion("mmdetection3d CenterPoint, voxels", ours, boxes=_known(boxes), size=voxel)
 
@@ -301,7 +295,7 @@ def our_name(key: str) -> str | None:
     return name and re.sub(r"(head\.tasks\.\d+)\.hm\.", r"\1.heatmap.", name)
 
 
-def convert_tianweiy_pillars(state: dict[str, Tensor], boxes: BoxConvention | None) -> Conversion:
+def convert_tianweiy_pillars(state: dict[str, Tensor], boxes: BoxConvention | None, _: float | None) -> Conversion:
     """The original pillar CenterPoint: two point layers, hard pillars, convolutions with a bias before their norm.
 
     An `Importer`; refuses new boxes, and virtual points in the layout of this code base.
@@ -322,7 +316,7 @@ def convert_tianweiy_pillars(state: dict[str, Tensor], boxes: BoxConvention | No
 def convert_tianweiy_voxels(state: dict[str, Tensor], boxes: BoxConvention | None, voxel: float | None) -> Conversion:
     """The original voxel CenterPoint: convolutions with a bias before their norm.
 
-    A `VoxelImporter`; refuses new boxes, and virtual points in the layout of this code base.
+    An `Importer`; refuses new boxes, and virtual points in the layout of this code base.
     """
     _refuse_new(boxes)
     ours = with_kernels_first(_without_biases(renamed(state, our_name)))

@@ -214,16 +214,12 @@ class Rig:
         view = draw_view(config.image_augmentation, config.image_size, self.image_size, None)
         seen = []
         for name, image in zip(self.names, images, strict=True):
-            array = image.cpu() if isinstance(image, Tensor) else np.array(image)
-            pixels = torch.from_numpy(array) if isinstance(array, np.ndarray) and array.dtype == np.uint8 else array
-            if (
-                not isinstance(pixels, Tensor)
-                or pixels.dtype != torch.uint8
-                or pixels.ndim != 3
-                or pixels.shape[2] != 3
-            ):
-                kind = f"{str(array.dtype).removeprefix('torch.')} {list(array.shape)}"
-                raise UserError(f"the image of {name} is {kind}: expected uint8 [height, width, 3], RGB")
+            array = image if isinstance(image, Tensor) else np.array(image)
+            kind = str(array.dtype).removeprefix("torch.")
+            if kind != "uint8" or array.ndim != 3 or array.shape[2] != 3:
+                given = f"{kind} {list(array.shape)}"
+                raise UserError(f"the image of {name} is {given}: expected uint8 [height, width, 3], RGB")
+            pixels = torch.as_tensor(array, device="cpu")
             (height, width), (own_height, own_width) = pixels.shape[:2], self.image_size
             scale = min(height / own_height, width / own_width)
             if max(abs(scale * own_height - height), abs(scale * own_width - width)) >= 2:
