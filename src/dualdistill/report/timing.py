@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
+from torch.utils._pytree import tree_flatten
 
 from dualdistill.report.table import Column, Table
 
@@ -170,27 +171,16 @@ def relative_difference(reference: Any, other: Any) -> float | None:
     """Largest |difference| over the largest |value| of the reference; infinite where shapes or keys differ."""
     if reference is None or other is None:
         return None
-    pairs = list(_pairs(reference, other))
-    scale = max((float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) for a, _ in pairs), default=0.0)
-    worst = 0.0
-    for a, b in pairs:
-        if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
-            return math.inf
-        finite = np.isfinite(a)
-        worst = max(worst, float(np.abs(a[finite] - b[finite]).max(initial=0.0)))
+    (a, form), (b, other_form) = tree_flatten(reference), tree_flatten(other)
+    a, b = [_array(value) for value in a], [_array(value) for value in b]
+    if form != other_form or [x.shape for x in a] != [x.shape for x in b]:
+        return math.inf
+    pairs = [(x, y, np.isfinite(x)) for x, y in zip(a, b, strict=True)]
+    if not all(np.array_equal(finite, np.isfinite(y)) for _, y, finite in pairs):
+        return math.inf
+    scale = max((float(np.abs(x[finite]).max(initial=0.0)) for x, _, finite in pairs), default=0.0)
+    worst = max((float(np.abs(x[finite] - y[finite]).max(initial=0.0)) for x, y, finite in pairs), default=0.0)
     return worst / scale if scale else worst
-
-
-def _pairs(a: Any, b: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    if isinstance(a, Mapping):
-        if a.keys() != b.keys():
-            return [(np.zeros(0), np.zeros(1))]
-        return [pair for key in a for pair in _pairs(a[key], b[key])]
-    if isinstance(a, tuple | list):
-        if len(a) != len(b):
-            return [(np.zeros(0), np.zeros(1))]
-        return [pair for x, y in zip(a, b, strict=True) for pair in _pairs(x, y)]
-    return [(_array(a), _array(b))]
 
 
 def _array(value: Any) -> np.ndarray:
