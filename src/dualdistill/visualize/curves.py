@@ -36,18 +36,10 @@ def smoothed(steps: Series, values: Series, half_life: float) -> Series:
 
     Uneven steps are weighted by their distance; values that are not finite are skipped.
     """
-    result = np.full_like(values, math.nan)
-    total = weight = 0.0
-    last = steps[0] if len(steps) else 0.0
-    for index, (step, value) in enumerate(zip(steps, values, strict=True)):
-        fade = 0.5 ** ((step - last) / half_life) if half_life > 0 else 0.0
-        last = step
-        total, weight = total * fade, weight * fade
-        if math.isfinite(value):
-            total, weight = total + value, weight + 1.0
-        if weight > 0:
-            result[index] = total / weight
-    return result
+    finite = np.isfinite(values)
+    weights = finite * 0.5 ** ((steps[-1:] - steps) / (half_life or 1.0))
+    with np.errstate(invalid="ignore"):  # before the first finite value
+        return np.cumsum(weights * np.where(finite, values, 0.0)) / np.cumsum(weights)
 
 
 def loss_names(runs: Mapping[str, Sequence[Record]]) -> list[str]:
