@@ -21,11 +21,8 @@ from dualdistill.visualize.palette import DARK, BoxLayer
 NEAR = 0.2
 """Depth of the near plane, metres; everything closer to the camera or behind it is clipped."""
 
-EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
-"""Pairs of corners, in the order of `geometry.boxes.corners`."""
-
-FRONT_FACE = (0, 1, 5, 4)
-"""Corners around the front face of a box."""
+EDGES = ((0, 1), (1, 5), (5, 4), (4, 0), (1, 2), (2, 3), (3, 0), (5, 6), (6, 7), (7, 4), (2, 6), (3, 7))
+"""Pairs of corners, in the order of `geometry.boxes.corners`; the first four lead around the front face."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +47,8 @@ def visible_edges(
 
     An edge that crosses the near plane ends on it. The ends of invisible edges are undefined.
     """
-    corners_camera = _corners_camera(boxes, view)
+    points = corners(boxes).to(view.camera_from_bev.dtype).flatten(0, 1)
+    corners_camera = transform(view.camera_from_bev, points).unflatten(0, (-1, 8))
     ends = corners_camera[:, torch.tensor(EDGES)]  # boxes edge end 3
     depth = ends[..., 2]
     visible = (depth >= near).any(dim=-1)
@@ -62,26 +60,10 @@ def visible_edges(
     return view.project(ends.flatten(0, -2)).unflatten(0, depth.shape), visible
 
 
-def front_faces(boxes: Boxes, view: View, near: float = NEAR) -> list[Float[Tensor, "_ 2"]]:
-    """Outline, in pixels, of the part of each front face beyond the near plane; empty where there is none."""
-    faces = _corners_camera(boxes, view)[:, torch.tensor(FRONT_FACE)]
-    return [view.project(_beyond(face, near)) for face in faces]
-
-
-def _corners_camera(boxes: Boxes, view: View) -> Float[Tensor, "boxes 8 3"]:
-    points = corners(boxes).to(view.camera_from_bev.dtype).flatten(0, 1)
-    return transform(view.camera_from_bev, points).unflatten(0, (-1, 8))
-
-
-def _beyond(polygon: Float[Tensor, "_ 3"], near: float) -> Float[Tensor, "_ 3"]:
-    """The part of a convex polygon with depth >= near (Sutherland and Hodgman, one plane)."""
-    kept = []
-    for here, there in zip(polygon, polygon.roll(-1, dims=0), strict=True):
-        if here[2] >= near:
-            kept.append(here)
-        if (here[2] >= near) != (there[2] >= near):
-            kept.append(here + (near - here[2]) / (there[2] - here[2]) * (there - here))
-    return torch.stack(kept) if kept else polygon.new_zeros(0, 3)
+def front_faces(ends: Float[Tensor, "boxes 12 2 2"], visible: Bool[Tensor, "boxes 12"]) -> list[Float[Tensor, "_ 2"]]:
+    """Outline, in pixels, of the part of each front face beyond the near plane, empty where there is none. Arguments as
+    `visible_edges` returns them."""
+    return [edges[seen].flatten(0, 1) for edges, seen in zip(ends[:, :4], visible[:, :4], strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,11 +180,12 @@ def draw_layer(axes: Axes, layer: BoxLayer, view: View, *, line_width: float = 0
         ),
         autolim=False,
     )
-    faces = [(face.numpy(), colour) for face, colour in zip(front_faces(boxes, view), rgba, strict=True) if len(face)]
+    faces = front_faces(segments, visible)
+    tinted = [(face.numpy(), colour) for face, colour in zip(faces, rgba, strict=True) if len(face)]
     axes.add_collection(
         PolyCollection(
-            [face for face, _ in faces],
-            facecolors=[(*colour[:3], 0.2 * colour[3]) for _, colour in faces],
+            [face for face, _ in tinted],
+            facecolors=[(*colour[:3], 0.2 * colour[3]) for _, colour in tinted],
             edgecolors="none",
         ),
         autolim=False,
