@@ -58,7 +58,7 @@ def test_seeds_are_averaged_and_gains_are_those_of_pairs():
     assert taught.pairs == (0, 1, 2)
     assert taught.scores.gain_mean_ap == pytest.approx(0.03)
     assert taught.scores.spread["gain_mean_ap"] == pytest.approx(0.01)  # smaller than that of the scores: paired
-    assert taught.interval_mean_ap == pytest.approx(mean_interval([0.03, 0.02, 0.04]))
+    assert taught.scores.interval_mean_ap == pytest.approx(mean_interval([0.03, 0.02, 0.04]))
     assert (taught.scores.teacher_mean_ap, taught.scores.teacher_nd_score) == (0.6, 0.7)
 
 
@@ -71,7 +71,7 @@ def test_only_seeds_that_both_have_make_a_gain():
     taught = rows([ALONE[1], *TAUGHT])["synthetic/dualdistill-centerpoint"]
     assert taught.pairs == (1,)
     assert taught.scores.gain_mean_ap == pytest.approx(0.02)
-    assert taught.interval_mean_ap is None
+    assert taught.scores.interval_mean_ap is None
     assert taught.scores.seeds == 3
 
 

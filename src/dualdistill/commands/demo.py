@@ -202,8 +202,10 @@ def result_rows(models: list[ReportedModel], gain: Gain) -> list[ResultRow]:
         for m in models
     )
     distilled = distilled.gaining_over(student)
-    mean_ap, nd_score = written_interval(gain.mean_ap_interval), written_interval(gain.nd_score_interval)
-    return [teacher, student, replace(distilled, interval_mean_ap=mean_ap, interval_nd_score=nd_score)]
+    distilled = replace(
+        distilled, interval_mean_ap=gain.mean_ap_interval, interval_nd_score=gain.nd_score_interval
+    )
+    return [teacher, student, distilled]
 
 
 QUICK_NOTE = "A tiny world and a handful of steps: these numbers only show that everything runs."
@@ -228,7 +230,7 @@ def write_report(models: list[ReportedModel], rows: list[ResultRow], lead: str, 
     for row in rows:
         page.highlight(f"{100 * (row.mean_ap or 0):.1f}", f"mAP, {row.name}")
     gained = f"{100 * (distilled.gain_mean_ap or 0):+z.1f}".replace("-", "−")
-    page.highlight(gained, f"mAP gained by distillation, 95 % {distilled.interval_mean_ap}")
+    page.highlight(gained, f"mAP gained by distillation, 95 % {written_interval(distilled.interval_mean_ap)}")
     page.section("Result").table(results_table(rows), "Scores on the validation scenes.")
     classes = class_table({model.name: model.scored.metrics["mean_dist_aps"] for model in models})
     page.table(classes, "Average precision by class, percent.")

@@ -11,18 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dualdistill.experiment.plain import differences
-from dualdistill.report.scores import (
-    TP_ERRORS,
-    ResultRow,
-    mean_interval,
-    mean_of_known,
-    results_table,
-    written_interval,
-)
+from dualdistill.report.scores import TP_ERRORS, ResultRow, mean_interval, mean_of_known, results_table
 from dualdistill.report.table import Table
 
-CONFIDENCE = 0.95
-"""Confidence level of the intervals of gains."""
 _WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {"training": ("save_every", "log_every")}
 """Settings that do not change results."""
 _ORDER = ("teacher", "label_encoder", "student")
@@ -80,9 +71,6 @@ class ComparedRow:
     """Runs in the order of their seeds."""
     pairs: tuple[int, ...]
     """Seeds that also have an undistilled student."""
-    interval_mean_ap: tuple[float, float] | None
-    """Confidence interval of the mean gain in mAP, by Student's t over the pairs; None for fewer than two."""
-    interval_nd_score: tuple[float, float] | None
 
     def plain(self) -> dict[str, Any]:
         """The row as JSON values: scores and gains in [0, 1], unrounded; None for what is unknown."""
@@ -94,8 +82,8 @@ class ComparedRow:
             **{key: values[key] for key in kept},
             "published_source": first.published[2] if first.published else None,
             "standard_deviation": dict(self.scores.spread),
-            "gain_mean_ap_interval": self.interval_mean_ap,
-            "gain_nd_score_interval": self.interval_nd_score,
+            "gain_mean_ap_interval": self.scores.interval_mean_ap,
+            "gain_nd_score_interval": self.scores.interval_nd_score,
             "recipe": first.recipe,
             "overrides": list(first.overrides),
             "role": first.role,
@@ -174,19 +162,14 @@ def _row(name: str, runs: list[RunRecord], groups: list[list[RunRecord]]) -> Com
             gains.append(row)
         rows.append(row)
     teachers = list({(run.teacher.mean_ap, run.teacher.nd_score): run.teacher for run in runs if run.teacher}.values())
-    mean_ap = mean_interval([g.gain_mean_ap for g in gains if g.gain_mean_ap is not None], CONFIDENCE)
-    nd_score = mean_interval([g.gain_nd_score for g in gains if g.gain_nd_score is not None], CONFIDENCE)
     scores = replace(
         ResultRow.mean_of(rows),
         teacher_mean_ap=mean_of_known(teacher.mean_ap for teacher in teachers),
         teacher_nd_score=mean_of_known(teacher.nd_score for teacher in teachers),
-        interval_mean_ap=written_interval(mean_ap),
-        interval_nd_score=written_interval(nd_score),
+        interval_mean_ap=mean_interval([g.gain_mean_ap for g in gains if g.gain_mean_ap is not None]),
+        interval_nd_score=mean_interval([g.gain_nd_score for g in gains if g.gain_nd_score is not None]),
     )
-    pairs = tuple(run.seed for run in runs if run.seed in baselines)
-    return ComparedRow(
-        scores=scores, runs=tuple(runs), pairs=pairs, interval_mean_ap=mean_ap, interval_nd_score=nd_score
-    )
+    return ComparedRow(scores=scores, runs=tuple(runs), pairs=tuple(r.seed for r in runs if r.seed in baselines))
 
 
 def _scores(name: str, run: RunRecord) -> ResultRow:

@@ -44,9 +44,9 @@ class ResultRow:
     gain_mean_ap: float | None = None
     """Difference in mAP to the baseline."""
     gain_nd_score: float | None = None
-    interval_mean_ap: str | None = None
-    """95 % interval of the gain in mAP, in points."""
-    interval_nd_score: str | None = None
+    interval_mean_ap: tuple[float, float] | None = None
+    """95 % interval of the gain in mAP."""
+    interval_nd_score: tuple[float, float] | None = None
     published_mean_ap: float | None = None
     """Result in the literature, in [0, 1]."""
     published_nd_score: float | None = None
@@ -92,7 +92,8 @@ class ResultRow:
     def values(self) -> dict[str, float | int | str | None]:
         """Column values by name."""
         hidden = {"spread", "is_teacher"}
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
+        return values | {name: written_interval(values[name]) for name in ("interval_mean_ap", "interval_nd_score")}
 
 
 def results_table(rows: Sequence[ResultRow]) -> Table:
