@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from dualdistill.commands.bench import bench_step
+from dualdistill.commands.options.speed import BenchStep
+from dualdistill.commands.options.training import Train
 from dualdistill.commands.train import start_training
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
@@ -213,9 +215,9 @@ def speed(checker: Checker) -> None:
     size = checker.size
     recipe, repeats = f"{size.family}/dualdistill-centerpoint", 1 if size.device == "cpu" else 5
     for samples in (1,) if size.device == "cpu" else (16, 8, 4, 2, 1):
-        options = {"device": size.device, "samples": samples, "repeats": repeats}
         try:
-            rows = bench_step(checker.console, recipe, overrides=size.overrides, **options)
+            options = BenchStep(recipe, overrides=list(size.overrides), device=size.device, samples=samples)
+            rows = bench_step(checker.console, options, repeats=repeats)
         except UserError as error:  # too little memory for so many
             checker.note("speed", f"{samples} samples", str(error))
             continue
@@ -237,11 +239,13 @@ def trainings(checker: Checker) -> None:
         began = time.monotonic()
         run = start_training(
             checker.console,
-            recipe,
-            data=world,
-            out=runs,
-            seed=0,
-            overrides=size.fitting(experiment) + _short(experiment, size.steps),
+            Train(
+                recipe,
+                data=world,
+                out=runs,
+                seed=0,
+                overrides=size.fitting(experiment) + _short(experiment, size.steps),
+            ),
         )
         records = read_metrics(run / "metrics.jsonl")
         third = max(1, len(records) // 3)

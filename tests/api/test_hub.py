@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import dualdistill as dd
 from dualdistill import hub
 from dualdistill.cli import app
+from dualdistill.commands.options.deployment import Push
 from dualdistill.commands.push import push
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.trained_weights import TrainedWeights, Wanted, evaluation_folder, find_teacher
@@ -100,7 +101,7 @@ def repositories(monkeypatch, tmp_path):
 
 
 def test_a_run_is_pushed_and_loaded_from_there(repositories, runs, console):  # noqa: F811
-    push(console, runs["student"], "me/my-student")
+    push(console, Push(runs["student"], "me/my-student"))
     files = repositories["me/my-student"]
     assert {*files} == {"model.safetensors", "README.md"}
     loaded = dd.load("hf:me/my-student", device="cpu")
@@ -110,7 +111,7 @@ def test_a_run_is_pushed_and_loaded_from_there(repositories, runs, console):  # 
 
 
 def test_a_pushed_teacher_is_named_in_the_record_of_its_student_and_found_again(repositories, runs, console):  # noqa: F811
-    push(console, runs["teacher"], "me/my-teacher")
+    push(console, Push(runs["teacher"], "me/my-teacher"))
     student = LoadedDetector.load(weights_of(runs["distilled"], "last"))
     wanted = Wanted(recipe="", settings=None, learner=student.experiment, data=student.facts["data"], out=Path())
     teacher = find_teacher(student.experiment, Path("hf:me/my-teacher"), wanted)
@@ -122,7 +123,7 @@ def test_a_pushed_teacher_is_named_in_the_record_of_its_student_and_found_again(
 
 
 def test_no_path_of_this_machine_is_published(repositories, runs, console):  # noqa: F811
-    push(console, runs["distilled"], "me/my-student")
+    push(console, Push(runs["distilled"], "me/my-student"))
     for name, content in repositories["me/my-student"].items():
         head = content[: 8 + int.from_bytes(content[:8], "little")] if name.endswith("safetensors") else content
         for folder in (*runs.values(), dd.load(runs["student"]).facts["data"]["root"]):
@@ -140,7 +141,7 @@ def test_what_is_not_there_is_refused_with_the_reason(repositories):
 @pytest.mark.parametrize("name", ["student", "a/b/c", "/b"])
 def test_a_name_that_is_no_repository_is_refused_before_anything_else(name, console, tmp_path):  # noqa: F811
     with pytest.raises(dd.UserError, match="expected owner/name"):
-        push(console, tmp_path / "missing", name)
+        push(console, Push(tmp_path / "missing", name))
 
 
 def test_a_missing_extra_is_named_with_its_remedy(monkeypatch):

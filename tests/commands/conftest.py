@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from dualdistill.commands.options.training import Train
 from dualdistill.commands.train import start_training
 
 TINY_STUDENT = (
@@ -53,6 +54,6 @@ def runs(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
         "distilled": ("synthetic/dualdistill-centerpoint", TINY_TEACHER + TINY_STUDENT),
     }
     return {
-        role: start_training(quiet, recipe, data=world, out=out, overrides=[*sets, *STEPS], seed=1, workers=0)
+        role: start_training(quiet, Train(recipe, data=world, out=out, overrides=[*sets, *STEPS], seed=1, workers=0))
         for role, (recipe, sets) in recipes.items()
     }

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from dualdistill.cli import app
 from dualdistill.commands.bench import bench_inference, bench_loader, bench_step
+from dualdistill.commands.options.speed import BenchInference, BenchLoader, BenchStep
 from dualdistill.errors import UserError
 from dualdistill.experiment.overrides import override
 from dualdistill.recipes.catalogue import find
@@ -23,7 +24,7 @@ KEYS = {"benchmark", "setting", "name", "milliseconds", "ratio", "peak_mib", "di
 
 
 def test_a_distilled_step_is_timed_beside_its_student_alone(console, tmp_path):
-    rows = bench_step(console, RECIPE, overrides=SETS, device="cpu", repeats=1, profile=tmp_path)
+    rows = bench_step(console, BenchStep(RECIPE, overrides=SETS, device="cpu", profile=tmp_path), repeats=1)
     assert [row["name"] for row in rows] == ["student alone", "distilled"]
     assert all(row.keys() >= KEYS for row in rows)
     assert all(row["facts"]["tflops"] > 0 and row["facts"]["samples_per_second"] > 0 for row in rows)
@@ -36,7 +37,9 @@ def test_a_distilled_step_is_timed_beside_its_student_alone(console, tmp_path):
 
 
 def test_a_recipe_without_distillation_has_one_row(console):
-    (row,) = bench_step(console, "synthetic/student", overrides=TINY_STUDENT, device="cpu", samples=1, repeats=1)
+    (row,) = bench_step(
+        console, BenchStep("synthetic/student", overrides=list(TINY_STUDENT), device="cpu", samples=1), repeats=1
+    )
     assert row["name"] == "step"
     assert "1 samples" in row["setting"]
 
@@ -67,15 +70,17 @@ def test_the_counted_arithmetic_is_that_of_the_step_with_deformable_convolutions
 
 def test_the_loader_gives_the_same_batches_in_one_process_and_in_several(console, world, tmp_path):
     sets = [*SETS, "training.batch_size=2"]
-    options = {"device": "cpu", "data": world, "workers": 2, "image_cache": tmp_path, "seconds": 0.05}
-    rows = bench_loader(console, RECIPE, overrides=sets, **options)
+    options = {"device": "cpu", "data": world, "workers": 2, "image_cache": tmp_path}
+    rows = bench_loader(console, BenchLoader(RECIPE, overrides=sets, **options), seconds=0.05)
     assert [row["name"] for row in rows] == ["1 process", "1 process, image cache", "2 workers"]
     assert [row["difference"] for row in rows] == [None, 0, 0]
     assert all(0 <= row["facts"]["step_waits"] < 1 for row in rows)
 
 
 def test_every_form_of_the_student_gives_the_live_ones_maps(console):
-    rows = bench_inference(console, "synthetic/student", overrides=TINY_STUDENT, device="cpu", repeats=1)
+    rows = bench_inference(
+        console, BenchInference("synthetic/student", overrides=list(TINY_STUDENT), device="cpu"), repeats=1
+    )
     assert rows[0]["name"] == "live, fp32"
     assert any(row["name"].startswith("folded") for row in rows)
     for row in rows[1:]:
@@ -84,19 +89,19 @@ def test_every_form_of_the_student_gives_the_live_ones_maps(console):
 
 def test_a_student_that_cannot_be_exported_is_timed_live_and_the_reason_is_printed(console):
     sets = [*TINY_STUDENT, "student.temporal.frames=2", "student.temporal.fusion=lift", "data.num_frames=2"]
-    rows = bench_inference(console, "synthetic/student", overrides=sets, device="cpu", repeats=1)
+    rows = bench_inference(console, BenchInference("synthetic/student", overrides=sets, device="cpu"), repeats=1)
     assert {row["name"].partition(",")[0] for row in rows} == {"live"}
     assert "cannot be exported" in console.file.getvalue()
 
 
 def test_what_cannot_be_timed_is_refused(console):
     with pytest.raises(UserError, match="has no camera student"):
-        bench_inference(console, "synthetic/teacher-centerpoint", device="cpu")
+        bench_inference(console, BenchInference("synthetic/teacher-centerpoint", device="cpu"))
     with pytest.raises(UserError, match="cpu or cuda, got 'tpu'"):
-        bench_step(console, RECIPE, device="tpu")
+        bench_step(console, BenchStep(RECIPE, device="tpu"))
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="doctor"):
-            bench_step(console, RECIPE, device="cuda")
+            bench_step(console, BenchStep(RECIPE, device="cuda"))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dualdistill.commands.compare import compare_runs
+from dualdistill.commands.options.results import Compare
 from dualdistill.errors import UserError
 from dualdistill.experiment.plain import to_plain
 from dualdistill.recipes.catalogue import find
@@ -55,7 +56,7 @@ def out(tmp_path):
 
 def test_a_folder_of_runs_becomes_one_table_in_every_form(out, console):
     files = {"markdown": out / "t.md", "latex": out / "t.tex", "html": out / "t.html"}
-    student, taught = compare_runs(console, [out], **files)
+    student, taught = compare_runs(console, Compare([out], **files))
     assert student["mean_ap"] == pytest.approx(0.305)
     assert taught["gain_mean_ap"] == pytest.approx(0.045)
     assert (taught["teacher"], taught["teacher_mean_ap"]) == ("nuscenes/teacher-centerpoint", 0.6)
@@ -67,31 +68,31 @@ def test_a_folder_of_runs_becomes_one_table_in_every_form(out, console):
 
 
 def test_a_run_named_twice_counts_once(out, console):
-    rows = compare_runs(console, [out, *sorted((out / "nuscenes" / "student").iterdir())])
+    rows = compare_runs(console, Compare([out, *sorted((out / "nuscenes" / "student").iterdir())]))
     assert [row["seeds"] for row in rows] == [2, 2]
 
 
 def test_a_run_without_evaluation_is_told_what_to_do(out, console):
     folder = write_run(out, "nuscenes/student", 2, None)
     with pytest.raises(UserError, match=f"dualdistill evaluate {folder}"):
-        compare_runs(console, [out])
+        compare_runs(console, Compare([out]))
 
 
 def test_an_unfinished_run_is_left_out_below_a_folder_and_refused_by_name(out, console):
     folder = write_run(out, "nuscenes/student", 2, None, finished=False)
-    assert [row["seeds"] for row in compare_runs(console, [out])] == [2, 2]
+    assert [row["seeds"] for row in compare_runs(console, Compare([out]))] == [2, 2]
     assert "not finished" in console.file.getvalue()
     with pytest.raises(UserError, match=f"dualdistill resume {folder}"):
-        compare_runs(console, [folder])
+        compare_runs(console, Compare([folder]))
 
 
 def test_runs_evaluated_on_another_split_are_kept_apart(out, console):
     write_run(out, "nuscenes/student", 2, 0.9, split="train")
-    rows = compare_runs(console, [out])
+    rows = compare_runs(console, Compare([out]))
     assert sorted(row["data"].rsplit(" ", 1)[-1] for row in rows) == ["train", "val", "val"]
     assert all(row["mean_ap"] < 0.5 for row in rows if row["data"].endswith("val"))
 
 
 def test_a_folder_without_runs_is_refused(tmp_path, console):
     with pytest.raises(UserError, match="no run folder"):
-        compare_runs(console, [tmp_path])
+        compare_runs(console, Compare([tmp_path]))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dualdistill.commands.convert import convert_checkpoint, experiment_for
+from dualdistill.commands.options.deployment import Convert
 from dualdistill.convert.mapping import Conversion
 from dualdistill.errors import UserError
 from dualdistill.experiment.plain import from_plain
@@ -21,7 +22,7 @@ from tests.convert.foreign import mmdet3d_pillars, tianweiy_pillars
 def teacher(tmp_path, console):
     path = tmp_path / "centerpoint.pth"
     torch.save({"state_dict": dict(mmdet3d_pillars()), "meta": {"mmdet3d_version": "0.17.2", "iter": 12}}, path)
-    account = convert_checkpoint(console, path, tmp_path / "teacher.safetensors")
+    account = convert_checkpoint(console, Convert(path, tmp_path / "teacher.safetensors"))
     return tmp_path / "teacher.safetensors", account
 
 
@@ -54,15 +55,15 @@ def test_a_converted_file_asks_which_data_it_is_for(teacher):
 def test_what_the_user_says_of_the_boxes_must_not_contradict_the_file(tmp_path, console):
     torch.save({"state_dict": dict(mmdet3d_pillars()), "meta": {"mmdet3d_version": "0.17.2"}}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"contradicts the file.*0\.17\.2"):
-        convert_checkpoint(console, tmp_path / "w.pth", tmp_path / "t.safetensors", "new")
+        convert_checkpoint(console, Convert(tmp_path / "w.pth", tmp_path / "t.safetensors", "new"))
     with pytest.raises(UserError, match=r"ends in \.safetensors"):
-        convert_checkpoint(console, tmp_path / "w.pth", tmp_path / "t.pth")
+        convert_checkpoint(console, Convert(tmp_path / "w.pth", tmp_path / "t.pth"))
     assert not (tmp_path / "t.safetensors").exists()
 
 
 def test_the_account_is_printed_one_line_a_layer(tmp_path, console):
     torch.save(dict(tianweiy_pillars()), tmp_path / "w.pth")
-    convert_checkpoint(console, tmp_path / "w.pth", tmp_path / "t.safetensors")
+    convert_checkpoint(console, Convert(tmp_path / "w.pth", tmp_path / "t.safetensors"))
     printed = console.file.getvalue()
     assert "bbox_head.shared_conv.0.bias" in printed
     assert "37 folded" in printed
@@ -83,7 +84,7 @@ def test_a_students_experiment_is_the_full_size_recipe_with_its_frames_and_image
 
 def test_a_teacher_of_virtual_points_asks_for_them(tmp_path, console):
     torch.save(dict(mmdet3d_pillars(columns=22)), tmp_path / "mvp.pth")
-    convert_checkpoint(console, tmp_path / "mvp.pth", tmp_path / "t.safetensors", "legacy")
+    convert_checkpoint(console, Convert(tmp_path / "mvp.pth", tmp_path / "t.safetensors", "legacy"))
     experiment = from_plain(read_facts(tmp_path / "t.safetensors")["experiment"])
     assert experiment.data.point_channels == 17
     assert experiment.data.virtual_points.ring_leak

@@ -10,6 +10,9 @@ from rich.console import Console
 
 from dualdistill.commands.convert import convert_checkpoint
 from dualdistill.commands.evaluate import evaluate_anything
+from dualdistill.commands.options.deployment import Convert
+from dualdistill.commands.options.results import Evaluate
+from dualdistill.commands.options.training import Train
 from dualdistill.commands.train import start_training
 from dualdistill.errors import UserError
 from dualdistill.geometry.cameras import frustum
@@ -50,19 +53,21 @@ def converted(tmp_path_factory):
     for name, (state, boxes, voxel) in foreign.items():
         torch.save({"state_dict": dict(state)}, folder / f"{name}.pth")
         quiet = Console(file=io.StringIO())
-        convert_checkpoint(quiet, folder / f"{name}.pth", folder / f"{name}.safetensors", boxes, voxel)
+        convert_checkpoint(quiet, Convert(folder / f"{name}.pth", folder / f"{name}.safetensors", boxes, voxel))
     return folder
 
 
 def learn(console: Console, world: Path, out: Path, teacher: Path, *sets: str) -> Path:
     recipe = "nuscenes/dualdistill-centerpoint"
     overrides = [*TINY_STUDENT, *ONE_STEP, *sets]
-    return start_training(console, recipe, data=world, out=out, overrides=overrides, seed=0, teacher=teacher, workers=0)
+    return start_training(
+        console, Train(recipe, data=world, out=out, overrides=overrides, seed=0, teacher=teacher, workers=0)
+    )
 
 
 @pytest.mark.parametrize("name", ["dynamic", "original", "voxels"])
 def test_a_converted_teacher_is_scored(converted, world, console, tmp_path, name):
-    metrics = evaluate_anything(console, converted / f"{name}.safetensors", data=world, out=tmp_path)
+    metrics = evaluate_anything(console, Evaluate(converted / f"{name}.safetensors", data=world, out=tmp_path))
     assert 0 <= metrics["nd_score"] <= 1
     assert f"converted/{name}" in console.file.getvalue()
     assert (tmp_path / "results_nusc.json").is_file()
@@ -106,10 +111,10 @@ def test_a_converted_student_is_scored_on_images_of_its_own_size(console, tmp_pa
     state["img_view_transformer.frustum"] = frustum((64, 192), (4, 12), model.depths)
     torch.save({"state_dict": dict(state)}, tmp_path / "student.pth")
     out = tmp_path / "student.safetensors"
-    account = convert_checkpoint(console, tmp_path / "student.pth", out)
+    account = convert_checkpoint(console, Convert(tmp_path / "student.pth", out))
     assert {entry["fate"] for entry in account["keys"]} == {"renamed", "changed", "compared"}
     assert read_facts(out)["experiment"]["data"]["image_size"] == [64, 192]
-    metrics = evaluate_anything(console, out, data=world)
+    metrics = evaluate_anything(console, Evaluate(out, data=world))
     assert 0 <= metrics["nd_score"] <= 1
     assert (tmp_path / "evaluation" / "student" / "results_nusc.json").is_file()
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dualdistill.commands.demo import PARTS, adapted, run_demo
+from dualdistill.commands.options.start import Demo
 from dualdistill.experiment.overrides import override
 from dualdistill.recipes.catalogue import find
 
@@ -23,7 +24,7 @@ def test_both_students_have_the_same_budget_and_start(quick, from_scratch):
 
 @pytest.mark.slow
 def test_the_quick_demo_ends_with_a_table_and_a_page(tmp_path, console):
-    page = run_demo(console, out=tmp_path / "out", data=tmp_path / "world", seed=0, quick=True)
+    page = run_demo(console, Demo(out=tmp_path / "out", data=tmp_path / "world", seed=0, quick=True))
     rows = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [row["name"] for row in rows] == [part.name for part in PARTS]
     assert rows[0]["mean_ap"] > 0.1  # the zoo's teacher detects in a world it never saw

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dualdistill.commands.evaluate import evaluate_anything
+from dualdistill.commands.options.results import Evaluate, Predict
 from dualdistill.commands.predict import predict_sample
 from dualdistill.errors import DivergedError, UserError
 from dualdistill.models.layers.depth_net import DeformableConv
@@ -68,7 +69,7 @@ def huge_sizes(state):
 def test_evaluation_of_diverged_weights_says_whose_and_what_to_do(runs, world, console, tmp_path, role, change):
     run = diverged(runs, tmp_path / "run", role, change)
     with pytest.raises(UserError, match="diverged") as error:
-        evaluate_anything(console, run, data=world)
+        evaluate_anything(console, Evaluate(run, data=world))
     said = str(error.value)
     assert str(RunFolder(run).checkpoint()) in said
     assert "--checkpoint" in said
@@ -78,4 +79,4 @@ def test_evaluation_of_diverged_weights_says_whose_and_what_to_do(runs, world, c
 def test_prediction_says_the_same(runs, world, console, tmp_path):
     run = diverged(runs, tmp_path / "run", "student", nan_everywhere)
     with pytest.raises(UserError, match="diverged"):
-        predict_sample(console, run, data=world, sample="0", images=[], calibration=None)
+        predict_sample(console, Predict(run, data=world, sample="0", images=[]))

@@ -6,6 +6,7 @@ import pytest
 
 from dualdistill.commands import evaluate as verb
 from dualdistill.commands.evaluate import evaluate_anything
+from dualdistill.commands.options.results import Evaluate
 from dualdistill.recipes.catalogue import RECIPES, Published
 from dualdistill.train import validate
 from dualdistill.train.data import MAX_WORKERS, default_workers
@@ -21,8 +22,8 @@ def test_data_is_loaded_by_as_many_processes_as_in_training(runs, world, console
     original = validate.DataLoader
     monkeypatch.setattr(validate, "DataLoader", loader)
     monkeypatch.setattr(verb, "default_workers", lambda processes: 5)
-    evaluate_anything(console, runs["student"], data=world)
-    evaluate_anything(console, runs["student"], data=world, workers=2)
+    evaluate_anything(console, Evaluate(runs["student"], data=world))
+    evaluate_anything(console, Evaluate(runs["student"], data=world, workers=2))
     assert asked == [5, 2]
 
 
@@ -36,12 +37,12 @@ def test_a_published_result_stands_beside_the_measured_one(runs, world, console,
     recipe = RECIPES["synthetic/student"]
     published = Published(mean_ap=36.4, nds=48.4, source="a paper")
     monkeypatch.setitem(RECIPES, recipe.name, replace(recipe, published=published))
-    evaluate_anything(console, runs["student"], data=world, workers=0)
+    evaluate_anything(console, Evaluate(runs["student"], data=world, workers=0))
     shown = console.file.getvalue()
     assert "Published for synthetic/student: mAP 36.4, NDS 48.4 (a paper)." in shown
     assert "does not compare" in shown  # a synthetic world is not nuScenes val
 
 
 def test_scores_without_any_hit_come_with_a_warning(runs, world, console):
-    metrics = evaluate_anything(console, runs["student"], data=world, workers=0)
+    metrics = evaluate_anything(console, Evaluate(runs["student"], data=world, workers=0))
     assert ("AP is 0 for every class" in console.file.getvalue()) == (metrics["mean_ap"] == 0)

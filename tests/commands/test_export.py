@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dualdistill.commands.export import export_student
+from dualdistill.commands.options.deployment import Export
 from dualdistill.commands.samples import position_of
 from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
@@ -19,7 +20,7 @@ needs_onnx = pytest.mark.skipif(find_spec("onnxruntime") is None, reason="the ex
 
 def exported(runs, tmp_path, console, **options):
     settings = {"out": tmp_path / "out", "data": None, "formats": ["torch"]} | options
-    return export_student(console, runs["student"], **settings)
+    return export_student(console, Export(runs["student"], **settings))
 
 
 def test_a_program_is_written_with_its_calibration_and_how_far_it_is_off(runs, tmp_path, console):
@@ -66,7 +67,7 @@ def test_without_the_extra_the_message_names_it(runs, tmp_path, console, monkeyp
         ({"formats": ["tflite"]}, "--format 'tflite': expected onnx, torch or both"),
         ({"formats": ["onnx"], "dtype": "bf16"}, "no bf16 convolutions"),
         ({"sample": "never"}, "neither the token"),
-        ({"data": Path("somewhere"), "calibration": Path("some.json")}, "two sources"),
+        ({"data": Path("somewhere"), "calibration": Path("some.json")}, "--data has no effect with --calibration"),
     ],
 )
 def test_what_cannot_be_exported_is_said_before_anything_is_written(runs, tmp_path, console, options, message):
@@ -77,7 +78,7 @@ def test_what_cannot_be_exported_is_said_before_anything_is_written(runs, tmp_pa
 
 def test_a_teacher_is_no_student(runs, tmp_path, console):
     with pytest.raises(UserError, match="LiDAR teacher"):
-        export_student(console, runs["teacher"], out=tmp_path / "out", data=None, formats=["torch"])
+        export_student(console, Export(runs["teacher"], out=tmp_path / "out", formats=["torch"]))
 
 
 def test_a_file_that_answers_differently_is_an_error(runs, tmp_path, console, monkeypatch):

@@ -10,6 +10,10 @@ from safetensors.torch import load_file
 from dualdistill.commands.compare import compare_runs
 from dualdistill.commands.data import make_instances
 from dualdistill.commands.evaluate import evaluate_anything
+from dualdistill.commands.options.data import Instances
+from dualdistill.commands.options.results import Compare, Evaluate
+from dualdistill.commands.options.speed import Plan
+from dualdistill.commands.options.training import Resume, Train
 from dualdistill.commands.plan import plan
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError
@@ -40,45 +44,47 @@ def given(runs, world, console, tmp_path, monkeypatch):
 
 def test_a_student_learns_from_instances_and_goes_on_where_it_stopped(given, world, console, runs):
     with pytest.raises(UserError, match=r"36 key frame images without instance masks.*\n.*data instances .*--split"):
-        start_training(console, RECIPE, **given)
-    make_instances(console, world, None, "synthetic", None, split="train")
+        start_training(console, Train(RECIPE, **given))
+    make_instances(console, Instances(world, split="train"))
     assert "instance masks of 36 images made, 0 kept" in said(console)
-    run = RunFolder(start_training(console, RECIPE, **given))
+    run = RunFolder(start_training(console, Train(RECIPE, **given)))
     records = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     for name in ("xis/class", "xis/center"):
         assert all(record[f"loss/{name}"] > 0 for record in records)
     names = load_file(run.checkpoint() / "student.safetensors").keys()
     assert not any("instances" in name for name in names)
-    evaluate_anything(console, run.path)  # without masks of the validation images
+    evaluate_anything(console, Evaluate(run.path))  # without masks of the validation images
 
     whole = load_file(run.checkpoint() / "student.safetensors")
     (run.path / "finished.json").unlink()
     run.point("last", "step_000002")
     shutil.rmtree(run.path / "checkpoints" / "step_000003")
-    resume_training(console, run.path, workers=0)
+    resume_training(console, Resume(run.path, workers=0))
     again = load_file(run.checkpoint() / "student.safetensors")
     assert all(torch.equal(again[name], value) for name, value in whole.items())
 
-    evaluate_anything(console, runs["student"])
-    (row,) = (row for row in compare_runs(console, [run.path, runs["student"]]) if row["gain_mean_ap"] is not None)
+    evaluate_anything(console, Evaluate(runs["student"]))
+    (row,) = (
+        row for row in compare_runs(console, Compare([run.path, runs["student"]])) if row["gain_mean_ap"] is not None
+    )
     assert row["paired_seeds"] == [1]  # it is the same student, though its data have instances
 
 
 def test_masks_are_made_once_and_each_noise_apart(given, world, console):
-    make_instances(console, world, None, "synthetic", None)
-    make_instances(console, world, None, "synthetic", None)
+    make_instances(console, Instances(world))
+    make_instances(console, Instances(world))
     assert "instance masks of 0 images made, 54 kept" in said(console)
-    make_instances(console, world, None, "synthetic", None, 0.5)
+    make_instances(console, Instances(world, noise=0.5))
     assert said(console).count("instance masks of 54 images made") == 2
     sets = [*SETS, "data.instances.noise=0.5"]
-    assert start_training(console, RECIPE, **(given | {"overrides": sets})).is_dir()
+    assert start_training(console, Train(RECIPE, **given | {"overrides": sets})).is_dir()
 
 
 def test_a_cached_teacher_and_instances_go_together(given, world, console, tmp_path):
-    make_instances(console, world, None, "synthetic", None)
-    assert start_training(console, RECIPE, teacher_cache=tmp_path / "teacher", **given).is_dir()
+    make_instances(console, Instances(world))
+    assert start_training(console, Train(RECIPE, teacher_cache=tmp_path / "teacher", **given)).is_dir()
 
 
 def test_a_plan_names_the_masks(console):
-    facts = plan(console, RECIPE, overrides=[*TINY_TEACHER, *TINY_STUDENT])
+    facts = plan(console, Plan(RECIPE, overrides=[*TINY_TEACHER, *TINY_STUDENT]))
     assert facts["files"]["instance masks"] == "of every key frame image, synthetic masks (data instances)"

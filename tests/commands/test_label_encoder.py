@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 
 from dualdistill.commands.compare import compare_runs
 from dualdistill.commands.evaluate import evaluate_anything
+from dualdistill.commands.options.results import Compare, Evaluate
+from dualdistill.commands.options.training import Resume, Train
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError
 from dualdistill.evaluate.submission import SOURCES
@@ -29,7 +31,9 @@ SETS = {
 
 def train(recipe, world, out, *, seed=1, **kwargs):
     quiet = Console(file=io.StringIO())
-    return start_training(quiet, recipe, data=world, out=out, overrides=SETS[recipe], seed=seed, workers=0, **kwargs)
+    return start_training(
+        quiet, Train(recipe, data=world, out=out, overrides=SETS[recipe], seed=seed, workers=0, **kwargs)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,7 @@ def stages(world, out):
     """The runs of the three stages, each having found the one before; the encoder is scored before it teaches."""
     found = {"teacher": train("synthetic/teacher-centerpoint", world, out)}
     found["encoder"] = train("synthetic/label-encoder-centerpoint", world, out)
-    evaluate_anything(Console(file=io.StringIO()), found["encoder"])
+    evaluate_anything(Console(file=io.StringIO()), Evaluate(found["encoder"]))
     found["student"] = train("synthetic/labeldistill-centerpoint", world, out)
     return found
 
@@ -88,7 +92,7 @@ def test_the_student_checkpoint_holds_neither_label_encoder_nor_adaptors(stages)
 
 
 def test_a_label_encoder_is_evaluated_as_the_oracle_it_is(stages, console):
-    evaluate_anything(console, stages["encoder"])
+    evaluate_anything(console, Evaluate(stages["encoder"]))
     assert "gets the annotations as its input" in " ".join(console.file.getvalue().split())
     results = RunFolder(stages["encoder"]).evaluation("step_000003") / "results_nusc.json"
     used = {name for name in SOURCES if json.loads(results.read_text())["meta"][f"use_{name}"]}
@@ -97,8 +101,8 @@ def test_a_label_encoder_is_evaluated_as_the_oracle_it_is(stages, console):
 
 def test_a_comparison_tells_the_three_apart(stages, console):
     for name in ("teacher", "student"):
-        evaluate_anything(console, stages[name])
-    rows = compare_runs(console, list(stages.values()))
+        evaluate_anything(console, Evaluate(stages[name]))
+    rows = compare_runs(console, Compare(list(stages.values())))
     assert [row["role"] for row in rows] == ["teacher", "label_encoder", "student"]
     assert [row["teacher"] for row in rows] == [None, "synthetic/teacher-centerpoint", "synthetic/teacher-centerpoint"]
     said = " ".join(console.file.getvalue().split())
@@ -109,7 +113,7 @@ def test_a_comparison_tells_the_three_apart(stages, console):
 @pytest.mark.parametrize(("stage", "role"), [("encoder", "label_encoder"), ("student", "student")])
 def test_resuming_a_stage_gives_the_weights_of_an_unbroken_run(stages, console, tmp_path, stage, role):
     again = broken(stages[stage], tmp_path / "broken", role)
-    resume_training(console, again, workers=0)
+    resume_training(console, Resume(again, workers=0))
     want, came = (load_file(RunFolder(run).checkpoint() / f"{role}.safetensors") for run in (stages[stage], again))
     for name, value in want.items():
         torch.testing.assert_close(came[name], value, rtol=0, atol=0, msg=name)

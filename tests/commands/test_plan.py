@@ -4,7 +4,10 @@ import json
 
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
 
+from dualdistill.cli import app
+from dualdistill.commands.options.speed import Plan
 from dualdistill.commands.plan import gpu_estimate, plan
 from dualdistill.errors import UserError
 from dualdistill.experiment.overrides import override
@@ -43,10 +46,12 @@ def test_arithmetic_counted_without_doing_it_is_that_of_a_real_step():
 def test_a_plan_counts_steps_samples_files_and_disk(console, world):
     facts = plan(
         console,
-        RECIPE,
-        overrides=[*SETS, "training.batch_size=4", "training.accumulate=2", "training.steps=50"],
-        data=world,
-        devices=2,
+        Plan(
+            RECIPE,
+            overrides=[*SETS, "training.batch_size=4", "training.accumulate=2", "training.steps=50"],
+            data=world,
+            devices=2,
+        ),
     )
     distinct = facts["training samples"]["distinct"]
     assert facts["samples per step"] == 8
@@ -61,7 +66,7 @@ def test_a_plan_counts_steps_samples_files_and_disk(console, world):
 
 
 def test_the_length_of_a_paper_recipe_is_that_of_the_official_split(console):
-    facts = plan(console, "nuscenes/teacher-centerpoint", overrides=["teacher.reach=12.8", "data.box_reach=12.8"])
+    facts = plan(console, Plan("nuscenes/teacher-centerpoint", overrides=["teacher.reach=12.8", "data.box_reach=12.8"]))
     assert facts["steps"] == round(20 * 123_580 / 32)
     assert facts["parameters"]["teacher"] == 5_982_790
 
@@ -87,18 +92,18 @@ def test_a_step_of_every_method_is_counted(name):
 
 def test_devices_that_cannot_share_a_batch_are_refused(console):
     with pytest.raises(UserError, match="3 devices cannot share a batch of 2"):
-        plan(console, RECIPE, overrides=SETS, devices=3)
+        plan(console, Plan(RECIPE, overrides=SETS, devices=3))
 
 
 def test_a_measured_plan_gives_the_time_of_this_machine(console):
-    facts = plan(console, RECIPE, overrides=[*SETS, "training.steps=100"], measure=True)
+    facts = plan(console, Plan(RECIPE, overrides=[*SETS, "training.steps=100"], measure=True))
     assert facts["seconds"]["in total"] == pytest.approx(200 * facts["seconds"]["per sample"])
     assert facts["seconds"]["per sample"] > 0
     assert "measured on this machine" in console.file.getvalue()
 
 
 def test_a_training_of_years_on_this_cpu_is_not_given_in_hours(console):
-    facts = plan(console, RECIPE, overrides=[*SETS, "training.steps=1000000000"], measure=True)
+    facts = plan(console, Plan(RECIPE, overrides=[*SETS, "training.steps=1000000000"], measure=True))
     assert facts["seconds"]["in total"] > 1e6
     text = " ".join(console.file.getvalue().split())
     assert "too long for a whole training" in text
@@ -146,31 +151,34 @@ def test_hours_are_arithmetic_over_the_assumed_share_of_the_peak():
 
 def test_a_large_recipe_has_estimates_and_a_small_one_the_reason_for_none(console):
     sets = ["teacher.reach=12.8", "data.box_reach=12.8"]
-    facts = plan(console, "nuscenes/teacher-centerpoint", overrides=sets, devices=2, efficiency=0.01)
+    facts = plan(console, Plan("nuscenes/teacher-centerpoint", overrides=sets, devices=2, efficiency=0.01))
     assert {"A100 80 GB", "H100 SXM", "H200 SXM", "RTX 4090", "L40S"} <= {row["gpu"] for row in facts["gpus"]}
     assert facts["seconds"] is None
     text = " ".join(console.file.getvalue().split())
     assert "Estimates for 2 GPUs of a kind, not measured" in text
     assert "1% of the peak" in text
-    plan(console, RECIPE, overrides=SETS)
+    plan(console, Plan(RECIPE, overrides=SETS))
     assert "there is no estimate" in " ".join(console.file.getvalue().split())
 
 
 def test_the_tflops_of_a_device_give_the_time(console):
-    facts = plan(console, RECIPE, overrides=[*SETS, "training.steps=100"], devices=2, tflops=25)
+    facts = plan(console, Plan(RECIPE, overrides=[*SETS, "training.steps=100"], devices=2, tflops=25))
     assert facts["seconds"]["in total"] == pytest.approx(facts["flops in total"] / 25e12 / 2)
     assert "25 TFLOP/s" in " ".join(console.file.getvalue().split())
     with pytest.raises(UserError, match="one source"):
-        plan(console, RECIPE, overrides=SETS, tflops=25, measure=True)
-    with pytest.raises(UserError, match="above 0, got -1"):
-        plan(console, RECIPE, overrides=SETS, tflops=-1)
-    with pytest.raises(UserError, match="at most 1, got 35"):
-        plan(console, RECIPE, overrides=SETS, efficiency=35)
+        plan(console, Plan(RECIPE, overrides=SETS, tflops=25, measure=True))
+
+
+@pytest.mark.parametrize("option", ["--tflops=-1", "--efficiency=35", "--tflops=nan"])
+def test_numbers_out_of_range_are_refused(option):
+    result = CliRunner().invoke(app, ["plan", RECIPE, option])
+    assert result.exit_code
+    assert option.partition("=")[0] in f"{result.output} {result.exception}"
 
 
 def test_devices_and_accumulation_share_the_work_of_a_step(console):
     def seconds(*sets, **how):
-        facts = plan(console, "synthetic/student", overrides=[*TINY_STUDENT, *sets], tflops=1, **how)
+        facts = plan(console, Plan("synthetic/student", overrides=[*TINY_STUDENT, *sets], tflops=1, **how))
         return facts["seconds"]["per step"]
 
     one = seconds("training.batch_size=2")

@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dualdistill.cli import app
+from dualdistill.commands.options.results import Predict
 from dualdistill.commands.predict import FILM_HEIGHT, predict_sample
 from dualdistill.commands.samples import read_sample
 from dualdistill.deploy.calibration import Rig
@@ -32,8 +33,7 @@ def _bold(monkeypatch):
 
 
 def predicted(console, run, **options):
-    settings = {"data": None, "sample": "0", "images": [], "calibration": None} | options
-    return predict_sample(console, run, **settings)
+    return predict_sample(console, Predict(run, **options))
 
 
 def own_files(runs, folder):
@@ -152,16 +152,11 @@ def test_a_film_shows_every_key_frame_of_the_scene(runs, tmp_path, console):
 
 
 def test_images_follow_their_option_in_a_row(monkeypatch, tmp_path):
-    given = {}
-
-    def random_batch(console, checkpoint, **options):
-        given.update(options, checkpoint=checkpoint)
-        return {}
-
-    monkeypatch.setattr("dualdistill.commands.predict.predict_sample", random_batch)
+    given = []
+    monkeypatch.setattr("dualdistill.commands.predict.predict_sample", lambda _, options: given.append(options))
     words = ["predict", "run", "--images", "a.jpg", "b.jpg", "c.jpg", "--calibration", "rig.json", "--json"]
     result = CliRunner().invoke(app, [*words, str(tmp_path / "boxes.json")])
     assert result.exit_code == 0, result.output
-    assert [path.name for path in given["images"]] == ["a.jpg", "b.jpg", "c.jpg"]
-    assert given["checkpoint"].name == "run"
+    assert [path.name for path in given[0].all_images] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert given[0].checkpoint.name == "run"
     assert (tmp_path / "boxes.json").is_file()

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dualdistill.commands.evaluate import weights_of
+from dualdistill.commands.options.training import Resume, Train
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import DivergedError, UserError
 from dualdistill.train.metrics import read_metrics
@@ -35,13 +36,13 @@ def test_a_stop_signal_saves_names_the_way_on_and_ends_with_its_exit_code(
     sets = [*TINY_TEACHER, *STEPS, "training.save_every=100"]
     given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 0, "workers": 0, "check": False}
     with pytest.raises(SystemExit) as end:
-        start_training(console, "synthetic/teacher-centerpoint", **given)
+        start_training(console, Train("synthetic/teacher-centerpoint", **given))
     assert end.value.code == code
     (path,) = (tmp_path / "synthetic/teacher-centerpoint").iterdir()
     assert f"dualdistill resume {path}" in console.file.getvalue().replace("\n", "")
     assert RunFolder(path).checkpoint().name == "step_000002"
     assert not (path / "finished.json").exists()
-    resume_training(console, path, workers=0)
+    resume_training(console, Resume(path, workers=0))
     assert [record["step"] for record in read_metrics(path / "metrics.jsonl")] == [1, 2, 3]
 
 
@@ -85,7 +86,7 @@ def test_a_run_that_another_process_trains_is_not_resumed(runs, console, tmp_pat
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         holder.stdout.readline()
         with pytest.raises(UserError, match="trained by another process"):
-            resume_training(console, run.path, workers=0)
+            resume_training(console, Resume(run.path, workers=0))
         holder.kill()
 
 
@@ -94,7 +95,7 @@ def test_a_checkpoint_that_does_not_load_is_left_out_with_a_line(runs, world, co
     shutil.copytree(runs["student"], run.path)
     (run.path / "finished.json").unlink()
     (run.checkpoints / "step_000003" / "training_state" / "optimiser.pt").unlink()
-    resume_training(console, run.path, workers=0)
+    resume_training(console, Resume(run.path, workers=0))
     assert "left out step_000003" in console.file.getvalue()
     assert "going on at step 2 of 3" in console.file.getvalue()
     want, came = (
@@ -112,7 +113,7 @@ def test_a_training_that_diverges_is_an_error_and_no_run_that_is_finished(world,
     monkeypatch.setattr(TrainingState, "set_schedule", spoil)
     given = {"data": world, "out": tmp_path, "overrides": [*TINY_STUDENT, *STEPS], "seed": 0, "workers": 0}
     with pytest.raises(DivergedError, match=r"diverged in step \d+: .* is not finite.*Samples: [0-9a-f]{32}"):
-        start_training(console, "synthetic/student", **given)
+        start_training(console, Train("synthetic/student", **given))
     (path,) = (tmp_path / "synthetic/student").iterdir()
     assert not (path / "finished.json").exists()
 
@@ -128,4 +129,4 @@ def test_weights_that_are_not_finite_are_no_teacher(runs, world, console, tmp_pa
     save_file(state, bad, metadata=metadata)
     given = {"overrides": [*TINY_TEACHER, *TINY_STUDENT, *STEPS], "seed": 1, "workers": 0, "teacher": bad}
     with pytest.raises(DivergedError, match="not finite"):
-        start_training(console, "synthetic/dualdistill-centerpoint", data=world, out=tmp_path, **given)
+        start_training(console, Train("synthetic/dualdistill-centerpoint", data=world, out=tmp_path, **given))

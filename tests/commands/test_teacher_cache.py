@@ -9,6 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from dualdistill import files
+from dualdistill.commands.options.training import Resume, Train
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.data.collate import collate
 from dualdistill.errors import UserError
@@ -32,7 +33,7 @@ def losses_of(path) -> list[dict[str, float]]:
 def test_losses_taught_from_memory_are_those_taught_live(runs, world, console, tmp_path, precision, tolerance):
     sets = [*SETS, f"training.cache_precision={precision}"]
     given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
-    path = start_training(console, RECIPE, teacher_cache=tmp_path / "cache", **given)
+    path = start_training(console, Train(RECIPE, teacher_cache=tmp_path / "cache", **given))
     # The first step: later ones amplify rounding by the optimiser.
     assert losses_of(path)[0] == pytest.approx(losses_of(runs["distilled"])[0], rel=tolerance, abs=1e-5)
     told = " ".join(console.file.getvalue().split())  # the console breaks lines where it likes
@@ -43,9 +44,9 @@ def test_losses_taught_from_memory_are_those_taught_live(runs, world, console, t
         return
     # A second training finds everything, and so does a resumed one.
     written = [file.stat().st_mtime_ns for file in files]
-    start_training(console, RECIPE, teacher_cache=tmp_path / "cache", **given)
+    start_training(console, Train(RECIPE, teacher_cache=tmp_path / "cache", **given))
     (path / "finished.json").unlink()
-    resume_training(console, path, workers=0)
+    resume_training(console, Resume(path, workers=0))
     assert [file.stat().st_mtime_ns for file in files] == written
     assert sorted((tmp_path / "cache").rglob("*.safetensors")) == files
 
@@ -65,7 +66,7 @@ def test_a_teacher_in_bf16_differs_from_float32_by_the_rounding_of_its_layers(ru
 def test_a_student_is_trained_with_a_teacher_in_bf16(runs, world, console, tmp_path):
     sets = [*SETS, "training.teacher_precision=bf16"]
     given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
-    halved, live = losses_of(start_training(console, RECIPE, **given))[0], losses_of(runs["distilled"])[0]
+    halved, live = losses_of(start_training(console, Train(RECIPE, **given)))[0], losses_of(runs["distilled"])[0]
     own = [name for name in live if name.startswith(("loss/heatmap", "loss/box", "loss/depth"))]
     assert [halved[name] for name in own] == pytest.approx([live[name] for name in own], rel=1e-5)
     assert halved["loss/mfd/neck/foreground"] != live["loss/mfd/neck/foreground"]
@@ -85,13 +86,15 @@ def test_what_is_drawn_anew_each_epoch_is_refused_with_the_setting_to_change(
     with pytest.raises(UserError, match=f"--set {message}"):
         start_training(
             console,
-            RECIPE,
-            data=world,
-            out=tmp_path / "runs",
-            overrides=[*SETS, *sets],
-            seed=0,
-            teacher=runs["teacher"],
-            teacher_cache=tmp_path / "cache",
+            Train(
+                RECIPE,
+                data=world,
+                out=tmp_path / "runs",
+                overrides=[*SETS, *sets],
+                seed=0,
+                teacher=runs["teacher"],
+                teacher_cache=tmp_path / "cache",
+            ),
         )
     assert not any(tmp_path.iterdir())
 
@@ -99,7 +102,8 @@ def test_what_is_drawn_anew_each_epoch_is_refused_with_the_setting_to_change(
 def test_a_student_without_a_teacher_has_nothing_to_cache(world, console, tmp_path):
     with pytest.raises(UserError, match="does not distil"):
         start_training(
-            console, "synthetic/student", data=world, out=tmp_path, overrides=[], seed=0, teacher_cache=tmp_path / "c"
+            console,
+            Train("synthetic/student", data=world, out=tmp_path, overrides=[], seed=0, teacher_cache=tmp_path / "c"),
         )
 
 

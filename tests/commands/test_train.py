@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from dualdistill.commands.evaluate import evaluate_anything
+from dualdistill.commands.options.results import Evaluate
+from dualdistill.commands.options.training import Resume, Train
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError
 from dualdistill.experiment.training import TrainingConfig
@@ -51,7 +53,7 @@ def test_resuming_gives_the_weights_of_an_unbroken_run(runs, world, console, tmp
     (broken / "finished.json").unlink()
     shutil.rmtree(broken / "checkpoints" / "step_000003")
     RunFolder(broken).point("last", "step_000002")
-    resume_training(console, broken, image_cache=tmp_path / "images", workers=0)
+    resume_training(console, Resume(broken, image_cache=tmp_path / "images", workers=0))
     assert list((tmp_path / "images").rglob("*.safetensors"))
     assert "image cache" in console.file.getvalue()
     for name in ("student.safetensors", "distiller.safetensors"):
@@ -73,7 +75,7 @@ def test_a_step_is_on_record_before_its_checkpoint_is_there(world, console, tmp_
     monkeypatch.setattr(RunFolder, "point", point)
     sets = [*TINY_TEACHER, *STEPS]
     start_training(
-        console, "synthetic/teacher-centerpoint", data=world, out=tmp_path, overrides=sets, workers=0, seed=0
+        console, Train("synthetic/teacher-centerpoint", data=world, out=tmp_path, overrides=sets, workers=0, seed=0)
     )
     assert recorded == {"step_000002": 2, "step_000003": 3}
 
@@ -81,7 +83,7 @@ def test_a_step_is_on_record_before_its_checkpoint_is_there(world, console, tmp_
 def test_averaged_weights_are_kept_and_resumed(world, console, tmp_path):
     sets = [*TINY_TEACHER, *STEPS, "training.ema_decay=0.5"]
     path = start_training(
-        console, "synthetic/teacher-centerpoint", data=world, out=tmp_path, overrides=sets, seed=0, workers=0
+        console, Train("synthetic/teacher-centerpoint", data=world, out=tmp_path, overrides=sets, seed=0, workers=0)
     )
     run = RunFolder.open(path)
     kept = load_file(run.checkpoint() / "teacher.safetensors")
@@ -92,7 +94,7 @@ def test_averaged_weights_are_kept_and_resumed(world, console, tmp_path):
     (path / "finished.json").unlink()
     shutil.rmtree(run.checkpoints / "step_000003")
     run.point("last", "step_000002")
-    resume_training(console, path, workers=0)
+    resume_training(console, Resume(path, workers=0))
     again = load_file(run.checkpoint() / "teacher.safetensors")
     for name, value in before.items():
         torch.testing.assert_close(again[name], value, rtol=0, atol=0, msg=name)
@@ -120,7 +122,7 @@ def test_a_teacher_does_not_change_while_it_teaches(runs):
 def test_mistakes_are_named_before_a_run_folder_is_made(world, console, tmp_path, recipe, kwargs, message):
     kwargs = {"overrides": [], **kwargs}
     with pytest.raises(UserError, match=message):
-        start_training(console, recipe, data=world, out=tmp_path, seed=0, **kwargs)
+        start_training(console, Train(recipe, data=world, out=tmp_path, seed=0, **kwargs))
     assert not any(tmp_path.iterdir())
 
 
@@ -128,12 +130,14 @@ def test_a_student_is_not_taken_for_a_teacher(runs, world, console, tmp_path):
     with pytest.raises(UserError, match="expected the weights of a LiDAR teacher"):
         start_training(
             console,
-            "synthetic/dualdistill-centerpoint",
-            data=world,
-            out=tmp_path,
-            overrides=[],
-            seed=0,
-            teacher=runs["student"],
+            Train(
+                "synthetic/dualdistill-centerpoint",
+                data=world,
+                out=tmp_path,
+                overrides=[],
+                seed=0,
+                teacher=runs["student"],
+            ),
         )
 
 
@@ -141,20 +145,22 @@ def test_a_teacher_of_other_widths_is_refused_with_the_differences(runs, world, 
     with pytest.raises(UserError, match=r"another model(.|\n)*--set teacher\.pillar_channels=8 --set teacher\.stage"):
         start_training(
             console,
-            "synthetic/dualdistill-centerpoint",
-            data=world,
-            out=tmp_path,
-            overrides=[*TINY_STUDENT, *STEPS, "init_head_from_teacher=false"],
-            seed=0,
-            teacher=runs["teacher"],
+            Train(
+                "synthetic/dualdistill-centerpoint",
+                data=world,
+                out=tmp_path,
+                overrides=[*TINY_STUDENT, *STEPS, "init_head_from_teacher=false"],
+                seed=0,
+                teacher=runs["teacher"],
+            ),
         )
     assert not any(tmp_path.iterdir())
 
 
 def test_evaluating_a_run_and_its_result_file_gives_the_same_metrics(runs, world, console, tmp_path):
-    by_run = evaluate_anything(console, runs["teacher"])
+    by_run = evaluate_anything(console, Evaluate(runs["teacher"]))
     folder = RunFolder(runs["teacher"]).evaluation("step_000003")
-    by_file = evaluate_anything(console, folder / "results_nusc.json", data=world, out=tmp_path)
+    by_file = evaluate_anything(console, Evaluate(folder / "results_nusc.json", data=world, out=tmp_path))
     assert by_file["nd_score"] == by_run["nd_score"]
     assert by_file["mean_dist_aps"] == by_run["mean_dist_aps"]
     assert json.loads((tmp_path / "metrics.json").read_text())["nd_score"] == by_run["nd_score"]
@@ -162,7 +168,7 @@ def test_evaluating_a_run_and_its_result_file_gives_the_same_metrics(runs, world
 
 def test_a_run_that_is_finished_has_nothing_left(runs, console):
     before = sorted(p.name for p in runs["student"].rglob("*"))
-    resume_training(console, runs["student"])
+    resume_training(console, Resume(runs["student"]))
     assert sorted(p.name for p in runs["student"].rglob("*")) == before
 
 
@@ -171,7 +177,7 @@ def test_a_student_may_go_on_from_a_whole_trained_one_and_keeps_its_head(runs, w
     overrides = [*TINY_TEACHER, *TINY_STUDENT, *STEPS, f"student.pretrained={trained}", "init_head_from_teacher=false"]
     given = {"data": world, "out": tmp_path, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
     still = ["training.optimiser.learning_rate=1e-30", "training.steps=1"]
-    path = start_training(console, "synthetic/dualdistill-centerpoint", overrides=[*overrides, *still], **given)
+    path = start_training(console, Train("synthetic/dualdistill-centerpoint", overrides=[*overrides, *still], **given))
     before, after = load_file(trained), load_file(weights_of(path, "last"))
     for name in before:
         if "running" not in name and "tracked" not in name:  # batch norm has seen one more batch
@@ -184,12 +190,14 @@ def test_weights_of_another_student_are_no_start(runs, world, console, tmp_path)
     with pytest.raises(UserError, match=r"another model .*(\n.*)*shape of image.neck"):
         start_training(
             console,
-            "synthetic/student",
-            data=world,
-            out=tmp_path,
-            overrides=[*sets, "student.image.channels=16"],
-            seed=1,
-            workers=0,
+            Train(
+                "synthetic/student",
+                data=world,
+                out=tmp_path,
+                overrides=[*sets, "student.image.channels=16"],
+                seed=1,
+                workers=0,
+            ),
         )
 
 
@@ -198,13 +206,15 @@ def test_a_distiller_that_goes_first_learns_beside_a_student_that_stays(runs, wo
     overrides = [*TINY_TEACHER, *TINY_STUDENT, *STEPS, f"student.pretrained={trained}", "init_head_from_teacher=false"]
     path = start_training(
         console,
-        "synthetic/dualdistill-centerpoint",
-        data=world,
-        out=tmp_path,
-        overrides=[*overrides, "training.distiller_warmup_steps=2"],
-        seed=1,
-        workers=0,
-        teacher=runs["teacher"],
+        Train(
+            "synthetic/dualdistill-centerpoint",
+            data=world,
+            out=tmp_path,
+            overrides=[*overrides, "training.distiller_warmup_steps=2"],
+            seed=1,
+            workers=0,
+            teacher=runs["teacher"],
+        ),
     )
     run = RunFolder.open(path)
 
@@ -222,13 +232,15 @@ def test_a_distiller_that_goes_first_learns_beside_a_student_that_stays(runs, wo
 def test_a_student_whose_teacher_leaves_learns_on_alone(runs, world, console, tmp_path):
     path = start_training(
         console,
-        "synthetic/dualdistill-centerpoint",
-        data=world,
-        out=tmp_path,
-        overrides=[*TINY_TEACHER, *TINY_STUDENT, *STEPS, "training.distill_fraction=0.6"],
-        seed=1,
-        workers=0,
-        teacher=runs["teacher"],
+        Train(
+            "synthetic/dualdistill-centerpoint",
+            data=world,
+            out=tmp_path,
+            overrides=[*TINY_TEACHER, *TINY_STUDENT, *STEPS, "training.distill_fraction=0.6"],
+            seed=1,
+            workers=0,
+            teacher=runs["teacher"],
+        ),
     )
     run = RunFolder.open(path)
     own = {name for name in read_metrics(runs["student"] / "metrics.jsonl")[0] if name.startswith("loss/")}
@@ -249,18 +261,16 @@ def test_without_a_distiller_none_goes_first(world, console, tmp_path):
     with pytest.raises(UserError, match="distiller_warmup_steps has no effect"):
         start_training(
             console,
-            "synthetic/student",
-            data=world,
-            out=tmp_path,
-            overrides=["training.distiller_warmup_steps=2"],
-            seed=1,
+            Train(
+                "synthetic/student", data=world, out=tmp_path, overrides=["training.distiller_warmup_steps=2"], seed=1
+            ),
         )
 
 
 def test_a_student_may_take_the_teachers_head_and_nothing_else(runs, world, console, tmp_path):
     sets = [*TINY_TEACHER, *TINY_STUDENT, *STEPS, "training.distill_fraction=0"]
     given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
-    path = start_training(console, "synthetic/dualdistill-centerpoint", **given)
+    path = start_training(console, Train("synthetic/dualdistill-centerpoint", **given))
     own = {name for name in read_metrics(runs["student"] / "metrics.jsonl")[0] if name.startswith("loss/")}
     for record in read_metrics(path / "metrics.jsonl"):
         assert {name for name in record if name.startswith("loss/")} == own
@@ -269,25 +279,25 @@ def test_a_student_may_take_the_teachers_head_and_nothing_else(runs, world, cons
 def test_a_bounded_distillation_resumes_with_the_gradients_it_measured(runs, world, console, tmp_path):
     sets = [*TINY_TEACHER, *TINY_STUDENT, *STEPS, "training.gradient_share=0.5"]
     given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
-    path = start_training(console, "synthetic/dualdistill-centerpoint", **given)
+    path = start_training(console, Train("synthetic/dualdistill-centerpoint", **given))
     whole = read_metrics(path / "metrics.jsonl")
     assert all(0 < record["diagnostics/distill_factor"] < 1 for record in whole)
     (path / "finished.json").unlink()
     run = RunFolder.open(path)
     run.point("last", "step_000002")
-    resume_training(console, path, workers=0)
+    resume_training(console, Resume(path, workers=0))
     assert read_metrics(path / "metrics.jsonl")[-1]["loss"] == pytest.approx(whole[-1]["loss"])
 
 
 def test_a_validation_gives_the_score_that_evaluation_gives_and_names_the_best_checkpoint(world, console, tmp_path):
     sets = [*TINY_TEACHER, *STEPS, "training.validate_steps=2", "training.ema_decay=0.5"]
     given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 0, "workers": 0}
-    run = RunFolder.open(start_training(console, "synthetic/teacher-centerpoint", **given))
+    run = RunFolder.open(start_training(console, Train("synthetic/teacher-centerpoint", **given)))
     records = {int(record["step"]): record for record in read_metrics(run.metrics)}
     assert [step for step, record in records.items() if "validation/NDS" in record] == [2, 3]
     best = max((2, 3), key=lambda step: (records[step]["validation/NDS"], -step))
     assert run.checkpoint("best").name == f"step_{best:06d}"
-    scores = evaluate_anything(console, run.path, checkpoint="best")
+    scores = evaluate_anything(console, Evaluate(run.path, checkpoint="best"))
     assert records[best]["validation/NDS"] == pytest.approx(scores["nd_score"], abs=1e-9)
     assert records[best]["validation/mAP"] == pytest.approx(scores["mean_ap"], abs=1e-9)
 
@@ -295,7 +305,7 @@ def test_a_validation_gives_the_score_that_evaluation_gives_and_names_the_best_c
 def test_a_student_is_validated_without_the_points_of_its_teacher(runs, world, console, tmp_path, monkeypatch):
     sets = [*TINY_TEACHER, *TINY_STUDENT, *STEPS, "training.validate_epochs=100", "training.validate_samples=2"]
     given = {"data": world, "out": tmp_path, "overrides": sets, "seed": 1, "workers": 0, "teacher": runs["teacher"]}
-    path = start_training(console, "synthetic/dualdistill-centerpoint", **given)
+    path = start_training(console, Train("synthetic/dualdistill-centerpoint", **given))
     alone, validated = (read_metrics(run / "metrics.jsonl") for run in (runs["distilled"], path))
     assert [record["loss"] for record in validated] == [record["loss"] for record in alone]
     assert 0 <= validated[-1]["validation/NDS"] <= 1
@@ -312,7 +322,7 @@ def test_a_student_is_validated_without_the_points_of_its_teacher(runs, world, c
 )
 def test_intervals_that_cannot_be_meant_are_refused(world, console, tmp_path, sets, message):
     with pytest.raises(UserError, match=message):
-        start_training(console, "synthetic/student", data=world, out=tmp_path, overrides=sets, seed=0)
+        start_training(console, Train("synthetic/student", data=world, out=tmp_path, overrides=sets, seed=0))
     assert not any(tmp_path.iterdir())
 
 
@@ -340,6 +350,6 @@ def test_the_command_of_a_card_repeats_its_run(runs, tmp_path):
 def test_what_was_learnt_from_is_printed_with_its_score(runs, world, console, tmp_path):
     sets = [*TINY_TEACHER, *TINY_STUDENT, *STEPS]
     given = {"data": world, "out": runs["teacher"].parents[2], "overrides": sets, "seed": 7, "workers": 0}
-    start_training(console, "synthetic/dualdistill-centerpoint", **given)
+    start_training(console, Train("synthetic/dualdistill-centerpoint", **given))
     printed = console.file.getvalue().replace("\n", "")
     assert f"distilled from {weights_of(runs['teacher'], 'last')} (synthetic/teacher-centerpoint, step 3, " in printed

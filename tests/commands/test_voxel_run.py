@@ -10,6 +10,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from dualdistill.commands.evaluate import WITHOUT_SPCONV, evaluate_anything
+from dualdistill.commands.options.results import Evaluate
+from dualdistill.commands.options.training import Resume, Train
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.experiment.overrides import override
 from dualdistill.experiment.plain import to_plain
@@ -31,7 +33,7 @@ def voxel_runs(world, tmp_path_factory):
     out = tmp_path_factory.mktemp("voxels")
     quiet = Console(file=io.StringIO())
     return [
-        start_training(quiet, recipe, data=world, out=out, overrides=sets, seed=1, workers=0)
+        start_training(quiet, Train(recipe, data=world, out=out, overrides=sets, seed=1, workers=0))
         for recipe, sets in SETS.items()
     ]
 
@@ -61,7 +63,7 @@ def test_a_voxel_teacher_learns_and_its_student_learns_from_it(voxel_runs):
 
 def test_both_are_scored(voxel_runs, console):
     for run in voxel_runs:
-        metrics = evaluate_anything(console, run)
+        metrics = evaluate_anything(console, Evaluate(run))
         assert 0 <= metrics["nd_score"] <= 1
     assert WITHOUT_SPCONV not in console.file.getvalue()  # the recipe says plain PyTorch itself
 
@@ -72,7 +74,7 @@ def test_resuming_a_voxel_teacher_gives_the_weights_of_an_unbroken_run(voxel_run
     (again / "finished.json").unlink()
     shutil.rmtree(again / "checkpoints" / "step_000003")
     RunFolder(again).point("last", "step_000002")
-    resume_training(console, again, workers=0)
+    resume_training(console, Resume(again, workers=0))
     want, came = (load_file(RunFolder(run).checkpoint() / "teacher.safetensors") for run in (voxel_runs[0], again))
     for name, value in want.items():
         torch.testing.assert_close(came[name], value, rtol=0, atol=0, msg=name)
@@ -83,7 +85,7 @@ def test_weights_of_a_machine_with_spconv_are_scored_alike_on_one_without(voxel_
     elsewhere = override(trained.experiment, ["teacher.voxel.backend=spconv"])
     path = tmp_path / "teacher.safetensors"
     save_weights(path, trained.detector, trained.facts | {"experiment": to_plain(elsewhere)})
-    here, there = evaluate_anything(console, voxel_runs[0]), evaluate_anything(console, path)
+    here, there = evaluate_anything(console, Evaluate(voxel_runs[0])), evaluate_anything(console, Evaluate(path))
     assert WITHOUT_SPCONV in " ".join(console.file.getvalue().split())
     assert there["nd_score"] == here["nd_score"]
     assert there["mean_dist_aps"] == here["mean_dist_aps"]

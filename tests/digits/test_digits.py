@@ -22,6 +22,9 @@ from rich.console import Console
 
 from dualdistill.commands.data import make_instances, make_virtual
 from dualdistill.commands.export import export_student
+from dualdistill.commands.options.data import Instances, VirtualPoints
+from dualdistill.commands.options.deployment import Export
+from dualdistill.commands.options.training import Train
 from dualdistill.commands.train import start_training
 from dualdistill.evaluate.metrics import detection_metrics, metrics_summary
 from dualdistill.recipes.catalogue import RECIPES
@@ -60,8 +63,8 @@ def machine() -> dict[str, str]:
 def complete(world: Path) -> Path:
     """The tiny world with virtual points for the MVP recipes and instance masks for X3KD's."""
     quiet = Console(file=io.StringIO())
-    make_virtual(quiet, world, None, "synthetic", None)
-    make_instances(quiet, world, None, "synthetic", None)
+    make_virtual(quiet, VirtualPoints(world))
+    make_instances(quiet, Instances(world))
     return world
 
 
@@ -73,15 +76,17 @@ def train(name: str, world: Path, out: Path, trained: dict[str, Path]) -> Path:
         sets += TINY_TEACHER if experiment.teacher.voxel is None else TINY_VOXEL_TEACHER
     return start_training(
         Console(file=io.StringIO()),
-        name,
-        data=world,
-        out=out,
-        overrides=sets,
-        seed=1,
-        workers=0,
-        check=False,
-        teacher=trained.get(experiment.teacher_recipe or ""),
-        label_encoder=trained.get(experiment.label_encoder_recipe or ""),
+        Train(
+            name,
+            data=world,
+            out=out,
+            overrides=sets,
+            seed=1,
+            workers=0,
+            check=False,
+            teacher=trained.get(experiment.teacher_recipe or ""),
+            label_encoder=trained.get(experiment.label_encoder_recipe or ""),
+        ),
     )
 
 
@@ -101,7 +106,7 @@ def evaluation() -> dict[str, float]:
 
 def exported(run: Path, out: Path) -> dict[str, float]:
     """Outputs of the exported student on fixed images: mean and mean magnitude of each."""
-    export_student(Console(file=io.StringIO()), run, out=out, data=None, formats=["torch"])
+    export_student(Console(file=io.StringIO()), Export(run, out=out, formats=["torch"]))
     program = torch.export.load(out / "model.pt2")
     _, *shape = json.loads((out / "export.json").read_text())["files"]["model.pt2"]["inputs"]["images"]
     images = torch.from_numpy(np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8))

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 
 import dualdistill
 from dualdistill.commands.evaluate import evaluate_anything
+from dualdistill.commands.options.results import Evaluate
+from dualdistill.commands.options.training import Resume, Train
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError
 from dualdistill.experiment.external import UnloadedMethod, load
@@ -50,7 +52,7 @@ def runs(file, world, tmp_path_factory):
         f"{file}:plain_mimic": [*TINY_TEACHER, *TINY_STUDENT, *STEPS, "distiller.weight=2"],
     }
     return [
-        start_training(quiet, recipe, data=world, out=out, overrides=changes, seed=0, workers=0)
+        start_training(quiet, Train(recipe, data=world, out=out, overrides=changes, seed=0, workers=0))
         for recipe, changes in sets.items()
     ]
 
@@ -110,9 +112,9 @@ def test_without_the_file_a_student_is_evaluated_but_not_resumed(runs, file, con
     monkeypatch.delitem(sys.modules, str(file))
     hidden = file.rename(tmp_path / "hidden.py")
     try:
-        assert 0 <= evaluate_anything(console, stopped)["nd_score"] <= 1
+        assert 0 <= evaluate_anything(console, Evaluate(stopped))["nd_score"] <= 1
         with pytest.raises(UserError, match=r"no file .*plain_mimic\.py"):
-            resume_training(console, stopped, workers=0, trust=True)
+            resume_training(console, Resume(stopped, workers=0, trust=True))
     finally:
         hidden.rename(file)
 
@@ -123,7 +125,7 @@ def test_resuming_gives_the_weights_of_an_unbroken_run(runs, console, tmp_path):
     (broken / "finished.json").unlink()
     shutil.rmtree(broken / "checkpoints" / "step_000003")
     RunFolder(broken).point("last", "step_000002")
-    resume_training(console, broken, workers=0, trust=True)
+    resume_training(console, Resume(broken, workers=0, trust=True))
     want, came = (load_file(RunFolder(run).checkpoint() / "student.safetensors") for run in (runs[1], broken))
     assert all((came[name] == value).all() for name, value in want.items())
 

@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from dualdistill.commands.data import make_instances, make_virtual
+from dualdistill.commands.options.data import Instances, VirtualPoints
 from dualdistill.data.collate import collate
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.experiment.overrides import override
@@ -29,8 +30,8 @@ FULL = {
 @pytest.fixture(scope="module")
 def completed_world(world: Path) -> Path:
     """The tiny world, with virtual points for the MVP recipes and instance masks for those with X-IS."""
-    make_virtual(Console(file=io.StringIO()), world, None, "synthetic", None)
-    make_instances(Console(file=io.StringIO()), world, None, "synthetic", None)
+    make_virtual(Console(file=io.StringIO()), VirtualPoints(world))
+    make_instances(Console(file=io.StringIO()), Instances(world))
     return world
 
 

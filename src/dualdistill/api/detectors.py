@@ -1,6 +1,7 @@
 """Load, predict, train and evaluate in one call each, as on the command line."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from rich.console import Console
 
 from dualdistill.api.arguments import public
 from dualdistill.commands.evaluate import evaluate_anything
+from dualdistill.commands.options.results import Evaluate
+from dualdistill.commands.options.training import Train
 from dualdistill.commands.train import start_training
 from dualdistill.deploy.calibration import Images, Rig
 from dualdistill.errors import UserError
@@ -57,7 +60,7 @@ def score(
     version: str | None = None,
     split: str | None = None,
     out: str | Path | None = None,
-    checkpoint: str = "last",
+    checkpoint: str | None = None,
     workers: Workers | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -68,6 +71,7 @@ def score(
         data: A nuScenes root; default: the one the run was trained on.
         split: Default: val, or mini_val for v1.0-mini.
         out: Folder for metrics.json and results_nusc.json.
+        checkpoint: Checkpoint of a run; default: "last".
         quiet: Print nothing.
 
     Returns:
@@ -76,16 +80,8 @@ def score(
     Raises:
         UserError: for input that cannot be evaluated.
     """
-    return evaluate_anything(
-        Console(quiet=quiet),
-        Path(what),
-        data=_path(data),
-        version=version,
-        split=split,
-        out=_path(out),
-        checkpoint=checkpoint,
-        workers=workers,
-    )
+    options = Evaluate(Path(what), _path(data), version, split, _path(out), checkpoint, workers)
+    return evaluate_anything(Console(quiet=quiet), options)
 
 
 @public
@@ -120,19 +116,9 @@ def fit(
     Raises:
         UserError: if something is missing, before training starts; and if the training diverges.
     """
-    return start_training(
-        Console(quiet=quiet),
-        recipe,
-        data=Path(data),
-        out=Path(out),
-        overrides=[f"{name}={value}" for name, value in (settings or {}).items()],
-        seed=seed,
-        teacher=_path(teacher),
-        label_encoder=_path(label_encoder),
-        version=version,
-        split=split,
-        workers=workers,
-    )
+    overrides = [f"{name}={value}" for name, value in (settings or {}).items()]
+    options = Train(recipe, Path(data), Path(out), overrides, seed, _path(teacher), _path(label_encoder))
+    return start_training(Console(quiet=quiet), replace(options, version=version, split=split, workers=workers))
 
 
 def _path(given: str | Path | None) -> Path | None:

@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from dualdistill.commands.options.speed import BenchInference, BenchLoader, BenchStep
 from dualdistill.data.collate import PackedBatch, pack
 from dualdistill.data.image_cache import ImageCache
 from dualdistill.data.index import NuscenesIndex
@@ -61,38 +62,25 @@ LOADER_COLUMNS = (
 )
 
 
-def choose(recipe: str | None, device: str | None, overrides: Sequence[str]) -> tuple[str, Experiment, str]:
+def choose(options: BenchStep | BenchLoader | BenchInference) -> tuple[str, Experiment, str]:
     """Recipe, experiment and device; by default a full-size recipe where there is a GPU, a synthetic one elsewhere.
     Raises UserError for a recipe that does not exist, or a device that is not there."""
+    device = options.device
     if device not in (None, "cpu", "cuda"):
         raise UserError(f"--device is cpu or cuda, got {device!r}.")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no GPU here. `dualdistill doctor` looks for the reason.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     family = "nuscenes" if device == "cuda" else "synthetic"
-    chosen = find(recipe or f"{family}/dualdistill-centerpoint")
-    return chosen.name, override(chosen.build(), list(overrides)), device
+    chosen = find(options.recipe or f"{family}/dualdistill-centerpoint")
+    return chosen.name, override(chosen.build(), options.overrides or []), device
 
 
-def bench_step(
-    console: Console,
-    recipe: str | None = None,
-    *,
-    overrides: Sequence[str] = (),
-    device: str | None = None,
-    samples: int | None = None,
-    repeats: int = 5,
-    profile: Path | None = None,
-) -> list[dict[str, Any]]:
+def bench_step(console: Console, options: BenchStep, *, repeats: int = 5) -> list[dict[str, Any]]:
     """Print and return the cost of one training step: of the recipe and, if it distils, of its student alone. Raises
-    UserError for a recipe or device that does not exist, and for samples that do not fit into GPU memory.
-
-    Args:
-        samples: On the device at once; by default the recipe's batch, on a CPU at most 2.
-        profile: Folder for a Chrome trace and a table of operators of one step.
-    """
-    name, experiment, device = choose(recipe, device, overrides)
-    samples = samples or min(experiment.training.batch_size, 2 if device == "cpu" else 1 << 30)
+    UserError for a recipe or device that does not exist, and for samples that do not fit into GPU memory."""
+    name, experiment, device = choose(options)
+    samples = options.samples or min(experiment.training.batch_size, 2 if device == "cpu" else 1 << 30)
     try:
         step = TimedStep(experiment, samples, device)
         distils = step.dummy.training.distiller is not None
@@ -110,15 +98,15 @@ def bench_step(
             facts |= {"peak_share": tflops / peak} if peak else {}
             if device == "cuda":
                 facts["waits"] = _waits(run)
-            if device == "cuda" or profile is not None:
-                launches = _profiled(run, device, profile, f"step-{row.name.replace(' ', '-')}")
+            if device == "cuda" or options.profile is not None:
+                launches = _profiled(run, device, options.profile, f"step-{row.name.replace(' ', '-')}")
                 facts |= {"launches": launches} if device == "cuda" else {}
             rows[number] = replace(row, facts=facts)
     except torch.OutOfMemoryError:
         raise UserError(f"{samples} samples do not fit into this GPU's memory: give fewer with --samples.") from None
     if peak is None and device == "cuda":
         console.print(f"The peak of {torch.cuda.get_device_name()} is not in the table of known GPUs.")
-    report = _report(console, "step", rows, STEP_COLUMNS, profile)
+    report = _report(console, "step", rows, STEP_COLUMNS, options.profile)
     for line, count in ((rows[-1].facts or {}).get("waits") or {}).items():
         console.print(f"waits for the GPU: {count} at {line}")
     return report
@@ -148,41 +136,22 @@ def _profiled(run: Callable[[], object], device: str, folder: Path | None, name:
     return sum(event.count for event in profiler.key_averages() if "LaunchKernel" in event.key)
 
 
-def bench_loader(
-    console: Console,
-    recipe: str | None = None,
-    *,
-    overrides: Sequence[str] = (),
-    device: str | None = None,
-    data: Path | None = None,
-    version: str | None = None,
-    split: str | None = None,
-    workers: int = 2,
-    image_cache: Path | None = None,
-    seconds: float = 10.0,
-    profile: Path | None = None,
-) -> list[dict[str, Any]]:
+def bench_loader(console: Console, options: BenchLoader, *, seconds: float = 10.0) -> list[dict[str, Any]]:
     """Print and return the rate of a training's loader in one process and in several, and what a step waits for it.
 
     Beside the loader's own time stands that of finishing a loaded sample (`data/raw.py`), which the step's device does.
-
-    Args:
-        device: The training step is timed there, on a random batch, and the finishing of a loaded one.
-        data: A nuScenes root; by default a tiny synthetic world, whose small files load faster than nuScenes' own.
-        image_cache: Folder for decoded images: one process is also timed with it, after a pass that fills it.
-        seconds: Each rate is taken over about so long.
-        profile: Folder for a table of functions of one process that loads a batch, by their own time.
+    With an image cache one process is also timed with it, after a pass that fills it. Each rate is taken over about
+    `seconds`.
     """
-    name, experiment, device = choose(recipe, device, overrides)
+    name, experiment, device = choose(options)
     with tempfile.TemporaryDirectory() as folder:
-        where = "a tiny synthetic world" if data is None else str(data)
-        root = make_synthetic(Path(folder), TINY) if data is None else data
-        index = NuscenesIndex.open(root, version)
-        split = split or split_names(index.version)[0]
+        where = "a tiny synthetic world" if options.data is None else str(options.data)
+        index = NuscenesIndex.open(options.data or make_synthetic(Path(folder), TINY), options.version)
+        split = options.split or split_names(index.version)[0]
         dataset = open_dataset(experiment, index, split=split, training=True, seed=0)
         cache = None
-        if image_cache is not None:
-            cache = ImageCache.under(image_cache, index)
+        if options.image_cache is not None:
+            cache = ImageCache.under(options.image_cache, index)
             console.print(cache.require_room(index, set(dataset.positions.tolist()), experiment.data))
         timed = partial(_loader_rate, dataset, experiment.training.batch_size)
         with one_thread():
@@ -192,13 +161,13 @@ def bench_loader(
                 for _ in ("filling", "filled"):
                     loaded["1 process, image cache"] = timed(0, most=loaded["1 process"].batches)
                 dataset.image_cache = None
-            if profile is not None:
+            if options.profile is not None:
                 items = [(0, i) for i in range(min(len(dataset), experiment.training.batch_size))]
-                profile.mkdir(parents=True, exist_ok=True)
-                with cProfile.Profile() as profiler, (profile / "loader.txt").open("w") as file:
+                options.profile.mkdir(parents=True, exist_ok=True)
+                with cProfile.Profile() as profiler, (options.profile / "loader.txt").open("w") as file:
                     pack(dataset.__getitems__(items))
                     pstats.Stats(profiler, stream=file).sort_stats("tottime").print_stats(60)
-        loaded[f"{workers} workers"] = timed(workers, seconds)
+        loaded[f"{options.workers} workers"] = timed(options.workers, seconds)
     samples = min(experiment.training.batch_size, 1 if device == "cpu" else 1 << 30)
     step = TimedStep(experiment, samples, device)
     step()
@@ -223,7 +192,7 @@ def bench_loader(
         )
         for variant, one in loaded.items()
     ]
-    return _report(console, "loader", rows, LOADER_COLUMNS, profile)
+    return _report(console, "loader", rows, LOADER_COLUMNS, options.profile)
 
 
 class _Loaded(NamedTuple):
@@ -255,21 +224,13 @@ def _tensors(batch: PackedBatch) -> list[Tensor]:
     return [tensor for _, tensor in named_tensors(batch.to("cpu"))]
 
 
-def bench_inference(
-    console: Console,
-    recipe: str | None = None,
-    *,
-    overrides: Sequence[str] = (),
-    device: str | None = None,
-    repeats: int = 5,
-    profile: Path | None = None,
-) -> list[dict[str, Any]]:
+def bench_inference(console: Console, options: BenchInference, *, repeats: int = 5) -> list[dict[str, Any]]:
     """Print and return the time of one sample in the live student and in every form it can be deployed in.
 
     The exported forms run on the CPU; those whose extra is not installed are left out. Raises UserError for a recipe
     without a student.
     """
-    name, experiment, device = choose(recipe, device, overrides)
+    name, experiment, device = choose(options)
     if experiment.student is None:
         raise UserError(f"{name} has no camera student: choose a recipe of a student, such as synthetic/student.")
     torch.manual_seed(0)
@@ -290,9 +251,9 @@ def bench_inference(
             repeats=repeats,
             device=device,
         )
-        if profile is not None:
-            _profiled(live[0].run, device, profile, "inference")
-    return _report(console, "inference", rows, (), profile)
+        if options.profile is not None:
+            _profiled(live[0].run, device, options.profile, "inference")
+    return _report(console, "inference", rows, (), options.profile)
 
 
 def live_variants(student: BevDepth, batch: Batch, device: str) -> list[Variant]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from dualdistill.commands.options.results import Compare
 from dualdistill.errors import UserError
 from dualdistill.experiment.plain import from_plain
 from dualdistill.files import read_json, write_atomically
@@ -17,27 +18,19 @@ from dualdistill.train.run_folder import DataRecord, RunFolder, read_scores, ste
 from dualdistill.train.trained_weights import evaluation_folder
 
 
-def compare_runs(
-    console: Console,
-    paths: list[Path],
-    *,
-    checkpoint: str = "last",
-    markdown: Path | None = None,
-    latex: Path | None = None,
-    html: Path | None = None,
-) -> list[dict[str, Any]]:
+def compare_runs(console: Console, options: Compare) -> list[dict[str, Any]]:
     """Print one table per data set, and write it in the forms asked for; returns the rows as JSON values. Raises
     UserError for no run, and for a run that is not finished or not evaluated."""
-    runs, unfinished = find_runs(paths)
+    runs, unfinished = find_runs(options.runs)
     for run in unfinished:
         console.print(f"not finished, left out: {run.path}")
-    found = compare([read_run(run, checkpoint) for run in _evaluated(runs, checkpoint)])
+    found = compare([read_run(run, options.checkpoint) for run in _evaluated(runs, options.checkpoint)])
     for part in found:
         console.print(part.data, style="bold")
         console.print(part.table().to_rich(console.width))
         for note in part.notes:
             console.print(note)
-    for path, form in ((markdown, to_markdown), (latex, to_latex), (html, to_html)):
+    for path, form in ((options.markdown, to_markdown), (options.latex, to_latex), (options.html, to_html)):
         if path is not None:
             write_atomically(path, form(found))
             console.print(f"wrote {path}")

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor
 
+from dualdistill.commands.options.deployment import Convert
 from dualdistill.convert.checkpoint_file import Foreign, convert, read_foreign
 from dualdistill.convert.mapping import BoxConvention, Conversion, KeyMapping
 from dualdistill.data.config import VirtualPointsConfig
@@ -27,17 +28,16 @@ _RELEASED_MVP = VirtualPointsConfig(masks="official", missing="unpainted", ring_
 """Virtual points as the released MVP weights were trained on (docs/methods/mvp.md#ring-index)."""
 
 
-def convert_checkpoint(
-    console: Console, path: Path, out: Path, boxes: BoxConvention | None = None, voxel: float | None = None
-) -> dict[str, Any]:
-    """Convert `path`, print the mapping of every key, write `out`; returns the JSON record. Raises UserError if the
-    file cannot be converted completely; nothing is written then."""
+def convert_checkpoint(console: Console, options: Convert) -> dict[str, Any]:
+    """Convert a file, print the mapping of every key, write the weights; returns the JSON record. Raises UserError if
+    the file cannot be converted completely; nothing is written then."""
+    path, out = options.foreign, options.out
     if out.suffix != ".safetensors":
         raise UserError(f"--out names the weights file to write and ends in .safetensors, got {out}.")
     if out.resolve() == path.resolve():
         raise UserError(f"--out {out} is the checkpoint itself: give another name, so that it is kept.")
     foreign = read_foreign(path)
-    conversion = convert(foreign.state, _boxes(foreign, boxes), _voxel(foreign, voxel))
+    conversion = convert(foreign.state, _boxes(foreign, options.boxes), _voxel(foreign, options.voxel))
     experiment = experiment_for(conversion, foreign.state)
     facts = {
         "recipe": f"converted/{path.stem}",

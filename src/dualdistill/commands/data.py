@@ -5,12 +5,13 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 
+from dualdistill.commands.options.data import Check, Instances, MakeSynthetic, Prepare, VirtualPoints
 from dualdistill.data.build import LIDAR
 from dualdistill.data.check import SAMPLED, Problem, RootReport, check_root, sampled_problems
 from dualdistill.data.config import DataConfig
@@ -30,25 +31,23 @@ from dualdistill.synthetic import BENCH, DEMO, TINY, SyntheticConfig, make_synth
 from dualdistill.train.assemble import split_names
 
 
-def sized(size: str, image_width: int | None = None, **changes: Any) -> SyntheticConfig:
-    """A size of world by name, with changes; None leaves a setting as it is. `image_width`: pixels; the height follows,
-    16:9. Raises UserError for a setting that cannot be."""
-    if image_width is not None:
-        changes |= {"image_width": image_width, "image_height": image_width * 9 // 16}
+def make_world(console: Console, options: MakeSynthetic) -> None:
+    """Write the world that the options describe. Raises UserError for settings that cannot be."""
+    changes: dict[str, Any] = {
+        name: value
+        for name in ("seed", "train_scenes", "val_scenes", "key_frames", "image_width")
+        if (value := getattr(options, name)) is not None
+    }
+    if options.image_width is not None:
+        changes["image_height"] = options.image_width * 9 // 16
     try:
-        return dataclasses.replace(
-            {"tiny": TINY, "demo": DEMO, "bench": BENCH}[size],
-            **{name: value for name, value in changes.items() if value is not None},
-        )
+        config = dataclasses.replace({"tiny": TINY, "demo": DEMO, "bench": BENCH}[options.size], **changes)
     except ValueError as error:
         raise UserError(str(error)) from None
+    synthesise(console, options.root, config, options.workers)
 
 
-Masks = Literal["synthetic", "maskrcnn", "semantic"]
-"""Sources of instance masks."""
-
-
-def synthesise(console: Console, root: Path, config: SyntheticConfig, workers: int | None) -> None:
+def synthesise(console: Console, root: Path, config: SyntheticConfig, workers: int | None = None) -> None:
     """Write a synthetic world, unless the root already holds it. `workers`: processes; None takes one per core. Raises
     UserError for a root that holds something else."""
     if not root.exists():
@@ -61,12 +60,12 @@ def synthesise(console: Console, root: Path, config: SyntheticConfig, workers: i
     )
 
 
-def prepare_index(console: Console, root: Path, version: str | None) -> None:
+def prepare_index(console: Console, options: Prepare) -> None:
     """Build the index of a root, or find the one built before.
 
     Prints its contents, and what is wrong with them as far as the tables and the files of some samples show.
     """
-    index = NuscenesIndex.open(root, version)
+    root, index = options.root, NuscenesIndex.open(options.root, options.version)
     console.print(
         f"{root} ({index.version}): {len(index.scene_name)} scenes, {len(index)} key frames, "
         f"{index.num_annotations} annotations; index in {index.folder}"
@@ -97,12 +96,11 @@ def _in_words(problem: Problem) -> str:
     return f"{problem.count} {problem.what}, such as {problem.example}\n     -> {problem.remedy}"
 
 
-def check_data(
-    console: Console, root: Path, version: str | None, split: str = "all", recipe: str | None = None
-) -> dict[str, Any]:
-    """Check tables and sensor files; prints and returns the contents of the root. `recipe`: its data are checked; None:
-    all that any recipe of LiDAR and cameras reads. Raises UserError with the list of problems, if there are any."""
-    report = check_files(console, root, version, split, find(recipe).build().data if recipe else None)
+def check_data(console: Console, options: Check) -> dict[str, Any]:
+    """Check tables and sensor files; prints and returns the contents of the root. Without a recipe, all that any recipe
+    of LiDAR and cameras reads. Raises UserError with the list of problems, if there are any."""
+    config = find(options.recipe).build().data if options.recipe else None
+    report = check_files(console, options.root, options.version, options.split, config)
     console.print(
         f"{report.root} ({report.version}): {report.num_scenes} scenes, {report.num_samples} key frames, "
         f"{report.num_annotations} annotations, {report.num_files} files, {report.num_bytes / 1e6:.1f} MB"
@@ -113,8 +111,8 @@ def check_data(
     )
     console.print(Table(columns=columns, rows=rows).to_rich(console.width))
     refuse_problems(report)
-    if split == "all":
-        _require_scenes(NuscenesIndex.open(root, version))
+    if options.split == "all":
+        _require_scenes(NuscenesIndex.open(options.root, options.version))
     console.print("All files that a training may need are there.", style="green")
     return {**dataclasses.asdict(report), "root": str(report.root)}
 
@@ -130,52 +128,37 @@ def _require_scenes(index: NuscenesIndex) -> None:
         )
 
 
-def make_virtual(
-    console: Console, root: Path, version: str | None, source: Masks, weights: Path | None, noise: float = 0.0
-) -> None:
-    """Make the painted and virtual points of every LiDAR sweep of a root, unless they exist.
-
-    Args:
-        source: Origin of the instance masks.
-        weights: Local weights of Mask R-CNN, or the folder of class maps.
-        noise: As in `VirtualPointsConfig`; each value has its own files.
-    """
-    index = NuscenesIndex.open(root, version)
-    masks = _masks(index, source, weights, noise)
-    files = own_files(index, source, noise)
+def make_virtual(console: Console, options: VirtualPoints) -> None:
+    """Make the painted and virtual points of every LiDAR sweep of a root, unless they exist; each noise has its own
+    files."""
+    index = NuscenesIndex.open(options.root, options.version)
+    masks = _masks(index, options)
+    files = own_files(index, options.masks, options.noise)
     rows = np.flatnonzero(index.data_channel == LIDAR).tolist()
     made = make_virtual_points(index, rows, masks, files, progress=partial(_shown, console, "completing sweeps"))
-    console.print(f"{root}: virtual points of {made} LiDAR sweeps made, {len(rows) - made} kept, in {files.folder}")
+    kept = len(rows) - made
+    console.print(f"{index.root}: virtual points of {made} LiDAR sweeps made, {kept} kept, in {files.folder}")
 
 
-def make_instances(
-    console: Console,
-    root: Path,
-    version: str | None,
-    source: Masks,
-    weights: Path | None,
-    noise: float = 0.0,
-    split: str = "all",
-) -> None:
-    """Make the instance masks of every key frame image of a split, unless they exist; `weights` and `noise` as in
-    `make_virtual`, each noise with its own files."""
-    index = NuscenesIndex.open(root, version)
-    rows = key_images(index, samples_of_split(index, split))
-    masks = _masks(index, source, weights, noise)
-    files = mask_files(index, source, noise)
+def make_instances(console: Console, options: Instances) -> None:
+    """Make the instance masks of every key frame image of a split, unless they exist; each noise has its own files."""
+    index = NuscenesIndex.open(options.root, options.version)
+    rows = key_images(index, samples_of_split(index, options.split))
+    masks = _masks(index, options)
+    files = mask_files(index, options.masks, options.noise)
     made = make_masks(index, rows, masks, files, progress=partial(_shown, console, "finding instances"))
-    console.print(f"{root}: instance masks of {made} images made, {len(rows) - made} kept, in {files.folder}")
+    kept = len(rows) - made
+    console.print(f"{index.root}: instance masks of {made} images made, {kept} kept, in {files.folder}")
 
 
-def _masks(index: NuscenesIndex, source: Masks, weights: Path | None, noise: float) -> InstanceMasks:
+def _masks(index: NuscenesIndex, options: VirtualPoints) -> InstanceMasks:
     """The source of instance masks that the options name."""
     # Imported here, because torchvision's detectors take a while and no other verb needs them.
     from dualdistill.data.virtual_points.maskrcnn import WANTED, MaskRcnn
 
+    source, weights, noise = options.masks, options.weights, options.noise
     if weights is not None and source == "synthetic":
         raise UserError(f"--weights has no effect with --masks {source}.")
-    if not 0 <= noise <= 1:  # NaN is not
-        raise UserError(f"--noise must lie between 0 and 1, got {noise:g}.")
     if noise and source != "synthetic":
         raise UserError(f"--noise has no effect with --masks {source}, whose masks have real errors.")
     if source == "synthetic":

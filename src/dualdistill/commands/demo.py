@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +14,11 @@ from rich.console import Console
 
 from dualdistill.commands.data import synthesise
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.commands.report_sections import (
+from dualdistill.commands.options.results import Evaluate
+from dualdistill.commands.options.start import Demo
+from dualdistill.commands.options.training import Train
+from dualdistill.commands.train import start_training
+from dualdistill.commands.visualize import (
     Colour,
     ReportedModel,
     Scored,
@@ -23,7 +27,6 @@ from dualdistill.commands.report_sections import (
     add_training,
     all_sensors,
 )
-from dualdistill.commands.train import start_training
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.evaluate.bootstrap import Gain, gain_over_scenes
 from dualdistill.files import require_folder, write_atomically
@@ -71,48 +74,47 @@ PARTS = (
 )
 
 
-def run_demo(
-    console: Console, *, out: Path, data: Path, seed: int, quick: bool = False, from_scratch: bool = False
-) -> Path:
+def run_demo(console: Console, options: Demo) -> Path:
     """Run the demo and print its table; returns the path of report.html.
 
-    Args:
-        out: Folder of the runs, results.json and report.html.
-        data: Root of the world, which is made if it is missing; the photographs of the report lie beside it.
-        seed: Seed of the trainings; the world is always the same.
-
-    Raises:
-        UserError: where no folder can be at `out`, before anything is made.
+    The photographs of the report lie beside the world, which is always the same. Raises UserError where no folder can
+    be at `out`, before anything is made.
     """
+    out, quick = options.out, options.quick
     require_folder(out)
     began = time.monotonic()
-    root = data.with_name("synthetic-tiny") if quick else data
+    root = options.data.with_name("synthetic-tiny") if quick else options.data
     photographs = root.with_name(f"{root.name}-photographs")
-    parts = [adapted(part, quick, from_scratch) for part in PARTS]
+    parts = [adapted(part, quick, options.from_scratch) for part in PARTS]
+    teaching, alone, distilling = (
+        Train(part.recipe, root, out, list(part.sets), options.seed, check=False)  # the world was just made
+        for part in parts
+    )
     console.rule("1 of 3  A synthetic driving world")
-    synthesise(console, root, TINY if quick else DEMO, workers=None)
-    synthesise(console, photographs, _photographs(quick), workers=None)
+    synthesise(console, root, TINY if quick else DEMO)
+    synthesise(console, photographs, _photographs(quick))
     index = NuscenesIndex.open(root)
     console.rule("2 of 3  The LiDAR teacher")
     teacher = Path(TEACHER)
-    if from_scratch:
+    if options.from_scratch:
         with one_thread():  # a small network is slower on two while another process loads its data
-            teacher = train_and_score(console, parts[0], root, out, seed)
+            teacher = train_and_score(console, teaching)
     else:
         console.print(f"{TEACHER} ships with the package, trained and scored on other scenes: dualdistill zoo")
     console.rule("3 of 3  The camera student, alone and distilled, side by side")
-    with _side_by_side(parts[1:], root, out, seed, teacher) as jobs:
-        if not from_scratch:
-            evaluate_anything(Console(quiet=True), teacher, data=root, out=out / "teacher", workers=0)
+    distilling = replace(distilling, teacher=teacher, teacher_cache=out / "teacher-cache")
+    with _side_by_side(alone, distilling) as jobs:
+        if not options.from_scratch:
+            evaluate_anything(Console(quiet=True), Evaluate(teacher, root, out=out / "teacher", workers=0))
         runs = [job.result() for job in jobs]
     students = zip(parts[1:], runs, strict=True)
     models = [
-        _reported(parts[0], index, teacher, None if from_scratch else out / "teacher"),
+        _reported(parts[0], index, teacher, None if options.from_scratch else out / "teacher"),
         *(_reported(part, index, run) for part, run in students),
     ]
     gain = gain_over_scenes(models[0].scored.ground_truth, models[2].scored.detections, models[1].scored.detections)
     rows = result_rows(models, gain)
-    lead = "" if quick else summary(index, gain, from_scratch)
+    lead = "" if quick else summary(index, gain, options.from_scratch)
     report = write_report(models, rows, lead + (QUICK_NOTE if quick else ""), out, photographs)
     table = results_table(rows)
     write_atomically(out / "results.json", table.to_json() + "\n")
@@ -138,48 +140,24 @@ def _photographs(quick: bool) -> SyntheticConfig:
     )
 
 
-def train_and_score(
-    console: Console,
-    part: _Part,
-    root: Path,
-    out: Path,
-    seed: int,
-    teacher: Path | None = None,
-    teacher_cache: Path | None = None,
-    workers: int | None = None,
-) -> Path:
+def train_and_score(console: Console, options: Train) -> Path:
     """Train a recipe and evaluate it; returns its run folder."""
-    run = start_training(
-        console,
-        part.recipe,
-        data=root,
-        out=out,
-        overrides=list(part.sets),
-        seed=seed,
-        teacher=teacher,
-        teacher_cache=teacher_cache,
-        workers=workers,
-        check=False,  # the world was just made
-    )
-    evaluate_anything(console, run, workers=workers)
+    run = start_training(console, options)
+    evaluate_anything(console, Evaluate(run, workers=options.workers))
     return run
 
 
 @contextmanager
-def _side_by_side(
-    parts: Sequence[_Part], root: Path, out: Path, seed: int, teacher: Path
-) -> Iterator[list[Future[Path]]]:
-    """Train both students at once, each on its share of the cores; small networks gain little from more threads."""
-    threads = max(1, (os.cpu_count() or 1) // len(parts))
+def _side_by_side(*trainings: Train) -> Iterator[list[Future[Path]]]:
+    """Run trainings at once, each on its share of the cores; small networks gain little from more threads."""
+    threads = max(1, (os.cpu_count() or 1) // len(trainings))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(parts), context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        yield [pool.submit(_in_own_process, part, root, out, seed, teacher) for part in parts]
+    with ProcessPoolExecutor(len(trainings), context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        yield [pool.submit(_in_own_process, replace(training, workers=0)) for training in trainings]
 
 
-def _in_own_process(part: _Part, root: Path, out: Path, seed: int, teacher: Path) -> Path:
-    plain = Console(force_terminal=False, soft_wrap=True, highlight=False, markup=False)
-    guidance = {"teacher": teacher, "teacher_cache": out / "teacher-cache"} if part.colour == "distilled" else {}
-    return train_and_score(plain, part, root, out, seed, workers=0, **guidance)
+def _in_own_process(options: Train) -> Path:
+    return train_and_score(Console(force_terminal=False, soft_wrap=True, highlight=False, markup=False), options)
 
 
 def _reported(part: _Part, index: NuscenesIndex, path: Path, scores: Path | None = None) -> ReportedModel:
@@ -202,9 +180,7 @@ def result_rows(models: list[ReportedModel], gain: Gain) -> list[ResultRow]:
         for m in models
     )
     distilled = distilled.gaining_over(student)
-    distilled = replace(
-        distilled, interval_mean_ap=gain.mean_ap_interval, interval_nd_score=gain.nd_score_interval
-    )
+    distilled = replace(distilled, interval_mean_ap=gain.mean_ap_interval, interval_nd_score=gain.nd_score_interval)
     return [teacher, student, distilled]
 
 

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.text import Text
 
+from dualdistill.commands.options.start import Doctor
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
 from dualdistill.files import cache_root
@@ -40,15 +41,15 @@ class Finding(NamedTuple):
     """How to solve the problem; empty if there is none."""
 
 
-def run_checks(console: Console, data: Path | None) -> int:
-    """Print the findings; returns the exit code, 0 without problems and 2 otherwise. `data`: data root to check as
-    well."""
-    findings = [*_environment(), *_devices(), *_disk(), *([] if data is None else _root(data))]
+def run_checks(console: Console, options: Doctor) -> None:
+    """Print the findings. Raises SystemExit with code 2 if there is a problem."""
+    findings = [*_environment(), *_devices(), *_disk(), *([] if options.data is None else _root(options.data))]
     for finding in findings:
         mark = ("problem", "red") if finding.remedy else ("ok     ", "green")
         remedy = f"\n        -> {finding.remedy}" if finding.remedy else ""
         console.print(Text.assemble(mark, f" {finding.what}{remedy}"))
-    return 2 if any(finding.remedy for finding in findings) else 0
+    if any(finding.remedy for finding in findings):
+        raise SystemExit(2)
 
 
 def _environment() -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """`evaluate`: a run, a weights file or a result file, scored with the nuScenes detection metrics."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from lightning_fabric import Fabric
 from rich.console import Console
 
+from dualdistill.commands.options.results import Evaluate
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_scenes
@@ -36,27 +37,12 @@ ORACLE = (
 WITHOUT_SPCONV = "spconv is not installed: plain PyTorch convolves the voxels, with the same result."
 
 
-def evaluate_anything(
-    console: Console,
-    what: Path,
-    *,
-    data: Path | None = None,
-    version: str | None = None,
-    split: str | None = None,
-    out: Path | None = None,
-    checkpoint: str = "last",
-    workers: int | None = None,
-    devices: int = 1,
-    official: bool = False,
-    scenes: Sequence[str] = (),
-    fraction: float = 1.0,
-    sliced: bool = False,
-) -> dict[str, Any]:
+def evaluate_anything(console: Console, options: Evaluate) -> dict[str, Any]:
     """Score a run folder, a weights file or a result file, and print the scores.
 
-    Arguments as the options of `dualdistill evaluate`. Writes metrics.json, evaluated.json (root, version and split),
-    for a detector results_nusc.json, with `sliced` slices.json; the scores of a part of the split to the folder part/.
-    Of several processes (`devices`), those that do not lead end here.
+    Writes metrics.json, evaluated.json (root, version and split), for a detector results_nusc.json, with `slices`
+    slices.json; the scores of a part of the split to the folder part/. Of several processes (`devices`), those that do
+    not lead end here.
 
     Returns:
         The metrics, with the keys of the devkit's `metrics_summary.json`.
@@ -64,37 +50,37 @@ def evaluate_anything(
     Raises:
         UserError: for input that cannot be evaluated.
     """
-    partly = bool(scenes) or fraction != 1
-    if partly and official:
-        raise UserError("nuscenes-devkit scores whole splits: leave out --official, or --scenes and --fraction.")
+    what, split, out = options.what, options.split, options.out
     loaded = None
     if what.suffix == ".json":
-        if data is None:
+        if options.data is None:
             raise UserError("A result file does not name its data: give --data ROOT.")
         if not what.is_file():
             raise UserError(f"There is no result file {what}.")
-        index = NuscenesIndex.open(data, version)
+        index = NuscenesIndex.open(options.data, options.version)
         results, name, folder = what, what.name, out or what.parent / "evaluation" / what.stem
     else:
-        weights = weights_of(what, checkpoint)
+        weights = weights_of(what, options.checkpoint or "last")
         if not weights.exists():
             raise UserError(f"There is no run folder, weights file or result file {what}.")
         loaded = LoadedDetector.load(weights)
         if loaded.without_spconv:
             console.print(WITHOUT_SPCONV)
-        index = loaded.index(data, version)
+        index = loaded.index(options.data, options.version)
         name, folder = loaded.facts["recipe"], out or evaluation_folder(loaded.path)
-    folder = folder / "part" if partly and out is None else folder
+    folder = folder / "part" if options.partly and out is None else folder
     split = split_names(index.version)[1] if split is None else split
-    samples = samples_of_scenes(index, split, scenes, fraction) if partly else None
+    scenes = options.scenes.split(",") if options.scenes else ()
+    samples = samples_of_scenes(index, split, scenes, options.fraction) if options.partly else None
     if loaded is not None:
         results = folder / "results_nusc.json"
-        workers = default_workers(devices) if workers is None else workers
+        devices = options.devices or 1
+        workers = default_workers(devices) if options.workers is None else options.workers
         fabric = launch(devices)
         write_detections(console, loaded, loaded.dataset(index, split, samples), results, workers, fabric)
         if not fabric.is_global_zero:
             raise SystemExit(0)
-    if official:
+    if options.official:
         metrics = official_metrics(results, index.root, index.version, split, folder)
     else:
         metrics = evaluate_submission(results, index, split, folder, samples=samples)
@@ -104,11 +90,11 @@ def evaluate_anything(
         console.print(f"{len(samples)} samples of split {split}: a part of it, which compares with no published score.")
     write_json(folder / "evaluated.json", evaluated)
     console.print(results_table([ResultRow.from_metrics(name, metrics)]).to_rich(console.width))
-    if sliced:
+    if options.slices:
         table = slices_table(index, *read_results(results, index, split, samples)[:2])
         console.print(table.to_rich(console.width))
         write_atomically(folder / "slices.json", table.to_json())
-    whole_val = split == "val" and not partly and not (index.root / "synthetic.json").is_file()
+    whole_val = split == "val" and not options.partly and not (index.root / "synthetic.json").is_file()
     for line in (*_remarks(loaded, metrics, compares=whole_val), *warning_signs(metrics)):
         console.print(line)
     console.print(f"wrote {folder / 'metrics.json'}")

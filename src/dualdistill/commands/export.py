@@ -9,7 +9,8 @@ from rich.console import Console
 from torch import Tensor
 
 from dualdistill.commands.evaluate import write_detections
-from dualdistill.commands.samples import position_of, read_sample, require_data
+from dualdistill.commands.options.deployment import Export
+from dualdistill.commands.samples import position_of, read_sample
 from dualdistill.deploy.calibration import Rig
 from dualdistill.deploy.freeze import Format, FrozenStudent, rig_geometry
 from dualdistill.deploy.graph import (
@@ -73,31 +74,17 @@ class _Export:
         return replace(graph, graph=torch.export.load(path).module())
 
 
-def export_student(
-    console: Console,
-    checkpoint: Path,
-    *,
-    out: Path,
-    data: Path | None,
-    sample: str = "0",
-    calibration: Path | None = None,
-    formats: list[str] | None = None,
-    dtype: Precision = "fp32",
-    geometry: Geometry = "fixed",
-    version: str | None = None,
-    split: str | None = None,
-    check_metrics: bool = False,
-) -> dict[str, Any]:
+def export_student(console: Console, options: Export) -> dict[str, Any]:
     """Write the files with calibration.json, export.json and a README into `out`; returns the content of export.json.
     Raises UserError for what cannot be exported, or if the outputs of a file differ from those of the live model."""
-    exports = _plan(formats or ["onnx", "torch"], dtype, geometry)
-    require_data(data, calibration)
+    exports = _plan(options)
+    out = options.out
     require_folder(out)
-    trained = LoadedDetector.load(weights_of(checkpoint, "last"))
+    trained = LoadedDetector.load(weights_of(options.checkpoint, "last"))
     student = trained.detector
     if not isinstance(student, BevDepth):
         raise UserError(f"{trained.path} holds a LiDAR teacher; export takes the camera student.")
-    batch, rig = _sample(trained, data, sample, calibration, version, split)
+    batch, rig = _sample(trained, options)
     with torch.no_grad():
         live = student(batch).predictions
     weights = sum(tensor.nbytes for tensor in student.state_dict().values())
@@ -111,7 +98,7 @@ def export_student(
             "recipe": trained.facts["recipe"],
         },
         "sample": batch.meta[0].token or "random images",
-        "geometry": geometry,
+        "geometry": options.geometry,
         "image_size": list(trained.experiment.data.image_size),
         "bev": {
             "frame": trained.experiment.data.bev_frame,
@@ -138,47 +125,43 @@ def export_student(
             f"largest value ({allowed:.0e} allowed)"
         )
     write_atomically(out / "README.md", _readme(trained, record))
-    if check_metrics:
-        record["metrics"] = _check_metrics(console, trained, data, version, split, exports, out)
+    if options.check_metrics:
+        record["metrics"] = _check_metrics(console, trained, options, exports)
     write_json(out / "export.json", record)
     console.print(f"wrote {out / 'export.json'}, calibration.json and README.md")
     return record
 
 
-def _plan(formats: list[str], dtype: Precision, geometry: Geometry) -> list[_Export]:
+def _plan(options: Export) -> list[_Export]:
     """The files that are asked for. Raises UserError for an unknown format, and for combinations that nothing can
     run."""
-    words = [word for text in formats for word in text.split(",")]
+    words = [word for text in options.formats or ["onnx", "torch"] for word in text.split(",")]
     if unknown := [word for word in words if word not in SUFFIXES]:
         raise UserError(f"--format {unknown[0]!r}: expected onnx, torch or both, separated by a comma.")
-    if dtype == "bf16" and "onnx" in words:
+    if options.dtype == "bf16" and "onnx" in words:
         raise UserError(
             "ONNX Runtime has no bf16 convolutions on the CPU: give --format torch with --dtype bf16. (OpenVINO runs "
             "the fp32 file in bf16 where the CPU can.)"
         )
     if "onnx" in words:
         require_onnx()
-    return [_Export(format=word, geometry=geometry, precision=dtype) for word in dict.fromkeys(words)]  # type: ignore[arg-type]
+    return [
+        _Export(format=word, geometry=options.geometry, precision=options.dtype)  # type: ignore[arg-type]
+        for word in dict.fromkeys(words)
+    ]
 
 
-def _sample(
-    trained: LoadedDetector,
-    data: Path | None,
-    sample: str,
-    calibration: Path | None,
-    version: str | None,
-    split: str | None,
-) -> tuple[Batch, Rig]:
+def _sample(trained: LoadedDetector, options: Export) -> tuple[Batch, Rig]:
     """Sample for tracing and checking, of a data root or random images of the user's rig, and its rig."""
     config = trained.experiment.data
-    if calibration is not None:
-        rig = Rig.read(calibration, config.bev_frame)
+    if options.calibration is not None:
+        rig = Rig.read(options.calibration, config.bev_frame)
         shape = (config.num_frames, len(rig.names), 3, *config.image_size)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         return rig.batch(images, config), rig
-    index = trained.index(data, version)
-    camera = index.sample_cameras[position_of(index, sample, split), 0]
-    batch = read_sample(trained, index, sample, split)
+    index, sample = trained.index(options.data, options.version), options.sample or "0"
+    camera = index.sample_cameras[position_of(index, sample, options.split), 0]
+    batch = read_sample(trained, index, sample, options.split)
     return batch, Rig.of(batch, index.image_size(camera), config.bev_frame)
 
 
@@ -207,22 +190,16 @@ def _facts(path: Path, export: _Export, graph: Deployable, difference: dict[str,
 
 
 def _check_metrics(
-    console: Console,
-    trained: LoadedDetector,
-    data: Path | None,
-    version: str | None,
-    split: str | None,
-    exports: list[_Export],
-    out: Path,
+    console: Console, trained: LoadedDetector, options: Export, exports: list[_Export]
 ) -> dict[str, Any]:
     """Score the live student and each exported form on a whole split, every sample with its own calibration, and refuse
     a form whose NDS differs by more than `NDS_TOLERANCE`."""
     student = trained.detector
     assert isinstance(student, BevDepth)
-    index = trained.index(data, version)
-    dataset = trained.dataset(index, split)
-    split = split if split is not None else split_names(index.version)[1]
-    folder = out / "metrics"
+    index = trained.index(options.data, options.version)
+    dataset = trained.dataset(index, options.split)
+    split = options.split or split_names(index.version)[1]
+    folder = options.out / "metrics"
     write_detections(console, trained, dataset, folder / "live" / "results_nusc.json")
     student.to("cpu")
     live = evaluate_submission(folder / "live" / "results_nusc.json", index, split, folder / "live")

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
+from dualdistill.commands.options.results import Gradients
 from dualdistill.data.collate import pack
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth
@@ -43,30 +43,18 @@ class GradientShare:
 
 
 def gradient_shares(
-    path: Path,
-    *,
-    data: Path | None = None,
-    batches: int = 8,
-    checkpoint: str = "last",
-    trust: bool = False,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    options: Gradients, report: Callable[[int, int], None] = lambda done, total: None
 ) -> list[GradientShare]:
     """Gradient shares of each group of a run's losses at a checkpoint, on the first batches of its training data, in
-    training mode. No parameter is changed. Raises UserError for a run of a teacher or label encoder, and where the
-    teacher's weights are missing.
-
-    Args:
-        path: The run folder of a student.
-        data: Root of its data; None takes that of the training.
-        trust: Run code outside this package that the run names.
-        report: Called after each batch with the number of finished batches and of all.
-    """
+    training mode. No parameter is changed. `report`: called after each batch with the number of finished batches and of
+    all. Raises UserError for a run of a teacher or label encoder, and where the teacher's weights are missing."""
+    path, checkpoint, batches = options.run, options.checkpoint, options.batches
     run = RunFolder.open(path)
     trained = LoadedDetector.load(weights_of(path, checkpoint))
     if not isinstance(trained.detector, BevDepth):
         raise UserError(f"{path} is no run of a student: expected one, with or without a teacher.")
-    job = Job.of(run, trust=trust)
-    split, index = job.data["split"], trained.index(data, None)
+    job = Job.of(run, trust=options.trust)
+    split, index = job.data["split"], trained.index(options.data, None)
     dataset = open_dataset(job.experiment, index, split=split, training=True, seed=job.seed)
     training = assemble(job.experiment, teacher=job.teacher, label_encoder=job.label_encoder).train()
     load_weights(training.detector, trained.path)
@@ -134,12 +122,10 @@ COLUMNS = (
 )
 
 
-def show_gradient_shares(
-    console: Console, run: Path, *, data: Path | None, batches: int, checkpoint: str, trust: bool = False
-) -> list[dict[str, Any]]:
-    """Print the gradient shares of a student's run and return their rows; arguments as for `gradient_shares`."""
+def show_gradient_shares(console: Console, options: Gradients) -> list[dict[str, Any]]:
+    """Print the gradient shares of a student's run and return their rows."""
     with progress(console, "gradients") as report:
-        shares = gradient_shares(run, data=data, batches=batches, checkpoint=checkpoint, trust=trust, report=report)
+        shares = gradient_shares(options, report)
     rows = [asdict(share) for share in shares]
     console.print(Table(columns=COLUMNS, rows=tuple(rows)).to_rich(console.width))
     return rows

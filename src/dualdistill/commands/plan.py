@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from dualdistill.commands.options.speed import Plan
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.deploy.runtime import has_bf16
 from dualdistill.errors import UserError
@@ -27,9 +28,6 @@ NUSCENES_TRAIN, NUSCENES_BALANCED = 28_130, 123_580
 """Samples of the official training split, as they are and class-balanced
 (docs/methods/centerpoint.md#class-balanced-resampling)."""
 
-EFFICIENCY = 0.25
-"""Assumed share of a GPU's peak that a training reaches when data loading keeps up; `bench step` measures it."""
-
 _USABLE_MEMORY = 0.9
 """Share of a GPU's memory that parameters and activations may take; the rest is for workspaces and fragments."""
 _SHORT_STEP = 0.05
@@ -40,42 +38,19 @@ _LONGEST_HOURS = 1000.0
 """Longest training on a CPU that is given in hours; beyond it, only the time of a step is printed."""
 
 
-def plan(
-    console: Console,
-    recipe: str,
-    *,
-    overrides: list[str],
-    data: Path | None = None,
-    version: str | None = None,
-    split: str | None = None,
-    devices: int = 1,
-    efficiency: float = EFFICIENCY,
-    tflops: float | None = None,
-    measure: bool = False,
-) -> dict[str, Any]:
+def plan(console: Console, options: Plan) -> dict[str, Any]:
     """Print and return the cost of a training: parameters, arithmetic, memory, steps, files, disk, and time on GPUs.
-    Raises UserError for two sources of a time, and for a recipe or settings that do not exist.
-
-    Args:
-        efficiency: Share of their peak that the GPUs are assumed to reach.
-        tflops: Also the time on devices that each reach so many 10^12 operations a second.
-        measure: Also the time on this machine, from a step taken here.
-    """
-    if measure and tflops is not None:
-        raise UserError("The time comes from one source: give --measure or --tflops, not both.")
-    if tflops is not None and not 0 < tflops < math.inf:
-        raise UserError(f"--tflops is what a device reaches, in 10^12 operations a second: above 0, got {tflops:g}.")
-    if not 0 < efficiency <= 1:
-        raise UserError(f"--efficiency is a share of a GPU's peak, above 0 and at most 1, got {efficiency:g}.")
-    experiment = override(find(recipe).build(), overrides)
+    Raises UserError for a recipe or settings that do not exist."""
+    devices = options.devices
+    experiment = override(find(options.recipe).build(), options.overrides or [])
     each = experiment.training.batch_of_one(devices)
-    samples, drawn, source = _samples(experiment, data, version, split)
+    samples, drawn, source = _samples(experiment, options)
     cost = step_cost(experiment)
     training = experiment.training
     steps = training.total_steps(drawn or 1)
     step_samples = training.batch_size * training.accumulate
     facts: dict[str, Any] = {
-        "recipe": recipe,
+        "recipe": options.recipe,
         "parameters": cost.parameters,
         "flops per sample": {"forward": cost.flops_forward, "backward": cost.flops_backward},
         "flops in total": cost.flops * steps * step_samples,
@@ -90,9 +65,9 @@ def plan(
         "memory of which activations": each * cost.activation_bytes,
         "files": _files(experiment, samples),
         "disk": _disk(experiment, cost, steps, samples),
-        "efficiency": efficiency,
-        "gpus": [gpu_estimate(gpu, experiment, cost, steps, devices, efficiency) for gpu in GPUS],
-        "seconds": _seconds(experiment, cost, steps, devices, tflops, measure),
+        "efficiency": options.efficiency,
+        "gpus": [gpu_estimate(gpu, experiment, cost, steps, devices, options.efficiency) for gpu in GPUS],
+        "seconds": _seconds(experiment, cost, steps, options),
     }
     _show(console, facts)
     return facts
@@ -126,20 +101,18 @@ def gpu_estimate(
     }
 
 
-def _samples(
-    experiment: Experiment, data: Path | None, version: str | None, split: str | None
-) -> tuple[int | None, int | None, str]:
+def _samples(experiment: Experiment, options: Plan) -> tuple[int | None, int | None, str]:
     """Training samples, distinct and as one epoch draws them, and where the numbers come from."""
-    if data is None:
+    if options.data is None:
         if experiment.training.steps is not None:
             return None, None, "none given: --data names a root"
         drawn = NUSCENES_BALANCED if experiment.data.class_balanced else NUSCENES_TRAIN
         return NUSCENES_TRAIN, drawn, "the official train split (no --data was given)"
-    index = NuscenesIndex.open(data, version)
-    split = split if split is not None else split_names(index.version)[0]
+    index = NuscenesIndex.open(options.data, options.version)
+    split = options.split or split_names(index.version)[0]
     dataset = open_dataset(experiment, index, split=split, training=False, seed=0)
     drawn = len(open_dataset(experiment, index, split=split, training=True, seed=0))
-    return len(dataset), drawn, f"{data} ({index.version}, {split})"
+    return len(dataset), drawn, f"{options.data} ({index.version}, {split})"
 
 
 def _files(experiment: Experiment, samples: int | None) -> dict[str, Any]:
@@ -189,19 +162,18 @@ def _disk(experiment: Experiment, cost: StepCost, steps: int, samples: int | Non
     return disk
 
 
-def _seconds(
-    experiment: Experiment, cost: StepCost, steps: int, devices: int, tflops: float | None, measure: bool
-) -> dict[str, Any] | None:
+def _seconds(experiment: Experiment, cost: StepCost, steps: int, options: Plan) -> dict[str, Any] | None:
     """Time of a sample, of a step and in all, loading apart: at `tflops` a device, or measured here; None without."""
+    tflops = options.tflops
     if tflops is not None:
         per_sample, device = cost.flops / (tflops * 1e12), None
-    elif measure:
+    elif options.measure:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
         per_sample = _measured_on_cpu(experiment, cost) if device == "cpu" else _measured_on_gpu(experiment, cost)
     else:
         return None
     training = experiment.training
-    per_step = per_sample * training.batch_of_one(devices) * training.accumulate
+    per_step = per_sample * training.batch_of_one(options.devices) * training.accumulate
     return {
         "per sample": per_sample,
         "per step": per_step,

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from rich.console import Console
 from torch import Tensor
 
-from dualdistill.commands.samples import photographs_of, position_of, read_sample, require_data
+from dualdistill.commands.options.results import Predict
+from dualdistill.commands.samples import photographs_of, position_of, read_sample
 from dualdistill.data.images import stored_image
-from dualdistill.data.index import NuscenesIndex
 from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
 from dualdistill.evaluate.to_global import detect
@@ -40,38 +40,16 @@ FILM_RATE = 4.0
 """Frames a second of a film: twice the speed of nuScenes' key frames."""
 
 
-def predict_sample(
-    console: Console,
-    checkpoint: Path,
-    *,
-    data: Path | None,
-    sample: str,
-    images: list[Path],
-    calibration: Path | None,
-    version: str | None = None,
-    split: str | None = None,
-    min_score: float | None = None,
-    picture: Path | None = None,
-    video: Path | None = None,
-) -> dict[str, Any]:
-    """Detect, print the boxes, best first, and draw them; returns them as JSON values.
-
-    Arguments as the options of `dualdistill predict`; `images` are one file a camera, or one folder (`Rig.files`).
-    """
-    require_data(data, calibration)
-    if picture is not None and picture.suffix != ".png":
-        raise UserError(f"--picture writes PNG: expected a name that ends in .png, got {picture.name}")
-    if min_score is not None and not 0 <= min_score <= 1:  # NaN is not
-        raise UserError(f"--min-score must lie between 0 and 1, got {min_score:g}.")
-    if bool(images) != (calibration is not None):
-        raise UserError("Own images need both --images and --calibration FILE.json (docs/export.md shows the form).")
+def predict_sample(console: Console, options: Predict) -> dict[str, Any]:
+    """Detect, print the boxes, best first, and draw them; returns them as JSON values."""
+    video, min_score = options.video, options.min_score
     if video is not None:
         require_film(video)
-    trained = LoadedDetector.load(weights_of(checkpoint, "last"))
-    if calibration is not None:
-        moments = own_moments(console, trained, images, calibration)
+    trained = LoadedDetector.load(weights_of(options.checkpoint, "last"))
+    if options.calibration is not None:
+        moments = own_moments(console, trained, options.all_images, options.calibration)
     else:
-        moments = moments_of_root(trained, trained.index(data, version), sample, split, scene=video is not None)
+        moments = moments_of_root(trained, options)
     reach = trained.experiment.data.box_reach
     extent = (-reach, -reach, reach, reach)
     records: list[dict[str, Any]] = []
@@ -84,8 +62,8 @@ def predict_sample(
         forward: Forward = "y" if trained.experiment.data.bev_frame == "lidar" else "x"
         if not records:
             _show(console, boxes, trained)
-            if picture is not None:
-                for path in draw(picture, batch, layer, photographs, forward):
+            if options.picture is not None:
+                for path in draw(options.picture, batch, layer, photographs, forward):
                     console.print(f"wrote {path}")
         records.append(
             {
@@ -113,16 +91,15 @@ def _show(console: Console, boxes: Boxes, trained: LoadedDetector) -> None:
         console.print(f"… and {len(boxes) - SHOWN_ROWS} more; --min-score hides low scores, --json has them all")
 
 
-def moments_of_root(
-    trained: LoadedDetector, index: NuscenesIndex, sample: str, split: str | None, *, scene: bool
-) -> Iterator[Moment]:
-    """A sample of a root, or all key frames of its scene."""
-    position = position_of(index, sample, split)
+def moments_of_root(trained: LoadedDetector, options: Predict) -> Iterator[Moment]:
+    """A sample of a root, or for a film all key frames of its scene."""
+    index = trained.index(options.data, options.version)
+    position = position_of(index, options.sample or "0", options.split)
     positions = [position]
-    if scene:
+    if options.video is not None:
         positions = np.flatnonzero(index.sample_scene == index.sample_scene[position]).tolist()
     for each in positions:
-        batch = read_sample(trained, index, index.sample_token[each], split)
+        batch = read_sample(trained, index, index.sample_token[each], options.split)
         photographs = None
         if batch.cameras is not None:
             photographs = photographs_of(index, batch.cameras, batch.meta[0].token)

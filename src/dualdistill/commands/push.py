@@ -8,6 +8,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from dualdistill import hub
+from dualdistill.commands.options.deployment import Push
 from dualdistill.models.checkpoints import facts_text
 from dualdistill.report.templates import render
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
@@ -15,17 +16,17 @@ from dualdistill.train.run_folder import RunFolder, read_scores
 from dualdistill.train.trained_weights import evaluation_folder
 
 
-def push(console: Console, what: Path, repo: str, *, checkpoint: str = "last", private: bool = False) -> str:
+def push(console: Console, options: Push) -> str:
     """Upload the weights and the card of a run or weights file; returns the address of the repository.
 
     Paths of this machine are left out of both. `load("hf:owner/name")` takes it from there. Raises UserError for what
     is no trained detector, a name that is no repository, a missing extra, and where the hub cannot be written.
     """
-    repo, _ = hub.repository(repo)
+    repo, _ = hub.repository(options.repo)
     hub.client()
-    loaded = LoadedDetector.load(weights_of(what, checkpoint))
+    loaded = LoadedDetector.load(weights_of(options.what, options.checkpoint))
     facts = without_folders(loaded.facts)
-    card = RunFolder(what).path / "card.md"
+    card = RunFolder(options.what).path / "card.md"
     scores = evaluation_folder(loaded.path) / "metrics.json"
     with tempfile.TemporaryDirectory() as folder:
         save_file(load_file(loaded.path), Path(folder) / hub.FILE, metadata=facts_text(facts))
@@ -37,8 +38,10 @@ def push(console: Console, what: Path, repo: str, *, checkpoint: str = "last", p
             metrics=read_scores(scores) if scores.is_file() else None,
         )
         (Path(folder) / "README.md").write_text(page + "\n")
-        address = hub.upload(Path(folder), repo, private=private, message=f"{facts['recipe']}, step {facts['step']}")
-    console.print(f"{what} -> {address}\nTake it with dualdistill.load('{hub.PREFIX}{repo}')")
+        address = hub.upload(
+            Path(folder), repo, private=options.private, message=f"{facts['recipe']}, step {facts['step']}"
+        )
+    console.print(f"{options.what} -> {address}\nTake it with dualdistill.load('{hub.PREFIX}{repo}')")
     return address
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from dualdistill.commands.options.start import RecipesDiff, RecipesList, RecipesShow
 from dualdistill.experiment.overrides import override
 from dualdistill.experiment.plain import differences, to_plain
 from dualdistill.recipes.catalogue import RECIPES, find
@@ -13,7 +14,7 @@ from dualdistill.report.table import Column, Table
 from dualdistill.train.run_folder import RunFolder
 
 
-def list_recipes(console: Console) -> list[dict[str, Any]]:
+def list_recipes(console: Console, options: RecipesList) -> list[dict[str, Any]]:
     """Print and return every recipe; published results (mAP / NDS on nuScenes val) have numbered sources below."""
     sources = list(dict.fromkeys(recipe.published.source for recipe in RECIPES.values() if recipe.published))
     rows, width = [], max(map(len, RECIPES))
@@ -31,17 +32,18 @@ def list_recipes(console: Console) -> list[dict[str, Any]]:
     return rows
 
 
-def show_recipe(console: Console, name: str, overrides: list[str]) -> dict[str, Any]:
+def show_recipe(console: Console, options: RecipesShow) -> dict[str, Any]:
     """Print and return the resolved experiment of a recipe or run, after the settings that `--set` changed."""
-    plain = _resolve(name, overrides)
-    for key, before, after in differences(_resolve(name, []), plain):
+    plain = _resolve(options.name, options.overrides or [])
+    for key, before, after in differences(_resolve(options.name, []), plain):
         console.print(f"changed {key}: {json.dumps(before)} -> {json.dumps(after)}")
     console.print_json(json.dumps(plain))
     return plain
 
 
-def diff_recipes(console: Console, a: str, b: str) -> list[dict[str, Any]]:
+def diff_recipes(console: Console, options: RecipesDiff) -> list[dict[str, Any]]:
     """Print and return the settings that differ between two recipes or runs."""
+    a, b = options.a, options.b
     rows = differences(_resolve(a, []), _resolve(b, []))
     columns = (Column(key="setting", title="setting"), Column(key="a", title=a), Column(key="b", title=b))
     lines = tuple({"setting": key, "a": _short(left), "b": _short(right)} for key, left, right in rows)

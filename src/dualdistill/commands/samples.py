@@ -1,7 +1,5 @@
 """One sample of a data root, by token or number."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
@@ -40,9 +38,3 @@ def photographs_of(index: NuscenesIndex, cameras: Cameras, token: str) -> Photog
     rows = index.sample_cameras[position_of(index, token, None)]
     images = [stored_image(index.path(row), index.image_size(row)) for row in rows]
     return Photographs.of(cameras, torch.stack(images))
-
-
-def require_data(data: Path | None, calibration: Path | None) -> None:
-    """Raise UserError if both sources of a sample are given."""
-    if data is not None and calibration is not None:
-        raise UserError("--data and --calibration are two sources of one sample: give one of them.")

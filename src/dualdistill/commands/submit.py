@@ -1,12 +1,12 @@
 """`submit`: a file for the nuScenes detection server, written and checked, not scored."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from dualdistill.commands.evaluate import write_detections
+from dualdistill.commands.options.results import Submit
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
@@ -16,20 +16,11 @@ from dualdistill.train.data import default_workers
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 
 
-def submit_results(
-    console: Console,
-    what: Path,
-    *,
-    data: Path | None,
-    version: str | None = None,
-    split: str | None = None,
-    out: Path,
-    checkpoint: str = "last",
-    workers: int | None = None,
-) -> dict[str, Any]:
+def submit_results(console: Console, options: Submit) -> dict[str, Any]:
     """Run a detector, or take a result file, and write the file to hand in; returns its facts. Raises UserError for a
     detector without data, and for everything that the server rejects: boxes, meta entry, samples."""
-    index = None if data is None else NuscenesIndex.open(data, version)
+    what, out, split = options.what, options.out, options.split
+    index = None if options.data is None else NuscenesIndex.open(options.data, options.version)
     if index is not None:
         split = split or ("test" if index.version.endswith("test") else "val")
     if what.suffix == ".json":
@@ -37,9 +28,9 @@ def submit_results(
     else:
         if index is None:
             raise UserError("To run a detector, --data ROOT is needed: the nuScenes root of the test split.")
-        loaded = LoadedDetector.load(weights_of(what, checkpoint))
+        loaded = LoadedDetector.load(weights_of(what, options.checkpoint or "last"))
         written = out
-        workers = default_workers() if workers is None else workers
+        workers = default_workers() if options.workers is None else options.workers
         write_detections(console, loaded, loaded.dataset(index, split), out, workers)
     submission = read_submission(written)
     wanted = {f"use_{source}" for source in SOURCES}

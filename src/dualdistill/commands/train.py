@@ -1,7 +1,6 @@
 """`train` and `resume`: check everything first, then spend the time."""
 
 import shlex
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dualdistill.commands.data import check_files, refuse_problems
+from dualdistill.commands.options.training import Resume, Train
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
@@ -26,141 +26,101 @@ from dualdistill.train.session import Job, Session
 from dualdistill.train.trained_weights import Wanted, find_label_encoder, find_teacher
 
 
-def start_training(
-    console: Console,
-    recipe: str,
-    *,
-    data: Path,
-    out: Path,
-    overrides: list[str],
-    seed: int,
-    teacher: Path | None = None,
-    label_encoder: Path | None = None,
-    teacher_cache: Path | None = None,
-    image_cache: Path | None = None,
-    version: str | None = None,
-    split: str | None = None,
-    workers: int | None = None,
-    devices: int = 1,
-    nodes: int = 1,
-    log: Sequence[str] = (),
-    check: bool = True,
-    profile: Path | None = None,
-) -> Path:
-    """Train a recipe; returns its run folder.
-
-    Args:
-        image_cache: Folder for decoded images; other than a teacher cache it is not a fact of the run.
-        devices: Processes on each machine.
-        log: Sinks of the metrics beside metrics.jsonl: "tensorboard", "wandb", "mlflow".
-        profile: Folder for a profile of the first steps: a Chrome trace and a table of operators.
+def start_training(console: Console, options: Train) -> Path:
+    """Train a recipe; returns its run folder. Other than a teacher cache, an image cache is not a fact of the run.
 
     Raises:
         UserError: if something is missing, before any time is spent; and if the training diverges.
         SystemExit: with 128 + its number after a stop signal; a checkpoint is saved.
     """
+    recipe, out, devices, nodes = options.recipe, options.out, options.devices, options.nodes
     chosen = find(recipe)
-    experiment = override(chosen.build(), overrides)
+    experiment = override(chosen.build(), options.overrides or [])
     if experiment.teacher is not None and experiment.teacher.voxel is not None:
         experiment.teacher.voxel.check_backend()
-    if teacher is not None and experiment.teacher_recipe is None:
+    if options.teacher is not None and experiment.teacher_recipe is None:
         raise UserError(f"--teacher has no effect: {recipe} learns from none.")
-    if teacher_cache is not None:
+    if options.teacher_cache is not None:
         refuse_uncacheable(experiment)
-    if image_cache is not None and not experiment.data.cameras:
+    if options.image_cache is not None and not experiment.data.cameras:
         raise UserError(f"--image-cache has no effect: {recipe} reads no images.")
     experiment.training.batch_of_one(devices * nodes)  # raises where they cannot share a batch
-    sinks = make_sinks(log)
-    if label_encoder is not None and experiment.label_encoder_recipe is None:
+    sinks = make_sinks(options.log or ())
+    if options.label_encoder is not None and experiment.label_encoder_recipe is None:
         raise UserError(f"--label-encoder has no effect: {recipe} learns from none.")
-    if not 0 <= seed < 2**32:
-        raise UserError(f"--seed must be a whole number from 0 to {2**32 - 1}, got {seed}.")
-    for folder in (out, teacher_cache, profile):
+    for folder in (out, options.teacher_cache, options.profile):
         require_folder(folder)
-    index = NuscenesIndex.open(data, version)
+    index = NuscenesIndex.open(options.data, options.version)
     job = Job(
         recipe=chosen.name,
-        overrides=overrides,
+        overrides=options.overrides or [],
         experiment=experiment,
-        seed=seed,
+        seed=options.seed,
         data={
-            "root": str(data.resolve()),
+            "root": str(options.data.resolve()),
             "version": index.version,
-            "split": split if split is not None else split_names(index.version)[0],
+            "split": options.split or split_names(index.version)[0],
             "tables": index.digests,
         },
         teacher=None,
         label_encoder=None,
-        teacher_cache=teacher_cache.resolve() if teacher_cache else None,
-        log=tuple(log),
+        teacher_cache=options.teacher_cache.resolve() if options.teacher_cache else None,
+        log=tuple(options.log or ()),
     )
     experiment.training.require_samples(len(samples_of_split(index, job.data["split"])))
     if experiment.teacher_recipe is not None:
         wanted = _wanted(experiment.teacher_recipe, job, out)
-        job = replace(job, teacher=find_teacher(experiment, teacher, wanted))
+        job = replace(job, teacher=find_teacher(experiment, options.teacher, wanted))
     if job.teacher is not None and experiment.label_encoder_recipe is not None:
         wanted = _wanted(experiment.label_encoder_recipe, job, out)
-        job = replace(job, label_encoder=find_label_encoder(label_encoder, wanted, job.teacher))
+        job = replace(job, label_encoder=find_label_encoder(options.label_encoder, wanted, job.teacher))
     fabric = launch(devices, nodes, unused_parameters=experiment.training.distill_fraction < 1)
     console = console if fabric.is_global_zero else Console(quiet=True)
 
     def create() -> Path:
-        if check:
-            refuse_problems(check_files(console, data, index.version, job.data["split"], experiment.data))
+        if options.check:
+            refuse_problems(check_files(console, options.data, index.version, job.data["split"], experiment.data))
         # Put together here for its errors alone: weights that are missing or unfit leave no run folder behind.
         assemble(experiment, teacher=job.teacher, label_encoder=job.label_encoder, pretrained=True)
-        run = RunFolder.create(out, chosen.name, seed)
+        run = RunFolder.create(out, chosen.name, options.seed)
         run.write_json("experiment.json", job.plain())
         run.write_json("environment.json", environment())
-        write_atomically(run.path / "card.md", _card(job, chosen, devices, nodes))
-        console.print(f"{chosen.name}, seed {seed} -> {run.path}", style="bold")
+        write_atomically(run.path / "card.md", _card(job, chosen, options))
+        console.print(f"{chosen.name}, seed {options.seed} -> {run.path}", style="bold")
         for weights in (job.teacher, job.label_encoder):
             if weights is not None:
                 console.print(f"distilled from {weights}")
         return run.path
 
     run = RunFolder(on_leader(fabric, create))
-    session = Session(console, fabric, run, job, index, devices=devices, workers=workers, sinks=sinks)
-    session.image_cache, session.profile = image_cache, profile
+    session = Session(console, fabric, run, job, index, devices=devices, workers=options.workers, sinks=sinks)
+    session.image_cache, session.profile = options.image_cache, options.profile
     _finish(session)
     return run.path
 
 
-def resume_training(
-    console: Console,
-    path: Path,
-    *,
-    image_cache: Path | None = None,
-    workers: int | None = None,
-    devices: int = 1,
-    nodes: int = 1,
-    log: Sequence[str] | None = None,
-    trust: bool = False,
-) -> Path:
-    """Go on from the newest complete checkpoint of a run; returns its folder. Arguments as in `start_training`.
-
-    Args:
-        log: As the run began with, if not given.
-        trust: Run code outside this package that the run names.
+def resume_training(console: Console, options: Resume) -> Path:
+    """Go on from the newest complete checkpoint of a run; returns its folder. Without `log`, the sinks are those that
+    the run began with.
 
     Raises:
         UserError, SystemExit: as `start_training`; and for a run without a checkpoint that can be restored, or one that
             another process trains.
     """
-    run = RunFolder.open(path)
+    run, devices, nodes = RunFolder.open(options.run), options.devices, options.nodes
     if (run.path / "finished.json").is_file():
         console.print(f"{run.path} is finished; nothing is left to do.")
         return run.path
-    job = Job.of(run, trust=trust)
+    job = Job.of(run, trust=options.trust)
     job.experiment.training.batch_of_one(devices * nodes)
-    sinks = make_sinks(job.log if log is None else log)
+    sinks = make_sinks(options.log or job.log)
     index = job.open_index()
     fabric = launch(devices, nodes, unused_parameters=job.experiment.training.distill_fraction < 1)
     console = console if fabric.is_global_zero else Console(quiet=True)
     if run.newest() is None:
         console.print("The run has no checkpoint yet: its training starts again at step 0.")
-    session = Session(console, fabric, run, job, index, devices=devices, workers=workers, sinks=sinks)
-    session.image_cache = image_cache
+    session = Session(console, fabric, run, job, index, devices=devices, workers=options.workers, sinks=sinks)
+    session.image_cache = options.image_cache
     _finish(session)
     return run.path
 
@@ -184,7 +144,7 @@ def _wanted(recipe: str, job: Job, out: Path) -> Wanted:
     return Wanted(recipe=recipe, settings=settings, learner=job.experiment, data=job.data, out=out)
 
 
-def _card(job: Job, recipe: Recipe, devices: int, nodes: int) -> str:
+def _card(job: Job, recipe: Recipe, options: Train) -> str:
     """A page for whoever finds the run: what it is and how to repeat it."""
     command = ["dualdistill", "train", recipe.typed, "--data", job.data["root"], "--version", job.data["version"]]
     command += ["--split", job.data["split"], "--seed", str(job.seed)]
@@ -194,8 +154,8 @@ def _card(job: Job, recipe: Recipe, devices: int, nodes: int) -> str:
         ("--teacher", job.teacher and job.teacher.path),
         ("--label-encoder", job.label_encoder and job.label_encoder.path),
         ("--teacher-cache", job.teacher_cache),
-        ("--devices", devices if devices > 1 else None),
-        ("--nodes", nodes if nodes > 1 else None),
+        ("--devices", options.devices if options.devices > 1 else None),
+        ("--nodes", options.nodes if options.nodes > 1 else None),
         *(("--log", name) for name in job.log),
     ):
         command += [option, str(value)] if value else []

@@ -6,6 +6,7 @@ import msgspec
 from rich.console import Console
 
 from dualdistill import zoo
+from dualdistill.commands.options.start import Zoo
 from dualdistill.report.scores import PERCENT
 from dualdistill.report.table import Column, Table
 
@@ -20,9 +21,10 @@ _COLUMNS = (
 )
 
 
-def show_zoo(console: Console, name: str | None) -> list[dict[str, Any]]:
+def show_zoo(console: Console, options: Zoo) -> list[dict[str, Any]]:
     """Print a table of all models, or the card of one; returns their cards as JSON values, sizes and paths added.
     Raises UserError for an unknown name."""
+    name = options.name
     names = list(zoo.cards()) if name is None else [name.removeprefix(zoo.PREFIX)]
     rows = [_facts(each) for each in names]
     if name is not None:
