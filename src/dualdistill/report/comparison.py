@@ -220,13 +220,10 @@ def _names(groups: list[list[RunRecord]]) -> tuple[list[str], list[str]]:
         own = [text for text in run.overrides if text not in shared]
         return f"{run.recipe} ({', '.join(own)})" if own else run.recipe
 
-    names = [name(run) for run in every]
-    if len(set(names)) == len(names):
-        return names, shared
-    namesakes = [[other for other in every if other is not run and name(other) == name(run)] for run in every]
-    return [
-        f"{text}{_distinction(run, others)}" for text, run, others in zip(names, every, namesakes, strict=True)
-    ], shared
+    def namesakes(run: RunRecord) -> list[RunRecord]:
+        return [other for other in every if other is not run and name(other) == name(run)]
+
+    return [f"{name(run)}{_distinction(run, namesakes(run))}" for run in every], shared
 
 
 def _distinction(run: RunRecord, namesakes: list[RunRecord]) -> str:
