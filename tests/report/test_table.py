@@ -209,10 +209,3 @@ def test_negative_and_vanishing_gains_are_written_honestly():
     column = Column(key="g", title="Δ", digits=1, scale=100.0, signed=True)
     table = Table(columns=(column,), rows=({"g": -0.012}, {"g": -0.0001}, {"g": 0.012}))
     assert [table.cell(index, column) for index in range(3)] == ["−1.2", "0.0", "+1.2"]
-
-
-def test_tables_without_rows_and_uneven_spreads_are_errors():
-    with pytest.raises(ValueError, match="at least one row"):
-        results_table([])
-    with pytest.raises(ValueError, match="2 rows"):
-        Table(columns=(), rows=({}, {}), spreads=({},))

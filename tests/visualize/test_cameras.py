@@ -167,9 +167,3 @@ def test_detectors_stand_side_by_side_on_the_same_cameras():
 
 def test_the_boxes_in_each_picture_are_counted():
     assert rig().seen(boxes((0.0, 10.0, 0.0, 1.0, 1.0, 1.0, 0.0), (0.0, -10.0, 0.0, 1.0, 1.0, 1.0, 0.0)))[1] == 1
-
-
-def test_photographs_need_as_many_names_as_images():
-    one = rig()
-    with pytest.raises(ValueError, match="as many names"):
-        Photographs(names=one.names[:5], images=one.images, views=one.views)

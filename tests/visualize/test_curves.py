@@ -71,8 +71,3 @@ def test_wide_ranges_are_logarithmic_and_narrow_ones_are_not():
     figure = draw_curves({"run": records})
     scales = {axes.get_title(loc="left"): axes.get_yscale() for axes in figure.axes}
     assert scales == {"wide": "log", "narrow": "linear", "nan": "linear"}
-
-
-def test_runs_without_losses_are_an_error():
-    with pytest.raises(ValueError, match="no losses"):
-        draw_curves({"run": [{"step": 1}]})

@@ -52,7 +52,7 @@ class ReportPage:
         return self
 
     def section(self, title: str, text: str = "") -> "ReportPage":
-        """A new section, to which everything added later belongs."""
+        """A new section, to which everything added later belongs; a page begins with one."""
         anchors = {section.anchor for section in self.sections}
         stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
         names = (f"{stem}-{n}" if n > 1 else stem for n in count(1))
@@ -116,8 +116,6 @@ class ReportPage:
         return render("page.html.jinja", page=self, light=LIGHT, dark=DARK)
 
     def _add(self, kind: str, part: Any) -> "ReportPage":
-        if not self.sections:
-            raise ValueError("start a section before adding to the page")
         self.sections[-1].parts.append((kind, part))
         return self
 

@@ -68,12 +68,8 @@ class ResultRow:
 
     @classmethod
     def mean_of(cls, rows: Sequence["ResultRow"]) -> "ResultRow":
-        """One row for several seeds of one experiment: means, and sample standard deviations.
-
-        All other fields are those of the first row. Raises ValueError for no rows.
-        """
-        if not rows:
-            raise ValueError("a mean needs at least one row, got none")
+        """One row for several seeds of one experiment: means, and sample standard deviations. All other fields are
+        those of the first row."""
         fields = ("mean_ap", "nd_score", *TP_ERRORS, "gain_mean_ap", "gain_nd_score")
         values = {key: [v for row in rows if (v := _known(getattr(row, key))) is not None] for key in fields}
         known = {key: some for key, some in values.items() if some}
@@ -102,8 +98,6 @@ def results_table(rows: Sequence[ResultRow]) -> Table:
     mAP, NDS and gains in percent and percentage points; errors in their own units (metres, 1 - IoU, radians,
     m/s, 1 - accuracy). Teachers do not compete for the best value.
     """
-    if not rows:
-        raise ValueError("a results table needs at least one row, got none")
     columns = [
         Column(key="name", title="Model"),
         Column(key="teacher", title="Teacher", side=True),

@@ -76,11 +76,6 @@ class Table:
     summary: bool = False
     """Whether the last row sums up the others, and is set apart."""
 
-    def __post_init__(self) -> None:
-        for entries in (self.spreads, self.ranked):
-            if entries and len(entries) != len(self.rows):
-                raise ValueError(f"{len(self.rows)} rows need as many spreads and ranks, got {len(entries)}")
-
     def cell(self, row: int, column: Column) -> str:
         """The written value of a cell; a dash where there is none."""
         value = self.rows[row].get(column.key)

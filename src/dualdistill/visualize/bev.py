@@ -47,8 +47,6 @@ def draw_bev(
         panels: Layers by title, first at the bottom.
         extent: The drawn area.
     """
-    if not panels:
-        raise ValueError("a BEV drawing needs at least one panel")
     left, bottom, right, top = _picture_extent(extent, forward)
     height = panel_inches * (top - bottom) / (right - left)
     legend = dict(entry for layers in panels.values() for layer in layers for entry in layer.legend(theme))
@@ -198,8 +196,6 @@ def draw_features(
         boxes: Outlined on every map.
         extent: x_min, y_min, x_max, y_max of every map, metres.
     """
-    if not maps:
-        raise ValueError("a feature drawing needs at least one map")
     active = {name: activity(features).cpu() for name, features in maps.items()}
     ceilings = {name: float(torch.quantile(map_.flatten(), 0.995)) or 1e-12 for name, map_ in active.items()}
     left, bottom, right, top = _picture_extent(extent, forward)

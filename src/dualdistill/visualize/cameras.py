@@ -75,11 +75,6 @@ class Photographs:
     """RGB, at any size."""
     views: tuple[View, ...]
 
-    def __post_init__(self) -> None:
-        if not len(self.names) == len(self.images) == len(self.views):
-            counts = f"{len(self.names)}, {len(self.images)} and {len(self.views)}"
-            raise ValueError(f"expected as many names as images and views, got {counts}")
-
     @classmethod
     def of(
         cls, cameras: Cameras, stored: UInt8[Tensor, "cam 3 h w"] | None = None, names: Sequence[str] = CAMERAS
@@ -127,8 +122,6 @@ def draw_cameras(
         panels: Layers by title, first at the bottom; boxes are in the BEV frame of the views.
         image_width: Width of each image in the figure, pixels at 100 dpi; None keeps their own.
     """
-    if not panels:
-        raise ValueError("a drawing of cameras needs at least one panel")
     count, _, height, width = photographs.images.shape
     columns = len(panels) if len(panels) > 1 else _columns(count)
     tiles = [(camera, title) for camera in range(count) for title in panels]
