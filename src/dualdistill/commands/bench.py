@@ -65,12 +65,9 @@ LOADER_COLUMNS = (
 def choose(options: BenchStep | BenchLoader | BenchInference) -> tuple[str, Experiment, str]:
     """Recipe, experiment and device; by default a full-size recipe where there is a GPU, a synthetic one elsewhere.
     Raises UserError for a recipe that does not exist, or a device that is not there."""
-    device = options.device
-    if device not in (None, "cpu", "cuda"):
-        raise UserError(f"--device is cpu or cuda, got {device!r}.")
-    if device == "cuda" and not torch.cuda.is_available():
+    if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no GPU here. `dualdistill doctor` looks for the reason.")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     family = "nuscenes" if device == "cuda" else "synthetic"
     chosen = find(options.recipe or f"{family}/dualdistill-centerpoint")
     return chosen.name, override(chosen.build(), options.overrides or []), device

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,7 +17,7 @@ class _Bench(WritesJson):
         typer.Option(help="A name from `recipes list`; default: DualDistill, nuScenes size on a GPU, else synthetic."),
     ] = None
     overrides: Overrides = None
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda if available.")] = None
+    device: Annotated[Literal["cpu", "cuda"] | None, typer.Option(help="Default: cuda if available.")] = None
     profile: Annotated[
         Path | None, typer.Option(help="Folder for tables of operators or functions by time, and Chrome traces.")
     ] = None
