@@ -18,7 +18,6 @@ from dualdistill.data.config import (
     VirtualPointsConfig,
 )
 from dualdistill.distill.label_encoder import LabelEncoderConfig
-from dualdistill.distill.method import DistillerConfig
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.training import OptimiserConfig, TrainingConfig
 from dualdistill.models.bevdepth_config import distill_bevdepth, official_bevdepth
@@ -30,27 +29,13 @@ KEPT = 3
 IMAGE_SIZES = {"resnet50": (256, 704), "resnet101": (512, 1408)}
 
 
-def _network(kind: Teacher) -> CenterPointConfig:
-    if kind == "centerpoint-voxel":
-        return voxel_centerpoint()
-    return CenterPointConfig(point_channels=17 if kind == "mvp" else 5)
-
-
-FAMILY = Family(
-    name="nuscenes",
-    network=_network,
-    virtual_points=VirtualPointsConfig(masks="maskrcnn"),
-    instances=InstancesConfig(masks="maskrcnn"),
-    label_encoder=LabelEncoderConfig(),
-)
-
-
 def teacher(kind: Teacher) -> Experiment:
     """The LiDAR teacher: dynamic 0.2 m pillars or 0.1 m voxels, ten sweeps, class-balanced, pasted objects; MVP:
     virtual points."""
     cycle = OptimiserConfig(
         schedule="cyclic", learning_rate=1e-4, cycle_peak=10.0, cycle_rise=0.4, weight_decay=0.01, clip_norm=35.0
     )
+    pillars = CenterPointConfig(point_channels=17 if kind == "mvp" else 5)
     return Experiment(
         data=DataConfig(
             cameras=False,
@@ -58,10 +43,10 @@ def teacher(kind: Teacher) -> Experiment:
             num_frames=1,
             class_balanced=True,
             object_sampling=ObjectSampling(),
-            virtual_points=FAMILY.points(kind),
+            virtual_points=VirtualPointsConfig(masks="maskrcnn") if kind == "mvp" else None,
         ),
         training=TrainingConfig(optimiser=cycle, batch_size=32, epochs=20, keep_last=KEPT),
-        teacher=_network(kind),
+        teacher=voxel_centerpoint() if kind == "centerpoint-voxel" else pillars,
     )
 
 
@@ -77,19 +62,6 @@ def teacher_of_small_voxels() -> Experiment:
         bev_augmentation=BevAugmentation(rotation=(-0.7854, 0.7854), scale=(0.9, 1.1), translation_sd=0.5),
     )
     return replace(base, data=data, teacher=network)
-
-
-def label_encoder(kind: Teacher) -> Experiment:
-    """LabelDistill's label encoder: annotations, read out by the frozen head of the teacher
-    (docs/methods/labeldistill.md#training-recipe)."""
-    steps = OptimiserConfig(
-        learning_rate=1e-3, weight_decay=1e-7, drops=(10 / 12, 11 / 12), warmup_steps=0, clip_norm=5.0
-    )
-    return FAMILY.through_teacher(
-        kind,
-        DataConfig(cameras=False, depth=False, points=False, num_frames=1),
-        TrainingConfig(optimiser=steps, batch_size=16, epochs=12, precision="bf16", ema_decay=0.999, keep_last=KEPT),
-    )
 
 
 def student(backbone: str = "resnet50") -> Experiment:
@@ -121,11 +93,25 @@ def student_official() -> Experiment:
     )
 
 
-def distilled(distiller: DistillerConfig, kind: Teacher, backbone: str = "resnet50") -> Experiment:
-    """The student of `student` with a teacher, whose forward pass is in bf16."""
-    experiment = FAMILY.distilled(student(backbone), distiller, kind)
-    return replace(experiment, training=replace(experiment.training, teacher_precision="bf16"))
-
+FAMILY = Family(
+    name="nuscenes",
+    teacher=teacher,
+    student=student,
+    label_encoder=LabelEncoderConfig(),
+    label_training=TrainingConfig(  # docs/methods/labeldistill.md#training-recipe
+        optimiser=OptimiserConfig(
+            learning_rate=1e-3, weight_decay=1e-7, drops=(10 / 12, 11 / 12), warmup_steps=0, clip_norm=5.0
+        ),
+        batch_size=16,
+        epochs=12,
+        precision="bf16",
+        ema_decay=0.999,
+        keep_last=KEPT,
+    ),
+    instances=InstancesConfig(masks="maskrcnn"),
+    teacher_precision="bf16",
+)
+distilled = FAMILY.distilled
 
 BUILDERS: Builders = {
     "teacher-centerpoint": ("LiDAR teacher: CenterPoint, 0.2 m pillars", partial(teacher, "centerpoint")),
@@ -141,13 +127,16 @@ BUILDERS: Builders = {
     "student": ("camera student alone: BEVDepth-R50, 256x704, two frames", student),
     "student-r101": ("camera student alone: BEVDepth-R101, 512x1408, two frames", partial(student, "resnet101")),
     "student-official": ("official BEVDepth-R50, two key frames, ego frame", student_official),
-    **FAMILY.builders(label_encoder, student, distilled),
+    **FAMILY.builders(),
 }
 """By name without the family: what it is, and how to build it."""
 
 for _kind in TEACHERS:
     for _name, (_summary, _distiller) in distillers(_kind).items():
-        BUILDERS[f"{_name}-r101"] = (f"R101, {_summary}", partial(distilled, _distiller, _kind, "resnet101"))
+        BUILDERS[f"{_name}-r101"] = (
+            f"R101, {_summary}",
+            partial(distilled, _distiller, _kind, partial(student, "resnet101")),
+        )
 _summary, _distiller = KEY_FRAME_PARTITION
 for _kind in ("centerpoint", "mvp"):
     BUILDERS[f"labeldistill-{_kind}-key-frame"] = (_summary, partial(distilled, _distiller, _kind))

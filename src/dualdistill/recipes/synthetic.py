@@ -17,7 +17,6 @@ from dualdistill.data.config import (
     VirtualPointsConfig,
 )
 from dualdistill.distill.label_encoder import LabelEncoderConfig
-from dualdistill.distill.method import DistillerConfig
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.training import OptimiserConfig, TrainingConfig
 from dualdistill.models.bevdepth_config import BevConfig, BevDepthConfig, LiftConfig, TemporalConfig
@@ -83,16 +82,6 @@ def _network(kind: Teacher) -> CenterPointConfig:
     )
 
 
-FAMILY = Family(
-    name="synthetic",
-    network=_network,
-    virtual_points=VirtualPointsConfig(masks="synthetic"),  # perfect masks: an oracle, to be named as one
-    instances=InstancesConfig(masks="synthetic"),
-    label_encoder=LabelEncoderConfig(hidden_channels=48),
-    keypoints=8,  # at 1.6 m a cell, the relations of 24² keypoints would add nothing
-)
-
-
 def teacher(kind: Teacher) -> Experiment:
     """The LiDAR teacher: 0.4 m pillars or 0.2 m voxels, five sweeps; MVP: with virtual points."""
     return Experiment(
@@ -101,17 +90,12 @@ def teacher(kind: Teacher) -> Experiment:
             depth=False,
             num_frames=1,
             object_sampling=ObjectSampling(),
-            virtual_points=FAMILY.points(kind),
+            # perfect masks: an oracle, to be named as one
+            virtual_points=VirtualPointsConfig(masks="synthetic") if kind == "mvp" else None,
         ),
         training=_training(TEACHER_STEPS),
         teacher=_network(kind),
     )
-
-
-def label_encoder(kind: Teacher) -> Experiment:
-    """LabelDistill's label encoder: annotations, read out by the frozen head of the teacher."""
-    data = _data(cameras=False, depth=False, points=False, num_frames=1)
-    return FAMILY.through_teacher(kind, data, _training(TEACHER_STEPS))
 
 
 def student() -> Experiment:
@@ -143,10 +127,16 @@ def student() -> Experiment:
     )
 
 
-def distilled(distiller: DistillerConfig, kind: Teacher) -> Experiment:
-    """The same student at the same budget, with a teacher."""
-    return FAMILY.distilled(student(), distiller, kind)
-
+FAMILY = Family(
+    name="synthetic",
+    teacher=teacher,
+    student=student,
+    label_encoder=LabelEncoderConfig(hidden_channels=48),
+    label_training=_training(TEACHER_STEPS),
+    instances=InstancesConfig(masks="synthetic"),
+    keypoints=8,  # at 1.6 m a cell, the relations of 24² keypoints would add nothing
+)
+distilled = FAMILY.distilled
 
 BUILDERS: Builders = {
     "teacher-centerpoint": ("LiDAR teacher: CenterPoint, 0.4 m pillars", partial(teacher, "centerpoint")),
@@ -156,6 +146,6 @@ BUILDERS: Builders = {
     ),
     "teacher-mvp": ("LiDAR and camera teacher: CenterPoint on virtual points (MVP)", partial(teacher, "mvp")),
     "student": ("camera student alone", student),
-    **FAMILY.builders(label_encoder, student, distilled),
+    **FAMILY.builders(),
 }
 """By name without the family: what it is, and how to build it."""
