@@ -15,8 +15,7 @@ from dualdistill.commands.options.speed import BenchInference, BenchLoader, Benc
 from dualdistill.errors import UserError
 from dualdistill.experiment.overrides import override
 from dualdistill.recipes.catalogue import find
-from dualdistill.train.gpus import GPUS, gpu_named
-from dualdistill.train.step_cost import DummyStep, TimedStep
+from dualdistill.train.step_cost import GPUS, DummyStep, TimedStep, gpu_named
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER
 
 RECIPE, SETS = "synthetic/dualdistill-centerpoint", [*TINY_STUDENT, *TINY_TEACHER]

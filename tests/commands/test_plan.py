@@ -12,8 +12,7 @@ from dualdistill.commands.plan import gpu_estimate, plan
 from dualdistill.errors import UserError
 from dualdistill.experiment.overrides import override
 from dualdistill.recipes.catalogue import RECIPES, find
-from dualdistill.train.gpus import Gpu
-from dualdistill.train.step_cost import DummyStep, StepCost, step_cost
+from dualdistill.train.step_cost import DummyStep, Gpu, StepCost, step_cost
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER, TINY_VOXEL_TEACHER
 
 SETS = [*TINY_STUDENT, *TINY_TEACHER]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dualdistill.train.gradient_bound import DECAY, EVERY, GradientBound
+from dualdistill.train.step import DECAY, EVERY, GradientBound
 
 
 def losses(head_gradient: float, distill_gradient: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dualdistill.experiment.training import OptimiserConfig
-from dualdistill.train.schedule import learning_rate, momentum, parameter_groups
+from dualdistill.train.state import learning_rate, momentum, parameter_groups
 
 CYCLE = OptimiserConfig(schedule="cyclic", learning_rate=1e-4, cycle_peak=10, cycle_rise=0.4)
 

@@ -45,9 +45,8 @@ from dualdistill.structures import Batch, named_tensors
 from dualdistill.synthetic import TINY, make_synthetic
 from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.data import StepSampler, training_loader
-from dualdistill.train.gpus import gpu_named
 from dualdistill.train.random_batch import random_batch
-from dualdistill.train.step_cost import TimedStep
+from dualdistill.train.step_cost import TimedStep, gpu_named
 
 STEP_COLUMNS = (
     Column(key="samples_per_second", title="samples/s", digits=2),

@@ -20,8 +20,7 @@ from dualdistill.recipes.catalogue import find
 from dualdistill.report.timing import run_ms
 from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.fill_cache import cached_maps, flips_drawn, refuse_uncacheable
-from dualdistill.train.gpus import GPUS, Gpu
-from dualdistill.train.step_cost import StepCost, TimedStep, step_cost
+from dualdistill.train.step_cost import GPUS, Gpu, StepCost, TimedStep, step_cost
 from dualdistill.train.teacher_source import TeacherCache
 
 NUSCENES_TRAIN, NUSCENES_BALANCED = 28_130, 123_580

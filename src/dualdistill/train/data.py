@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dualdistill.train.signals import outlive_stop_signals
+from dualdistill.train.launch import outlive_stop_signals
 
 MAX_WORKERS = 16
 """Loader processes of one training process, unless the user asks for more."""

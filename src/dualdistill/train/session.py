@@ -27,11 +27,10 @@ from dualdistill.train.assemble import assemble, open_dataset, split_names
 from dualdistill.train.checkpoint import Checkpoints
 from dualdistill.train.data import StepSampler, default_workers, training_loader
 from dualdistill.train.fill_cache import open_cache
-from dualdistill.train.launch import configure, on_leader
+from dualdistill.train.launch import StopSignals, configure, on_leader
 from dualdistill.train.loop import fit
 from dualdistill.train.metrics import MetricsLogger, Sink, read_metrics
 from dualdistill.train.run_folder import DataRecord, RunFolder
-from dualdistill.train.signals import StopSignals
 from dualdistill.train.state import TrainingState
 from dualdistill.train.step import Training
 from dualdistill.train.teacher_source import CachedTeacher, TeacherSource, WithTeacher

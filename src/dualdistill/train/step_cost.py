@@ -3,8 +3,10 @@
 To be counted, the step really runs, forward and backward, on a random batch of one sample, but convolutions and matrix
 products return zeros of the right shape at once: their arithmetic is counted, what autograd keeps of them is weighed,
 and everything that depends on data (pooling plans, masks, pseudo boxes) takes its true course.
+Peak arithmetic and memory of GPUs are from NVIDIA's data sheets and architecture white papers.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,11 +67,11 @@ class DummyStep:
         self.batch: Batch = random_batch(experiment.data, samples, cameras=cameras, points=points)
         self.training = assemble(experiment)
 
-    def forward(self) -> Tensor:
+    def forward(self, distil: bool = True) -> Tensor:
         """The sum of all losses, in the recipe's precision."""
         half = self.experiment.training.precision == "bf16"
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            return weighted_sum(self.training(self.batch), self.training.weights)
+        with torch.autocast(self.batch.augmented_from_bev.device.type, torch.bfloat16, enabled=half):
+            return weighted_sum(self.training(self.batch, distil), self.training.weights)
 
     def step(self) -> None:
         """Forward and backward; leaves no gradients behind."""
@@ -162,19 +164,14 @@ class TimedStep:
     """Training steps of an experiment on a random batch that is on the device: forward, backward, clipping, AdamW."""
 
     def __init__(self, experiment: Experiment, samples: int, device: str):
-        self.device, self.dummy = device, DummyStep(experiment)
-        self.half = experiment.training.precision == "bf16"
-        dummy = self.dummy
+        self.dummy = dummy = DummyStep(experiment)
         dummy.batch = random_batch(experiment.data, samples).to(device)  # only now: the parts were built on one sample
         configure(dummy.training.to(device), experiment.training)
         self.parameters = [p for module in dummy.training.learners for p in module.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(self.parameters, lr=1e-6, fused=True)
 
     def __call__(self, distil: bool = True) -> None:
-        training = self.dummy.training
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
-            loss = weighted_sum(training(self.dummy.batch, distil), training.weights)
-        loss.backward()
+        self.dummy.forward(distil).backward()
         nn.utils.clip_grad_norm_(self.parameters, 5.0)
         self.optimiser.step()
         self.optimiser.zero_grad()
@@ -204,3 +201,35 @@ def _taps(image: Sequence[int], weight: Sequence[int]) -> int:
     batch, _, height, width = image
     out, chan, rows, columns = weight
     return 2 * batch * height * width * out * chan * rows * columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One GPU model."""
+
+    name: str
+    bf16_tflops: float
+    """10^12 operations a second of dense (not sparse) bf16 matrix products with float32 accumulation."""
+    memory_gb: int
+    pattern: str
+    """Regular expression of the name that CUDA reports for it."""
+
+    def peak_tflops(self, precision: str) -> float:
+        """Peak of a training in "bf16" or "32", where matrix products run in TF32 at half the rate of bf16."""
+        return self.bf16_tflops if precision == "bf16" else self.bf16_tflops / 2
+
+
+GPUS = (
+    Gpu(name="RTX 3090", bf16_tflops=71, memory_gb=24, pattern=r"RTX 3090$"),
+    Gpu(name="RTX 4090", bf16_tflops=165, memory_gb=24, pattern=r"RTX 4090$"),
+    Gpu(name="L40S", bf16_tflops=362, memory_gb=48, pattern=r"L40S"),
+    Gpu(name="A100 40 GB", bf16_tflops=312, memory_gb=40, pattern=r"A100.*40GB"),
+    Gpu(name="A100 80 GB", bf16_tflops=312, memory_gb=80, pattern=r"A100.*80GB"),
+    Gpu(name="H100 SXM", bf16_tflops=989, memory_gb=80, pattern=r"H100.*HBM3$"),
+    Gpu(name="H200 SXM", bf16_tflops=989, memory_gb=141, pattern=r"H200$"),
+)
+
+
+def gpu_named(cuda_name: str) -> Gpu | None:
+    """The GPU that CUDA reports under this name, such as "NVIDIA A100-SXM4-80GB"; None if it is not in the table."""
+    return next((gpu for gpu in GPUS if re.search(gpu.pattern, cuda_name)), None)
