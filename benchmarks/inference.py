@@ -75,8 +75,7 @@ def _eager_forms(student: BevDepth, batch: Batch) -> list[Variant]:
     points = lift(frustum((height, width), (height // stride, width // stride), student.depths), *matrices)
     where = (student.grid, student.config.lift.z_range, student.config.lift.index)
     plan = make_pool_plan(points, *where)
-    _, row, column = pool_cells(points, *where).view(-1, 3).unbind(dim=1)
-    cell = torch.where(row >= 0, row * student.grid.width + column, -1)
+    cell = pool_cells(points, *where).flatten().long()
     images = cameras.images[0, 0]
 
     @torch.no_grad()

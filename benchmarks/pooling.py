@@ -138,8 +138,7 @@ def lifted(size: Size, matrices: tuple[Tensor, ...]) -> Tensor:
 
 def flat_cells(points: Tensor, grid: BevGrid) -> Tensor:
     """Flat cell of each point (cam, depth, h, w), or -1, as the references take it."""
-    _, y, x = pool_cells(points, grid, Z_RANGE).view(-1, 3).unbind(dim=1)
-    return torch.where(x >= 0, y * grid.width + x, -1)
+    return pool_cells(points, grid, Z_RANGE).flatten().long()
 
 
 def _run(

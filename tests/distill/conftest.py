@@ -12,7 +12,7 @@ from dualdistill.distill.method import DistillerInputs
 from dualdistill.distill.shapes import BevShapes
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHead, CenterHeadConfig
-from dualdistill.models.center_targets import center_targets
+from dualdistill.models.center_training import center_targets
 from dualdistill.models.head_criterion import CenterCriterion
 from dualdistill.structures import BevOutput, Boxes, CameraOutput, HeadOutput, InstanceMap, Targets
 

@@ -6,7 +6,6 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from dualdistill.distill.align import (
-    Aoa,
     CrossAttentionAligner,
     UpsampleConv3,
     neck_aligner,
@@ -44,7 +43,7 @@ def test_the_map_before_the_head_takes_one_convolution():
 def test_the_students_maps_take_the_shape_of_the_teachers_at_full_size():
     for student, teacher in (LEVEL1, LEVEL2):
         with torch.no_grad():
-            assert Aoa(student, teacher)(torch.randn(1, *student)).shape == (1, *teacher)
+            assert stage_aligner("aoa", student, teacher)(torch.randn(1, *student)).shape == (1, *teacher)
 
 
 @pytest.mark.parametrize("alignment", ["aoa", "aoa-released", "attention", "orthogonal", "upsample-conv"])
@@ -80,7 +79,7 @@ def test_queries_that_match_no_key_all_attend_alike():
 
 
 def test_samples_do_not_see_each_other():
-    aoa = Aoa(*SMALL).eval()
+    aoa = stage_aligner("aoa", *SMALL).eval()
     features = torch.randn(3, *SMALL[0])
     before = aoa(features)
     features[1] += 1
@@ -129,7 +128,7 @@ def test_upsampling_commutes_with_the_first_of_the_three_convolutions():
 
 
 def test_norms_biases_tables_and_projector_are_spared_from_weight_decay_and_matrices_are_not():
-    aoa = Aoa(*SMALL)
+    aoa = stage_aligner("aoa", *SMALL)
     spared = no_weight_decay(aoa)
     decayed = dict(aoa.named_parameters()).keys() - spared
     assert {

@@ -11,7 +11,7 @@ from dualdistill.distill.labeldistill import LabelDistillConfig, ResponseConfig
 from dualdistill.distill.tig_bev import TigBevConfig
 from dualdistill.distill.x3kd import X3kdConfig, XisConfig
 from dualdistill.models.center_head import CenterHead, CenterHeadConfig
-from dualdistill.models.center_targets import center_targets
+from dualdistill.models.center_training import center_targets
 from dualdistill.models.head_criterion import CenterCriterion
 from dualdistill.structures import BevOutput, weighted_sum
 from tests.distill.conftest import GRID

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from dualdistill.distill.criterion import RESPONSES, HeadCriterion, response_weights
 from dualdistill.distill.dualdistill import cross_head_losses
 from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.models.center_targets import center_targets
+from dualdistill.models.center_training import center_targets
 from dualdistill.models.head_criterion import CenterCriterion
 from dualdistill.structures import HeadOutput, weighted_sum
 

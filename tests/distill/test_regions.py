@@ -115,11 +115,11 @@ def test_regions_are_disjoint_cover_the_map_and_share_out_one_each(seed, objects
     unfounded = (torch.rand(3, 1, 5, 6, generator=generator) < seen) & ~mask
     scale = torch.rand(3, 1, 5, 6, generator=generator) * mask
     regions = split_regions(Foreground(mask=mask, scale=scale), unfounded)
-    weights = torch.stack([regions.foreground, regions.background, regions.false_positive])
+    weights = torch.stack([*regions.values()])
     assert weights.isfinite().all()
-    covering = torch.stack([mask, regions.background > 0, regions.false_positive > 0])
+    covering = torch.stack([mask, regions["background"] > 0, regions["false_positive"] > 0])
     assert (covering.sum(dim=0) == 1).all()
-    for region, cells in ((regions.background, ~(mask | unfounded)), (regions.false_positive, unfounded)):
+    for region, cells in ((regions["background"], ~(mask | unfounded)), (regions["false_positive"], unfounded)):
         assert_close(region.sum(dim=(1, 2, 3)), cells.any(dim=(1, 2, 3), keepdim=True).flatten().float())
 
 
@@ -127,7 +127,7 @@ def test_object_cells_never_weigh_less_than_background_cells():
     mask = torch.ones(1, 1, 2, 2, dtype=torch.bool)
     mask[..., 0, 0] = False
     huge = Foreground(mask=mask, scale=1e-6 * mask)
-    assert_close(split_regions(huge).foreground, mask.float())  # one background cell: its share is 1
+    assert_close(split_regions(huge)["foreground"], mask.float())  # one background cell: its share is 1
 
 
 def test_spatial_attention_of_a_worked_example():

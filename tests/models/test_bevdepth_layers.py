@@ -7,9 +7,16 @@ from torch.testing import assert_close
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.geometry.transforms import rigid
 from dualdistill.models.bevdepth import warp_previous
-from dualdistill.models.depth_loss import EMPTY, depth_bins, sigmoid_depth_loss, softmax_depth_loss
-from dualdistill.models.layers.depth_net import AtrousPyramid, DeformableConv, DepthRefinement
-from dualdistill.models.layers.residual import residual_stage
+from dualdistill.models.layers.depth_net import (
+    EMPTY,
+    AtrousPyramid,
+    DeformableConv,
+    DepthRefinement,
+    depth_bins,
+    sigmoid_depth_loss,
+    softmax_depth_loss,
+)
+from dualdistill.ops.blocks import residual_stage
 from tests.geometry.reference import rotation_about_z
 
 GRID = BevGrid.around(51.2, 0.8)

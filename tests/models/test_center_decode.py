@@ -8,7 +8,7 @@ from dualdistill.geometry.boxes import wrap_angle
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_decode import decode
 from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.models.center_targets import center_targets
+from dualdistill.models.center_training import center_targets
 from dualdistill.structures import TASKS, Boxes, HeadOutput
 from tests.models.center_scenes import boxes_of, random_boxes
 

@@ -6,8 +6,7 @@ from torch.testing import assert_close
 
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.models.center_losses import center_losses
-from dualdistill.models.center_targets import center_targets
+from dualdistill.models.center_training import center_losses, center_targets
 from dualdistill.ops.focal import gaussian_focal, probability
 from dualdistill.structures import Boxes, HeadOutput, weighted_sum
 from tests.models.center_scenes import boxes_of, random_boxes

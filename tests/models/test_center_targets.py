@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.models.center_targets import center_targets, draw_gaussians, gaussian_radius
+from dualdistill.models.center_training import center_targets, draw_gaussians, gaussian_radius
 from dualdistill.structures import TASKS, Boxes
 from tests.models.center_scenes import boxes_of, random_boxes
 

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHead, CenterHeadConfig
-from dualdistill.models.center_targets import center_targets
+from dualdistill.models.center_training import center_targets
 from dualdistill.models.head_criterion import can_be_read, read_head
 from tests.models.center_scenes import random_boxes
 

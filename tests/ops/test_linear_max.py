@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from dualdistill.ops.linear_max import linear_max
-from dualdistill.ops.voxelize import scatter_max
+from dualdistill.ops.voxelize import linear_max, scatter_max
 
 SIZES = [[1], [7], [1, 1, 1], [3, 1, 200, 2], [20_000], [1] * 9_000, [8_192, 1, 8_191, 3, 1]]
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dualdistill.ops.nms import circle_nms, close_pairs, greedy, rotated_nms, scale_nms
+from dualdistill.ops.nms import circle_nms, close_pairs, greedy, rotated_nms
 from dualdistill.ops.rotated_iou import rotated_iou
 
 quick = settings(max_examples=25, deadline=None)
@@ -74,7 +74,7 @@ def test_groups_are_suppressed_each_by_itself(seed, kind):
             return index[circle_nms(boxes[:, :2], score, 40 * limit, 9, own)]
         if kind == "rotated":
             return index[rotated_nms(boxes, score, limit, 20, 9, own)]
-        return index[scale_nms(boxes, score, factors[index], limit, 20, 9, own)]
+        return index[rotated_nms(boxes, score, limit, 20, 9, own, factors[index])]
 
     apart = [suppressed((group == each).nonzero().squeeze(1), None) for each in range(4)]
     assert suppressed(torch.arange(90), group).tolist() == torch.cat(apart).tolist()
@@ -135,10 +135,10 @@ def test_of_equal_scores_the_first_box_wins():
 
 @quick
 @given(seeds)
-def test_scale_nms_with_factor_one_is_rotated_nms(seed):
+def test_scale_suppression_with_factor_one_changes_nothing(seed):
     rectangles, scores = scene(seed)
     plain = rotated_nms(rectangles, scores, 0.2, 30, 9)
-    assert scale_nms(rectangles, scores, torch.ones(40), 0.2, 30, 9).tolist() == plain.tolist()
+    assert rotated_nms(rectangles, scores, 0.2, 30, 9, factors=torch.ones(40)).tolist() == plain.tolist()
 
 
 def test_enlarged_pedestrians_suppress_neighbours_and_shrunk_buses_spare_theirs():
@@ -146,16 +146,16 @@ def test_enlarged_pedestrians_suppress_neighbours_and_shrunk_buses_spare_theirs(
     buses = torch.tensor([[0.0, 0, 11, 3, 0], [7.0, 0, 11, 3, 0]])
     scores = torch.tensor([0.9, 0.8])
     assert len(rotated_nms(pedestrians, scores, 0.2, 1000, 83)) == 2
-    assert scale_nms(pedestrians, scores, torch.full((2,), 4.5), 0.2, 1000, 83).tolist() == [0]
+    assert rotated_nms(pedestrians, scores, 0.2, 1000, 83, factors=torch.full((2,), 4.5)).tolist() == [0]
     assert rotated_nms(buses, scores, 0.2, 1000, 83).tolist() == [0]
-    assert len(scale_nms(buses, scores, torch.full((2,), 0.4), 0.2, 1000, 83)) == 2
+    assert len(rotated_nms(buses, scores, 0.2, 1000, 83, factors=torch.full((2,), 0.4))) == 2
 
 
 def test_nobody_in_nobody_out():
     none = torch.zeros(0)
     assert circle_nms(torch.zeros(0, 2), none, 4.0, 83).tolist() == []
     assert rotated_nms(torch.zeros(0, 5), none, 0.2, 1000, 83).tolist() == []
-    assert scale_nms(torch.zeros(0, 5), none, none, 0.2, 1000, 83).tolist() == []
+    assert rotated_nms(torch.zeros(0, 5), none, 0.2, 1000, 83, factors=none).tolist() == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])

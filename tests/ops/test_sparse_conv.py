@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.ops.sparse_conv import Sites, SparseMap, SparseTensor, strided_shape
+from dualdistill.ops.sparse_conv import Sites, SparseTensor, strided_shape
 from dualdistill.ops.sparse_spconv import SpconvTensor
 
 SHAPE = (8, 16, 16)
@@ -95,7 +95,7 @@ def test_gradients_are_those_of_small_changes():
     torch.autograd.gradcheck(network, inputs)
 
 
-def answer_and_gradients(kind: Callable[[Tensor, Sites], SparseMap]) -> list[Tensor]:
+def answer_and_gradients(kind: Callable[[Tensor, Sites], SparseTensor | SpconvTensor]) -> list[Tensor]:
     start = scattered()
     weights = [kernel(6, 3, 3, 3, 5), kernel(6, 3, 3, 3, 6), kernel(7, 3, 3, 3, 6), kernel(7, 3, 1, 1, 7)]
     inputs = [start.features.requires_grad_(), *(weight.requires_grad_() for weight in weights)]

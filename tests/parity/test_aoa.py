@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.distill.align import Aoa, OrthogonalMap, SemiOrthogonal
+from dualdistill.distill.align import Aoa, OrthogonalMap, SemiOrthogonal, stage_aligner
 from tests.parity.released_aoa import load_official_aoa, official_aoa_name
 
 GOLDEN = Path(__file__).parent / "golden" / "aoa"
@@ -30,7 +30,8 @@ def released_adapter(case: str, map: OrthogonalMap) -> Aoa:
     arrays = recorded(case)
     outputs, inputs = arrays["orthogonal_weight"].shape
     height, width = arrays["x"].shape[-2:]
-    aoa = Aoa((inputs, height, width), (outputs, 4 * height, 4 * width), map=map)
+    alignment = "aoa" if map == "cayley" else "aoa-released"
+    aoa = stage_aligner(alignment, (inputs, height, width), (outputs, 4 * height, 4 * width))
     load_official_aoa(aoa, under("w.", arrays))
     return aoa
 

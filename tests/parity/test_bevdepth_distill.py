@@ -18,9 +18,8 @@ from dualdistill.convert.students import our_name
 from dualdistill.geometry.transforms import invert_rigid, rigid
 from dualdistill.models.bevdepth import BevDepth, BevDepthConfig
 from dualdistill.models.bevdepth_config import BevConfig, LiftConfig, TemporalConfig
-from dualdistill.models.depth_loss import depth_bins, sigmoid_depth_loss
 from dualdistill.models.image_backbone import ImageConfig
-from dualdistill.models.layers.depth_net import pose_vector
+from dualdistill.models.layers.depth_net import depth_bins, pose_vector, sigmoid_depth_loss
 from dualdistill.structures import Batch, BevOutput, Cameras, Targets
 
 GOLDEN = Path(__file__).parent / "golden" / "bevdepth"

@@ -15,9 +15,8 @@ from torch.testing import assert_close
 
 from dualdistill.convert.students import our_name
 from dualdistill.models.bevdepth import BevDepth, official_bevdepth
-from dualdistill.models.depth_loss import depth_bins, softmax_depth_loss
 from dualdistill.models.layers.bev_encoder import ResNetEncoder
-from dualdistill.models.layers.depth_net import calibration_vector
+from dualdistill.models.layers.depth_net import calibration_vector, depth_bins, softmax_depth_loss
 from dualdistill.structures import Batch, Cameras
 
 GOLDEN = Path(__file__).parent / "golden" / "bevdepth"

@@ -18,8 +18,7 @@ from dualdistill.geometry.boxes import wrap_angle
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_decode import decode
 from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.models.center_losses import GROUPS, center_losses
-from dualdistill.models.center_targets import center_targets, draw_gaussians, gaussian_radius
+from dualdistill.models.center_training import GROUPS, center_losses, center_targets, draw_gaussians, gaussian_radius
 from dualdistill.ops.focal import gaussian_focal
 from dualdistill.structures import TASKS, Boxes, HeadOutput, weighted_sum
 from tests.convert.foreign import load_official_head

@@ -48,14 +48,13 @@ def test_lifted_points_are_the_official_ones(golden, points):
 
 def test_truncated_cells_are_the_official_ones(golden, points):
     index, (x, y, z) = golden["index"].long(), golden["voxel"].long().T
-    b, cells_y, cells_x = pool_cells(points, GRID, Z_RANGE, "truncate")[tuple(index.T)].T
-    assert torch.equal(b, index[:, 0])
+    cells = pool_cells(points, GRID, Z_RANGE, "truncate")[tuple(index.T)]
     at_home = (x >= 0) & (x < GRID.width) & (y >= 0) & (y < GRID.height) & (z == 0)
     scaled = (golden["points"] - torch.tensor([-51.2, -51.2, -5])) / torch.tensor([0.8, 0.8, 8])
     clear = ((scaled - scaled.round()).abs() > 1e-3).all(dim=1)
     assert clear.sum() > 2900
-    assert torch.equal(cells_x[clear], torch.where(at_home, x, -1)[clear])
-    assert torch.equal(cells_y[clear], torch.where(at_home, y, -1)[clear])
+    official = (index[:, 0] * GRID.height + y) * GRID.width + x
+    assert torch.equal(cells[clear].long(), torch.where(at_home, official, -1)[clear])
 
 
 def test_truncation_lets_in_as_many_points_as_the_official_code_and_floor_fewer(golden, points):
@@ -101,4 +100,4 @@ def test_the_worked_points_and_their_cells(image, bev, worked):
     cells = pool_cells(points[None, None], GRID, Z_RANGE, "truncate")[0, 0]
     for index, (xyz, (x, y)) in worked.items():
         assert_close(points[index], torch.tensor(xyz), atol=1e-4, rtol=0)
-        assert cells[index].tolist() == [0, y, x]
+        assert cells[index] == (y * GRID.width + x if y >= 0 else -1)

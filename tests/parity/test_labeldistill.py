@@ -16,7 +16,7 @@ from dualdistill.distill.labeldistill import Adaptor, masked_squares, object_mas
 from dualdistill.distill.shapes import BevShapes
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.models.center_targets import center_targets
+from dualdistill.models.center_training import center_targets
 from dualdistill.structures import TASK_OF_CLASS, Boxes, HeadOutput, Targets
 
 GOLDEN = Path(__file__).parent / "golden" / "labeldistill"

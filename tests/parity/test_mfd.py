@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.distill.align import Aoa, neck_aligner
+from dualdistill.distill.align import neck_aligner, stage_aligner
 from dualdistill.distill.mfd import FalsePositiveConfig, FeatureMimic, MimicConfig, RegionConfig
 from dualdistill.distill.regions import false_positives, foreground, split_regions
 from dualdistill.distill.terms import channel_attention, spatial_attention
@@ -71,7 +71,7 @@ def losses_of(
         align = neck_aligner(*shapes)
         align.load_state_dict(under("w.", arrays))
     else:
-        align = Aoa(*shapes)
+        align = stage_aligner("aoa", *shapes)
         load_official_aoa(align, under("w.", arrays))
     grid = BevGrid.covering(EXTENT, tuple(teacher.shape[-2:]))
     mimic = FeatureMimic({level: grid}, config, false_positives)
@@ -130,10 +130,10 @@ def test_masks_scales_and_attention_maps_are_the_released_ones(position):
         unfounded = false_positives(arrays["gt_heatmap"], arrays["teacher_heatmap_logits"], objects.mask)
         assert_close(unfounded.float(), arrays["fp_mask_raw"], rtol=0, atol=0)
     regions = split_regions(objects, unfounded)
-    assert_close(regions.foreground * attention, arrays["fg_mask_final"], rtol=1e-4, atol=2e-5)
-    assert_close(regions.background * attention, arrays["bg_mask_final"], rtol=1e-4, atol=2e-5)
+    assert_close(regions["foreground"] * attention, arrays["fg_mask_final"], rtol=1e-4, atol=2e-5)
+    assert_close(regions["background"] * attention, arrays["bg_mask_final"], rtol=1e-4, atol=2e-5)
     if position == "head":
-        assert_close(regions.false_positive * attention * channels, arrays["fp_mask_final"], rtol=1e-4, atol=2e-5)
+        assert_close(regions["false_positive"] * attention * channels, arrays["fp_mask_final"], rtol=1e-4, atol=2e-5)
 
 
 VARIANTS = {

@@ -25,7 +25,7 @@ from dualdistill.distill.shapes import BevShapes as Shapes
 from dualdistill.distill.tig_bev import TigBevConfig
 from dualdistill.distill.x3kd import X3kdConfig
 from dualdistill.models.center_head import REGRESSION, CenterHeadConfig
-from dualdistill.models.center_targets import center_targets
+from dualdistill.models.center_training import center_targets
 from dualdistill.models.head_criterion import CenterCriterion
 from dualdistill.settings import require
 from dualdistill.structures import TASKS, BevOutput, Boxes, HeadOutput, Losses, Targets, weighted_sum

@@ -232,28 +232,11 @@ def sine_code(channels: int, grid: Grid) -> Float[Tensor, "1 chan y x"]:
 
 
 class Aoa(nn.Module):
-    """Attention-guided orthogonal alignment: attend (unless `attend` is false) at the student's resolution, project,
-    enlarge."""
+    """Attention-guided orthogonal alignment: attend at the student's resolution, project, enlarge to `size`."""
 
-    def __init__(
-        self,
-        student: Shape,
-        teacher: Shape,
-        *,
-        heads: int = 8,
-        map: OrthogonalMap = "cayley",
-        position_init: PositionInit = "zeros",
-        residual: bool = False,
-        attend: bool = True,
-    ):
+    def __init__(self, attention: nn.Module, projector: SemiOrthogonal, size: Grid):
         super().__init__()
-        self.size = teacher[1:]
-        self.attention: nn.Module = nn.Identity()
-        if attend:
-            self.attention = CrossAttentionAligner(
-                student[0], student[1:], heads, position_init=position_init, residual=residual
-            )
-        self.projector = SemiOrthogonal(student[0], teacher[0], map)
+        self.attention, self.projector, self.size = attention, projector, size
 
     def forward(self, features: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch chan y x"]:
         return upsample(self.projector(self.attention(features)), self.size)
@@ -296,26 +279,22 @@ def stage_aligner(
         )
     if alignment == "upsample-conv":
         return UpsampleConv3(student, teacher)
-    if alignment == "orthogonal":
-        return Aoa(student, teacher, attend=False)
-    if alignment == "attention":
-        return CrossAttentionAligner(
+    attention: nn.Module = nn.Identity()
+    alone = alignment == "attention"
+    if alignment != "orthogonal":
+        attention = CrossAttentionAligner(
             student[0],
             student[1:],
             heads,
-            out_channels=teacher[0],
-            out_grid=teacher[1:],
+            out_channels=teacher[0] if alone else None,
+            out_grid=teacher[1:] if alone else None,
             position_init=position_init,
             residual=residual,
         )
-    return Aoa(
-        student,
-        teacher,
-        heads=heads,
-        map="householder" if alignment == "aoa-released" else "cayley",
-        position_init=position_init,
-        residual=residual,
-    )
+    if alone:
+        return attention
+    projector = SemiOrthogonal(student[0], teacher[0], "householder" if alignment == "aoa-released" else "cayley")
+    return Aoa(attention, projector, teacher[1:])
 
 
 def neck_aligner(student: Shape, teacher: Shape) -> nn.Conv2d:

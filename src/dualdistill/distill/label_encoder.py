@@ -23,8 +23,8 @@ from dualdistill.distill.align import no_weight_decay
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.geometry.boxes import bev_corners
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.ops.blocks import ResidualBlock
 from dualdistill.ops.frozen import FrozenModule
-from dualdistill.ops.residual import ResidualBlock
 from dualdistill.settings import Few, checked
 from dualdistill.structures import CLASSES, Batch, BevOutput, Boxes, Detector, HeadOutput, Losses, Targets
 

@@ -19,11 +19,11 @@ from dualdistill.distill.criterion import RESPONSES, in_students_units, response
 from dualdistill.distill.method import DistillerInputs, Requires
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.geometry.grid import BevGrid
+from dualdistill.ops.blocks import ResidualBlock
 from dualdistill.ops.focal import gaussian_focal, probability
 from dualdistill.ops.frozen import FrozenModule
 from dualdistill.ops.integers import constant
 from dualdistill.ops.processes import mean_count
-from dualdistill.ops.residual import ResidualBlock
 from dualdistill.settings import Natural, NonNegative, checked
 from dualdistill.structures import TASK_OF_CLASS, BevOutput, Boxes, HeadOutput, Losses, Targets
 
@@ -96,7 +96,6 @@ class LabelDistillConfig:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of every loss by name."""
         weights = {f"{guide}/{level}": w for guide, w in self.guides.items() for level in self.student_levels}
         responses = self.response.weights if self.response is not None else {}
         return weights | {f"response/{name}": weight for name, weight in responses.items()}
@@ -109,7 +108,6 @@ class LabelDistillConfig:
         )
 
     def build(self, inputs: DistillerInputs) -> "LabelDistill":
-        """See `DistillerConfig.build`."""
         return LabelDistill(self, inputs)
 
 

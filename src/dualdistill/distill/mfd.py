@@ -154,16 +154,12 @@ class LevelMimic(nn.Module):
     ) -> Losses:
         """Losses "foreground", "background", "spatial" and, unless its mask is None, "false_positive"."""
         config = self.config
-        regions = split_regions(foreground, false_positive)
+        weights = split_regions(foreground, false_positive)
         theirs, ours = (spatial_attention(features, config.spatial_temperature) for features in (teacher, aligned))
         attention = (theirs + config.student_attention * ours) / (1 + config.student_attention)
-        weights = {"foreground": regions.foreground, "background": regions.background}
         channels = dict.fromkeys(weights, torch.ones_like(teacher[:, :, 0, 0]))
-        if false_positive is not None:
-            weights["false_positive"] = regions.false_positive
-            channels["false_positive"] = channels["foreground"]
-            if self.channel_temperature is not None:
-                channels["false_positive"] = channel_attention(teacher, self.channel_temperature)[:, :, 0, 0]
+        if false_positive is not None and self.channel_temperature is not None:
+            channels["false_positive"] = channel_attention(teacher, self.channel_temperature)[:, :, 0, 0]
         squares, mean = compare_maps(
             aligned,
             teacher,
@@ -171,7 +167,7 @@ class LevelMimic(nn.Module):
             torch.stack([*channels.values()], dim=1),
         )
         if config.relative:
-            squares = squares / attended_square(teacher, regions.foreground, attention)
+            squares = squares / attended_square(teacher, weights["foreground"], attention)
         losses = dict(zip(weights, squares.unbind(), strict=True))
         apart = (teacher.mean(1, keepdim=True) - self.spatial(mean)).abs()
         return losses | {"spatial": apart.sum() / len(apart)}  # mean over the batch

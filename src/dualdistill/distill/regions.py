@@ -100,34 +100,22 @@ def _strongest(heatmap: Float[Tensor, "batch klass _ _"], size: torch.Size) -> F
     return F.interpolate(strongest, list(size)) if strongest.shape[-2:] != size else strongest
 
 
-@dataclass(frozen=True, kw_only=True)
-class Regions:
-    """Three disjoint regions that cover the map, as the weight each of their cells carries (0 outside a region)."""
-
-    foreground: Float[Tensor, "batch 1 y x"]
-    background: Float[Tensor, "batch 1 y x"]
-    """Sums to 1 over the map."""
-    false_positive: Float[Tensor, "batch 1 y x"]
-    """Sums to 1 over the map, to 0 where there are none."""
-
-
 @torch.no_grad()
-def split_regions(foreground: Foreground, false_positive: Bool[Tensor, "batch 1 y x"] | None = None) -> Regions:
-    """The weights of docs/methods/dualdistill.md#region-weights:
-    M_fg S, M_tn S and M_fp / N_fp, where S = max(scale, 1 / N_tn).
+def split_regions(
+    foreground: Foreground, false_positive: Bool[Tensor, "batch 1 y x"] | None = None
+) -> dict[str, Float[Tensor, "batch 1 y x"]]:
+    """Weight of each cell in disjoint regions that cover the map, 0 outside a region: "foreground", "background" (sums
+    to 1) and, unless its mask is None, "false_positive" (sums to 1, to 0 where there are none).
 
-    Args:
-        false_positive: None for none; must not overlap the foreground.
+    As in docs/methods/dualdistill.md#region-weights: M_fg S, M_tn S and M_fp / N_fp, where S = max(scale, 1 / N_tn).
+    `false_positive` must not overlap the foreground.
     """
-    if false_positive is None:
-        false_positive = torch.zeros_like(foreground.mask)
-    background = ~(foreground.mask | false_positive)
-    share, of_false = _one_over_count(torch.cat([background, false_positive])).chunk(2)
-    return Regions(
-        foreground=torch.maximum(foreground.scale, share) * foreground.mask,
-        background=share * background,
-        false_positive=of_false * false_positive,
-    )
+    background = ~foreground.mask if false_positive is None else ~(foreground.mask | false_positive)
+    share = _one_over_count(background)
+    weights = {"foreground": torch.maximum(foreground.scale, share) * foreground.mask, "background": share * background}
+    if false_positive is not None:
+        weights["false_positive"] = _one_over_count(false_positive) * false_positive
+    return weights
 
 
 def _one_over_count(mask: Bool[Tensor, "batch 1 y x"]) -> Float[Tensor, "batch 1 1 1"]:

@@ -19,9 +19,9 @@ from dualdistill.distill.criterion import in_students_units, sum_by_task
 from dualdistill.distill.method import DistillerInputs, Requires, check_no_effect
 from dualdistill.distill.shapes import BevShapes, Shape
 from dualdistill.distill.terms import balanced_mean
+from dualdistill.ops.blocks import ResidualBlock
 from dualdistill.ops.focal import gaussian_focal, probability
 from dualdistill.ops.processes import mean_count
-from dualdistill.ops.residual import ResidualBlock
 from dualdistill.settings import Few, NonNegative, Positive, PositiveShare, checked
 from dualdistill.structures import CLASSES, TASK_OF_CLASS, BevOutput, HeadOutput, InstanceMap, Losses, Targets
 
@@ -114,7 +114,6 @@ class X3kdConfig:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of every loss by name."""
         weights = {}
         if self.xfd is not None:
             weights["xfd"] = self.xfd.weight
@@ -127,7 +126,6 @@ class X3kdConfig:
         return weights
 
     def build(self, inputs: DistillerInputs) -> "X3kd":
-        """See `DistillerConfig.build`."""
         return X3kd(self, inputs)
 
 

@@ -123,12 +123,7 @@ class Experiment:
                 ("data.depth", data.depth, True, "a camera student"),
                 ("data.num_frames", data.num_frames, student.temporal.frames, "student.temporal.frames"),
                 ("data.depth_stride", data.depth_stride, student.image.stride, "student.image.stride"),
-                (
-                    "data.depth_range",
-                    tuple(data.depth_range),
-                    tuple(student.lift.depth_range),
-                    "student.lift.depth_range",
-                ),
+                ("data.depth_range", (*data.depth_range,), (*student.lift.depth_range,), "student.lift.depth_range"),
             ]
         if self.role == "label_encoder":
             rows += [

@@ -64,7 +64,7 @@ class TrainingConfig:
     """Factor on all weights of the distiller."""
     gradient_share: Positive | None = None
     """Largest gradient of distillation on the student's BEV map, in units of the head's; None: not bounded. See
-    `gradient_bound`."""
+    `GradientBound`."""
     teacher_precision: TeacherPrecision = "fp32"
     """Precision of the frozen teacher's forward pass."""
     cache_precision: Literal["fp32", "fp16", "bf16"] = "bf16"

@@ -30,12 +30,9 @@ def image_augmentation(
     """
     height, width = size
     middle = torch.tensor([width / 2, height / 2], dtype=torch.float64)
-    linear = torch.eye(2, dtype=torch.float64) * resize
-    offset = -torch.tensor(crop, dtype=torch.float64)
-    if flip:
-        mirror = torch.diag(torch.tensor([-1.0, 1.0], dtype=torch.float64))
-        linear = mirror @ linear
-        offset = mirror @ offset + torch.tensor([width, 0.0], dtype=torch.float64)
+    right, left = (-resize, crop[0] + width) if flip else (resize, -crop[0])
+    linear = torch.diag(torch.tensor([right, resize], dtype=torch.float64))
+    offset = torch.tensor([left, -crop[1]], dtype=torch.float64)
     cos, sin = math.cos(math.radians(rotate_deg)), math.sin(math.radians(rotate_deg))
     turn = torch.tensor([[cos, sin], [-sin, cos]], dtype=torch.float64)  # v points down
     matrix = torch.eye(4, dtype=torch.float64)

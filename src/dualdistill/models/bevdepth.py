@@ -21,10 +21,8 @@ from dualdistill.geometry.cameras import frustum, lift
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.bevdepth_config import BevDepthConfig, LiftConfig, distill_bevdepth, official_bevdepth
 from dualdistill.models.center_decode import decode
-from dualdistill.models.center_losses import center_losses
-from dualdistill.models.center_targets import center_targets
+from dualdistill.models.center_training import center_losses, center_targets
 from dualdistill.models.checkpoints import load_weights
-from dualdistill.models.depth_loss import depth_bins, sigmoid_depth_loss, softmax_depth_loss
 from dualdistill.models.image_backbone import ImageEncoder
 from dualdistill.models.layers.bev_encoder import ResidualEncoder, ResNetEncoder
 from dualdistill.models.layers.depth_net import (
@@ -32,10 +30,13 @@ from dualdistill.models.layers.depth_net import (
     GatedDepthNet,
     SqueezeDepthNet,
     calibration_vector,
+    depth_bins,
     pose_vector,
+    sigmoid_depth_loss,
+    softmax_depth_loss,
 )
-from dualdistill.models.layers.residual import residual_stage
 from dualdistill.ops.bev_pool import PlanCache, PoolPlan, lift_splat_pool, make_pool_plan
+from dualdistill.ops.blocks import residual_stage
 from dualdistill.structures import Batch, BevOutput, Boxes, CameraOutput, Cameras, Losses, Targets
 
 __all__ = ["BevDepth", "BevDepthConfig", "distill_bevdepth", "official_bevdepth"]

@@ -47,7 +47,7 @@ class LiftConfig:
     loss: Literal["sigmoid", "softmax"] = "sigmoid"
     """Form of the depth loss. Lifting always takes the softmax of the logits."""
     loss_weight: NonNegative = 100.0
-    """Weight of the depth loss; the two losses are normalised differently, see `depth_loss`."""
+    """Weight of the depth loss; the two losses are normalised differently, see `depth_net`."""
     z_range: tuple[float, float] = (-10.0, 10.0)
     """Heights that are pooled, metres in the BEV frame."""
     index: Literal["floor", "truncate"] = "floor"

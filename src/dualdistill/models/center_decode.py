@@ -7,7 +7,7 @@ import math
 from itertools import accumulate, pairwise
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,7 +15,7 @@ from dualdistill.geometry.boxes import footprints
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.ops.integers import constant
-from dualdistill.ops.nms import circle_nms, rotated_nms, scale_nms
+from dualdistill.ops.nms import circle_nms, rotated_nms
 from dualdistill.structures import TASKS, Boxes, HeadOutput
 
 _BARRIERS = TASKS.index(("barrier",))
@@ -40,9 +40,11 @@ def decode(
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     threshold = temperature * math.log(config.score_threshold / (1 - config.score_threshold))
-    samples, tasks = len(output.heatmap), len(config.task_classes)
+    samples, tasks, center_range = len(output.heatmap), len(config.task_classes), config.center_range
     logit, boxes = _candidates(output, grid, config)
-    kept = ((logit > threshold) & _in_range(boxes, config)).nonzero().squeeze(1)
+    low, high = (constant(bounds, logit.device, boxes.center.dtype) for bounds in (center_range[:3], center_range[3:]))
+    in_range = ((boxes.center >= low) & (boxes.center <= high)).all(dim=1)
+    kept = ((logit > threshold) & in_range).nonzero().squeeze(1)
     boxes, group = boxes.select(kept), kept // config.max_candidates
     survivors = _survivors(boxes, group, config)
     boxes, group = boxes.select(survivors), group.index_select(0, survivors)
@@ -99,13 +101,6 @@ def _as_boxes(
     )
 
 
-def _in_range(boxes: Boxes, config: CenterHeadConfig) -> Bool[Tensor, "boxes"]:
-    """True where the centre lies in the config's range, borders included."""
-    bounds = zip(boxes.center.unbind(dim=1), config.center_range[:3], config.center_range[3:], strict=True)
-    x, y, z = ((value >= low) & (value <= high) for value, low, high in bounds)
-    return x & y & z
-
-
 def _survivors(boxes: Boxes, group: Int[Tensor, "boxes"], config: CenterHeadConfig) -> Int[Tensor, "survivors"]:
     """Indices of the boxes that no better one of their group (sample times the number of tasks, plus task) suppresses.
     Boxes and survivors come group after group, in each by falling score."""
@@ -123,6 +118,6 @@ def _survivors(boxes: Boxes, group: Int[Tensor, "boxes"], config: CenterHeadConf
     threshold = constant(config.scale_iou_thresholds, task.device)[task[rest]]
     survivors = (
         near[circle_nms(rectangles[near, :2], score[near], radius[near], config.nms_survivors, group[near])],
-        rest[scale_nms(rectangles[rest], score[rest], factor, threshold, *limits, group[rest])],
+        rest[rotated_nms(rectangles[rest], score[rest], threshold, *limits, group[rest], factor)],
     )
     return torch.cat(survivors).sort().values

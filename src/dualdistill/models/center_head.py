@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from dualdistill.models.layers.residual import conv_norm_relu
 from dualdistill.models.layers.second import initialise_convolutions
+from dualdistill.ops.blocks import conv_norm_relu
 from dualdistill.settings import Count, Few, Inside, Natural, NonNegative, Positive, checked
 from dualdistill.structures import TASKS, HeadOutput
 
@@ -155,18 +155,6 @@ class CenterHead(nn.Module):
             heatmap=torch.cat(maps[each - 1 :: each], dim=1),
             regression=torch.stack(codes, dim=1),  # batch task code y x
         )
-
-
-def init_task_heads(student: CenterHead, teacher: CenterHead) -> None:
-    """Start the student's branches as copies of the teacher's.
-
-    Its shared convolution is not copied: its input is another map. Raises ValueError if their widths differ.
-    """
-    for name in ("shared_channels", "head_channels"):
-        ours, theirs = getattr(student.config, name), getattr(teacher.config, name)
-        if ours != theirs:
-            raise ValueError(f"task heads can be inherited only with equal {name}, got {ours} and {theirs}")
-    student.tasks.load_state_dict(teacher.tasks.state_dict())
 
 
 def side_by_side(

@@ -11,8 +11,7 @@ from torch import nn
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_decode import decode
 from dualdistill.models.center_head import CenterHeadConfig
-from dualdistill.models.center_losses import center_losses
-from dualdistill.models.center_targets import center_targets
+from dualdistill.models.center_training import center_losses, center_targets
 from dualdistill.models.head_criterion import CenterCriterion
 from dualdistill.models.layers.second import Second, SecondFpn
 from dualdistill.models.pillars import PillarEncoder

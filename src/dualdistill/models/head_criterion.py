@@ -8,7 +8,6 @@ the work. A frozen batch norm is folded into the convolution before it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,8 +18,7 @@ from torch.nn import functional as F
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.models.center_decode import decode
 from dualdistill.models.center_head import REGRESSION, CenterHead, CenterHeadConfig
-from dualdistill.models.center_losses import center_losses, losses_in_cells
-from dualdistill.models.center_targets import center_targets
+from dualdistill.models.center_training import center_losses, center_targets, losses_in_cells
 from dualdistill.ops.integers import places
 from dualdistill.structures import Boxes, HeadOutput, Losses
 
@@ -28,34 +26,10 @@ _REACH = 2
 """Receptive field of two 3x3 convolutions, cells to each side."""
 
 
-class _Layer(NamedTuple):
-    """Convolutions side by side, batch norms folded in, and ReLU."""
+_Layer = Callable[..., Tensor]
+"""Convolutions side by side, batch norms folded in, and ReLU: a function of a map and its padding."""
 
-    weight: Float[Tensor, "out chan 3 3"]
-    bias: Float[Tensor, "out"]
-
-    def __call__(self, x: Tensor, padding: int = 1) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, padding=padding).relu_()
-
-
-class _Codes(NamedTuple):
-    """Regression branches of a task: their hidden layers, and their last ones as one matrix, a block for each."""
-
-    hidden: _Layer
-    weight: Float[Tensor, "code hidden_9"]
-    bias: Float[Tensor, "code"]
-
-
-class _Folded(NamedTuple):
-    """A head as `read_head` computes it."""
-
-    shared: _Layer
-    heatmaps: tuple[_Layer, ...]
-    """Hidden layer of each task's."""
-    codes: tuple[_Codes, ...]
-
-
-_kept: WeakKeyDictionary[CenterHead, tuple[object, _Folded]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[CenterHead, tuple[object, tuple[_Layer, list[_Layer], list[_Layer]]]] = WeakKeyDictionary()
 
 
 def can_be_read(head: object) -> bool:
@@ -70,36 +44,46 @@ def read_head(
     used: Bool[Tensor, "batch task slot"],
 ) -> tuple[Float[Tensor, "batch klass y x"], Float[Tensor, "batch task slot code"]]:
     """Heat map logits of the head, and its codes in the cells `index` (row * width + column); 0 in slots not used."""
-    folded = _folded(head)
-    shared = folded.shared(neck)
+    shared_layer, heatmaps, codes_of_tasks = _folded(head)
+    shared = shared_layer(neck)
     last = [task.get_submodule("heatmap.1") for task in head.tasks]
-    heatmap = torch.cat([layer(hidden(shared)) for layer, hidden in zip(last, folded.heatmaps, strict=True)], dim=1)
+    heatmap = torch.cat([layer(hidden(shared)) for layer, hidden in zip(last, heatmaps, strict=True)], dim=1)
     counts = used.sum(dim=(0, 2)).tolist()
     task, sample, slot = places(used.transpose(0, 1), sum(counts)).unbind(dim=1)
     windows, inside = _windows(shared, sample, index[sample, task, slot])
-    parts = zip(folded.codes, windows.split(counts), inside.split(counts), strict=True)
-    codes = torch.cat([_read_codes(*part) for part in parts])
+    parts = zip(codes_of_tasks, windows.split(counts), inside.split(counts), strict=True)
+    codes = torch.cat([read(*part) for read, *part in parts])
     room = codes.new_zeros(*index.shape, sum(REGRESSION.values()))
     return heatmap, room.index_put((sample, task, slot), codes)
 
 
-def _folded(head: CenterHead) -> _Folded:
-    """The head's folded layers; kept until one of its tensors changes."""
+def _folded(head: CenterHead) -> tuple[_Layer, list[_Layer], list[_Layer]]:
+    """The head's shared layer, and for each task its heat map's hidden layer and what `_codes` makes; kept until one of
+    its tensors changes."""
     tensors = (*head.parameters(), *head.buffers())
     state = tuple((id(tensor), tensor._version, tensor.device, tensor.dtype) for tensor in tensors)
     kept = _kept.get(head)
     if kept is None or kept[0] != state:
-        codes = tuple(_codes([task.get_submodule(name) for name in REGRESSION]) for task in head.tasks)
-        heatmaps = tuple(_fold(task.get_submodule("heatmap.0")) for task in head.tasks)
-        kept = _kept[head] = (state, _Folded(_fold(head.shared), heatmaps, codes))
+        codes = [_codes([task.get_submodule(name) for name in REGRESSION]) for task in head.tasks]
+        heatmaps = [_fold(task.get_submodule("heatmap.0")) for task in head.tasks]
+        kept = _kept[head] = (state, (_fold(head.shared), heatmaps, codes))
     return kept[1]
 
 
-def _codes(branches: list[nn.Module]) -> _Codes:
-    weights = [branch.get_parameter("1.weight").flatten(1) for branch in branches]
-    biases = tuple(branch.get_parameter("1.bias") for branch in branches)
-    hidden = _fold(*(branch.get_submodule("0") for branch in branches))
-    return _Codes(hidden, torch.block_diag(*weights), torch.cat(biases))
+def _codes(branches: list[nn.Module]) -> _Layer:
+    """Regression branches of a task as a function of the windows of boxes, to the codes in the middle of each. Their
+    last layers are one matrix, a block for each."""
+    weight = torch.block_diag(*(branch.get_parameter("1.weight").flatten(1) for branch in branches))
+    bias = torch.cat([branch.get_parameter("1.bias") for branch in branches])
+    hidden_layer = _fold(*(branch.get_submodule("0") for branch in branches))
+
+    def read(
+        windows: Float[Tensor, "boxes chan 5 5"], inside: Bool[Tensor, "boxes 1 3 3"]
+    ) -> Float[Tensor, "boxes code"]:
+        hidden = torch.where(inside, hidden_layer(windows, padding=0), 0.0)  # the second convolution pads with zeros
+        return F.linear(hidden.flatten(1), weight, bias)
+
+    return read
 
 
 def _fold(*blocks: nn.Module) -> _Layer:
@@ -111,7 +95,8 @@ def _fold(*blocks: nn.Module) -> _Layer:
         gain = norm.weight * (norm.get_buffer("running_var") + norm.eps).rsqrt()
         weights.append(block.get_parameter("0.weight") * gain[:, None, None, None])
         biases.append(norm.bias - norm.get_buffer("running_mean") * gain)
-    return _Layer(torch.cat(weights), torch.cat(biases))
+    weight, bias = torch.cat(weights), torch.cat(biases)
+    return lambda x, padding=1: F.conv2d(x, weight, bias, padding=padding).relu_()
 
 
 def _windows(
@@ -128,15 +113,6 @@ def _windows(
     windows = rows.index_select(0, torch.where(on_map, row, 0).flatten()).unflatten(0, row.shape)
     windows = torch.where(on_map[..., None], windows, 0.0)
     return windows.permute(0, 3, 1, 2), on_map[:, None, 1:-1, 1:-1]
-
-
-def _read_codes(
-    codes: _Codes, windows: Float[Tensor, "boxes chan 5 5"], inside: Bool[Tensor, "boxes 1 3 3"]
-) -> Float[Tensor, "boxes code"]:
-    """Output of the regression branches of one task in the middle of each window."""
-    hidden = codes.hidden(windows, padding=0)
-    hidden = torch.where(inside, hidden, 0.0)  # the padding of the second convolution is zero
-    return F.linear(hidden.flatten(1), codes.weight, codes.bias)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dualdistill.geometry.grid import BevGrid
-from dualdistill.models.layers.point_norm import normed
+from dualdistill.ops.blocks import normed
 from dualdistill.ops.integers import group_sizes, stable_order
-from dualdistill.ops.linear_max import linear_max
-from dualdistill.ops.voxelize import Pillars, dynamic_voxelize, scatter_max, scatter_mean
+from dualdistill.ops.voxelize import Pillars, dynamic_voxelize, linear_max, scatter_max, scatter_mean
 from dualdistill.structures import Points
 
 

@@ -17,12 +17,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.geometry.grid import BevGrid
-from dualdistill.models.layers.point_norm import normed
-from dualdistill.ops.sparse_conv import Sites, SparseMap, SparseTensor, Triple, flat_index, strided_shape
+from dualdistill.ops.blocks import normed
+from dualdistill.ops.sparse_conv import Sites, SparseTensor, Triple, flat_index, strided_shape
 from dualdistill.ops.sparse_spconv import SpconvTensor, spconv
 from dualdistill.ops.voxelize import scatter_mean
 from dualdistill.settings import Few, Positive, checked
 from dualdistill.structures import Points
+
+SparseMap = SparseTensor | SpconvTensor
+"""A sparse map, computed by plain PyTorch or by spconv."""
 
 _LAST_DOWN_PADDING = (0, 1, 1)
 """The coarsest stage has no padding along z: 11 cells become 5."""

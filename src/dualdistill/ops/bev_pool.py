@@ -25,19 +25,19 @@ _RUNS_AT_ONCE = 1 << 12
 
 
 def bev_pool(
-    features: Float[Tensor, "points chan"], cells: Int[Tensor, "points 3"], shape: tuple[int, int, int]
+    features: Float[Tensor, "points chan"], cells: Int[Tensor, "points"], shape: tuple[int, int, int]
 ) -> Float[Tensor, "batch chan y x"]:
     """Sum of the features in each cell: the definition that `lift_splat_pool` must agree with.
 
     Args:
         features: Context times depth probability, all cameras and samples together.
-        cells: (batch, y, x) of each feature; those outside `shape` (the grid) are dropped.
+        cells: Cell of each feature, as of `pool_cells`; -1 for one that is dropped.
+        shape: (batch, y, x) of the map.
     """
     batch, height, width = shape
-    inside = ((cells >= 0) & (cells < cells.new_tensor(shape))).all(dim=1)
-    b, y, x = cells[inside].unbind(dim=1)
+    inside = cells >= 0
     grid = features.new_zeros(batch * height * width, features.shape[1])
-    grid = grid.index_add(0, (b * height + y) * width + x, features[inside])
+    grid = grid.index_add(0, cells[inside], features[inside])
     return grid.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
@@ -46,34 +46,23 @@ def pool_cells(
     grid: BevGrid,
     z_range: tuple[float, float],
     index: Literal["floor", "truncate"] = "floor",
-) -> Int[Tensor, "batch cam depth h w 3"]:
-    """(batch, y, x) of the cell of each frustum point; y = x = -1 for those in none.
+) -> Int[Tensor, "batch cam depth h w"]:
+    """Flat index (batch, y, x) of the cell of each frustum point; -1 for those in none.
 
     Args:
         z_range: Lowest and highest z that count, metres, the latter excluded.
         index: "truncate" rounds toward zero as the released code does, and so lets in one cell more below each lower
             bound, and one more `z_range` (docs/methods/bevdepth.md#pooling). Published weights were trained so.
     """
-    x, y, outside = _columns_and_rows(points_bev, grid, z_range, index)
-    batch = torch.arange(len(points_bev), device=points_bev.device).view(-1, 1, 1, 1, 1)
-    return torch.stack([batch.expand_as(x), y.masked_fill(outside, -1), x.masked_fill(outside, -1)], dim=-1)
-
-
-def _columns_and_rows(
-    points_bev: Float[Tensor, "batch cam depth h w 3"],
-    grid: BevGrid,
-    z_range: tuple[float, float],
-    index: Literal["floor", "truncate"],
-) -> tuple[Int[Tensor, "batch cam depth h w"], Int[Tensor, "batch cam depth h w"], Bool[Tensor, "batch cam depth h w"]]:
-    """Column and row of each point, meaningless where it falls outside, and whether it does."""
-    low, high = z_range
-    xy, z = points_bev[..., :2], points_bev[..., 2]
+    (low, high), xy, z = z_range, points_bev[..., :2], points_bev[..., 2]
     if index == "floor":
         cells, in_height = grid.cells(xy), (z >= low) & (z < high)
     else:
         cells, in_height = grid.coordinates(xy).trunc().long(), (z > 2 * low - high) & (z < high)
     x, y = cells.unbind(dim=-1)
-    return x, y, ~((x >= 0) & (x < grid.width) & (y >= 0) & (y < grid.height) & in_height)
+    sample = torch.arange(len(points_bev), device=points_bev.device).view(-1, 1, 1, 1, 1)
+    flat = (sample * grid.height + y) * grid.width + x
+    return flat.int().masked_fill(~(grid.inside(cells) & in_height), -1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,13 +127,11 @@ def make_pool_plan(
     """
     batch, cameras, depths, height, width, _ = points_bev.shape
     images, cells = batch * cameras, batch * grid.height * grid.width
-    x, y, outside = _columns_and_rows(points_bev, grid, z_range, index)
-    sample = torch.arange(batch, device=points_bev.device).view(-1, 1, 1, 1, 1)
-    flat = ((sample * grid.height + y) * grid.width + x).int().masked_fill(outside, -1).flatten(0, 1)
-
+    flat = pool_cells(points_bev, grid, z_range, index).flatten(0, 1)
     by_pixel = flat.permute(0, 2, 3, 1).flatten()  # images h w depth
-    begins = _run_begins(flat)
-    inside = by_pixel >= 0
+    by_bin = flat.permute(0, 3, 1, 2).reshape(-1, height)  # (images w depth) h
+    inside, begins = by_pixel >= 0, by_bin >= 0
+    begins[:, 1:] &= by_bin[:, 1:] != by_bin[:, :-1]
     runs = begins.unflatten(0, (images * width, depths)).sum(dim=(1, 2))  # of each column
     found, all_runs, most_runs = torch.stack([inside.sum(), runs.sum(), runs.max()]).tolist()  # on a GPU, the only wait
     point = places(inside, found).squeeze(1)
@@ -157,36 +144,27 @@ def make_pool_plan(
         point_by_cell=point.int(),
         pixel_by_cell=(point // depths).int(),
         cell_start=_starts(group_sizes(cell, cells)),
-        columns=_column_plans(flat, begins, all_runs, max(1, most_runs)),
+        columns=_column_plans(by_bin, begins, (images, depths, height, width), all_runs, max(1, most_runs)),
     )
 
 
-def _by_bin(cell: Int[Tensor, "images depth h w"]) -> Int[Tensor, "bins h"]:
-    """The cells of a frustum by image, column and depth."""
-    return cell.permute(0, 3, 1, 2).reshape(-1, cell.shape[2])
-
-
-def _run_begins(cell: Int[Tensor, "images depth h w"]) -> Bool[Tensor, "bins h"]:
-    """Where a run of points of one depth bin and cell begins, from the top of a column down."""
-    by_bin = _by_bin(cell)
-    begins = by_bin >= 0
-    begins[:, 1:] &= by_bin[:, 1:] != by_bin[:, :-1]
-    return begins
-
-
 def _column_plans(
-    cell: Int[Tensor, "images depth h w"], begins: Bool[Tensor, "bins h"], all_runs: int, runs: int
+    by_bin: Int[Tensor, "bins h"],
+    begins: Bool[Tensor, "bins h"],
+    frustum_shape: tuple[int, int, int, int],
+    all_runs: int,
+    runs: int,
 ) -> tuple[ColumnPlan, ...]:
     """The columns of a plan.
 
     Args:
-        cell: -1 for points in none.
-        begins: As of `_run_begins`.
-        all_runs: Their number.
+        by_bin: The cells of a frustum by image, column and depth; -1 for points in none.
+        begins: Where a run of points of one depth bin and cell begins, from the top of a column down.
+        frustum_shape: (images, depth, h, w).
+        all_runs: Number of runs.
         runs: Most of one column, at least 1.
     """
-    images, depths, height, width = cell.shape
-    by_bin = _by_bin(cell)
+    images, depths, height, width = frustum_shape
     bin, top = places(begins, all_runs).unbind(dim=1)
     number = begins.flatten().cumsum(0).view_as(by_bin)  # of the run each point is in, from 1
     own = number.index_select(0, bin) == torch.arange(1, len(bin) + 1, device=bin.device)[:, None]
@@ -212,7 +190,7 @@ def _column_plans(
             bin_start=bin_start[first * depths : last * depths] - begin,
         )
 
-    if cell.device.type != "cpu":
+    if by_bin.device.type != "cpu":
         return (part(slice(images), slice(width), 0, columns, 0, len(bin)),)
     run_start = [*bin_start[::depths].tolist(), len(bin)]
     step = math.ceil(width / math.ceil(width * runs / _RUNS_AT_ONCE))

@@ -47,8 +47,15 @@ def rotated_nms(
     pre_max: int,
     post_max: int,
     group: Int[Tensor, "boxes"] | None = None,
+    factors: Float[Tensor, "boxes"] | None = None,
 ) -> Int[Tensor, "kept"]:
-    """Suppress every rectangle (x, y, length, width, yaw) whose IoU with a better one exceeds the threshold."""
+    """Suppress every rectangle (x, y, length, width, yaw) whose IoU with a better one exceeds the threshold.
+
+    `factors`: overlaps are those of rectangles whose length and width are so many times as large (scale suppression).
+    Small objects, enlarged, suppress neighbours they do not overlap; large ones, shrunk, spare theirs.
+    """
+    if factors is not None:
+        boxes = torch.cat([boxes[:, :2], boxes[:, 2:4] * factors[:, None], boxes[:, 4:]], dim=1)
     order, group = _ranked(scores, group)
     if len(order) > pre_max:
         best = _at_most(pre_max, group, torch.ones_like(group, dtype=torch.bool))
@@ -65,23 +72,6 @@ def rotated_nms(
     conflict = (iou > _each(iou_threshold, iou, order).index_select(0, better)).nonzero().squeeze(1)
     keep = greedy(better.index_select(0, conflict), worse.index_select(0, conflict), len(order))
     return order[_at_most(post_max, group, keep)]
-
-
-def scale_nms(
-    boxes: Float[Tensor, "boxes 5"],
-    scores: Float[Tensor, "boxes"],
-    factors: Float[Tensor, "boxes"],
-    iou_threshold: float | Float[Tensor, "boxes"],
-    pre_max: int,
-    post_max: int,
-    group: Int[Tensor, "boxes"] | None = None,
-) -> Int[Tensor, "kept"]:
-    """`rotated_nms` as if length and width were `factors` times as large (one a box, by its class).
-
-    Small objects, enlarged, suppress neighbours they do not overlap; large ones, shrunk, spare theirs.
-    """
-    scaled = torch.cat([boxes[:, :2], boxes[:, 2:4] * factors[:, None], boxes[:, 4:]], dim=1)
-    return rotated_nms(scaled, scores, iou_threshold, pre_max, post_max, group)
 
 
 def greedy(better: Int[Tensor, "pairs"], worse: Int[Tensor, "pairs"], count: int) -> Bool[Tensor, "count"]:

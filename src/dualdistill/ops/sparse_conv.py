@@ -14,7 +14,6 @@ weight, gathered from the inputs and added up at the outputs.
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -22,18 +21,6 @@ from torch import Tensor
 
 Triple = tuple[int, int, int]
 """Along z, y and x."""
-
-
-@runtime_checkable
-class SparseMap(Protocol):
-    """Interface between a sparse encoder and the library that computes: plain PyTorch or spconv."""
-
-    @property
-    def features(self) -> Tensor: ...
-    def with_features(self, features: Tensor) -> "SparseMap": ...
-    def submanifold(self, weight: Tensor) -> "SparseMap": ...
-    def strided(self, weight: Tensor, stride: Triple, padding: Triple) -> "SparseMap": ...
-    def dense(self) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +76,8 @@ class Sites:
         moved = self.cells[:, 1:] + self.cells.new_tensor(shift)
         inside = ((moved >= 0) & (moved < moved.new_tensor(self.shape))).all(dim=1)
         here = inside.nonzero().squeeze(1)
-        wanted = self.keys.index_select(0, here) + flat_shift(shift, self.shape)
+        (dz, dy, dx), (_, height, width) = shift, self.shape
+        wanted = self.keys.index_select(0, here) + (dz * height + dy) * width + dx
         found = torch.searchsorted(self.keys, wanted).clamp(max=max(0, len(self) - 1))
         met = self.keys.index_select(0, found) == wanted
         return found[met], here[met]
@@ -161,11 +149,6 @@ def flat_index(cells: Int[Tensor, "sites 4"], shape: Triple) -> Int[Tensor, "sit
     """Index of each (sample, z, y, x) in the flattened grid."""
     sample, z, y, x = cells.unbind(dim=1)
     return ((sample * shape[0] + z) * shape[1] + y) * shape[2] + x
-
-
-def flat_shift(shift: Triple, shape: Triple) -> int:
-    """Change of a flat index for a step of `shift` cells."""
-    return (shift[0] * shape[1] + shift[1]) * shape[2] + shift[2]
 
 
 def strided_shape(shape: Triple, kernel: Triple, stride: Triple, padding: Triple) -> Triple:

@@ -15,7 +15,6 @@ from dualdistill.distill.shapes import BevShapes
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.models.bevdepth import BevDepth
-from dualdistill.models.center_head import init_task_heads
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.models.checkpoints import load_weights
 from dualdistill.ops.frozen import freeze
@@ -76,7 +75,7 @@ def assemble(
         return Training(student)
     frozen = load_teacher(experiment, teacher)
     if experiment.init_head_from_teacher:
-        init_task_heads(student.head, frozen.head)
+        student.head.tasks.load_state_dict(frozen.head.tasks.state_dict())  # not `shared`: its input is another map
     distiller, config = experiment.distiller, experiment.training
     if distiller is None:
         return Training(student)

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dualdistill.models.layers.residual import conv_norm_relu, residual_stage
 from dualdistill.models.layers.second import SecondFpn, stage_outputs
+from dualdistill.ops.blocks import conv_norm_relu, residual_stage
 
 Stages = tuple[Float[Tensor, "batch _ _ _"], ...]
 StagesAndNeck = tuple[Stages, Float[Tensor, "batch chan y x"]]
