@@ -31,12 +31,12 @@ def likeness(student: Path, teacher: Path, row: Row, data: Path) -> dict[str, fl
         row: A row with that teacher; both networks read what its recipe does.
 
     Returns:
-        CKA over "all" cells, and over those of "objects", whose centres lie in an annotated box.
+        "cka" over all cells, and "cka objects" over those whose centres lie in an annotated box.
     """
     experiment = override(find(row.recipe).build(), list(row.sets))
     dataset = open_dataset(experiment, NuscenesIndex.open(data), split="val", training=False, seed=0)
     ours, theirs = (LoadedDetector.load(file).detector for file in (student, teacher))
-    cells: dict[str, list[tuple[Tensor, Tensor]]] = {"all": [], "objects": []}
+    cells: dict[str, list[tuple[Tensor, Tensor]]] = {"cka": [], "cka objects": []}
     with torch.no_grad(), one_thread():
         for position in torch.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).long().tolist():
             batch = dataset[position]
@@ -44,8 +44,8 @@ def likeness(student: Path, teacher: Path, row: Row, data: Path) -> dict[str, fl
             maps = [output.neck[0].flatten(1).T.double() for output in outputs]
             grid = BevGrid.covering(outputs[0].extent, outputs[0].neck.shape[-2:])
             objects = box_indices_of_batch(batch.boxes, grid).flatten() >= 0
-            cells["all"].append((maps[0], maps[1]))
-            cells["objects"].append((maps[0][objects], maps[1][objects]))
+            cells["cka"].append((maps[0], maps[1]))
+            cells["cka objects"].append((maps[0][objects], maps[1][objects]))
     return {where: linear_cka(*map(torch.cat, zip(*found, strict=True))) for where, found in cells.items()}
 
 

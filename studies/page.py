@@ -10,7 +10,7 @@ import matplotlib as mpl
 
 from dualdistill.recipes.catalogue import PUBLISHED
 from studies.design import ABLATIONS, CLAIMS, FACTORS, METHODS, STUDENT, STUDIES, Claim, Row, Study, scaled
-from studies.stats import Difference, difference, holm, scores, verdict
+from studies.stats import FEWEST, Difference, difference, holm, scores, verdict
 
 mpl.use("agg")
 from matplotlib import pyplot as plt
@@ -29,6 +29,7 @@ def write_page(
     """
     runs = results["runs"]
     others = {study.name: runs} | dict(others)
+    all_runs = {(name, key): run for name, found in others.items() for key, run in found.items()}
     figure = docs / "images" / f"{study.name}-gain.svg"
     figure.parent.mkdir(parents=True, exist_ok=True)
     draw_gains(study, runs, figure)
@@ -50,10 +51,10 @@ def write_page(
         gain=lambda better, worse, budget, metric="mean_ap": _interval(difference(runs, better, worse, budget, metric)),
         progress=progress(study, runs),
         scene_noise=scene_noise(runs),
-        hours=sum(each["cpu_seconds"] for part in ("runs", "networks") for each in results[part].values()) / 3600,
-        cpus=sorted({each["cpu"] for each in runs.values()}),
-        commits=sorted({str(each["commit"])[:10] for each in runs.values()}),
-        count=len(runs),
+        hours=sum(each["cpu_seconds"] for part in (results["networks"], all_runs) for each in part.values()) / 3600,
+        cpus=sorted({each["cpu"] for each in all_runs.values()}),
+        commits=sorted({str(each["commit"])[:10] for each in all_runs.values()}),
+        count=len(all_runs),
     )
     page = docs / "results.md"
     page.write_text(text)
@@ -64,11 +65,13 @@ def write_readme(study: Study, results: Mapping[str, Any], readme: Path) -> None
     """Put a table between the README's markers: of the largest budget with three complete seeds, or with most."""
     runs, (begin, end) = results["runs"], (f"<!-- study {study.name}: {which} -->" for which in ("begin", "end"))
     budget = max(budgets_of(study, runs), key=lambda each: (min(3, len(complete_seeds(runs, each))), each))
-    lines = ["| Method | Seeds | mAP | over student | over head alone | publ. |", "|---|--:|--:|---|---|--:|"]
+    lines = []
     for row in study.rows:
-        if found := complete_scores(runs, row.key, budget, "mean_ap"):
+        found = complete_scores(runs, row.key, budget, "mean_ap")
+        if len(found) >= min(FEWEST, len(complete_seeds(runs, budget))):
             gains = (_gain(runs, row, reference, budget, "mean_ap") for reference in (STUDENT, row.control))
-            lines.append("| " + " | ".join([row.name, str(len(found)), _mean(found), *gains, _published(row)]) + " |")
+            lines.append([row.name, str(len(found)), _mean(found), *gains, _published(row)])
+    table = _table("Method | Seeds | mAP | over student | over head alone | publ.", "---|--:|--:|---|---|--:", lines)
     caption = (
         f"{budget:,} training samples; mAP in percent on held-out synthetic scenes; gains paired by seed, with 95 % "
         "intervals from three seeds on; bounded: gradient of distillation on the BEV map at most half of the head's; "
@@ -76,7 +79,7 @@ def write_readme(study: Study, results: Mapping[str, Any], readme: Path) -> None
     )
     text = readme.read_text()
     before, after = text[: text.index(begin) + len(begin)], text[text.index(end) :]
-    readme.write_text("\n".join([before, *lines, "", caption, after]))
+    readme.write_text("\n".join([before, table, "", caption, after]))
 
 
 def complete_seeds(runs: Runs, budget: int) -> set[int]:
@@ -122,40 +125,29 @@ def progress(study: Study, runs: Runs) -> dict[int, tuple[int, int]]:
 
 def method_table(rows: Iterable[Row], runs: Runs, budget: int) -> str:
     """Scores of each row, and its gain over the student alone and over the inherited head alone; empty without runs."""
-    lines = [
-        "| Method | Seeds | mAP | NDS "
-        "| Δ mAP over student | over head alone | Δ NDS over student | over head alone | publ. Δ mAP |",
-        "|---|--:|--:|--:|---|---|---|---|--:|",
-    ]
-    head = len(lines)
+    lines = []
     for row in rows:
-        found = complete_scores(runs, row.key, budget, "mean_ap")
-        if not found:
-            continue
-        cells = [row.name, str(len(found))]
-        cells += [_mean(complete_scores(runs, row.key, budget, metric)) for metric in ("mean_ap", "nd_score")]
-        for metric in ("mean_ap", "nd_score"):
-            cells += [_gain(runs, row, reference, budget, metric) for reference in (STUDENT, row.control)]
-        lines.append("| " + " | ".join([*cells, _published(row)]) + " |")
-    return "\n".join(lines) if len(lines) > head else ""
+        metrics = ("mean_ap", "nd_score")
+        found = [complete_scores(runs, row.key, budget, metric) for metric in metrics]
+        gains = [_gain(runs, row, other, budget, metric) for metric in metrics for other in (STUDENT, row.control)]
+        if found[0]:
+            lines.append([row.name, str(len(found[0])), *map(_mean, found), *gains, _published(row)])
+    gains_of = "Δ {0} over student | over head alone"
+    heading = f"Method | Seeds | mAP | NDS | {gains_of.format('mAP')} | {gains_of.format('NDS')} | publ. Δ mAP"
+    return _table(heading, "---|--:|--:|--:|---|---|---|---|--:", lines)
 
 
 def distance_table(rows: Iterable[Row], runs: Runs, budget: int) -> str:
     """mAP of each row by distance of the objects, and its gain over the inherited head alone; empty without runs."""
     bands = sorted({metric for run in runs.values() for metric in run if metric.startswith("mean_ap ")})
-    names = [band.removeprefix("mean_ap ") for band in bands]
-    lines = [
-        f"| Method | Seeds | {' | '.join(f'{name} | over head alone' for name in names)} |",
-        "|---|--:|" + "--:|---|" * len(bands),
-    ]
-    head = len(lines)
+    lines = []
     for row in rows:
         found = [complete_scores(runs, row.key, budget, band) for band in bands]
         if any(found):
             cells = [(_mean(f), _gain(runs, row, row.control, budget, b)) for f, b in zip(found, bands, strict=True)]
-            seeds = str(max(map(len, found)))
-            lines.append("| " + " | ".join([row.name, seeds, *(cell for pair in cells for cell in pair)]) + " |")
-    return "\n".join(lines) if len(lines) > head else ""
+            lines.append([row.name, str(max(map(len, found))), *(cell for pair in cells for cell in pair)])
+    heading = " | ".join(f"{band.removeprefix('mean_ap ')} | over head alone" for band in bands)
+    return _table(f"Method | Seeds | {heading}", "---|--:" + "|--:|---" * len(bands), lines)
 
 
 def ablation_table(study: Study, runs: Runs) -> str:
@@ -167,53 +159,43 @@ def ablation_table(study: Study, runs: Runs) -> str:
 
 def variant_table(runs: Mapping[str, Runs]) -> str:
     """What the head and distillation gain at the smallest budget under each study's settings; empty for one alone."""
-    lines = [
-        "| Setting | Student | Head alone − student | DualDistill − student | DualDistill − head alone |",
-        "|---|--:|---|---|---|",
-    ]
+    lines = []
     head, distilled = "head-centerpoint", "dualdistill-centerpoint"
     for name, found in runs.items():
         study = STUDIES[name]
-        setting, budget = study.summary if lines[2:] else "as above", min(study.seeds)
+        setting, budget = study.summary if lines else "as above", min(study.seeds)
         pairs = [(head, STUDENT), (distilled, STUDENT), (distilled, head)]
         gains = [_interval(difference(found, better, worse, budget)) for better, worse in pairs]
-        lines.append("| " + " | ".join([setting, _mean(scores(found, STUDENT, budget, "mean_ap")), *gains]) + " |")
-    return "\n".join(lines) if len(runs) > 1 else ""
+        lines.append([setting, _mean(scores(found, STUDENT, budget, "mean_ap")), *gains])
+    heading = "Setting | Student | Head alone − student | DualDistill − student | DualDistill − head alone"
+    return _table(heading, "---|--:|---|---|---", lines) if len(runs) > 1 else ""
 
 
 def tuning_table(runs: Runs) -> str:
-    """mAP of each method for each factor on its weights, mean over the tuning seeds, the best in bold; empty without
-    runs. A method with runs missing is left out."""
+    """mAP of each method for each factor on its weights, the best in bold, and CKA with the teacher in parentheses:
+    means over the tuning seeds. Methods with runs missing are left out; empty without any."""
     ((budget, seeds),) = STUDIES["tuning"].seeds.items()
-    factors = (1.0, *FACTORS)
-    lines = ["| Method | " + " | ".join(f"× {factor:.2g}" for factor in factors) + " |", "|---" + "|--:" * 3 + "|"]
-    head = len(lines)
+    factors, lines = (1.0, *FACTORS), []
     for row in METHODS:
-        found = [scores(runs, scaled(row, factor).key, budget, "mean_ap") for factor in factors]
-        if all(len(each) == len(seeds) for each in found):
-            means = [sum(each.values()) / len(each) for each in found]
-            cells = [f"**{mean:.2f}**" if mean == max(means) else f"{mean:.2f}" for mean in means]
-            lines.append("| " + " | ".join([row.name, *cells]) + " |")
-    return "\n".join(lines) if len(lines) > head else ""
+        keys = [scaled(row, factor).key for factor in factors]
+        scored, alike = ([scores(runs, key, budget, metric) for key in keys] for metric in ("mean_ap", "cka"))
+        if all(len(found) == len(seeds) for found in (*scored, *alike)):
+            means = [sum(found.values()) / len(found) for found in scored]
+            texts = [f"**{mean:.2f}**" if mean == max(means) else f"{mean:.2f}" for mean in means]
+            lines.append([row.name, *(f"{text} ({_mean(found)})" for text, found in zip(texts, alike, strict=True))])
+    return _table("Method | " + " | ".join(f"× {factor:.2g}" for factor in factors), "---" + "|--:" * 3, lines)
 
 
 def likeness_table(study: Study, runs: Runs, budget: int) -> str:
     """CKA of the maps of student and teacher, mean over seeds; empty without runs that recorded it."""
-    lines = ["| Method | Seeds | all cells | cells of objects |", "|---|--:|--:|--:|"]
-    head = len(lines)
-    for row in study.rows:
-        keys = [f"{row.key}/{budget}/{seed}" for seed in study.seeds[budget]]
-        found = [runs[key]["likeness"] for key in keys if "likeness" in runs.get(key, {})]
-        if found:
-            means = [f"{sum(each[where] for each in found) / len(found):.2f}" for where in ("all", "objects")]
-            lines.append("| " + " | ".join([row.name, str(len(found)), *means]) + " |")
-    return "\n".join(lines) if len(lines) > head else ""
+    found = {row: [scores(runs, row.key, budget, where) for where in ("cka", "cka objects")] for row in study.rows}
+    lines = [[row.name, str(len(each[0])), *map(_mean, each)] for row, each in found.items() if each[0]]
+    return _table("Method | Seeds | all cells | cells of objects", "---|--:|--:|--:", lines)
 
 
 def claim_table(study: Study, runs: Runs) -> str:
     """Each claim at each budget, Holm-corrected over the claims of a budget."""
-    lines = ["| Claim | Samples | Δ mAP | p (Holm) | |", "|---|--:|---|--:|---|"]
-    table: dict[Claim, list[str]] = {claim: [] for claim in CLAIMS}
+    table: dict[Claim, list[list[str]]] = {claim: [] for claim in CLAIMS}
     for budget in budgets_of(study, runs):
         found = {claim: difference(runs, claim.better, claim.worse, budget) for claim in CLAIMS}
         tested = [claim for claim in CLAIMS if (d := found[claim]) is not None and d.p is not None]
@@ -223,8 +205,15 @@ def claim_table(study: Study, runs: Runs) -> str:
                 continue
             p = corrected.get(claim)
             cells = [claim.text, f"{budget:,}", _interval(found[claim]), "–" if p is None else f"{p:.3f}"]
-            table[claim].append("| " + " | ".join([*cells, verdict(found[claim], p)]) + " |")
-    return "\n".join(lines + [line for claim in CLAIMS for line in table[claim]])
+            table[claim].append([*cells, verdict(found[claim], p)])
+    lines = [line for claim in CLAIMS for line in table[claim]]
+    return _table("Claim | Samples | Δ mAP | p (Holm) | ", "---|--:|---|--:|---", lines)
+
+
+def _table(heading: str, rule: str, lines: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; empty without lines."""
+    texts = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([f"| {heading} |", f"|{rule}|", *texts]) if texts else ""
 
 
 def draw_gains(study: Study, runs: Runs, path: Path) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from dualdistill.evaluate.scoring import read_results
 from dualdistill.files import write_atomically
 from dualdistill.models.checkpoints import facts_text, fingerprint, read_facts
 from dualdistill.recipes.catalogue import find
+from dualdistill.report.timing import machine
 from dualdistill.synthetic import make_synthetic
 from dualdistill.train.loaded_detector import weights_of
 from dualdistill.train.run_folder import environment
@@ -213,7 +213,7 @@ def run_job(place: Workplace, job: Job) -> None:
     guided = job.row if job.row.teacher else next((row for row in place.study.rows if row.teacher), None)
     if guided is not None:
         weights, teacher = weights_of(_run_of(folder), "last"), place.network(f"teacher-{guided.teacher}")
-        entry["likeness"] = likeness(weights, teacher, guided, place.data)
+        entry |= likeness(weights, teacher, guided, place.data)
     place.record("runs", job.key, entry | {"cpu_seconds": seconds} | _machine())
     minutes = (time.monotonic() - began) / 60
     print(f"{job.key}: mAP {entry['mean_ap']:.4f} NDS {entry['nd_score']:.4f}, {minutes:.1f} min", flush=True)
@@ -293,12 +293,4 @@ def _end_of_log(folder: Path) -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
-    return {"commit": environment()["commit"], "cpu": cpu}
+    return {"commit": environment()["commit"], "cpu": machine()["CPU"]}
