@@ -202,8 +202,8 @@ def _box_checks(index: NuscenesIndex, boxes: np.ndarray) -> Iterator[Check]:
     remedy = "correct their size (metres) in sample_annotation.json"
     yield boxes[large], f"boxes longer than {LARGEST_BOX:g} m", remedy, name
     lidar = index.sample_lidar[np.searchsorted(index.annotation_offset, boxes, side="right") - 1]
-    offset = index.annotation_center[boxes] - index.ego_translation[lidar]
-    far = (lidar >= 0) & (np.linalg.norm(offset, axis=1) > FARTHEST_BOX)
+    boxes, lidar = boxes[lidar >= 0], lidar[lidar >= 0]
+    far = np.linalg.norm(index.annotation_center[boxes] - index.ego_translation[lidar], axis=1) > FARTHEST_BOX
     remedy = "correct their translation (global frame, metres), or the ego poses of their samples"
     yield boxes[far], f"boxes more than {FARTHEST_BOX:g} m from the car", remedy, name
 
