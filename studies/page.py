@@ -9,7 +9,7 @@ import jinja2
 import matplotlib as mpl
 
 from dualdistill.recipes.catalogue import PUBLISHED
-from studies.design import ABLATIONS, CLAIMS, FACTORS, METHODS, STUDENT, STUDIES, Claim, Row, Study, scaled
+from studies.design import ABLATIONS, CLAIMS, FACTORS, METHODS, ROWS, STUDENT, STUDIES, Claim, Row, Study, scaled
 from studies.stats import FEWEST, Difference, difference, holm, scores, verdict
 
 mpl.use("agg")
@@ -66,16 +66,16 @@ def write_readme(study: Study, results: Mapping[str, Any], readme: Path) -> None
     runs, (begin, end) = results["runs"], (f"<!-- study {study.name}: {which} -->" for which in ("begin", "end"))
     budget = max(budgets_of(study, runs), key=lambda each: (min(3, len(complete_seeds(runs, each))), each))
     lines = []
-    for row in study.rows:
+    for row in ROWS:
         found = complete_scores(runs, row.key, budget, "mean_ap")
         if len(found) >= min(FEWEST, len(complete_seeds(runs, budget))):
             gains = (_gain(runs, row, reference, budget, "mean_ap") for reference in (STUDENT, row.control))
             lines.append([row.name, str(len(found)), _mean(found), *gains, _published(row)])
     table = _table("Method | Seeds | mAP | over student | over head alone | publ.", "---|--:|--:|---|---|--:", lines)
     caption = (
-        f"{budget:,} training samples; mAP in percent on held-out synthetic scenes; gains paired by seed, with 95 % "
-        "intervals from three seeds on; bounded: gradient of distillation on the BEV map at most half of the head's; "
-        "publ.: the paper's gain on nuScenes val, not measured here."
+        f"{budget:,} training samples, published loss weights; mAP in percent on held-out synthetic scenes; gains "
+        "paired by seed, with 95 % intervals from three seeds on; bounded: gradient of distillation on the BEV map at "
+        "most half of the head's; publ.: the paper's gain on nuScenes val, not measured here."
     )
     text = readme.read_text()
     before, after = text[: text.index(begin) + len(begin)], text[text.index(end) :]
