@@ -32,7 +32,7 @@ from dualdistill.train.assemble import split_names
 
 
 def make_world(console: Console, options: MakeSynthetic) -> None:
-    """Write the world that the options describe. Raises UserError for settings that cannot be."""
+    """Write the world that the options describe. Raises UserError for impossible settings."""
     changes: dict[str, Any] = {
         name: value
         for name in ("seed", "train_scenes", "val_scenes", "key_frames", "image_width")

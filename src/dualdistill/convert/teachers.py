@@ -83,7 +83,7 @@ def pillar_conversion(
 
 @contextmanager
 def _sizes_of(kind: str) -> Iterator[None]:
-    """What goes wrong with the sizes of a CenterPoint inside is a UserError."""
+    """Context in which an error about the sizes of a CenterPoint becomes a UserError."""
     try:
         yield
     except KeyError as error:

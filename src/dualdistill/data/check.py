@@ -186,7 +186,7 @@ def _sensor_checks(index: NuscenesIndex, positions: np.ndarray, config: DataConf
 
 
 def _box_checks(index: NuscenesIndex, boxes: np.ndarray) -> Iterator[Check]:
-    """Boxes nobody can believe, and those of categories that nuScenes does not have."""
+    """Implausible boxes, and those of categories that nuScenes does not have."""
 
     def name(box: int) -> str:
         return f"{index.annotation_token[box]} ({index.categories[index.annotation_category[box]]})"
@@ -209,7 +209,7 @@ def _box_checks(index: NuscenesIndex, boxes: np.ndarray) -> Iterator[Check]:
 
 
 def _pose_check(index: NuscenesIndex, now: np.ndarray) -> Check:
-    """Cars that jump between two records of one sensor."""
+    """Ego poses that jump between two records of one sensor."""
     before = index.data_prev[now]
     now, before = now[before >= 0], before[before >= 0]
     seconds = (index.data_timestamp_us[now] - index.data_timestamp_us[before]) * 1e-6

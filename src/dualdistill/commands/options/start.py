@@ -1,4 +1,4 @@
-"""Options of `doctor`, `demo`, `recipes` and `zoo`: what is there to begin with."""
+"""Options of `doctor`, `demo`, `recipes` and `zoo`."""
 
 from dataclasses import dataclass
 from pathlib import Path
