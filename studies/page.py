@@ -1,6 +1,7 @@
 """The results page: one figure, a table a budget, the published claims one by one. Made from the result file alone."""
 
 from collections.abc import Iterable, Mapping
+from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -217,24 +218,27 @@ def _table(heading: str, rule: str, lines: Iterable[Iterable[str]]) -> str:
 
 
 def draw_gains(study: Study, runs: Runs, path: Path) -> None:
-    """Gain in mAP against samples seen: over the student alone, and over the inherited head alone."""
+    """Gain in mAP against samples seen, over the student alone and over the inherited head alone; rows with one budget
+    are left out where there are several."""
     plt.rcParams.update({"font.size": 9, "svg.hashsalt": study.name, "svg.fonttype": "path"})
     figure, panels = plt.subplots(1, 2, figsize=(9.5, 4.2), sharey=True, layout="constrained")
     budgets = budgets_of(study, runs)
+    methods = dict.fromkeys(row.name.replace(", MVP", "") for row in study.rows if row.control)
+    colours = dict(zip(methods, cycle(COLOURS), strict=False))
     for panel, title in zip(panels, ("over the student alone", "over the teacher's head alone"), strict=True):
-        colours = dict(zip((row.key for row in study.rows if row.control), COLOURS * 2, strict=False))
         for row in study.rows:
             reference = STUDENT if panel is panels[0] else row.control
             if row.control is None or reference is None:
                 continue
             found = {b: d for b in budgets if (d := difference(runs, row.key, reference, b)) is not None}
-            if not found:
+            if len(found) < min(2, len(budgets)):
                 continue
             means = [d.mean for d in found.values()]
             style = "--" if row.teacher == "mvp" else "-"
-            panel.plot([*found], means, style, color=colours[row.key], marker="o", markersize=3, label=row.name)
+            colour = colours[row.name.replace(", MVP", "")]
+            panel.plot([*found], means, style, color=colour, marker="o", markersize=3, label=row.name)
             low, high = ([pick(d.by_seed.values()) for d in found.values()] for pick in (min, max))
-            panel.fill_between([*found], low, high, color=colours[row.key], alpha=0.12, linewidth=0)
+            panel.fill_between([*found], low, high, color=colour, alpha=0.12, linewidth=0)
         panel.axhline(0, color="#62686f", linewidth=0.8)
         panel.set(title=title, xlabel="training samples", xscale="log")
         panel.set_xticks(budgets, [f"{budget:,}" for budget in budgets])
