@@ -33,9 +33,11 @@ class DistillBevConfig(MimicConfig):
 
     @property
     def weights(self) -> dict[str, float]:
+        """Weight of every loss by name."""
         return {f"mfd/{name}": weight for name, weight in self.mimic_weights.items()}
 
     def build(self, inputs: DistillerInputs) -> "DistillBev":
+        """See `DistillerConfig.build`."""
         return DistillBev(self, inputs)
 
 

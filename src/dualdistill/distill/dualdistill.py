@@ -124,11 +124,13 @@ class DualDistillConfig:
 
     @property
     def weights(self) -> dict[str, float]:
+        """Weight of every loss by name."""
         mfd = self.mfd.mimic_weights if self.mfd is not None else {}
         crd = self.crd.weights if self.crd is not None else {}
         return {f"mfd/{name}": w for name, w in mfd.items()} | {f"crd/{name}": w for name, w in crd.items()}
 
     def build(self, inputs: DistillerInputs) -> "DualDistill":
+        """See `DistillerConfig.build`."""
         return DualDistill(self, inputs)
 
 

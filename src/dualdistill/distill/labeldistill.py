@@ -96,6 +96,7 @@ class LabelDistillConfig:
 
     @property
     def weights(self) -> dict[str, float]:
+        """Weight of every loss by name."""
         weights = {f"{guide}/{level}": w for guide, w in self.guides.items() for level in self.student_levels}
         responses = self.response.weights if self.response is not None else {}
         return weights | {f"response/{name}": weight for name, weight in responses.items()}
@@ -108,6 +109,7 @@ class LabelDistillConfig:
         )
 
     def build(self, inputs: DistillerInputs) -> "LabelDistill":
+        """See `DistillerConfig.build`."""
         return LabelDistill(self, inputs)
 
 

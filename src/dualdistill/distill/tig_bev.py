@@ -62,6 +62,7 @@ class TigBevConfig:
 
     @property
     def weights(self) -> dict[str, float]:
+        """Weight of every loss by name."""
         terms = ("inner_depth", "inter_keypoint", "inter_channel")
         weights = {f"tig/{term}": getattr(self, f"{term}_weight") for term in terms}
         return {name: weight for name, weight in weights.items() if weight is not None}
@@ -78,6 +79,7 @@ class TigBevConfig:
         )
 
     def build(self, inputs: DistillerInputs) -> "TigBev":
+        """See `DistillerConfig.build`."""
         return TigBev(self, inputs)
 
 

@@ -114,6 +114,7 @@ class X3kdConfig:
 
     @property
     def weights(self) -> dict[str, float]:
+        """Weight of every loss by name."""
         weights = {}
         if self.xfd is not None:
             weights["xfd"] = self.xfd.weight
@@ -126,6 +127,7 @@ class X3kdConfig:
         return weights
 
     def build(self, inputs: DistillerInputs) -> "X3kd":
+        """See `DistillerConfig.build`."""
         return X3kd(self, inputs)
 
 
