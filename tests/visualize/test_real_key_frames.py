@@ -19,8 +19,6 @@ from dualdistill.visualize.cameras import Photographs, View, draw_cameras, visib
 from dualdistill.visualize.palette import DARK, LIGHT, BoxLayer
 from tests.geometry.reference import boxes_from_legacy
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-
 pytestmark = pytest.mark.nuscenes
 
 
@@ -121,16 +119,16 @@ def val_2018_08_02(folder: Path) -> KeyFrame:
 READERS = {"scene-0061": scene_0061, "val-2018-08-02": val_2018_08_02}
 
 
-def load(name: str) -> KeyFrame:
-    folder = SHARED / f"nuscenes-keyframe-{name}"
+def load(name: str, root: Path) -> KeyFrame:
+    folder = root.parent / f"nuscenes-keyframe-{name}"
     if not folder.is_dir():
-        pytest.skip(f"no real key frame {folder.name} beside the repository")
+        pytest.skip(f"no folder {folder.name} beside the root of DUALDISTILL_NUSCENES")
     return READERS[name](folder)
 
 
 @pytest.fixture(scope="module", params=READERS)
-def key_frame(request: pytest.FixtureRequest) -> KeyFrame:
-    return load(request.param)
+def key_frame(request: pytest.FixtureRequest, nuscenes_root: Path) -> KeyFrame:
+    return load(request.param, nuscenes_root)
 
 
 def test_boxes_hold_the_points_that_were_annotated(key_frame):
@@ -164,8 +162,8 @@ def test_projected_boxes_surround_their_projected_points(key_frame):
     assert checked >= 20
 
 
-def test_centres_land_where_the_info_file_says():
-    frame = load("scene-0061")
+def test_centres_land_where_the_info_file_has_them(nuscenes_root):
+    frame = load("scene-0061", nuscenes_root)
     pixels, _ = frame.centers_in_images()
     known = 0
     for camera, name in enumerate(CAMERAS):
