@@ -129,3 +129,23 @@ def test_a_whole_trained_student_leaves_nothing_else_to_start_from():
         override(find("nuscenes/student").build(), ["student.pretrained=a.safetensors"])
     alone = override(find("synthetic/student").build(), ["student.pretrained=a.safetensors"])
     assert from_plain(to_plain(alone)) == alone
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "message"),
+    [
+        ("student", {"student": None}, "needs a teacher, a student, or both"),
+        ("student", {"init_head_from_teacher": True}, "no effect without a teacher"),
+        ("dualdistill-centerpoint", {"student": None}, "a distiller needs a teacher and a student"),
+        ("control-centerpoint", {"init_head_from_teacher": False}, "need a distiller, or init_head_from_teacher"),
+        (
+            "labeldistill-centerpoint",
+            {"teacher": None, "distiller": None, "init_head_from_teacher": False},
+            "a label_encoder is trained for a teacher's head",
+        ),
+        ("labeldistill-centerpoint", {"label_encoder_recipe": None}, "a frozen label_encoder needs a label_encoder_r"),
+    ],
+)
+def test_an_experiment_without_one_of_its_parts_is_refused(recipe, changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(find(f"synthetic/{recipe}").build(), **changes)
