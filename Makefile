@@ -59,7 +59,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,export,viz,voxel]'
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
