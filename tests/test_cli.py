@@ -77,6 +77,8 @@ def test_the_version_and_the_zoo_are_printed(tmp_path):
     assert result.returncode == 0, result.stderr
     for model in json.loads((tmp_path / "zoo.json").read_text()):
         assert model["name"] in result.stdout
+    card = run("zoo", "student-distilled").stdout
+    assert "settings  student.image.pretrained=zoo:backbone training.steps=" in card
 
 
 def test_doctor_finds_nothing_wrong_where_the_tests_run():

@@ -125,6 +125,18 @@ def test_a_launcher_with_another_number_of_processes_is_refused(monkeypatch, var
         launch(devices, nodes)
 
 
+def test_processes_that_cannot_be_are_refused_before_they_start(monkeypatch):
+    config = replace(CONFIG, sync_batch_norm=True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match="sync_batch_norm=true works on GPUs alone"):
+        launch(1, 1, config)
+    with pytest.raises(UserError, match="must be at least 1, got 0 and 1"):
+        launch(0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="--devices 2: this machine has 1 GPUs"):
+        launch(2)
+
+
 def test_settings_reach_pytorch_and_networks_of_maps_alone_are_compiled(monkeypatch):
     compiled = []
     monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(type(module).__name__))

@@ -74,7 +74,7 @@ def start_training(console: Console, options: Train) -> Path:
     if job.teacher is not None and experiment.label_encoder_recipe is not None:
         wanted = _wanted(experiment.label_encoder_recipe, job, out)
         job = replace(job, label_encoder=find_label_encoder(options.label_encoder, wanted, job.teacher))
-    fabric = launch(devices, nodes, unused_parameters=experiment.training.distill_fraction < 1)
+    fabric = launch(devices, nodes, experiment.training)
     console = console if fabric.is_global_zero else Console(quiet=True)
 
     def create() -> Path:
@@ -115,7 +115,7 @@ def resume_training(console: Console, options: Resume) -> Path:
     job.experiment.training.batch_of_one(devices * nodes)
     sinks = make_sinks(options.log or job.log)
     index = job.open_index()
-    fabric = launch(devices, nodes, unused_parameters=job.experiment.training.distill_fraction < 1)
+    fabric = launch(devices, nodes, job.experiment.training)
     console = console if fabric.is_global_zero else Console(quiet=True)
     if run.newest() is None:
         console.print("The run has no checkpoint yet: its training starts again at step 0.")

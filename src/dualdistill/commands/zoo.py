@@ -29,7 +29,7 @@ def show_zoo(console: Console, options: Zoo) -> list[dict[str, Any]]:
     rows = [_facts(each) for each in names]
     if name is not None:
         for key, value in rows[0].items():
-            console.print(f"{key}  {value}")
+            console.print(f"{key}  {' '.join(value) if isinstance(value, tuple) else value}")
         return rows
     short = tuple({**row, "sha256": row["sha256"][:12]} for row in rows)
     console.print(Table(columns=_COLUMNS, rows=short).to_rich(console.width))

@@ -31,13 +31,17 @@ TIMEOUT = timedelta(hours=2)
 """How long processes wait for each other: one checks files or scores a validation while the others wait."""
 
 
-def launch(devices: int, nodes: int = 1, *, unused_parameters: bool = False) -> Fabric:
+def launch(devices: int, nodes: int = 1, config: TrainingConfig | None = None) -> Fabric:
     """The processes of a training, connected: `devices` on each of `nodes` machines.
 
     Started by torchrun, SLURM, LSF or MPI, this process joins the others; alone, it starts those of its machine, which
     repeat its command line (on several machines MASTER_ADDR, MASTER_PORT and NODE_RANK connect them).
-    `unused_parameters`: whether some steps have no gradient for some parameters. Raises UserError if the launcher's
-    processes are not `devices` x `nodes`, or the machine has too few devices.
+
+    Args:
+        config: Settings of the training; None for an evaluation.
+
+    Raises:
+        UserError: if the launcher's processes are not `devices` x `nodes`, or the machine lacks devices that they need.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if min(devices, nodes) < 1:
@@ -62,8 +66,11 @@ def launch(devices: int, nodes: int = 1, *, unused_parameters: bool = False) -> 
             f"--nodes {nodes}: start it with torchrun or SLURM, or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each "
             "machine; otherwise this one would wait for the others in vain."
         )
+    if config is not None and config.sync_batch_norm and not gpus:
+        raise UserError("training.sync_batch_norm=true works on GPUs alone: set it to false.")
     several = devices * nodes > 1
-    strategy = DDPStrategy(find_unused_parameters=unused_parameters, timeout=TIMEOUT) if several else "auto"
+    unused = config is not None and config.distill_fraction < 1  # parameters without a gradient after distillation ends
+    strategy = DDPStrategy(find_unused_parameters=unused, timeout=TIMEOUT) if several else "auto"
     try:
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
         fabric = Fabric(

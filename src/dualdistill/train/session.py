@@ -124,8 +124,6 @@ class Session:
             DivergedError: for numbers that are not finite.
         """
         job, config, lead = self.job, self.job.experiment.training, self.fabric.is_global_zero
-        if config.sync_batch_norm and self.fabric.device.type != "cuda":
-            raise UserError("training.sync_batch_norm=true works on GPUs alone: set it to false.")
         workers = default_workers(self.devices) if self.workers is None else self.workers
         resuming = on_leader(self.fabric, lambda: self.run.newest() is not None)
         training = self._assemble(workers, pretrained=not resuming)
