@@ -18,9 +18,10 @@ from dualdistill.data.tables import (
     SampleData,
     Scene,
     Sensor,
+    TableWriter,
     Visibility,
+    links,
 )
-from dualdistill.data.write_tables import TableWriter, links
 from dualdistill.structures import CAMERAS
 
 VERSION = "v1.0-trainval"

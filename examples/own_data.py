@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from dualdistill.data import tables
-from dualdistill.data.write_tables import TableWriter, links
+from dualdistill.data.tables import TableWriter, links
 from dualdistill.geometry.transforms import quaternion_from_rotation
 from dualdistill.structures import CAMERAS
 

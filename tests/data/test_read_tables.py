@@ -14,8 +14,16 @@ from hypothesis import strategies as st
 from dualdistill.data import read_tables
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.read_tables import Table, key_of, read_records
-from dualdistill.data.tables import TABLES, Category, EgoPose, Instance, Record, SampleAnnotation, SampleData
-from dualdistill.data.write_tables import TableWriter
+from dualdistill.data.tables import (
+    TABLES,
+    Category,
+    EgoPose,
+    Instance,
+    Record,
+    SampleAnnotation,
+    SampleData,
+    TableWriter,
+)
 from dualdistill.errors import UserError
 from tests.data.tiny_root import TinyRoot
 

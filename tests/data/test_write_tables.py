@@ -8,8 +8,7 @@ import pytest
 
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.read_tables import read_records
-from dualdistill.data.tables import TABLES, CalibratedSensor, EgoPose, Instance, Sample, Sensor
-from dualdistill.data.write_tables import TableWriter, links
+from dualdistill.data.tables import TABLES, CalibratedSensor, EgoPose, Instance, Sample, Sensor, TableWriter, links
 from dualdistill.errors import UserError
 from tests.data.tiny_root import TinyRoot
 

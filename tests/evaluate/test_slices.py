@@ -12,7 +12,7 @@ from dualdistill.errors import UserError
 from dualdistill.evaluate.ground_truth import ground_truth_of_split
 from dualdistill.evaluate.metrics import balanced_score
 from dualdistill.evaluate.records import Detections
-from dualdistill.evaluate.slices import slices
+from dualdistill.evaluate.scoring import slices
 from tests.evaluate.evaluation_worlds import boxes_of, oracle, world_of
 
 

@@ -14,8 +14,7 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_scenes
 from dualdistill.errors import UserError
 from dualdistill.evaluate.records import Detections, GroundTruth
-from dualdistill.evaluate.scoring import evaluate_submission, official_metrics, read_results, warning_signs
-from dualdistill.evaluate.slices import slices
+from dualdistill.evaluate.scoring import evaluate_submission, official_metrics, read_results, slices, warning_signs
 from dualdistill.evaluate.submission import Source, write_submission
 from dualdistill.experiment.experiment import Role
 from dualdistill.files import write_atomically, write_json

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from dualdistill.data import tables
-from dualdistill.data.write_tables import links
+from dualdistill.data.tables import links
 from dualdistill.geometry.transforms import quaternion_from_rotation
 from dualdistill.synthetic.catalogue import attribute
 from dualdistill.synthetic.config import CAMERA_RATE, KEY_FRAME_RATE, SyntheticConfig

@@ -15,8 +15,7 @@ from PIL import Image
 
 from dualdistill.data.build import CATEGORIES
 from dualdistill.data.splits import official_splits
-from dualdistill.data.tables import Attribute, Category, Log, Map, Record, Sensor, Visibility
-from dualdistill.data.write_tables import TableWriter
+from dualdistill.data.tables import Attribute, Category, Log, Map, Record, Sensor, TableWriter, Visibility
 from dualdistill.errors import UserError
 from dualdistill.files import read_json
 from dualdistill.structures import CAMERAS
