@@ -130,7 +130,7 @@ def remaining(place: Workplace, only: Iterable[str] = ()) -> list[Job]:
             left.append(job)
         elif known[job.key]["sets"] != place.study.settings(job):
             raise SystemExit(
-                f"{place.results}: {job.key} was run with {known[job.key]['sets']}, the study now says "
+                f"{place.results}: {job.key} was run with {known[job.key]['sets']}, the study now has "
                 f"{place.study.settings(job)}. Delete the entry to run it again."
             )
     return left

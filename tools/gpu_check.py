@@ -350,7 +350,7 @@ def main() -> int:
     options = parser.parse_args()
     size = TOY if options.toy else Size(device="cuda", family="nuscenes", steps=60, processes=torch.cuda.device_count())
     if not options.toy and not torch.cuda.is_available():
-        print("PyTorch finds no GPU here: `dualdistill doctor` looks for the reason. --toy checks this program.")
+        print("PyTorch finds no GPU here: `dualdistill doctor` shows what is missing. --toy checks this program.")
         return 2
     folder = options.out / time.strftime("%Y%m%d-%H%M%S")
     problems = run(size, folder, options.minutes)["problems"]

@@ -217,7 +217,7 @@ def require_room(folder: Path, needed: float, what: str, remedy: str) -> None:
 
 
 def require_room_for_rest(folder: Path, done: int, total: int, written: int, what: str, remedy: str) -> None:
-    """`require_room` for what is left of many items, whose size nothing tells before: by the mean of those done.
+    """`require_room` for what is left of many items, whose size is not known in advance: by the mean of those done.
 
     Checked each time their number doubles; call it after every item.
 

@@ -171,7 +171,7 @@ def test_broken_images_are_named(tmp_path: Path) -> None:
     for name in ("deep.png", "film.gif"):
         with pytest.raises(UserError, match=f"{name} .*expected one, of 8 bits a channel"):
             load_image(tmp_path / name, view, (90, 160))
-    with pytest.raises(UserError, match=r"whole\.jpg has 160x90 pixels, sample_data\.json says 1600x900"):
+    with pytest.raises(UserError, match=r"whole\.jpg has 160x90 pixels, but 1600x900 in sample_data\.json"):
         load_image(whole, view, FULL)
 
 

@@ -183,7 +183,7 @@ def test_settings_that_cannot_be_meant_are_refused(options, message):
 
 def test_shapes_that_cannot_be_distilled_are_refused(make_pair):
     shapes = make_pair().shapes
-    with pytest.raises(ValueError, match="the student has stages 0 to 2, the config wants"):
+    with pytest.raises(ValueError, match="the student has stages 0 to 2, the config has"):
         DistillBevConfig(student_stages=(1, 3)).build(DistillerInputs(**shapes))
     with pytest.raises(ValueError, match="one rectangle"):
         DistillBevConfig().build(

@@ -65,7 +65,7 @@ def choose(options: BenchStep | BenchLoader | BenchInference) -> tuple[str, Expe
     """Recipe, experiment and device; by default a full-size recipe where there is a GPU, a synthetic one elsewhere.
     Raises UserError for a recipe that does not exist, or a device that is not there."""
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no GPU here. `dualdistill doctor` looks for the reason.")
+        raise UserError("--device cuda: PyTorch finds no GPU here. `dualdistill doctor` shows what is missing.")
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     family = "nuscenes" if device == "cuda" else "synthetic"
     chosen = find(options.recipe or f"{family}/dualdistill-centerpoint")

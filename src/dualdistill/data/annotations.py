@@ -1,4 +1,4 @@
-"""Boxes of a sample as training sees them, and resampling by their classes, CBGS
+"""Boxes of a training sample, and resampling by their classes, CBGS
 (docs/methods/centerpoint.md#class-balanced-resampling)."""
 
 import numpy as np

@@ -260,7 +260,7 @@ def _look(index: NuscenesIndex, row: int, *, whole: bool) -> tuple[int, tuple[st
         return size, ("cut off", unpack)
     height, width = index.image_size(row)
     if stored != (height, width):
-        return size, (f"not {width}x{height} pixels, as sample_data.json says", "take files and tables of one origin")
+        return size, (f"not {width}x{height} pixels, as in sample_data.json", "take files and tables of one origin")
     return size, None
 
 

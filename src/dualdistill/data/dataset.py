@@ -40,7 +40,7 @@ NEUTRAL_EPOCH = 0
 
 
 class NuscenesDataset(Dataset[Batch]):
-    """Key frames of an index as a `DataConfig` wants them.
+    """Key frames of an index, with the sensors and augmentations of a `DataConfig`.
 
     Annotations are given at test time too (there may be none); what is scored is read from the index.
     """
@@ -58,7 +58,7 @@ class NuscenesDataset(Dataset[Batch]):
 
         Args:
             positions: Samples of the index, see `splits.samples_of_split`.
-            training: Whether to augment, to draw, and to resample by class where the config says so.
+            training: Whether to augment, to draw, and to resample by class if the config has it.
             seed: Of everything that is drawn.
 
         Raises:

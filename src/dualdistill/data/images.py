@@ -107,8 +107,8 @@ def load_image(
         try:
             if (size := _size_of(content)) != stored_size:
                 raise UserError(
-                    f"image {path} has {size[1]}x{size[0]} pixels, {source} says "
-                    f"{stored_size[1]}x{stored_size[0]}: file and calibration do not belong together"
+                    f"image {path} has {size[1]}x{size[0]} pixels, but "
+                    f"{stored_size[1]}x{stored_size[0]} in {source}: file and calibration do not belong together"
                 )
             return _decode(content, stored_size, eighths)
         except (OSError, ValueError, Image.DecompressionBombError) as error:  # truncated and unidentified files alike

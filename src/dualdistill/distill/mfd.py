@@ -27,7 +27,7 @@ NECK = "neck"
 @dataclass(frozen=True, kw_only=True)
 @checked
 class RegionConfig:
-    """How the cells of a map are told apart and weighted; the defaults are the released settings, save `test_point`."""
+    """How the cells of a map are separated and weighted; the defaults are the released settings, save `test_point`."""
 
     relative: bool = False
     """Divide the squared differences of a level by the teacher's mean square on object cells, weighted as they are: a
@@ -50,7 +50,7 @@ class FalsePositiveConfig:
     levels: tuple[str, ...] = (NECK,)
     """Levels with this region; elsewhere its cells are background."""
     weight: NonNegative = 6e-2
-    """Ten times the foreground's; the supplement of DistillBEV says twenty
+    """Ten times the foreground's; the supplement of DistillBEV gives twenty
     (docs/methods/distillbev.md#weight-of-false-positives)."""
     truth_threshold: PositiveShare = 0.1
     """A false positive needs annotated heat maps below this ..."""
@@ -119,7 +119,7 @@ class MimicConfig:
         sides = []
         for who, maps, stages in (("teacher", teacher, self.teacher_stages), ("student", student, self.student_stages)):
             if stages and not 0 <= min(stages) <= max(stages) < len(maps.stages):
-                raise ValueError(f"the {who} has stages 0 to {len(maps.stages) - 1}, the config wants {stages}")
+                raise ValueError(f"the {who} has stages 0 to {len(maps.stages) - 1}, the config has {stages}")
             sides.append((*(maps.stages[stage] for stage in stages), maps.neck))
         return dict(zip(self.levels, zip(*sides, strict=True), strict=True))
 
