@@ -1,6 +1,8 @@
 """An experiment: everything that decides a result, as one frozen record."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Literal
 
 from dualdistill.data.config import DataConfig
@@ -13,9 +15,6 @@ from dualdistill.models.centerpoint import CenterPointConfig
 from dualdistill.settings import checked
 
 Role = Literal["teacher", "label_encoder", "student"]
-
-Agreement = tuple[str, object, object, str]
-"""A setting, its value, the value it must have, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,22 +38,13 @@ class Experiment:
     """Start the student's task heads from the teacher's (docs/methods/dualdistill.md#training-recipe)."""
 
     def __post_init__(self) -> None:
-        if self.teacher is None and self.student is None:
-            raise ValueError("an experiment needs a teacher, a student, or both")
-        both = self.teacher is not None and self.student is not None
-        if self.distils and not both:
-            raise ValueError("a distiller needs a teacher and a student: set both, or distiller to none")
-        if both and not (self.distils or self.init_head_from_teacher):
-            raise ValueError("teacher and student together need a distiller, or init_head_from_teacher")
+        for broken, rule in self._rules():
+            if broken:
+                raise ValueError(rule)
         if not self.distils:
             self.training.check_alone()
-        self._check_head()
-        self._check_label_encoder()
-        if (self.teacher is not None and self.role != "teacher") != (self.teacher_recipe is not None):
-            raise ValueError("a frozen teacher needs a teacher_recipe; one that is trained takes none")
-        self._check_instances()
-        for key, value, wanted, why in self._agreements():
-            if value != wanted:
+        for key, wanted, why in self._agreements():
+            if _fixed(value := attrgetter(key)(self)) != _fixed(wanted):
                 raise ValueError(f"{key} is {value}, but {why} wants {wanted}")
 
     @property
@@ -82,72 +72,65 @@ class Experiment:
             return None
         return self.distiller.requires
 
-    def _check_head(self) -> None:
-        if not self.init_head_from_teacher:
-            return
-        if self.teacher is None or self.student is None:
-            raise ValueError("init_head_from_teacher has no effect without a teacher: set it to false")
-        if self.student.pretrained != "none":
-            raise ValueError(
-                "init_head_from_teacher would overwrite the task heads that student.pretrained holds: set it to false"
-            )
+    def _rules(self) -> Iterator[tuple[bool, str]]:
+        """Which networks, recipes and data go together: whether each rule is broken, and the rule."""
+        teacher, student, encoder, requires = self.teacher, self.student, self.label_encoder, self.requires
+        both, copied = teacher is not None and student is not None, self.init_head_from_teacher
+        frozen = student is not None and encoder is not None
+        yield teacher is None and student is None, "an experiment needs a teacher, a student, or both"
+        yield self.distils and not both, "a distiller needs a teacher and a student: set both, or distiller to none"
+        alone = both and not (self.distils or copied)
+        yield alone, "teacher and student together need a distiller, or init_head_from_teacher"
+        yield copied and not both, "init_head_from_teacher has no effect without a teacher: set it to false"
+        held = copied and student is not None and student.pretrained != "none"
+        yield (
+            held,
+            "init_head_from_teacher would overwrite the task heads that student.pretrained holds: set it to false",
+        )
+        unmet = requires is not None and requires.label_encoder != frozen
+        yield unmet, "a student has a label_encoder if its distiller requires one, only then"
+        untaught = encoder is not None and teacher is None
+        yield untaught, "a label_encoder is trained for a teacher's head: it needs a teacher"
+        unnamed = frozen != (self.label_encoder_recipe is not None)
+        yield unnamed, "a frozen label_encoder needs a label_encoder_recipe; one that is trained takes none"
+        unnamed = (teacher is not None and self.role != "teacher") != (self.teacher_recipe is not None)
+        yield unnamed, "a frozen teacher needs a teacher_recipe; one that is trained takes none"
+        masks = requires.instance_masks if requires is not None else self.distils and self.data.instances is not None
+        yield (
+            masks and self.data.instances is None,
+            "the distiller requires instance masks, but data.instances is none: take a recipe whose data have them, "
+            "such as x3kd-full-…, or leave that part of the distiller out",
+        )
+        unused = self.data.instances is not None and not masks
+        yield unused, "data.instances has no effect, since no distiller requires it: set it to none"
 
-    def _check_label_encoder(self) -> None:
-        """One is trained through a teacher, or is there because the distiller requires it."""
-        frozen = self.student is not None and self.label_encoder is not None
-        if self.requires is not None and self.requires.label_encoder != frozen:
-            raise ValueError("a student has a label_encoder if its distiller requires one, only then")
-        if self.label_encoder is not None and self.teacher is None:
-            raise ValueError("a label_encoder is trained for a teacher's head: it needs a teacher")
-        if frozen != (self.label_encoder_recipe is not None):
-            raise ValueError("a frozen label_encoder needs a label_encoder_recipe; one that is trained takes none")
-
-    def _check_instances(self) -> None:
-        """Instance masks are read where the distiller requires them."""
-        if self.requires is not None and self.requires.instance_masks and self.data.instances is None:
-            raise ValueError(
-                "the distiller requires instance masks, but data.instances is none: take a recipe whose data have "
-                "them, such as x3kd-full-…, or leave that part of the distiller out"
-            )
-        unused = self.distiller is None or (self.requires is not None and not self.requires.instance_masks)
-        if self.data.instances is not None and unused:
-            raise ValueError("data.instances has no effect, since no distiller requires it: set it to none")
-
-    def _agreements(self) -> list[Agreement]:
-        """Settings of the data that follow from the networks, and of the networks that follow from each other."""
-        data, teacher, student = self.data, self.teacher, self.student
-        rows: list[Agreement] = []
+    def _agreements(self) -> Iterator[tuple[str, object, str]]:
+        """Settings of the data that follow from the networks, and of the networks that follow from each other: a key,
+        the value it must have, and why."""
+        teacher, student = self.teacher, self.student
         if student is not None:
-            rows += [
-                ("data.cameras", data.cameras, True, "a camera student"),
-                ("data.depth", data.depth, True, "a camera student"),
-                ("data.num_frames", data.num_frames, student.temporal.frames, "student.temporal.frames"),
-                ("data.depth_stride", data.depth_stride, student.image.stride, "student.image.stride"),
-                ("data.depth_range", (*data.depth_range,), (*student.lift.depth_range,), "student.lift.depth_range"),
-            ]
+            yield "data.cameras", True, "a camera student"
+            yield "data.depth", True, "a camera student"
+            yield "data.num_frames", student.temporal.frames, "student.temporal.frames"
+            yield "data.depth_stride", student.image.stride, "student.image.stride"
+            yield "data.depth_range", student.lift.depth_range, "student.lift.depth_range"
         if self.role == "label_encoder":
-            rows += [
-                ("data.object_sampling", data.object_sampling, None, "a label encoder, which reads annotations alone,"),
-                ("data.bev_frame", data.bev_frame, "lidar", "a LiDAR teacher"),
-            ]
+            yield "data.object_sampling", None, "a label encoder, which reads annotations alone,"
+            yield "data.bev_frame", "lidar", "a LiDAR teacher"
         elif teacher is not None and (student is None or self.distils):
-            rows += [
-                ("data.points", data.points, True, "a LiDAR teacher"),
-                ("data.point_channels", data.point_channels, teacher.point_channels, "teacher.point_channels"),
-            ]
+            yield "data.points", True, "a LiDAR teacher"
+            yield "data.point_channels", teacher.point_channels, "teacher.point_channels"
         if teacher is not None and student is not None:
-            rows += [
-                ("data.object_sampling", data.object_sampling, None, "distillation: no image shows a pasted object"),
-                ("student.bev.reach", student.bev.reach, teacher.reach, "teacher.reach"),
-                ("data.bev_frame", data.bev_frame, "lidar", "a LiDAR teacher"),
-            ]
+            yield "data.object_sampling", None, "distillation: no image shows a pasted object"
+            yield "student.bev.reach", teacher.reach, "teacher.reach"
+            yield "data.bev_frame", "lidar", "a LiDAR teacher"
             if self.requires is not None and self.requires.depth_instances:
-                rows.append(("data.depth_instance", data.depth_instance, True, "the distiller"))
-            if self.init_head_from_teacher:
-                ours, theirs = student.head, teacher.head
+                yield "data.depth_instance", True, "the distiller"
+            for width in ("shared_channels", "head_channels") if self.init_head_from_teacher else ():
                 why = "init_head_from_teacher, which starts it as a copy of the teacher's,"
-                rows += [
-                    ("student.head.shared_channels", ours.shared_channels, theirs.shared_channels, why),
-                    ("student.head.head_channels", ours.head_channels, theirs.head_channels, why),
-                ]
-        return rows
+                yield f"student.head.{width}", getattr(teacher.head, width), why
+
+
+def _fixed(value: object) -> object:
+    """The value; lists as the tuples that they stand for."""
+    return tuple(value) if isinstance(value, list) else value

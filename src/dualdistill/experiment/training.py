@@ -1,6 +1,7 @@
 """How a network is trained: length, batch, precision, optimiser and schedule."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -100,31 +101,27 @@ class TrainingConfig:
             raise ValueError("give the interval of validations either in validate_steps or in validate_epochs")
         if self.validate_samples is not None and self.validate_steps is None and self.validate_epochs is None:
             raise ValueError("validate_samples has no effect without validate_steps or validate_epochs: set it to none")
-        if (
-            self.steps is not None
-            and self.distiller_warmup_steps
-            and self.distiller_warmup_steps >= self.distill_fraction * self.steps
-        ):
+        warmup, distilled = self.distiller_warmup_steps, self.distill_fraction * (self.steps or math.inf)
+        if warmup and warmup >= distilled:
             raise ValueError(
-                f"distiller_warmup_steps ({self.distiller_warmup_steps}) must leave steps in which the student is "
-                f"distilled; there are {self.distill_fraction * self.steps:g} of {self.steps}"
+                f"distiller_warmup_steps ({warmup}) must leave steps in which the student is distilled; there are "
+                f"{distilled:g} of {self.steps}"
             )
 
     def check_alone(self) -> None:
         """Raises ValueError for a setting that has no effect without distillation."""
-        distillation = ("distiller_warmup_steps", "distill_fraction", "distill_weight", "gradient_share")
-        default = TrainingConfig(epochs=self.epochs, steps=self.steps)
-        for name in (*distillation, "teacher_precision"):
-            if (value := getattr(default, name)) != getattr(self, name):
-                raise ValueError(f"training.{name} has no effect without a distiller: set it to {str(value).lower()}")
+        for f in fields(self):
+            distils = f.name.startswith("distill") or f.name in ("gradient_share", "teacher_precision")
+            if distils and getattr(self, f.name) != f.default:
+                value = str(f.default).lower()
+                raise ValueError(f"training.{f.name} has no effect without a distiller: set it to {value}")
 
     def require_samples(self, samples: int) -> None:
-        """Check that a training split of so many samples can fill batches. Raises UserError for batches that would hold
-        most samples many times."""
-        if self.batch_size > max(samples, SMALL_BATCH):
+        """Raises UserError for batches that would hold most samples of a training split many times."""
+        if self.batch_size > (most := max(samples, SMALL_BATCH)):
             raise UserError(
                 f"training.batch_size is {self.batch_size}, but the training split has {samples} samples: set it to "
-                f"{max(samples, SMALL_BATCH)} or less (training.accumulate adds up batches)."
+                f"{most} or less (training.accumulate adds up batches)."
             )
 
     def batch_of_one(self, processes: int) -> int:
@@ -138,10 +135,7 @@ class TrainingConfig:
 
     def total_steps(self, samples: int) -> int:
         """Optimiser steps of a whole training over a split of `samples`."""
-        if self.steps is not None:
-            return self.steps
-        assert self.epochs is not None
-        return self._steps_of(self.epochs, samples)
+        return self.steps or self._steps_of(self.epochs or 0.0, samples)
 
     def validation_interval(self, samples: int) -> int | None:
         """Steps between validations, with a training split of `samples`; None: no validation."""
