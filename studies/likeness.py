@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.distill.regions import box_indices_of_batch
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.ops.threads import one_thread
 from dualdistill.recipes.catalogue import find

@@ -32,7 +32,7 @@ from dualdistill.commands.options.training import Train
 from dualdistill.commands.train import start_training
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.ops.bev_pool import lift_splat_pool, make_pool_plan
 from dualdistill.ops.nms import circle_nms, rotated_nms

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.distillation import DistilledStep, distiller_rows, step_rows
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.recipes.catalogue import find
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER
 

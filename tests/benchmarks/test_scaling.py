@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.scaling import Case, exponent, half_student, half_teacher, scaling_rows
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.recipes.catalogue import find
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER
 

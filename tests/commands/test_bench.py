@@ -13,7 +13,7 @@ from dualdistill.cli import app
 from dualdistill.commands.bench import bench_inference, bench_loader, bench_step
 from dualdistill.commands.options.speed import BenchInference, BenchLoader, BenchStep
 from dualdistill.errors import UserError
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.recipes.catalogue import find
 from dualdistill.train.step_cost import GPUS, DummyStep, TimedStep, gpu_named
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER

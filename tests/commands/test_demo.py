@@ -6,7 +6,7 @@ import pytest
 
 from dualdistill.commands.demo import PARTS, adapted, run_demo
 from dualdistill.commands.options.start import Demo
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.recipes.catalogue import find
 
 

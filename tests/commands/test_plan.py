@@ -10,7 +10,7 @@ from dualdistill.cli import app
 from dualdistill.commands.options.speed import Plan
 from dualdistill.commands.plan import gpu_estimate, plan
 from dualdistill.errors import UserError
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.recipes.catalogue import RECIPES, find
 from dualdistill.train.step_cost import DummyStep, Gpu, StepCost, step_cost
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER, TINY_VOXEL_TEACHER

@@ -13,8 +13,7 @@ from dualdistill.commands.evaluate import WITHOUT_SPCONV, evaluate_anything
 from dualdistill.commands.options.results import Evaluate
 from dualdistill.commands.options.training import Resume, Train
 from dualdistill.commands.train import resume_training, start_training
-from dualdistill.experiment.overrides import override
-from dualdistill.experiment.plain import to_plain
+from dualdistill.experiment.plain import override, to_plain
 from dualdistill.models.checkpoints import save_weights
 from dualdistill.ops import sparse_spconv
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of

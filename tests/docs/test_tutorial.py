@@ -20,8 +20,7 @@ from dualdistill.commands.options.training import Resume, Train
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError
 from dualdistill.experiment.external import UnloadedMethod, load
-from dualdistill.experiment.overrides import override
-from dualdistill.experiment.plain import METHODS, from_plain, to_plain, with_method
+from dualdistill.experiment.plain import METHODS, from_plain, override, to_plain, with_method
 from dualdistill.recipes.catalogue import find
 from dualdistill.train.assemble import assemble
 from dualdistill.train.random_batch import random_batch

@@ -6,8 +6,7 @@ import pytest
 
 from dualdistill.errors import UserError
 from dualdistill.experiment.external import UnloadedMethod
-from dualdistill.experiment.overrides import override
-from dualdistill.experiment.plain import differences, from_plain, to_plain
+from dualdistill.experiment.plain import differences, from_plain, override, to_plain
 from dualdistill.recipes.catalogue import RECIPES, find
 
 

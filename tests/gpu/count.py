@@ -14,7 +14,7 @@ from dataclasses import replace
 from fnmatch import fnmatch
 
 from dualdistill.experiment.experiment import Experiment
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.train.step_cost import DummyStep, _Weightless
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER, TINY_VOXEL_TEACHER

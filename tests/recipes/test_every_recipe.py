@@ -11,7 +11,7 @@ from dualdistill.commands.data import make_instances, make_virtual
 from dualdistill.commands.options.data import Instances, VirtualPoints
 from dualdistill.data.collate import collate
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.recipes.catalogue import RECIPES
 from dualdistill.structures import weighted_sum

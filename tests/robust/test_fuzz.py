@@ -20,8 +20,7 @@ from dualdistill.data.sweeps import read_points
 from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
 from dualdistill.evaluate.submission import read_submission
-from dualdistill.experiment.overrides import override
-from dualdistill.experiment.plain import from_plain, to_plain
+from dualdistill.experiment.plain import from_plain, override, to_plain
 from dualdistill.files import read_json
 from dualdistill.models.checkpoints import load_weights, read_facts, save_weights
 from dualdistill.recipes.catalogue import find

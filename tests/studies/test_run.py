@@ -7,7 +7,7 @@ import pytest
 
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.recipes.catalogue import find
 from studies import results
 from studies.design import ROWS, STUDIES

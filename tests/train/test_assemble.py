@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from dualdistill.distill.shapes import BevShapes
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.recipes.catalogue import find
 from dualdistill.structures import weighted_sum

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 
 from dualdistill.data.collate import collate
 from dualdistill.experiment.experiment import Experiment
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.ops.processes import mean_count
 from dualdistill.recipes.catalogue import find
 from dualdistill.structures import Batch, InstanceMap, weighted_sum

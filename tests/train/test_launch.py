@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dualdistill.errors import UserError
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.recipes.catalogue import find
 from dualdistill.train.assemble import assemble
 from dualdistill.train.launch import configure, launch

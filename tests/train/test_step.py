@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.recipes.catalogue import find
 from dualdistill.train.step_cost import DummyStep
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER

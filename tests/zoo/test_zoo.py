@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from dualdistill import hub, zoo
 from dualdistill.errors import UserError
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.models.checkpoints import read_facts
 from dualdistill.models.image_backbone import ImageConfig, ImageEncoder
 from dualdistill.recipes.catalogue import find

@@ -25,7 +25,7 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.deploy.runtime import Maps, deployed_forms, has_bf16
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.models.bevdepth import BevDepth
 from dualdistill.ops.threads import one_thread
 from dualdistill.recipes.catalogue import find

@@ -14,7 +14,7 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.deploy.runtime import has_bf16
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
-from dualdistill.experiment.overrides import override
+from dualdistill.experiment.plain import override
 from dualdistill.files import size_text
 from dualdistill.recipes.catalogue import find
 from dualdistill.report.timing import run_ms

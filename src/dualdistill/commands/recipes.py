@@ -7,8 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from dualdistill.commands.options.start import RecipesDiff, RecipesList, RecipesShow
-from dualdistill.experiment.overrides import override
-from dualdistill.experiment.plain import differences, to_plain
+from dualdistill.experiment.plain import differences, override, to_plain
 from dualdistill.recipes.catalogue import RECIPES, find
 from dualdistill.report.table import Column, Table
 from dualdistill.train.run_folder import RunFolder

@@ -12,8 +12,7 @@ from dualdistill.commands.options.training import Resume, Train
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
-from dualdistill.experiment.overrides import override
-from dualdistill.experiment.plain import differences, to_plain
+from dualdistill.experiment.plain import differences, override, to_plain
 from dualdistill.files import require_folder, write_atomically
 from dualdistill.recipes.catalogue import RECIPES, Recipe, find
 from dualdistill.report.templates import render

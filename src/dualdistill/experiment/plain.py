@@ -1,9 +1,11 @@
-"""Experiments as plain JSON values and back, and where two of them differ."""
+"""Experiments as plain JSON values and back, typed changes of one (`--set a.b=c`), and where two of them differ."""
 
 import dataclasses
+import difflib
 import json
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_origin
 
 from dualdistill.distill.distillbev import DistillBevConfig
 from dualdistill.distill.dualdistill import DualDistillConfig
@@ -14,7 +16,7 @@ from dualdistill.distill.x3kd import X3kdConfig
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.external import UnloadedMethod, is_reference, load, reference_of
-from dualdistill.settings import alternatives, convert, hints_of
+from dualdistill.settings import alternatives, convert, describe, hints_of
 
 METHODS: dict[str, type[DistillerConfig]] = {
     "dualdistill": DualDistillConfig,
@@ -27,62 +29,39 @@ METHODS: dict[str, type[DistillerConfig]] = {
 
 
 def to_plain(experiment: Experiment) -> dict[str, Any]:
-    """An experiment as JSON values; a distiller carries the name of its method."""
-    plain = dataclasses.asdict(experiment)
-    if experiment.distiller is not None:
-        plain["distiller"] = _plain_method(experiment.distiller)
+    """An experiment as JSON values; a distiller carries the name of its method: ours, or where it stands outside this
+    package."""
+    plain, distiller = dataclasses.asdict(experiment), experiment.distiller
+    if isinstance(distiller, UnloadedMethod):
+        plain["distiller"] = {"method": distiller.reference, **json.loads(distiller.settings)}
+    elif distiller is not None:
+        if not dataclasses.is_dataclass(distiller) or isinstance(distiller, type):
+            raise UserError(f"A distiller's configuration must be a dataclass, {type(distiller).__name__} is none.")
+        ours = next((name for name, kind in METHODS.items() if type(distiller) is kind), None)
+        plain["distiller"] = {"method": ours or reference_of(type(distiller)), **plain["distiller"]}
     return json.loads(json.dumps(plain))
 
 
 def from_plain(plain: dict[str, Any]) -> Experiment:
-    """The experiment `to_plain` made; raises UserError for a key or value that is unknown to this version."""
-    values: dict[str, Any] = {}
-    hints = hints_of(Experiment)
+    """The experiment `to_plain` made; a method outside this package stays unloaded. Raises UserError for a key or value
+    that is unknown to this version."""
     try:
-        for name, value in plain.items():
-            if name == "distiller":
-                values[name] = _method(value)
+        values = dict(plain)
+        method = values.pop("distiller", None)
+        if method is not None:
+            method = dict(method)
+            name = method.pop("method")
+            if is_reference(name):
+                method = UnloadedMethod(reference=name, settings=json.dumps(method))
             else:
-                values[name] = _convert(value, hints[name], name)
-        return Experiment(**values)
+                method = _convert(method, METHODS[name], "distiller")
+        hints = hints_of(Experiment)
+        return Experiment(**{key: _convert(value, hints[key], key) for key, value in values.items()}, distiller=method)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"This experiment was not written by this version of dualdistill: {error}. "
             "Use the version named in the run's environment.json."
         ) from None
-
-
-def _convert(value: Any, hint: Any, name: str) -> Any:
-    """JSON value to the field's type; unknown keys of a record are errors."""
-    kinds: list[Any] = [kind for kind in alternatives(hint) if dataclasses.is_dataclass(kind)]
-    if not kinds or (value is None and type(None) in alternatives(hint)):
-        return convert(value, hint, name, strict=True)
-    (kind,) = kinds
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} must hold settings by name, got {value!r}")
-    hints = hints_of(kind)
-    return kind(**{each: _convert(item, hints[each], f"{name}.{each}") for each, item in value.items()})
-
-
-def _plain_method(distiller: DistillerConfig) -> dict[str, Any]:
-    """Settings of a distiller with the name of its method: ours, or where it stands outside this package."""
-    if isinstance(distiller, UnloadedMethod):
-        return {"method": distiller.reference, **json.loads(distiller.settings)}
-    if not dataclasses.is_dataclass(distiller) or isinstance(distiller, type):
-        raise UserError(f"A distiller's configuration must be a dataclass, {type(distiller).__name__} is none.")
-    ours = next((name for name, kind in METHODS.items() if type(distiller) is kind), None)
-    return {"method": ours or reference_of(type(distiller)), **dataclasses.asdict(distiller)}
-
-
-def _method(plain: dict[str, Any] | None) -> DistillerConfig | None:
-    """What `_plain_method` made plain; one outside this package stays unloaded."""
-    if plain is None:
-        return None
-    settings = dict(plain)
-    method = settings.pop("method")
-    if is_reference(method):
-        return UnloadedMethod(reference=method, settings=json.dumps(settings))
-    return _convert(settings, METHODS[method], "distiller")
 
 
 def with_method(experiment: Experiment, *, trust: bool) -> Experiment:
@@ -102,11 +81,91 @@ def with_method(experiment: Experiment, *, trust: bool) -> Experiment:
         raise UserError(f"{method.reference} does not take the settings of this run any more: {error}.") from None
 
 
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    """JSON value to the field's type; unknown keys of a record are errors."""
+    kinds = _records(hint)
+    if not kinds or (value is None and type(None) in alternatives(hint)):
+        return convert(value, hint, name, strict=True)
+    (kind,) = kinds
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} must hold settings by name, got {value!r}")
+    hints = hints_of(kind)
+    return kind(**{each: _convert(item, hints[each], f"{name}.{each}") for each, item in value.items()})
+
+
+def _records(hint: Any) -> list[Any]:
+    """The kinds of record that a field can hold."""
+    return [kind for kind in alternatives(hint) if dataclasses.is_dataclass(kind)]
+
+
 def differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
     """Settings in which two plain experiments differ: (key, value in a, value in b), keys joined by dots."""
     if isinstance(a, dict) and isinstance(b, dict):
-        keys = [*a, *(key for key in b if key not in a)]
-        return [
-            row for key in keys for row in differences(a.get(key), b.get(key), f"{prefix}.{key}" if prefix else key)
-        ]
+        keys = {each: f"{prefix}.{each}" if prefix else each for each in a | b}
+        return [row for each, key in keys.items() for row in differences(a.get(each), b.get(each), key)]
     return [] if a == b else [(prefix, a, b)]
+
+
+def override(experiment: Experiment, assignments: list[str]) -> Experiment:
+    """The experiment with `a.b=c` assignments applied all at once, typed and checked. Raises UserError for an unknown
+    key (with the nearest ones), a value of the wrong type, or one the record refuses."""
+    parsed = []
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"--set takes key=value, for example --set training.batch_size=4; got {assignment!r}.")
+        parsed.append((key.strip(), key.strip().split("."), text.strip()))
+    return _assign(experiment, parsed) if parsed else experiment
+
+
+def _assign(record: Any, assignments: list[tuple[str, list[str], str]]) -> Any:
+    """`record` with the assignments (whole key, rest of its path, text) applied, then checked as one."""
+    names = [f.name for f in dataclasses.fields(record)]
+    hints = hints_of(type(record))
+    changes: dict[str, Any] = {}
+    inner: dict[str, list[tuple[str, list[str], str]]] = {}
+    for key, (name, *rest), text in assignments:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"Known here: {', '.join(names)}."
+            raise UserError(f"--set {key}: {type(record).__name__} has no {name!r}. {hint}")
+        if rest:
+            inner.setdefault(name, []).append((key, rest, text))
+        else:
+            changes[name] = _parse(text, hints[name], key)
+    for name, deeper in inner.items():
+        current = changes.get(name, getattr(record, name))
+        inside = _default(hints[name]) if current is None else current
+        if not dataclasses.is_dataclass(inside):
+            what = "none in this recipe: take a recipe that has it" if current is None else "a single value"
+            raise UserError(f"--set {deeper[0][0]}: {name!r} is {what}.")
+        changes[name] = _assign(inside, deeper)
+    try:
+        return replace(record, **changes)
+    except ValueError as error:
+        typed = ", ".join(f"{key}={text}" for key, _, text in assignments)
+        raise UserError(f"--set {typed}: {error}.") from None
+
+
+def _default(hint: Any) -> Any:
+    """The record that a field can hold, made of defaults; None where it holds none, or one that needs settings."""
+    for kind in _records(hint):
+        with suppress(TypeError):
+            return kind()
+    return None
+
+
+def _parse(text: str, hint: Any, key: str) -> Any:
+    raw: Any = text
+    if text.lower() == "none":
+        raw = None
+    elif text.lower() == "default" and (record := _default(hint)) is not None:
+        return record
+    else:
+        is_tuple = any(get_origin(kind) is tuple for kind in alternatives(hint))
+        with suppress(ValueError, RecursionError):  # no JSON, or a number of thousands of digits
+            raw = json.loads(f"[{text.strip('()[]')}]" if is_tuple else text)
+    for value in (raw, text):  # as text, too: training.precision=32 means the word
+        with suppress(ValueError):
+            return convert(value, hint, key)
+    raise UserError(f"--set {key}={text[:60]}: expected {describe(hint)}.")
