@@ -21,7 +21,8 @@ from dualdistill.report.timing import Row, Variant, measure, run_ms
 from dualdistill.structures import BevOutput, HeadOutput, Losses, Targets, weighted_sum
 from dualdistill.train.assemble import assemble
 from dualdistill.train.random_batch import random_batch
-from dualdistill.train.teacher_source import CachedTeacher, LiveTeacher, TeacherCache, TeacherSource
+from dualdistill.train.step import LiveTeacher, TeacherSource
+from dualdistill.train.teacher_cache import CachedTeacher, TeacherCache
 
 POINTS = 100_000
 """LiDAR points of a sample: ten sweeps on a street, in range."""
@@ -134,7 +135,7 @@ def step_rows(step: DistilledStep, setting: str, *, repeats: int) -> list[Row]:
 
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         output = step.teacher(step.batch)
-        cache = TeacherCache.under(Path(folder), {}, output, step.config.requires.teacher_maps or (), "bf16")
+        cache = TeacherCache(Path(folder), {}, output, step.config.requires.teacher_maps or (), "bf16")
         cache.write(step.batch, output)
         network = step.teacher.module
         assert isinstance(network, CenterPoint)

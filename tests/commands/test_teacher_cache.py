@@ -14,10 +14,10 @@ from dualdistill.commands.train import resume_training, start_training
 from dualdistill.data.collate import collate
 from dualdistill.errors import UserError
 from dualdistill.structures import Batch, BevOutput, Boxes, HeadOutput, SampleMeta
-from dualdistill.train.fill_cache import still_missing
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 from dualdistill.train.run_folder import RunFolder
-from dualdistill.train.teacher_source import LiveTeacher, TeacherCache, flips_of
+from dualdistill.train.step import LiveTeacher
+from dualdistill.train.teacher_cache import TeacherCache, flips_of, still_missing
 from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER
 
 RECIPE = "synthetic/dualdistill-centerpoint"
@@ -137,7 +137,7 @@ def batch(*flips: tuple[bool, bool]) -> Batch:
 
 def test_each_flip_has_an_answer_of_its_own_and_what_is_not_kept_cannot_be_mistaken(tmp_path):
     plain, mirrored = answer(), answer()
-    cache = TeacherCache.under(tmp_path, {"teacher": "a"}, plain, ("stage1", "neck"), "fp32")
+    cache = TeacherCache(tmp_path, {"teacher": "a"}, plain, ("stage1", "neck"), "fp32")
     straight, flipped = batch((False, False), (False, False)), batch((True, False), (True, True))
     cache.write(straight, plain)
     cache.write(flipped, mirrored)
@@ -152,7 +152,7 @@ def test_each_flip_has_an_answer_of_its_own_and_what_is_not_kept_cannot_be_mista
         assert came.canvas.isnan().all()
         assert came.stages[0].isnan().all()
     size = sum(file.stat().st_size for file in cache.folder.rglob("*.safetensors")) / 4
-    assert size == pytest.approx(cache.bytes_of_one(plain), abs=1500)  # a header each
+    assert size == pytest.approx(cache.bytes_of_one, abs=1500)  # a header each
     with pytest.raises(UserError, match="lacks"):
         cache.load(batch((False, True)))
     cache.path("token0", (False, False)).write_bytes(b"torn")
@@ -162,7 +162,7 @@ def test_each_flip_has_an_answer_of_its_own_and_what_is_not_kept_cannot_be_mista
 
 def test_caches_of_other_teachers_data_or_precision_lie_apart(tmp_path):
     def folder(identity, maps, precision):
-        return TeacherCache.under(tmp_path, identity, answer(), maps, precision).folder
+        return TeacherCache(tmp_path, identity, answer(), maps, precision).folder
 
     folders = {
         folder({"teacher": "a"}, ("neck",), "bf16"),
@@ -179,7 +179,7 @@ def test_trainings_side_by_side_make_each_answer_once(tmp_path):
         return [number for batch in batches for _, number in batch]
 
     cache, tokens, flip = (
-        TeacherCache.under(tmp_path, {}, answer(), ("neck",), "bf16"),
+        TeacherCache(tmp_path, {}, answer(), ("neck",), "bf16"),
         list("abcdefghij"),
         (False, True),
     )
@@ -196,11 +196,12 @@ def test_trainings_side_by_side_make_each_answer_once(tmp_path):
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
-    cache = TeacherCache.under(tmp_path, {}, answer(), ("neck",), "bf16")
+    cache = TeacherCache(tmp_path, {}, answer(), ("neck",), "bf16")
     monkeypatch.setattr(files, "disk_usage", lambda path: type("Usage", (), {"free": 10_000}))
-    cache.require_room(9, 1000)
+    cache.bytes_of_one = 1000
+    cache.require_room(9)
     with pytest.raises(UserError, match=r"\(10 more files\) needs 10.2 kB in .*, whose disk has 10 kB"):
-        cache.require_room(10, 1000)
+        cache.require_room(10)
 
 
 def test_a_turned_batch_is_no_flip():
@@ -217,7 +218,7 @@ def test_a_turned_batch_is_no_flip():
 
 def test_half_precision_is_that_of_the_features_alone(tmp_path):
     said = answer()
-    cache = TeacherCache.under(tmp_path, {}, said, ("neck",), "bf16")
+    cache = TeacherCache(tmp_path, {}, said, ("neck",), "bf16")
     cache.write(batch((False, False), (False, False)), said)
     came = cache.output(cache.load(batch((False, False), (False, False))), head)
     assert came.neck.dtype == torch.bfloat16

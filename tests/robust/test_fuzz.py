@@ -26,7 +26,7 @@ from dualdistill.models.checkpoints import load_weights, read_facts, save_weight
 from dualdistill.recipes.catalogue import find
 from dualdistill.train.metrics import read_metrics
 from dualdistill.train.run_folder import RunFolder, RunRecord, Scores, WeightsFacts, read_scores
-from dualdistill.train.teacher_source import TeacherCache
+from dualdistill.train.teacher_cache import TeacherCache
 from tests.commands.test_teacher_cache import answer, batch
 from tests.data.tiny_root import write_root
 
@@ -215,7 +215,7 @@ def test_any_table_is_indexed_or_refused(
 def test_a_cached_answer_is_whole_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.getbasetemp() / "answers"
     asked = batch((False, False))
-    cache = TeacherCache.under(folder, {}, answer(1), ("neck",), "bf16")
+    cache = TeacherCache(folder, {}, answer(1), ("neck",), "bf16")
     cache.write(asked, answer(1))
     path = cache.path("token0", (False, False))
     good = path.read_bytes()

@@ -19,9 +19,8 @@ from dualdistill.files import size_text
 from dualdistill.recipes.catalogue import find
 from dualdistill.report.timing import run_ms
 from dualdistill.train.assemble import open_dataset, split_names
-from dualdistill.train.fill_cache import cached_maps, flips_drawn, refuse_uncacheable
 from dualdistill.train.step_cost import GPUS, Gpu, StepCost, TimedStep, step_cost
-from dualdistill.train.teacher_source import TeacherCache
+from dualdistill.train.teacher_cache import TeacherCache, cached_maps, flips_drawn, refuse_uncacheable
 
 NUSCENES_TRAIN, NUSCENES_BALANCED = 28_130, 123_580
 """Samples of the official training split, as they are and class-balanced
@@ -150,9 +149,9 @@ def _disk(experiment: Experiment, cost: StepCost, steps: int, samples: int | Non
     disk: dict[str, Any] = {"checkpoints": checkpoints, "bytes of checkpoints": checkpoints * 12 * learnt}
     if cost.teacher_output is not None:
         maps = cached_maps(experiment, cost.teacher_output)
-        cache = TeacherCache.under(Path(), {}, cost.teacher_output, maps, experiment.training.cache_precision)
+        cache = TeacherCache(Path(), {}, cost.teacher_output, maps, experiment.training.cache_precision)
         flips = len(flips_drawn(experiment.data.bev_augmentation))
-        disk["teacher cache per sample"] = cache.bytes_of_one(cost.teacher_output) * flips
+        disk["teacher cache per sample"] = cache.bytes_of_one * flips
         disk["teacher cache"] = disk["teacher cache per sample"] * samples if samples else None
         try:
             refuse_uncacheable(experiment)

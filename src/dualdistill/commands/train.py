@@ -17,11 +17,11 @@ from dualdistill.files import require_folder, write_atomically
 from dualdistill.recipes.catalogue import RECIPES, Recipe, find
 from dualdistill.report.templates import render
 from dualdistill.train.assemble import assemble, split_names
-from dualdistill.train.fill_cache import refuse_uncacheable
 from dualdistill.train.launch import launch, on_leader
 from dualdistill.train.metrics import make_sinks
 from dualdistill.train.run_folder import RunFolder, environment
 from dualdistill.train.session import Job, Session
+from dualdistill.train.teacher_cache import refuse_uncacheable
 from dualdistill.train.trained_weights import Wanted, find_label_encoder, find_teacher
 
 

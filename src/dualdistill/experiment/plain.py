@@ -120,15 +120,15 @@ def override(experiment: Experiment, assignments: list[str]) -> Experiment:
 
 def _assign(record: Any, assignments: list[tuple[str, list[str], str]]) -> Any:
     """`record` with the assignments (whole key, rest of its path, text) applied, then checked as one."""
-    names = [f.name for f in dataclasses.fields(record)]
-    hints = hints_of(type(record))
+    kind: Any = type(record)
+    names, hints = [f.name for f in dataclasses.fields(kind)], hints_of(kind)
     changes: dict[str, Any] = {}
     inner: dict[str, list[tuple[str, list[str], str]]] = {}
     for key, (name, *rest), text in assignments:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
             hint = f"Did you mean {' or '.join(near)}?" if near else f"Known here: {', '.join(names)}."
-            raise UserError(f"--set {key}: {type(record).__name__} has no {name!r}. {hint}")
+            raise UserError(f"--set {key}: {kind.__name__} has no {name!r}. {hint}")
         if rest:
             inner.setdefault(name, []).append((key, rest, text))
         else:

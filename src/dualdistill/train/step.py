@@ -2,16 +2,51 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dualdistill.experiment.training import TeacherPrecision
+from dualdistill.ops.frozen import FrozenModule
 from dualdistill.ops.processes import mean_count
-from dualdistill.structures import Batch, Detector, Losses, weighted_sum
-from dualdistill.train.teacher_source import TeacherSource, channels_last
+from dualdistill.structures import Batch, BevOutput, Detector, Losses, weighted_sum
+
+
+@runtime_checkable
+class TeacherSource(Protocol):
+    """A module without parameters that gives the teacher's output for a batch, without gradient."""
+
+    def __call__(self, batch: Batch) -> BevOutput: ...
+
+
+class LiveTeacher(FrozenModule):
+    """The teacher's forward pass."""
+
+    def __init__(self, teacher: nn.Module, precision: TeacherPrecision = "fp32"):
+        """Args: `precision` is that of the forward pass alone; the head stays float32 for distillers that call it."""
+        # In the layout of the student's maps: what compares them need not transpose.
+        super().__init__(channels_last(teacher))
+        self.precision = precision
+
+    def forward(self, batch: Batch) -> BevOutput:
+        # Not inference mode: its tensors cannot be compared with a map that has a gradient.
+        device = batch.augmented_from_bev.device.type
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.module(batch)
+
+
+def channels_last(module: nn.Module) -> nn.Module:
+    """Weights of 2D convolutions stored channels last, as maps then are: faster on CPUs and on tensor cores.
+
+    Not `module.to(memory_format=…)`, which fails on the five axes of sparse convolution kernels.
+    """
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return module
 
 
 class Training(nn.Module):
