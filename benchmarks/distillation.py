@@ -20,7 +20,7 @@ from dualdistill.recipes.catalogue import find
 from dualdistill.report.timing import Row, Variant, measure, run_ms
 from dualdistill.structures import BevOutput, HeadOutput, Losses, Targets, weighted_sum
 from dualdistill.train.assemble import assemble
-from dualdistill.train.random_batch import random_batch
+from dualdistill.train.data import random_batch
 from dualdistill.train.step import LiveTeacher, TeacherSource
 from dualdistill.train.teacher_cache import CachedTeacher, TeacherCache
 

@@ -28,7 +28,7 @@ from dualdistill.ops.bev_pool import lift_splat_pool, make_pool_plan, pool_cells
 from dualdistill.recipes.catalogue import find
 from dualdistill.report.timing import Row, Variant, measure
 from dualdistill.structures import Batch
-from dualdistill.train.random_batch import random_batch
+from dualdistill.train.data import random_batch
 
 Pool = Callable[[Tensor, Tensor], Tensor]
 

@@ -15,7 +15,7 @@ import torch
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.recipes.catalogue import find
 from dualdistill.report.timing import Row, Variant, measure
-from dualdistill.train.random_batch import POINTS
+from dualdistill.train.data import POINTS
 from dualdistill.train.step_cost import DummyStep, step_cost
 
 FULL: dict[str, tuple[int, ...]] = {

@@ -23,7 +23,7 @@ from dualdistill.experiment.external import UnloadedMethod, load
 from dualdistill.experiment.plain import METHODS, from_plain, override, to_plain, with_method
 from dualdistill.recipes.catalogue import find
 from dualdistill.train.assemble import assemble
-from dualdistill.train.random_batch import random_batch
+from dualdistill.train.data import random_batch
 from dualdistill.train.run_folder import RunFolder
 from tests.commands.conftest import STEPS, TINY_STUDENT, TINY_TEACHER, console  # noqa: F401 (a fixture)
 from tests.distill import test_contract as contract

@@ -12,7 +12,7 @@ from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.recipes.catalogue import find
 from dualdistill.structures import weighted_sum
 from dualdistill.train.assemble import assemble, shapes_of
-from dualdistill.train.random_batch import random_batch
+from dualdistill.train.data import random_batch
 from dualdistill.train.step import LiveTeacher, Training
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER
 

@@ -22,7 +22,7 @@ from dualdistill.ops.processes import mean_count
 from dualdistill.recipes.catalogue import find
 from dualdistill.structures import Batch, InstanceMap, weighted_sum
 from dualdistill.train.assemble import assemble
-from dualdistill.train.random_batch import random_batch
+from dualdistill.train.data import random_batch
 from tests.commands.conftest import TINY_STUDENT, TINY_TEACHER
 
 BOXES = (20, 3)

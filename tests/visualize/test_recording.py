@@ -7,7 +7,7 @@ import torch
 
 from dualdistill.data.config import DataConfig
 from dualdistill.errors import UserError
-from dualdistill.train.random_batch import random_batch
+from dualdistill.train.data import random_batch
 from dualdistill.visualize.palette import BoxLayer
 from dualdistill.visualize.recording import Recording
 from tests.visualize.scenes import boxes

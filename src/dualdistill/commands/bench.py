@@ -44,8 +44,7 @@ from dualdistill.report.timing import (
 from dualdistill.structures import Batch, named_tensors
 from dualdistill.synthetic import TINY, make_synthetic
 from dualdistill.train.assemble import open_dataset, split_names
-from dualdistill.train.data import StepSampler, training_loader
-from dualdistill.train.random_batch import random_batch
+from dualdistill.train.data import StepSampler, random_batch, training_loader
 from dualdistill.train.step_cost import TimedStep, gpu_named
 
 STEP_COLUMNS = (

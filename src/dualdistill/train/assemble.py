@@ -19,7 +19,7 @@ from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.models.checkpoints import load_weights
 from dualdistill.ops.frozen import freeze
 from dualdistill.structures import Batch, Boxes, Points
-from dualdistill.train.random_batch import random_batch
+from dualdistill.train.data import random_batch
 from dualdistill.train.step import LiveTeacher, TeacherSource, Training
 from dualdistill.train.trained_weights import TrainedWeights
 

@@ -23,8 +23,8 @@ from dualdistill.models.centerpoint import CenterPoint
 from dualdistill.ops.frozen import FrozenModule
 from dualdistill.structures import Batch, BevOutput, weighted_sum
 from dualdistill.train.assemble import assemble
+from dualdistill.train.data import random_batch
 from dualdistill.train.launch import configure
-from dualdistill.train.random_batch import random_batch
 from dualdistill.train.step import Training
 
 _ADAM = 4 * 4
