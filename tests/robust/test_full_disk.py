@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dualdistill import files
-from dualdistill.train.checkpoint import Checkpoints
+from dualdistill.train.state import Checkpoints
 from tests.robust.outcome import Ending, run_command
 from tests.robust.places import STEP, STUDENT, TEACHER, Places, sets
 
@@ -64,7 +64,7 @@ def full(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
         patch.setattr(files, "synchronise", refuse)
         patch.setattr(files, "disk_usage", lambda path: shutil.disk_usage(path)._replace(free=0))
-        patch.setattr("dualdistill.train.checkpoint.synchronise", refuse)
+        patch.setattr("dualdistill.train.state.synchronise", refuse)
         yield
 
 

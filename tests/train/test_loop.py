@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from dualdistill.errors import DivergedError, UserError
-from dualdistill.train.checkpoint import Checkpoints
 from dualdistill.train.metrics import read_metrics
 from dualdistill.train.run_folder import RunFolder
+from dualdistill.train.state import Checkpoints
 from tests.train.toy import CONFIG, STEPS, Samples, new_run, train
 
 

@@ -15,13 +15,12 @@ from torch.utils.data import Dataset
 from dualdistill.data.collate import pack
 from dualdistill.experiment.training import OptimiserConfig, TrainingConfig
 from dualdistill.structures import Batch, Boxes, Losses, SampleMeta
-from dualdistill.train.checkpoint import Checkpoints
 from dualdistill.train.data import StepSampler, training_loader
 from dualdistill.train.launch import StopSignals, launch, on_leader
 from dualdistill.train.loop import Validate, fit
 from dualdistill.train.metrics import JsonLines, MetricsLogger
 from dualdistill.train.run_folder import RunFolder
-from dualdistill.train.state import TrainingState
+from dualdistill.train.state import Checkpoints, TrainingState
 from dualdistill.train.step import Training
 
 STEPS = 6

@@ -11,10 +11,9 @@ from torch.utils.data import DataLoader
 
 from dualdistill.data.collate import PackedBatch
 from dualdistill.structures import weighted_sum
-from dualdistill.train.checkpoint import Checkpoints
 from dualdistill.train.launch import StopSignals
 from dualdistill.train.metrics import MetricsLogger
-from dualdistill.train.state import TrainingState
+from dualdistill.train.state import Checkpoints, TrainingState
 from dualdistill.train.watch import Watch
 
 Validate = Callable[[nn.Module], Mapping[str, float]]

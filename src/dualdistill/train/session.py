@@ -25,13 +25,12 @@ from dualdistill.files import read_bytes
 from dualdistill.report.progress import progress
 from dualdistill.report.timing import profiled_steps
 from dualdistill.train.assemble import assemble, open_dataset, split_names
-from dualdistill.train.checkpoint import Checkpoints
 from dualdistill.train.data import StepSampler, default_workers, training_loader
 from dualdistill.train.launch import StopSignals, configure, on_leader
 from dualdistill.train.loop import fit
 from dualdistill.train.metrics import MetricsLogger, Sink, read_metrics
 from dualdistill.train.run_folder import DataRecord, RunFolder
-from dualdistill.train.state import TrainingState
+from dualdistill.train.state import Checkpoints, TrainingState
 from dualdistill.train.step import Training
 from dualdistill.train.teacher_cache import CachedTeacher, WithTeacher, open_cache
 from dualdistill.train.trained_weights import TrainedWeights

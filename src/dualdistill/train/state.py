@@ -1,18 +1,26 @@
-"""What a training changes: weights, their moving average, optimisers, the number of steps.
+"""What a training changes (weights, their moving average, optimisers, the number of steps), and its checkpoints:
+written whole, found again, restored exactly.
 
 Learning rate, momentum and weight decay are pure functions of the step: nothing to save, nothing to restore.
 """
 
 import copy
 import math
+import pickle
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from dualdistill.errors import UserError
 from dualdistill.experiment.training import OptimiserConfig, TrainingConfig
+from dualdistill.files import problem, remove, require_folder, require_room, size_text, synchronise
+from dualdistill.models.checkpoints import load_weights, save_weights
+from dualdistill.train.run_folder import RunFolder, step_name, step_of
 from dualdistill.train.step import Training
 
 
@@ -34,10 +42,8 @@ class TrainingState:
     def initial(cls, training: Training, config: TrainingConfig) -> "TrainingState":
         """The state before the first step, on the device of `training`."""
         options = config.optimiser
-        optimisers = [
-            AdamW(parameter_groups([learner], options.weight_decay), lr=options.learning_rate, fused=True)
-            for learner in training.learners
-        ]
+        groups = [parameter_groups(learner, options.weight_decay) for learner in training.learners]
+        optimisers = [AdamW(each, lr=options.learning_rate, fused=True) for each in groups]
         average = copy.deepcopy(training.detector).requires_grad_(False).eval() if config.ema_decay else None
         return cls(training=training, config=config, optimisers=optimisers, average=average)
 
@@ -45,14 +51,6 @@ class TrainingState:
     def evaluated(self) -> nn.Module:
         """The weights that are evaluated and kept: the average where there is one."""
         return self.training.detector if self.average is None else self.average
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of a checkpoint: the weights, their average, and two moments for each number that is learnt."""
-        held = [self.training.detector, self.training.distiller, self.average]
-        weights = sum(tensor.nbytes for module in held if module is not None for tensor in module.state_dict().values())
-        groups = [group for optimiser in self.optimisers for group in optimiser.param_groups]
-        return weights + 2 * sum(parameter.nbytes for group in groups for parameter in group["params"])
 
     def stepping(self, distil: bool) -> list[AdamW]:
         """Optimisers of the coming step: the distiller's alone in its warm-up, the detector's alone without teacher."""
@@ -77,10 +75,8 @@ class TrainingState:
         old, new = (cast(list[Tensor], [*m.parameters(), *m.buffers()]) for m in (self.average, self.training.detector))
         pairs = list(zip(old, new, strict=True))
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        counters = [pair for pair in pairs if not pair[0].is_floating_point()]
-        if floats:
-            torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], share)
-        if counters:
+        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], share)
+        if counters := [pair for pair in pairs if not pair[0].is_floating_point()]:
             torch._foreach_copy_([a for a, _ in counters], [b for _, b in counters])
 
 
@@ -113,14 +109,128 @@ def _cycle(config: OptimiserConfig, fraction: float, start: float, turn: float, 
     return end + 0.5 * (start - end) * (1 + math.cos(math.pi * progress))
 
 
-def parameter_groups(modules: list[nn.Module], weight_decay: float) -> list[dict[str, object]]:
-    """Trainable parameters of `modules` in two groups: decayed, and those a `no_weight_decay()` method exempts."""
-    decayed: list[nn.Parameter] = []
-    exempt: list[nn.Parameter] = []
-    for module in modules:
-        names: set[str] = getattr(module, "no_weight_decay", set)()
-        for name, parameter in module.named_parameters():
-            if parameter.requires_grad:
-                (exempt if name in names else decayed).append(parameter)
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Trainable parameters of a module in two groups: decayed, and those its `no_weight_decay()` names, if any."""
+    names: set[str] = getattr(module, "no_weight_decay", set)()
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    exempt = [parameter for name, parameter in trained.items() if name in names]
+    decayed = [parameter for name, parameter in trained.items() if name not in names]
     groups: list[dict[str, object]] = [{"params": decayed, "weight_decay": weight_decay}]
     return [*groups, {"params": exempt, "weight_decay": 0.0}] if exempt else groups
+
+
+class Checkpoints:
+    """The checkpoints of one run; processes that do not lead write none."""
+
+    def __init__(self, run: RunFolder, *, role: str, facts: dict[str, Any], keep_last: int | None, lead: bool = True):
+        """Args:
+        role: "student", "teacher" or "label_encoder": the name of the weights file.
+        facts: Plain JSON for the metadata of every weights file.
+        keep_last: How many of the newest are kept beside the best; None keeps all.
+        """
+        self.run, self.role, self.facts = run, role, facts
+        self.keep_last, self.lead = keep_last, lead
+        self.best_score = float("-inf")
+
+    def improves(self, score: float) -> bool:
+        """Whether a validation score is the highest so far; it then is the one to beat."""
+        better = score > self.best_score
+        self.best_score = max(self.best_score, score)
+        return better
+
+    def require_room(self, state: TrainingState, total: int) -> None:
+        """Check that the disk has room for the checkpoints of the steps up to `total`, and nothing is in their way.
+        Raises UserError if it has not."""
+        require_folder(self.run.checkpoints)
+        weights = sum(t.nbytes for module in self._files(state).values() for t in module.state_dict().values())
+        groups = [group for optimiser in state.optimisers for group in optimiser.param_groups]
+        each = weights + 2 * sum(parameter.nbytes for group in groups for parameter in group["params"])  # two moments
+        count = len(range(state.step, total, state.config.save_every)) + 1
+        if self.keep_last is not None:
+            count = min(count, self.keep_last + 2)  # the best one, and the next before one is removed
+        remedy = "Free some, or set training.keep_last=2 or a larger training.save_every."
+        what = f"This training ({count} checkpoints of {size_text(each)})"
+        require_room(self.run.path, count * each, what, remedy)
+
+    def save(self, state: TrainingState, *, best: bool = False) -> None:
+        """Write a checkpoint, then point `last`, and `best` if it is that, at it. Raises UserError if it cannot be
+        written; the checkpoints before it are untouched."""
+        if not self.lead:
+            return
+        name = step_name(state.step)
+        draft = self.run.checkpoints / f".{name}.new"
+        for left in self.run.checkpoints.glob(".*"):  # by a process that was killed
+            remove(left)
+        try:
+            self._write(draft, state)
+            for path in [*draft.rglob("*"), draft]:
+                synchronise(path)
+            remove(self.run.checkpoints / name)  # of a step that is repeated
+            draft.rename(self.run.checkpoints / name)
+            for pointer in ("last", "best") if best else ("last",):
+                self.run.point(pointer, name)
+        except (OSError, SafetensorError, RuntimeError, UserError) as error:
+            remove(draft)
+            why = error if isinstance(error, UserError) else problem(error, draft)
+            raise UserError(
+                f"The checkpoint {self.run.checkpoints / name} cannot be written: {why}. The last one is "
+                f"{self.run.newest() or 'missing'}. Then go on with `dualdistill resume {self.run.path}`."
+            ) from None
+        spared = {self.run.pointed(name) for name in ("last", "best")}
+        for folder in self.run.all_checkpoints()[self.keep_last :] if self.keep_last is not None else ():
+            if folder not in spared:
+                remove(folder)
+
+    def _files(self, state: TrainingState) -> dict[str, nn.Module]:
+        """The networks of a checkpoint by the path of their weights in it."""
+        files = {f"{self.role}.safetensors": state.evaluated}
+        if state.training.distiller is not None:
+            files["distiller.safetensors"] = state.training.distiller
+        if state.average is not None:
+            files["training_state/raw_weights.safetensors"] = state.training.detector
+        return files
+
+    def _write(self, folder: Path, state: TrainingState) -> None:
+        (folder / "training_state").mkdir(parents=True)
+        for path, module in self._files(state).items():
+            save_weights(folder / path, module, self.facts | {"step": state.step, "role": self.role})
+        held: dict[str, Any] = {"optimisers": [optimiser.state_dict() for optimiser in state.optimisers]}
+        held["bound"] = state.training.bound.state_dict() if state.training.bound is not None else None
+        torch.save(held, folder / "training_state" / "optimiser.pt")
+
+    def restore(self, folder: Path, state: TrainingState) -> None:
+        """Put a training back to where a checkpoint left it. Raises UserError for a checkpoint that is incomplete,
+        damaged, or of another training."""
+        for name, module in self._files(state).items():
+            load_weights(module, folder / name)
+        path, bound = folder / "training_state" / "optimiser.pt", state.training.bound
+        try:
+            held = torch.load(path, map_location="cpu", weights_only=True)
+            for optimiser, saved in zip(state.optimisers, held["optimisers"], strict=True):
+                optimiser.load_state_dict(saved)
+            if bound is not None:
+                bound.load_state_dict(held["bound"])
+        except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
+            raise UserError(f"{path} cannot be read: {error}") from None
+        state.step = step_of(folder)
+
+    def restore_newest(self, state: TrainingState) -> tuple[Path, list[str]]:
+        """Restore the checkpoint that `last` names, or else the newest complete one.
+
+        Returns:
+            Its folder, and what is wrong with those that were tried before.
+
+        Raises:
+            UserError: if none can be restored.
+        """
+        problems = []
+        last = self.run.pointed("last")
+        for folder in dict.fromkeys([*([last] if last else []), *self.run.all_checkpoints()]):
+            try:
+                self.restore(folder, state)
+            except UserError as error:
+                problems.append(f"{folder.name}: {error}")
+            else:
+                return folder, problems
+        tried = "".join(f"\n  {problem}" for problem in problems)
+        raise UserError(f"No checkpoint of {self.run.path} can be restored:{tried}\nTrain the recipe again.")
