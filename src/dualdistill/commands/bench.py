@@ -45,7 +45,7 @@ from dualdistill.structures import Batch, named_tensors
 from dualdistill.synthetic import TINY, make_synthetic
 from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.data import StepSampler, random_batch, training_loader
-from dualdistill.train.step_cost import TimedStep, gpu_named
+from dualdistill.train.step_cost import TimedStep, flop_counter, gpu_named
 
 STEP_COLUMNS = (
     Column(key="samples_per_second", title="samples/s", digits=2),
@@ -79,7 +79,7 @@ def bench_step(console: Console, options: BenchStep, *, repeats: int = 5) -> lis
     try:
         step = TimedStep(experiment, samples, device)
         distils = step.dummy.training.distiller is not None
-        runs: dict[str, Callable[[], None]] = {"student alone": step.alone} if distils else {}
+        runs: dict[str, Callable[[], None]] = {"student alone": partial(step, distil=False)} if distils else {}
         runs["distilled" if distils else "step"] = step
         variants = [Variant(name=variant, run=run) for variant, run in runs.items()]
         precision = experiment.training.precision
@@ -88,7 +88,9 @@ def bench_step(console: Console, options: BenchStep, *, repeats: int = 5) -> lis
         gpu = gpu_named(torch.cuda.get_device_name()) if device == "cuda" else None
         peak = gpu.peak_tflops(precision) if gpu else None
         for number, (row, run) in enumerate(zip(rows, runs.values(), strict=True)):
-            tflops = step.flops(run) / row.milliseconds / 1e9
+            with flop_counter() as counter:
+                run()
+            tflops = counter.get_total_flops() / row.milliseconds / 1e9
             facts: dict[str, Any] = {"samples_per_second": 1e3 * samples / row.milliseconds, "tflops": tflops}
             facts |= {"peak_share": tflops / peak} if peak else {}
             if device == "cuda":

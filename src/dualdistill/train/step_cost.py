@@ -6,8 +6,9 @@ and everything that depends on data (pooling plans, masks, pseudo boxes) takes i
 Peak arithmetic and memory of GPUs are from NVIDIA's data sheets and architecture white papers.
 """
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,6 @@ from dualdistill.structures import Batch, BevOutput, weighted_sum
 from dualdistill.train.assemble import assemble
 from dualdistill.train.data import random_batch
 from dualdistill.train.launch import configure
-from dualdistill.train.step import Training
 
 _ADAM = 4 * 4
 """Bytes a trained parameter takes in float32: itself, its gradient, and AdamW's two moments."""
@@ -53,13 +53,7 @@ class StepCost:
 
 
 class DummyStep:
-    """An experiment's training, freshly initialised, and a random batch for it.
-
-    Args:
-        samples: Size of the batch.
-        cameras: Cameras of a sample.
-        points: LiDAR points of a sample; as many as the sweeps of the experiment hold, if not given.
-    """
+    """An experiment's training, freshly initialised, and a random batch for it: `points` are those of a sample."""
 
     def __init__(self, experiment: Experiment, samples: int = 1, *, cameras: int = 6, points: int | None = None):
         torch.manual_seed(0)
@@ -85,7 +79,9 @@ def step_cost(experiment: Experiment, *, cameras: int = 6, points: int | None = 
         dummy = DummyStep(experiment, cameras=cameras, points=points)
         training = dummy.training
         output = training.teacher(dummy.batch) if training.teacher is not None else None
-    frozen = _frozen_parts(training)
+    roles = {CenterPoint: "teacher", LabelEncoder: "label_encoder"}
+    held = [each.module for each in training.modules() if isinstance(each, FrozenModule)]
+    frozen = {role: module for kind, role in roles.items() for module in held if isinstance(module, kind)}
     saved: dict[int, int] = {}
     modules = [*training.learners, *frozen.values()]
     parameters = {p.untyped_storage().data_ptr() for module in modules for p in module.parameters()}
@@ -97,33 +93,22 @@ def step_cost(experiment: Experiment, *, cameras: int = 6, points: int | None = 
         return tensor
 
     saving = torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor)
-    with _Weightless(), _counter() as forward, saving:
+    with _Weightless(), flop_counter() as forward, saving:
         loss = dummy.forward()
-    with _Weightless(), _counter() as backward:
+    with _Weightless(), flop_counter() as backward:
         loss.backward()
-    names = (experiment.role, "distiller")
-    trained = {n: _count(module, trained=True) for n, module in zip(names, training.learners, strict=False)}
-    held = {name: _count(module) for name, module in frozen.items()}
-    average = 4 * trained[experiment.role] if experiment.training.ema_decay else 0
+    learners = zip((experiment.role, "distiller"), training.learners, strict=False)
+    learnt = {n: sum(p.numel() for p in module.parameters() if p.requires_grad) for n, module in learners}
+    fixed = {name: sum(p.numel() for p in module.parameters()) for name, module in frozen.items()}
+    average = 4 * learnt[experiment.role] if experiment.training.ema_decay else 0
     return StepCost(
         flops_forward=forward.get_total_flops(),
         flops_backward=backward.get_total_flops(),
         activation_bytes=sum(saved.values()),
-        parameters=trained | held,
-        parameter_bytes=_ADAM * sum(trained.values()) + 4 * sum(held.values()) + average,
+        parameters=learnt | fixed,
+        parameter_bytes=_ADAM * sum(learnt.values()) + 4 * sum(fixed.values()) + average,
         teacher_output=output,
     )
-
-
-def _frozen_parts(training: Training) -> dict[str, nn.Module]:
-    """The frozen networks of a training by role."""
-    held = [each.module for each in training.modules() if isinstance(each, FrozenModule)]
-    roles = {"teacher": CenterPoint, "label_encoder": LabelEncoder}
-    return {role: module for role, kind in roles.items() for module in held if isinstance(module, kind)}
-
-
-def _count(module: nn.Module, *, trained: bool = False) -> int:
-    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)
 
 
 _aten, _vision = torch.ops.aten, torch.ops.torchvision
@@ -132,11 +117,6 @@ _HEAVY = {
     _aten._scaled_dot_product_flash_attention_for_cpu,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward,
 }
-
-
-def _is_geometry(operation: Any, args: Any) -> bool:
-    """Whether a product is one with small matrices: poses and intrinsics, whose result decides where things are."""
-    return operation in {_aten.mm, _aten.bmm} and min(side for arg in args[:2] for side in arg.shape[-2:]) <= 4
 
 
 class _Weightless(TorchDispatchMode):
@@ -151,7 +131,10 @@ class _Weightless(TorchDispatchMode):
         if operation is _vision._deform_conv2d_backward:
             # gradient, input, weight, offset, mask, bias, …
             return tuple(torch.zeros_like(args[number]) for number in (1, 2, 3, 4, 5))
-        if operation not in _HEAVY or "out" in kwargs or _is_geometry(operation, args):
+        product = operation in {_aten.mm, _aten.bmm}
+        # Small matrices are poses and intrinsics, whose product decides where things are.
+        geometry = product and min(side for arg in args[:2] for side in arg.shape[-2:]) <= 4
+        if operation not in _HEAVY or "out" in kwargs or geometry:
             return func(*args, **kwargs)
         shapes = func(*tree_map_only(Tensor, lambda t: t.to("meta"), args), **kwargs)
         results = tree_map_only(Tensor, lambda t: torch.zeros_like(t, device="cpu"), shapes)
@@ -176,31 +159,18 @@ class TimedStep:
         self.optimiser.step()
         self.optimiser.zero_grad()
 
-    def alone(self) -> None:
-        """A step without distillation."""
-        self(distil=False)
 
-    def flops(self, run: Callable[[], None]) -> int:
-        """Operations of all convolutions and matrix products of one step; a multiplication and an addition are two."""
-        with _counter() as counter:
-            run()
-        return counter.get_total_flops()
+def flop_counter() -> FlopCounterMode:
+    """PyTorch's counter of the operations of convolutions and matrix products, a multiplication and an addition being
+    two, and of deformable convolutions of stride 1, which it leaves out."""
 
+    def taps(image: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+        batch, _chan, height, width = image
+        return 2 * batch * height * width * math.prod(weight)
 
-def _counter() -> FlopCounterMode:
-    """PyTorch's counter, and deformable convolutions, which it leaves out."""
-    deformable: dict[Any, Any] = {
-        _vision.deform_conv2d: lambda image, weight, *_, **__: _taps(image, weight),
-        _vision._deform_conv2d_backward: lambda _, image, weight, *__, **___: 2 * _taps(image, weight),
-    }
+    backward = _vision._deform_conv2d_backward
+    deformable: dict[Any, Any] = {_vision.deform_conv2d: taps, backward: lambda _, *shapes, **__: 2 * taps(*shapes)}
     return FlopCounterMode(display=False, custom_mapping=deformable)
-
-
-def _taps(image: Sequence[int], weight: Sequence[int]) -> int:
-    """Operations of a deformable convolution of stride 1 from its shapes (batch chan y x) and (out in ky kx)."""
-    batch, _, height, width = image
-    out, chan, rows, columns = weight
-    return 2 * batch * height * width * out * chan * rows * columns
 
 
 @dataclass(frozen=True, kw_only=True)
