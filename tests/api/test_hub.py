@@ -114,7 +114,7 @@ def test_a_pushed_teacher_is_named_in_the_record_of_its_student_and_found_again(
     push(console, Push(runs["teacher"], "me/my-teacher"))
     student = LoadedDetector.load(weights_of(runs["distilled"], "last"))
     wanted = Wanted(recipe="", settings=None, learner=student.experiment, data=student.facts["data"], out=Path())
-    teacher = find_teacher(student.experiment, Path("hf:me/my-teacher"), wanted)
+    teacher = find_teacher(Path("hf:me/my-teacher"), wanted)
     assert teacher.identity["path"] == "hf:me/my-teacher"
     assert TrainedWeights.recall(teacher.identity).path.samefile(teacher.path)
     assert evaluation_folder(teacher.path) == Path("runs/hf/me/my-teacher")

@@ -68,7 +68,7 @@ def test_teacher_and_label_encoder_are_found_by_name_and_found_again(tmp_path):
     experiment = find("synthetic/labeldistill-centerpoint").build()
     data = {"root": str(tmp_path), "version": "v1.0-mini", "split": "mini_train"}
     wanted = Wanted(recipe="synthetic/teacher-centerpoint", settings=None, learner=experiment, data=data, out=tmp_path)
-    teacher = find_teacher(experiment, Path("zoo:teacher-centerpoint"), wanted)
+    teacher = find_teacher(Path("zoo:teacher-centerpoint"), wanted)
     encoder = find_label_encoder(Path("zoo:label-encoder-centerpoint"), wanted, teacher)
     for weights in (teacher, encoder):
         identity = weights.identity

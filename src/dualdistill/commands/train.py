@@ -69,7 +69,7 @@ def start_training(console: Console, options: Train) -> Path:
     experiment.training.require_samples(len(samples_of_split(index, job.data["split"])))
     if experiment.teacher_recipe is not None:
         wanted = _wanted(experiment.teacher_recipe, job, out)
-        job = replace(job, teacher=find_teacher(experiment, options.teacher, wanted))
+        job = replace(job, teacher=find_teacher(options.teacher, wanted))
     if job.teacher is not None and experiment.label_encoder_recipe is not None:
         wanted = _wanted(experiment.label_encoder_recipe, job, out)
         job = replace(job, label_encoder=find_label_encoder(options.label_encoder, wanted, job.teacher))

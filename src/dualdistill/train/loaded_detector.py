@@ -26,8 +26,6 @@ from dualdistill.train.assemble import Network, build_detector, split_names
 from dualdistill.train.run_folder import RunFolder, WeightsFacts
 from dualdistill.train.trained_weights import TrainedWeights
 
-_FILES = ", ".join(f"{role}.safetensors" for role in get_args(Role))
-
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedDetector:
@@ -49,7 +47,7 @@ class LoadedDetector:
         """
         facts = read_facts(path, WeightsFacts)
         if facts["role"] not in get_args(Role):
-            raise UserError(f"{path} holds a {facts['role']}; expected one of {_FILES}.")
+            raise UserError(f"{path} holds a {facts['role']}; expected the weights of a {' or '.join(get_args(Role))}.")
         experiment = _with_available_backend(from_plain(facts["experiment"]))
         teacher = TrainedWeights.recall(facts["teacher"]) if experiment.role == "label_encoder" else None
         detector = build_detector(experiment, teacher)
@@ -125,13 +123,7 @@ def weights_of(path: Path, checkpoint: str) -> Path:
     """The detector's weights in a run folder, the file itself, or the file of `zoo:NAME` or `hf:owner/name`. Raises
     UserError if a folder is no run, or has no such checkpoint, and for a name that zoo or hub do not have."""
     path = hub.resolve(path)
-    if not path.is_dir():
-        return path
-    folder = RunFolder.open(path).checkpoint(checkpoint)
-    for role in get_args(Role):
-        if (folder / f"{role}.safetensors").is_file():
-            return folder / f"{role}.safetensors"
-    raise UserError(f"{folder} holds none of {_FILES}.")
+    return RunFolder.open(path).weights(checkpoint) if path.is_dir() else path
 
 
 @contextmanager

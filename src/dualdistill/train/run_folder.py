@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict, get_args
 
 import torch
 from msgspec import Meta
 
 import dualdistill
 from dualdistill.errors import UserError
+from dualdistill.experiment.experiment import Role
 from dualdistill.files import append_to, read_json, write_atomically, write_json, writing
 
 _STEP = re.compile(r"step_[0-9]{1,18}")
@@ -138,6 +139,15 @@ class RunFolder:
             known += [pointer for pointer in ("last", "best") if self.pointed(pointer)]
             raise UserError(f"{self.path} has no checkpoint {name!r}; it has: {', '.join(known) or 'none yet'}.")
         return self.checkpoints.resolve() / folder.name  # which may be a link to elsewhere
+
+    def weights(self, checkpoint: str = "last") -> Path:
+        """The trained network's file in a checkpoint. Raises UserError if the run has no such checkpoint."""
+        folder = self.checkpoint(checkpoint)
+        files = [folder / f"{role}.safetensors" for role in get_args(Role)]
+        for file in files:
+            if file.is_file():
+                return file
+        raise UserError(f"{folder} holds none of {', '.join(file.name for file in files)}: take another checkpoint.")
 
     def all_checkpoints(self) -> list[Path]:
         """Folders of all checkpoints, the newest first."""

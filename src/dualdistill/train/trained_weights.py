@@ -12,8 +12,6 @@ from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.checkpoints import fingerprint, read_facts
 from dualdistill.train.run_folder import DataRecord, RunFolder, WeightsFacts, read_scores
 
-_WHAT: dict[Role, str] = {"teacher": "a LiDAR teacher", "label_encoder": "a label encoder", "student": "a student"}
-
 _HEAD_WIDTHS = ("shared_channels", "head_channels")
 _FREE = (
     "teacher.norm_momentum",
@@ -22,8 +20,9 @@ _FREE = (
 )
 """Settings that leave a trained network what it is: how it was trained, how its maps are read, who computes."""
 
-_KEPT = ("save_every", "keep_last", "log_every", "validate_", "cache_precision")
-_WITHOUT_EFFECT = tuple(f"training.{name}" for name in _KEPT)
+_WITHOUT_EFFECT = tuple(
+    f"training.{name}" for name in ("save_every", "keep_last", "log_every", "validate_", "cache_precision")
+)
 """Settings on which trained weights do not depend."""
 
 
@@ -93,11 +92,26 @@ class Wanted:
         return f"has other settings: {', '.join(rows)}" if rows else None
 
 
-def find_teacher(experiment: Experiment, given: Path | None, wanted: Wanted) -> TrainedWeights:
+def find_teacher(given: Path | None, wanted: Wanted) -> TrainedWeights:
     """The teacher the user names, or the newest finished run of the teacher's recipe on the same data. Raises UserError
-    if there is none, it is not a teacher, or it is another network than the recipe's teacher."""
-    weights = _named(given, "teacher", "--teacher") if given is not None else _found(wanted, "teacher", "--teacher")
-    _refuse_another_network(experiment, weights)
+    if there is none, it is not a teacher, or it is another network than the learner's teacher."""
+    weights = _named(given, "teacher") if given is not None else _found(wanted, "teacher")
+    # Shapes do not show all of it: neither the size of pillars nor their empty rows.
+    theirs, ours = (to_plain(each)["teacher"] for each in (from_plain(weights.facts["experiment"]), wanted.learner))
+    name = f"{weights.path} ({weights.facts['recipe']})"
+    if (theirs["voxel"] is None) != (ours["voxel"] is None):
+        kind, other = ("pillars", "voxels") if theirs["voxel"] is None else ("voxels", "pillars")
+        raise UserError(
+            f"{name} is a CenterPoint with {kind}, and this recipe learns from one with {other}. Take a recipe with "
+            "such a teacher: `dualdistill recipes list`."
+        )
+    differ = [row for row in differences(ours, theirs, "teacher") if not row[0].startswith(_FREE)]
+    if differ:
+        sets = " ".join(f"--set {key}={_typed(value)}" for key, _, value in differ)
+        rows = "".join(f"\n  {key}: {_typed(value)}, in this recipe {_typed(here)}" for key, here, value in differ)
+        raise UserError(
+            f"{name} is another model than the teacher of this recipe. It has:{rows}\nTo learn from it, add:\n  {sets}"
+        )
     return weights
 
 
@@ -105,8 +119,8 @@ def find_label_encoder(given: Path | None, wanted: Wanted, teacher: TrainedWeigh
     """The label encoder the user names, or the newest finished run of its recipe with this teacher on the same data.
     Raises UserError if there is none, it is not a label encoder, or it was trained for another teacher."""
     if given is None:
-        return _found(wanted, "label_encoder", "--label-encoder", teacher)
-    weights = _named(given, "label_encoder", "--label-encoder")
+        return _found(wanted, "label_encoder", teacher)
+    weights = _named(given, "label_encoder")
     if reason := _another_teacher(weights, teacher):
         raise UserError(
             f"{weights.path} {reason}, the teacher here is {teacher.path}: give that one with --teacher, or train a "
@@ -122,26 +136,6 @@ def _another_teacher(weights: TrainedWeights, teacher: TrainedWeights) -> str | 
     return f"was trained for the head of {theirs['path'] if theirs else 'an unknown teacher'}"
 
 
-def _refuse_another_network(experiment: Experiment, weights: TrainedWeights) -> None:
-    """Raises UserError where the weights are of another network than the recipe builds. Shapes do not show all of it:
-    neither the size of pillars nor their empty rows."""
-    theirs, ours = (to_plain(e)["teacher"] for e in (from_plain(weights.facts["experiment"]), experiment))
-    if (theirs["voxel"] is None) != (ours["voxel"] is None):
-        kind, wanted = ("pillars", "voxels") if theirs["voxel"] is None else ("voxels", "pillars")
-        raise UserError(
-            f"{weights.path} ({weights.facts['recipe']}) is a CenterPoint with {kind}, and this recipe learns from one "
-            f"with {wanted}. Take a recipe with such a teacher: `dualdistill recipes list`."
-        )
-    differ = [row for row in differences(ours, theirs, "teacher") if not row[0].startswith(_FREE)]
-    if differ:
-        sets = " ".join(f"--set {key}={_typed(value)}" for key, _, value in differ)
-        rows = "".join(f"\n  {key}: {_typed(value)}, in this recipe {_typed(here)}" for key, here, value in differ)
-        raise UserError(
-            f"{weights.path} ({weights.facts['recipe']}) is another model than the teacher of this recipe. It "
-            f"has:{rows}\nTo learn from it, add:\n  {sets}"
-        )
-
-
 def _typed(value: Any) -> str:
     """A plain value as --set takes it."""
     if isinstance(value, list):
@@ -149,22 +143,20 @@ def _typed(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def _named(given: Path, role: Role, option: str) -> TrainedWeights:
+def _named(given: Path, role: Role) -> TrainedWeights:
     """The weights in a run folder or file, if they have that role."""
-    path = given = hub.resolve(given)
-    if given.is_dir():
-        folder = RunFolder.open(given).checkpoint("last")
-        kept = [folder / f"{one}.safetensors" for one in (role, *_WHAT)]
-        path = next((file for file in kept if file.is_file()), kept[0])
+    path = hub.resolve(given)
+    path = RunFolder.open(path).weights() if path.is_dir() else path
     facts = read_facts(path, WeightsFacts)
     if facts["role"] != role:
+        what = {"teacher": "a LiDAR teacher", "label_encoder": "a label encoder"}[role]
         raise UserError(
-            f"{path} holds a {facts['role']} ({facts['recipe']}); {option} expected the weights of {_WHAT[role]}."
+            f"{path} holds a {facts['role']} ({facts['recipe']}); {_option(role)} expected the weights of {what}."
         )
     return TrainedWeights(path.resolve(), facts)
 
 
-def _found(wanted: Wanted, role: Role, option: str, teacher: TrainedWeights | None = None) -> TrainedWeights:
+def _found(wanted: Wanted, role: Role, teacher: TrainedWeights | None = None) -> TrainedWeights:
     """The newest weights below `wanted.out` that nothing speaks against. `teacher`: whose head a label encoder must
     have been trained for."""
     runs = [RunFolder(path.parent) for path in wanted.out.glob(f"{wanted.recipe}/*/finished.json")]
@@ -177,12 +169,16 @@ def _found(wanted: Wanted, role: Role, option: str, teacher: TrainedWeights | No
             return weights
         against.append(f"\n  {file.parents[2]} {reason}")
     more = f" --teacher {teacher.path}" if teacher is not None else ""
-    left_out = f" Not taken, but for the asking with {option}:{''.join(against)}" if against else ""
+    left_out = f" Not taken, but for the asking with {_option(role)}:{''.join(against)}" if against else ""
     raise UserError(
         f"This recipe learns from a trained {wanted.recipe}, and {wanted.out} has no finished run of it on these data. "
         f"Train one with `dualdistill train {wanted.recipe} --data … --out {wanted.out}{more}`, or name one with "
-        f"{option}.{left_out}"
+        f"{_option(role)}.{left_out}"
     )
+
+
+def _option(role: Role) -> str:
+    return "--" + role.replace("_", "-")
 
 
 def _score_beside(weights: Path) -> dict[str, float] | None:
@@ -190,10 +186,8 @@ def _score_beside(weights: Path) -> dict[str, float] | None:
     if name := zoo.name_of(weights):
         return zoo.card(name).score
     metrics = evaluation_folder(weights) / "metrics.json"
-    if not metrics.is_file():
-        return None
-    values = read_scores(metrics)
-    return {"mAP": values["mean_ap"], "NDS": values["nd_score"]}
+    values = read_scores(metrics) if metrics.is_file() else None
+    return {"mAP": values["mean_ap"], "NDS": values["nd_score"]} if values is not None else None
 
 
 def evaluation_folder(weights: Path) -> Path:
