@@ -2,7 +2,7 @@
 
 import json
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -69,7 +69,9 @@ def test_weights_and_biases_gets_every_step_of_one_run(tmp_path, monkeypatch):
             log=lambda record, step: calls.append((step, record["loss"])), finish=lambda: calls.append("finish")
         )
 
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    library = ModuleType("wandb")
+    library.init = init
+    monkeypatch.setitem(sys.modules, "wandb", library)
     run = new_run(tmp_path)
     log_two(run, ["wandb"])
     begin = ("init", f"toy-{run.path.name}", "allow", "toy")
@@ -83,7 +85,8 @@ def test_mlflow_gets_every_step_of_one_run(tmp_path, monkeypatch):
         calls.append(("start", run_id))
         return SimpleNamespace(info=SimpleNamespace(run_id="abc"))
 
-    fake = SimpleNamespace(
+    fake = ModuleType("mlflow")
+    vars(fake).update(
         set_experiment=lambda name: calls.append(("experiment", name)),
         start_run=start_run,
         log_dict=lambda facts, file: calls.append((file, facts["seed"])),

@@ -4,12 +4,13 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from dualdistill.errors import UserError
-from dualdistill.files import append_to, read_bytes, write_atomically, writing
+from dualdistill.errors import UserError, optional
+from dualdistill.files import append_to, decode_json, read_bytes, write_atomically, writing
 from dualdistill.train.run_folder import RunFolder
 
 
@@ -78,11 +79,11 @@ class TensorBoard:
     """Event files in the run folder's `tensorboard`."""
 
     def __init__(self) -> None:
-        _require("tensorboard", "tensorboard")
-        self._library = import_module("torch.utils.tensorboard")
+        _extra("tensorboard")
 
     def start(self, run: RunFolder, facts: Mapping[str, Any], step: int) -> None:
-        self._writer = self._library.SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1)
+        writer = import_module("torch.utils.tensorboard").SummaryWriter
+        self._writer = writer(str(run.path / "tensorboard"), purge_step=step + 1)
 
     def log(self, step: int, record: Mapping[str, float]) -> None:
         for name, value in record.items():
@@ -96,18 +97,13 @@ class WeightsAndBiases:
     """A run of Weights & Biases in project "dualdistill" (WANDB_* variables as usual); resumed under the same id."""
 
     def __init__(self) -> None:
-        self._library = _require("wandb", "wandb")
+        self._library = _extra("wandb")
 
     def start(self, run: RunFolder, facts: Mapping[str, Any], step: int) -> None:
         name = f"{run.path.parent.name}-{run.path.name}"
-        self._run = self._library.init(
-            project=os.environ.get("WANDB_PROJECT", "dualdistill"),
-            name=name,
-            id=name,
-            resume="allow",
-            dir=str(run.path),
-            config=dict(facts),
-        )
+        project = os.environ.get("WANDB_PROJECT", "dualdistill")
+        names = {"project": project, "name": name, "id": name, "resume": "allow"}
+        self._run = self._library.init(**names, dir=str(run.path), config=dict(facts))
 
     def log(self, step: int, record: Mapping[str, float]) -> None:
         self._run.log(dict(record), step=step)
@@ -120,7 +116,7 @@ class MlFlow:
     """A run of MLflow (MLFLOW_TRACKING_URI as usual) in the experiment of the recipe's name; resumed under its id."""
 
     def __init__(self) -> None:
-        self._library = _require("mlflow", "mlflow")
+        self._library = _extra("mlflow")
 
     def start(self, run: RunFolder, facts: Mapping[str, Any], step: int) -> None:
         kept = run.path / "mlflow_run_id"
@@ -151,25 +147,16 @@ def make_sinks(names: Sequence[str]) -> list[Sink]:
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The records of metrics.jsonl; a half line at its end, of a run that was killed, is left out."""
-    records = []
-    for line in read_bytes(path).decode(errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            break
-        if not isinstance(record, dict) or "step" not in record:
-            break
-        if not all(isinstance(number, int | float) for number in record.values()):
-            break
-        records.append(record)
+    records, lines = [], read_bytes(path).decode(errors="replace").splitlines()
+    with suppress(UserError):
+        for line in lines:
+            record = decode_json(line, dict[str, float], str(path))
+            if "step" not in record:
+                break
+            records.append(record)
     return records
 
 
-def _require(library: str, extra: str) -> Any:
-    try:
-        return import_module(library)
-    except ImportError:
-        raise UserError(
-            f"--log {extra} needs {library}, which is not installed: pip install 'dualdistill[{extra}]', "
-            "or leave the option out (metrics.jsonl is always written)."
-        ) from None
+def _extra(library: str) -> Any:
+    """The library of a sink, which is its extra, too."""
+    return optional(library, library, f"--log {library}", ", or leave the option out (metrics.jsonl is always written)")
