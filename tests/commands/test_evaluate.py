@@ -8,7 +8,7 @@ from dualdistill.commands import evaluate as verb
 from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.options.results import Evaluate
 from dualdistill.recipes.catalogue import RECIPES, Published
-from dualdistill.train import validate
+from dualdistill.train import loaded_detector
 from dualdistill.train.data import MAX_WORKERS, default_workers
 
 
@@ -19,8 +19,8 @@ def test_data_is_loaded_by_as_many_processes_as_in_training(runs, world, console
         asked.append(options["num_workers"])
         return original(dataset, **options | {"num_workers": 0})
 
-    original = validate.DataLoader
-    monkeypatch.setattr(validate, "DataLoader", loader)
+    original = loaded_detector.DataLoader
+    monkeypatch.setattr(loaded_detector, "DataLoader", loader)
     monkeypatch.setattr(verb, "default_workers", lambda processes: 5)
     evaluate_anything(console, Evaluate(runs["student"], data=world))
     evaluate_anything(console, Evaluate(runs["student"], data=world, workers=2))

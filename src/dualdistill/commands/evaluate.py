@@ -25,9 +25,8 @@ from dualdistill.report.table import Column, Table
 from dualdistill.train.assemble import split_names
 from dualdistill.train.data import default_workers
 from dualdistill.train.launch import launch
-from dualdistill.train.loaded_detector import LoadedDetector, naming, weights_of
+from dualdistill.train.loaded_detector import LoadedDetector, detect_together, naming, weights_of
 from dualdistill.train.trained_weights import evaluation_folder
-from dualdistill.train.validate import detect_together
 
 _SOURCES: dict[Role, Source] = {"teacher": "lidar", "student": "camera", "label_encoder": "external"}
 ORACLE = (
@@ -115,9 +114,7 @@ def write_detections(
     console = console if fabric.is_global_zero else Console(quiet=True)
     share = -(-len(dataset) // fabric.world_size)  # the leading process has one of the largest
     with progress(console, f"detecting with {loaded.facts['recipe']}") as report, naming(loaded):
-        found = detect_together(
-            fabric, loaded.detector, dataset, workers=workers, report=lambda done: report(done, share)
-        )
+        found = detect_together(loaded.detector, dataset, workers=workers, report=lambda done: report(done, share))
     if fabric.is_global_zero:
         tokens = [dataset.index.sample_token[int(position)] for position in dataset.positions]
         write_submission(path, found, tokens, sources=[_SOURCES[loaded.experiment.role]])

@@ -3,6 +3,7 @@
 import math
 import os
 import resource
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,10 +14,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dualdistill.data.config import DataConfig
 from dualdistill.structures import CLASSES, Batch, Boxes, Cameras, InstanceMap, Points, SampleMeta
-from dualdistill.train.launch import outlive_stop_signals
 
 MAX_WORKERS = 16
 """Loader processes of one training process, unless the user asks for more."""
+
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a training after its step."""
+_GRACE_SECONDS = 60
 
 POINTS = 25_000
 """Points in range of one sweep of a 32-beam LiDAR."""
@@ -82,6 +86,16 @@ def training_loader(
         worker_init_fn=outlive_stop_signals,
         pin_memory=pin_memory,
     )
+
+
+def outlive_stop_signals(worker: int) -> None:
+    """Set up a loader process: terminals and schedulers signal it too, and the last step still needs its batches.
+
+    SIGTERM is obeyed after a minute, in case the training process is gone.
+    """
+    for number in STOP:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))
 
 
 def default_workers(processes: int = 1) -> int:

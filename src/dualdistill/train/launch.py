@@ -21,6 +21,7 @@ from dualdistill.models.image_backbone import ImageEncoder
 from dualdistill.models.layers.bev_encoder import ResidualEncoder, ResNetEncoder
 from dualdistill.models.layers.second import Second, SecondFpn
 from dualdistill.ops.frozen import FrozenModule
+from dualdistill.train.data import STOP
 from dualdistill.train.step import Training
 
 Result = TypeVar("Result")
@@ -113,10 +114,6 @@ def on_leader(fabric: Fabric, function: Callable[[], Result]) -> Result:
     return outcome
 
 
-STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_GRACE_SECONDS = 60
-
-
 class StopSignals:
     """Context in which the first stop signal is noted in `received`; a second one of its kind ends the process.
 
@@ -141,13 +138,3 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
         signal.signal(number, self._previous[number])
-
-
-def outlive_stop_signals(worker: int) -> None:
-    """Set up a loader process: terminals and schedulers signal it too, and the last step still needs its batches.
-
-    SIGTERM is obeyed after a minute, in case the training process is gone.
-    """
-    for number in STOP:
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))

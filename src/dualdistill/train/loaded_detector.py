@@ -1,30 +1,39 @@
-"""Detectors restored from their weights files."""
+"""Detectors restored from their weights files, and what a detector finds in a data set."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from jaxtyping import Int
+from torch import nn
+from torch.utils.data import DataLoader
 
 from dualdistill import hub
-from dualdistill.data.dataset import NuscenesDataset
+from dualdistill.data.collate import pack
+from dualdistill.data.dataset import NEUTRAL_EPOCH, NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.deploy.calibration import Images, Rig
 from dualdistill.errors import DivergedError, UserError
-from dualdistill.evaluate.to_global import detect
+from dualdistill.evaluate.records import Detections
+from dualdistill.evaluate.to_global import detect, detections_to_global
 from dualdistill.experiment.experiment import Experiment, Role
 from dualdistill.experiment.plain import from_plain
 from dualdistill.models.checkpoints import load_weights, read_facts
+from dualdistill.ops.processes import number_of_processes
 from dualdistill.settings import Share, require
-from dualdistill.structures import CLASSES, Boxes
+from dualdistill.structures import CLASSES, Boxes, Detector
 from dualdistill.train.assemble import Network, build_detector, split_names
 from dualdistill.train.run_folder import RunFolder, WeightsFacts
 from dualdistill.train.trained_weights import TrainedWeights
+
+BATCH = 4
+"""Samples a process detects in at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +57,14 @@ class LoadedDetector:
         facts = read_facts(path, WeightsFacts)
         if facts["role"] not in get_args(Role):
             raise UserError(f"{path} holds a {facts['role']}; expected the weights of a {' or '.join(get_args(Role))}.")
-        experiment = _with_available_backend(from_plain(facts["experiment"]))
+        experiment = from_plain(facts["experiment"])
+        config = experiment.teacher
+        if config is not None and config.voxel is not None:
+            try:
+                config.voxel.check_backend()
+            except UserError:  # without spconv, by plain PyTorch
+                config = replace(config, voxel=replace(config.voxel, backend="reference"))
+                experiment = replace(experiment, teacher=config)
         teacher = TrainedWeights.recall(facts["teacher"]) if experiment.role == "label_encoder" else None
         detector = build_detector(experiment, teacher)
         load_weights(detector, path)
@@ -139,14 +155,27 @@ def naming(loaded: LoadedDetector) -> Iterator[None]:
         ) from None
 
 
-def _with_available_backend(experiment: Experiment) -> Experiment:
-    """The experiment with voxels convolved by plain PyTorch where spconv is missing, which gives the same results."""
-    teacher = experiment.teacher
-    if teacher is None or teacher.voxel is None:
-        return experiment
-    try:
-        teacher.voxel.check_backend()
-    except UserError:
-        voxel = replace(teacher.voxel, backend="reference")
-        return replace(experiment, teacher=replace(teacher, voxel=voxel))
-    return experiment
+def detect_together(
+    detector: nn.Module, dataset: NuscenesDataset, *, workers: int, report: Callable[[int], None] = lambda done: None
+) -> Detections:
+    """Detections of all samples of a data set, global frame, in its order: each process detects in its share of the
+    samples and gets all of them. The detector is left in evaluation mode. `report`: called after each batch with the
+    number of samples that this process has finished. Raises DivergedError for outputs that are not finite."""
+    processes, device = number_of_processes(), next(detector.parameters()).device
+    mine = range(dist.get_rank() if processes > 1 else 0, len(dataset), processes)
+    batches = [[(NEUTRAL_EPOCH, item) for item in mine[first : first + BATCH]] for first in range(0, len(mine), BATCH)]
+    pinned = torch.cuda.is_available()
+    loader = DataLoader(dataset, batch_sampler=batches, collate_fn=pack, num_workers=workers, pin_memory=pinned)
+    detector.eval()
+    parts: list[Detections] = []
+    with torch.no_grad():
+        for packed in loader:
+            batch = packed.to(device, non_blocking=True)
+            for meta, boxes in zip(batch.meta, detect(cast(Detector, detector), batch), strict=True):
+                parts.append(detections_to_global(boxes, meta, sample=mine[len(parts)]))
+            report(len(parts))
+    gathered = [parts] * processes
+    if processes > 1:
+        dist.all_gather_object(gathered, parts)
+    found = Detections.concatenate([part for share in gathered for part in share])
+    return found.select(np.argsort(found.sample, kind="stable"))

@@ -18,7 +18,10 @@ from dualdistill.data.collate import pack
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.image_cache import ImageCache
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import DivergedError, UserError
+from dualdistill.evaluate.ground_truth import ground_truth_of_samples
+from dualdistill.evaluate.metrics import detection_metrics
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.plain import from_plain, to_plain, with_method
 from dualdistill.files import read_bytes
@@ -27,14 +30,14 @@ from dualdistill.report.timing import profiled_steps
 from dualdistill.train.assemble import assemble, open_dataset, split_names
 from dualdistill.train.data import StepSampler, default_workers, training_loader
 from dualdistill.train.launch import StopSignals, configure, on_leader
-from dualdistill.train.loop import fit
+from dualdistill.train.loaded_detector import detect_together
+from dualdistill.train.loop import Validate, fit
 from dualdistill.train.metrics import MetricsLogger, Sink, read_metrics
 from dualdistill.train.run_folder import DataRecord, RunFolder
 from dualdistill.train.state import Checkpoints, TrainingState
 from dualdistill.train.step import Training
 from dualdistill.train.teacher_cache import CachedTeacher, WithTeacher, open_cache
 from dualdistill.train.trained_weights import TrainedWeights
-from dualdistill.train.validate import validator
 
 _PLAIN, _WEIGHTS = ("recipe", "overrides", "seed", "data"), ("teacher", "label_encoder")
 
@@ -141,10 +144,7 @@ class Session:
         rank, world = fabric.global_rank, fabric.world_size
         order = StepSampler(length, config.batch_size, first=first, last=last, seed=job.seed, rank=rank, world=world)
         loader = training_loader(samples, pack, order, workers=workers, pin_memory=on_gpu)
-        validate = None
-        if every is not None:
-            split = split_names(self.index.version)[1]
-            validate = validator(fabric, job.experiment, self.index, split, seed=job.seed, workers=workers)
+        validate = self._validator(workers) if every is not None else None
         self.console.print(
             f"{world // self.devices} nodes x {self.devices} devices x {config.batch_of_one(world)} samples x "
             f"{config.accumulate} batches = {config.batch_size * config.accumulate} samples a step, {total} steps, "
@@ -207,6 +207,33 @@ class Session:
             read = np.unique(dataset.positions).tolist()
             self.console.print(on_leader(self.fabric, lambda: cache.require_room(self.index, read, dataset.config)))
         return dataset
+
+    def _validator(self, workers: int) -> Validate:
+        """A function from a detector, whose mode it leaves as it was, to its mAP and NDS on the validation split or
+        `validate_samples` of it. All processes must call it together. Raises UserError for a split without samples or
+        annotations."""
+        job, index, split = self.job, self.index, split_names(self.index.version)[1]
+        positions = samples_of_split(index, split)
+        count = job.experiment.training.validate_samples
+        if count is not None and count < len(positions):  # spread evenly: neighbours show the same scene
+            positions = positions[np.linspace(0, len(positions) - 1, count).round().astype(int)]
+        ground_truth = ground_truth_of_samples(index, positions)
+        if len(ground_truth.boxes) == 0:
+            raise UserError(
+                f"Split {split!r} of {index.root} has no annotations to validate against: set training.validate_steps "
+                "and training.validate_epochs to none."
+            )
+        dataset = NuscenesDataset(index, job.experiment.evaluation_data, positions, training=False, seed=job.seed)
+
+        def validate(detector: nn.Module) -> dict[str, float]:
+            modes = [(module, module.training) for module in detector.modules()]
+            found = detect_together(detector, dataset, workers=workers)
+            for module, training in modes:
+                module.training = training
+            metrics = detection_metrics(ground_truth, found)
+            return {"mAP": float(metrics.mean_ap), "NDS": float(metrics.nd_score)}
+
+        return validate
 
     def _restore(self, checkpoints: Checkpoints, state: TrainingState) -> None:
         """Restore in all processes the checkpoint that the leading one can."""
