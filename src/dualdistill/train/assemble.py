@@ -9,7 +9,7 @@ from dualdistill.data.config import DataConfig
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
-from dualdistill.distill.label_encoder import LabelDetector, LabelEncoder
+from dualdistill.distill.label_encoder import LabelDetector
 from dualdistill.distill.method import DistillerInputs
 from dualdistill.distill.shapes import BevShapes
 from dualdistill.errors import UserError
@@ -78,13 +78,16 @@ def assemble(
     distiller, config = experiment.distiller, experiment.training
     if distiller is None:
         return Training(student)
-    requires = distiller.requires
-    encoder = load_label_encoder(experiment, label_encoder, frozen) if requires.label_encoder else None
+    shapes, requires, encoder = shapes_of(frozen), distiller.requires, None
+    if requires.label_encoder and experiment.label_encoder is not None:
+        encoder = LabelDetector(experiment.label_encoder.build(teacher=shapes), frozen)
+        if label_encoder is not None:
+            load_weights(encoder, label_encoder.path)
     inputs = DistillerInputs(
-        teacher=shapes_of(frozen),
+        teacher=shapes,
         student=shapes_of(student, experiment.data),
         criterion=frozen.criterion() if requires.criterion else None,
-        label_encoder=encoder,
+        label_encoder=encoder.encoder if encoder is not None else None,
         task_of_class=student.config.head.task_of_class,
     )
     try:
@@ -102,8 +105,7 @@ def assemble(
 
 def build_detector(experiment: Experiment, teacher: TrainedWeights | None = None) -> Network:
     """The network that learns in this experiment, freshly initialised. `teacher`: weights of the teacher whose frozen
-    neck and head a label encoder is trained through; for other experiments without effect. None leaves that teacher
-    random."""
+    neck and head a label encoder is trained through, if it is one; None leaves that teacher random."""
     if experiment.student is not None:
         return BevDepth(experiment.student)
     assert experiment.teacher is not None
@@ -121,15 +123,6 @@ def load_teacher(experiment: Experiment, weights: TrainedWeights | None) -> Cent
         load_weights(teacher, weights.path)
     freeze(teacher)
     return teacher
-
-
-def load_label_encoder(experiment: Experiment, weights: TrainedWeights | None, teacher: CenterPoint) -> LabelEncoder:
-    """The label encoder of an experiment, made for this teacher; random without weights."""
-    assert experiment.label_encoder is not None
-    detector = LabelDetector(experiment.label_encoder.build(teacher=shapes_of(teacher)), teacher)
-    if weights is not None:
-        load_weights(detector, weights.path)
-    return detector.encoder
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -98,29 +98,25 @@ class RunFolder:
         base = out / recipe / f"{datetime.now():%Y-%m-%d_%H-%M-%S}-seed{seed}"
         with writing(base):
             base.parent.mkdir(parents=True, exist_ok=True)
-            path, count = base, 2
+            path, number = base, 1
             while True:
-                try:
-                    path.mkdir()  # fails where another process was faster
-                except FileExistsError:
-                    path, count = base.with_name(f"{base.name}-{count}"), count + 1
-                else:
+                with suppress(FileExistsError):  # another process was faster
+                    path.mkdir()
                     return cls(path)
+                number += 1
+                path = base.with_name(f"{base.name}-{number}")
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
         """An existing run. Raises UserError if there is none at `path`."""
-        if not (path / "experiment.json").is_file():
-            raise UserError(
-                f"{path} is not a run: it has no experiment.json. Give the folder that `dualdistill train` printed, "
-                "runs/<recipe>/<date-time>-seed<k>."
-            )
-        return cls(path)
+        if (path / "experiment.json").is_file():
+            return cls(path)
+        where = "Give the folder that `dualdistill train` printed, runs/<recipe>/<date-time>-seed<k>."
+        raise UserError(f"{path} is not a run: it has no experiment.json. {where}")
 
     @property
     def experiment(self) -> dict[str, Any]:
-        what = "the record of a run: `dualdistill train` writes it"
-        return read_json(self.path / "experiment.json", RunRecord, what)
+        return read_json(self.path / "experiment.json", RunRecord, "the record of a run, by `dualdistill train`")
 
     @property
     def metrics(self) -> Path:
@@ -181,10 +177,8 @@ class RunFolder:
                     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
                     file.seek(0)
-                    holder = file.read().strip() or "unknown"
-                    raise UserError(
-                        f"{self.path} is being trained by another process ({holder}): wait or stop it."
-                    ) from None
+                    holder = f"another process ({file.read().strip() or 'unknown'})"
+                    raise UserError(f"{self.path} is being trained by {holder}: wait or stop it.") from None
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {platform.node()}")
                 file.flush()
@@ -213,11 +207,16 @@ def step_of(checkpoint: Path) -> int:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, so that a number can be traced to what made it."""
+    """Versions and machine, so that a number can be traced to what made it. "commit" is that of the checkout this
+    package runs from; None where it is not one."""
     packages = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "safetensors")
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    commit = None
+    with suppress(OSError, subprocess.TimeoutExpired):
+        commit = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False).stdout.strip() or None
     return {
         "dualdistill": dualdistill.__version__,
-        "commit": _commit(),
+        "commit": commit,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: metadata.version(name) for name in packages},
@@ -225,14 +224,3 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "command": sys.argv,
     }
-
-
-def _commit() -> str | None:
-    """Commit of the checkout this package runs from; None where it is not one."""
-    folder = Path(__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None

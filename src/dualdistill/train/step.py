@@ -60,10 +60,8 @@ class Training(nn.Module):
     Attributes:
         detector: The network that is trained, evaluated and kept.
         distiller: Adapters and losses of the distillation method, trained along; None without distillation.
-        teacher: `LiveTeacher` or `CachedTeacher`; moves with `to`, has no parameters and no state. None without
-            distillation.
-        bound: Running gradient norms of `TrainingConfig.gradient_share`; None where distillation is not bounded. Its
-            buffers belong in a checkpoint.
+        teacher: Moves with `to`, has no parameters and no state; None without distillation.
+        bound: Of `TrainingConfig.gradient_share`, if any. Its buffers belong in a checkpoint.
     """
 
     def __init__(
@@ -75,13 +73,7 @@ class Training(nn.Module):
         distiller_weights: Mapping[str, float] | None = None,
         gradient_share: float | None = None,
     ):
-        """Args:
-            distiller_weights: Weight of each of the distiller's losses.
-            gradient_share: See `GradientBound`.
-
-        Raises:
-            ValueError: for a distiller without a teacher, or a teacher without a distiller.
-        """
+        """Raises ValueError for a distiller without a teacher, or a teacher without a distiller."""
         super().__init__()
         if (teacher is None) != (distiller is None):
             raise ValueError("a teacher and a distiller come together: pass both, or neither")
@@ -92,11 +84,8 @@ class Training(nn.Module):
         self._distiller_weights = dict(distiller_weights or {})
 
     def forward(self, batch: Batch, distil: bool = True) -> Losses:
-        """Named, unweighted losses of a batch: the detector's own, and the distiller's if there is one.
-
-        Args:
-            distil: False leaves the distiller and the teacher out; parameters of the distiller then get no gradient.
-        """
+        """Named, unweighted losses of a batch: the detector's own, and the distiller's if there is one. Without
+        `distil` its parameters get no gradient."""
         detector = cast(Detector, self.detector)
         with _counted_together(self):
             output = detector(batch)

@@ -4,7 +4,6 @@ import json
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,25 +77,12 @@ class Watch:
             if bad is None and not isinstance(error, DivergedError):
                 raise
             cause = f"{bad} is not finite" if bad is not None else str(error)
-            raise DivergedError(
-                _message(state.step + 1, cause, [meta.token for meta in batch.meta], self.run)
-            ) from None
+            raise self._diverged(state.step + 1, cause, [meta.token for meta in batch.meta]) from None
 
     def _fail(self, step: int, names: list[str]) -> None:
+        """Write this process's batches of a step, read again (samples depend on seed and step alone), and raise."""
         folder = self.run.path / "diverged" / step_name(step)
-        tokens = self._save_batches(folder, step, names)
-        reports: list[Any] = [(names, tokens)]
-        if (processes := number_of_processes()) > 1:
-            reports *= processes
-            dist.all_gather_object(reports, (names, tokens))
-        found = sorted({name for names, _ in reports for name in names})
-        tokens = [token for names, tokens in reports for token in tokens if names]
-        cause = f"{', '.join(found)} is not finite"
-        raise DivergedError(_message(step, cause, tokens, self.run) + f" The batch is in {folder}.")
-
-    def _save_batches(self, folder: Path, step: int, names: list[str]) -> list[str]:
-        """Read this process's batches of a step again (samples depend on seed and step alone) and write them; returns
-        the tokens of their samples."""
+        folder.mkdir(parents=True, exist_ok=True)
         tokens: list[str] = []
         sampler: Any = self.loader.batch_sampler
         for micro in range(self.accumulate):
@@ -104,18 +90,21 @@ class Watch:
             batch = self.loader.collate_fn([self.loader.dataset[pair] for pair in pairs]).to("cpu")
             here = [meta.token for meta in batch.meta]
             facts = {"step": step, "not_finite": names, "samples": here, "epoch_and_index": pairs}
-            folder.mkdir(parents=True, exist_ok=True)
             whole = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in named_tensors(batch)}
             path = folder / f"process{self.fabric.global_rank}_batch{micro}.safetensors"
             save_file(whole, path, metadata={"facts": json.dumps(facts)})
             tokens += here
-        return tokens
+        reports: list[Any] = [(names, tokens)] * number_of_processes()
+        if len(reports) > 1:
+            dist.all_gather_object(reports, (names, tokens))
+        found = sorted({name for names, _ in reports for name in names})
+        tokens = [token for names, tokens in reports for token in tokens if names]
+        raise self._diverged(step, f"{', '.join(found)} is not finite", tokens, f" The batch is in {folder}.")
 
-
-def _message(step: int, cause: str, tokens: list[str], run: RunFolder) -> str:
-    kept = run.newest()
-    last = f"The last checkpoint is {kept}." if kept else "There is no checkpoint yet."
-    return (
-        f"The training diverged in step {step}: {cause}. Samples: {', '.join(tokens)}. {last} Train again with a lower "
-        "training.optimiser.learning_rate or clip_norm, or search these samples for a fault."
-    )
+    def _diverged(self, step: int, cause: str, tokens: list[str], more: str = "") -> DivergedError:
+        kept = self.run.newest()
+        last = f"The last checkpoint is {kept}." if kept else "There is no checkpoint yet."
+        return DivergedError(
+            f"The training diverged in step {step}: {cause}. Samples: {', '.join(tokens)}. {last} Train again with a "
+            f"lower training.optimiser.learning_rate or clip_norm, or search these samples for a fault.{more}"
+        )
