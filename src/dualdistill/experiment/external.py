@@ -9,7 +9,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -35,9 +35,7 @@ def load(reference: str) -> Any:
     where, _, name = reference.rpartition(":")
     module = _of_file(Path(where)) if where.endswith(".py") else _of_package(where)
     if not hasattr(module, name):
-        own = sorted(
-            key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__
-        )
+        own = sorted(key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__)
         raise UserError(f"{where} has no {name!r}. It defines: {', '.join(own) or 'nothing'}.")
     return getattr(module, name)
 
@@ -49,15 +47,12 @@ def reference_of(kind: type) -> str:
 
 def _of_file(path: Path) -> ModuleType:
     """The module of a file; its name is the file's absolute path, so that `reference_of` leads back."""
-    path = path.resolve()
-    name = str(path)
+    name = str(path.resolve())
     if name in sys.modules:
         return sys.modules[name]
-    if not path.is_file():
-        raise UserError(f"There is no file {path}. Expected a Python file, given as path/to/file.py:name.")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
+    spec = importlib.util.spec_from_file_location(name, name)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise UserError(f"There is no file {name}. Expected a Python file, given as path/to/file.py:name.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before it runs: dataclasses search sys.modules for it
     try:
@@ -70,11 +65,10 @@ def _of_file(path: Path) -> ModuleType:
 
 
 def _of_package(name: str) -> ModuleType:
-    try:
-        found = importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError, TypeError):  # a name that is empty, begins with a dot, or lies in no package
-        found = False
-    if not found:
+    found = None
+    with suppress(ImportError, ValueError, TypeError):  # a name that is empty, begins with a dot, or lies in no package
+        found = importlib.util.find_spec(name)
+    if found is None:
         raise UserError(f"There is no module {name!r}. A file is given as path/to/file.py:name.")
     with explained(name):
         return importlib.import_module(name)

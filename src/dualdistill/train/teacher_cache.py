@@ -50,14 +50,9 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Flip = tuple[bool, bool]
 """Whether x, and whether y, of the BEV frame is mirrored."""
 
-_CHECKSUM = "crc32"
-"""Name of the checksum in the metadata of a file."""
-
-_SPARE = 1.02
-"""Room asked for over room needed: headers and file system blocks."""
-
-_BATCH = 4
-"""Samples of a forward pass while a cache is filled."""
+_CHECKSUM = "crc32"  # in the metadata of a file
+_SPARE = 1.02  # room asked for over room needed: headers and file system blocks
+_BATCH = 4  # samples of a forward pass while a cache is filled
 
 
 class TeacherCache:
@@ -110,12 +105,8 @@ class TeacherCache:
         return tuple(torch.stack([sample[name] for sample in samples]) for name in self.names)
 
     def output(self, kept: tuple[Tensor, ...], head: Callable[[Tensor], HeadOutput]) -> BevOutput:
-        """The output that was kept; its maps are in channels-last layout and in the cache's precision.
-
-        Args:
-            kept: As of `load`, on any device.
-            head: The teacher's own, for distillers that apply it to other maps.
-        """
+        """The output that was kept (as of `load`, on any device), with the teacher's head for distillers that apply it;
+        its maps are in channels-last layout and in the cache's precision."""
         parts = dict(zip(self.names, kept, strict=True))
         heatmap = parts["heatmap"]
 
@@ -195,10 +186,8 @@ class WithTeacher(Dataset[Batch]):
 
 
 class CachedTeacher(FrozenModule):
-    """Outputs from a `TeacherCache`, with the teacher's live head for distillers that call it.
-
-    A batch of `WithTeacher` samples brings them along; for others the files are read here.
-    """
+    """Outputs from a `TeacherCache`, with the teacher's live head for distillers that call it. A batch of `WithTeacher`
+    samples brings them along; for others the files are read here."""
 
     def __init__(self, head: nn.Module, cache: TeacherCache):
         super().__init__(head)
@@ -238,11 +227,8 @@ def flips_drawn(ranges: BevAugmentation) -> list[Flip]:
 
 
 def cached_maps(experiment: Experiment, output: BevOutput) -> tuple[str, ...]:
-    """The maps of the teacher that a cache keeps.
-
-    The coarse stages and the neck always, so that most distillers share one cache; the canvas and the finest stage,
-    most of the bytes, only where the distiller requires them.
-    """
+    """The maps of the teacher that a cache keeps: the coarse stages and the neck always, so that most distillers share
+    one cache; the canvas and the finest stage, most of the bytes, only where the distiller requires them."""
     every = tuple(_maps(output))
     assert experiment.distiller is not None
     required = experiment.distiller.requires.teacher_maps
