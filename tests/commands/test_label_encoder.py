@@ -132,7 +132,7 @@ def test_a_label_encoder_of_another_teacher_is_not_found_and_is_refused_by_name(
     ("recipe", "options", "message"),
     [
         ("synthetic/labeldistill-centerpoint", {"label_encoder": "teacher"}, "expected the weights of a label encoder"),
-        ("synthetic/labeldistill-centerpoint", {"teacher": "encoder"}, "expected the weights of a LiDAR teacher"),
+        ("synthetic/labeldistill-centerpoint", {"teacher": "encoder"}, "expected the weights of a teacher"),
         ("synthetic/label-encoder-centerpoint", {"label_encoder": "encoder"}, "--label-encoder has no effect"),
         ("synthetic/teacher-centerpoint", {"teacher": "teacher"}, "--teacher has no effect"),
     ],

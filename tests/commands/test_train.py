@@ -127,7 +127,7 @@ def test_mistakes_are_named_before_a_run_folder_is_made(world, console, tmp_path
 
 
 def test_a_student_is_not_taken_for_a_teacher(runs, world, console, tmp_path):
-    with pytest.raises(UserError, match="expected the weights of a LiDAR teacher"):
+    with pytest.raises(UserError, match="expected the weights of a teacher"):
         start_training(
             console,
             Train(

@@ -48,12 +48,8 @@ class LoadedDetector:
 
     @classmethod
     def load(cls, path: Path) -> "LoadedDetector":
-        """Build the detector and load its weights.
-
-        Raises:
-            UserError: for a file of another origin, weights that do not fit their own metadata, and a label encoder
-                whose teacher is missing.
-        """
+        """Build the detector and load its weights. Raises UserError for a file of another origin, weights that do not
+        fit their own metadata, and a label encoder whose teacher is missing."""
         facts = read_facts(path, WeightsFacts)
         if facts["role"] not in get_args(Role):
             raise UserError(f"{path} holds a {facts['role']}; expected the weights of a {' or '.join(get_args(Role))}.")
@@ -86,7 +82,6 @@ class LoadedDetector:
         Args:
             images: One per camera in the rig's order, uint8 [height, width, 3], RGB; any size with the aspect ratio of
                 `rig.image_size`, and any number of cameras.
-            min_score: Leaves out boxes with lower scores.
 
         Returns:
             Boxes on the CPU. Their velocities are NaN for a two-frame student, whose input is the same moment twice.
@@ -100,10 +95,8 @@ class LoadedDetector:
         if self.experiment.role != "student":
             raise UserError(f"{self.path} is a {self.experiment.role}, which takes no images: load a camera student.")
         if rig.frame != config.bev_frame:
-            raise UserError(
-                f"the rig's poses are in the {rig.frame} frame, this student works in the {config.bev_frame} frame: "
-                f'make the rig with frame="{config.bev_frame}"'
-            )
+            where = f"the {rig.frame} frame, this student works in the {config.bev_frame} frame"
+            raise UserError(f'the rig\'s poses are in {where}: make the rig with frame="{config.bev_frame}"')
         frames = rig.views(images, config).expand(config.num_frames, -1, -1, -1, -1)
         batch = rig.batch(frames, config).to(next(self.detector.parameters()).device)
         with torch.no_grad(), naming(self):
@@ -130,9 +123,8 @@ class LoadedDetector:
         the detector reads."""
         split = split if split is not None else split_names(index.version)[1]
         positions = samples_of_split(index, split) if samples is None else samples
-        return NuscenesDataset(
-            index, self.experiment.evaluation_data, positions, training=False, seed=self.facts["seed"]
-        )
+        data, seed = self.experiment.evaluation_data, self.facts["seed"]
+        return NuscenesDataset(index, data, positions, training=False, seed=seed)
 
 
 def weights_of(path: Path, checkpoint: str) -> Path:

@@ -19,12 +19,8 @@ class Sink(Protocol):
     """Where records go."""
 
     def start(self, run: RunFolder, facts: Mapping[str, Any], step: int) -> None:
-        """Open it.
-
-        Args:
-            facts: Recipe, seed and experiment, plain JSON.
-            step: Steps done before; what is recorded of later ones is dropped where the sink can.
-        """
+        """Open it. `facts`: recipe, seed and experiment, plain JSON. `step`: steps done before; what is recorded of
+        later ones is dropped where the sink can."""
 
     def log(self, step: int, record: Mapping[str, float]) -> None: ...
     def close(self) -> None: ...

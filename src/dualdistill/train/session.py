@@ -116,12 +116,8 @@ class Session:
     """Folder for a profile of the leading process's first steps."""
 
     def train(self) -> int:
-        """Take the steps that are left; returns the signal that stopped them, 0 at the end of the training.
-
-        Raises:
-            UserError: for a checkpoint that cannot be restored or written.
-            DivergedError: for numbers that are not finite.
-        """
+        """Take the steps that are left; returns the signal that stopped them, 0 at the end of the training. Raises
+        UserError for a checkpoint that cannot be restored or written, DivergedError for numbers that are not finite."""
         job, fabric, run, config = self.job, self.fabric, self.run, self.job.experiment.training
         lead, on_gpu = fabric.is_global_zero, fabric.device.type == "cuda"
         workers = default_workers(self.devices) if self.workers is None else self.workers

@@ -134,9 +134,8 @@ class Checkpoints:
 
     def improves(self, score: float) -> bool:
         """Whether a validation score is the highest so far; it then is the one to beat."""
-        better = score > self.best_score
-        self.best_score = max(self.best_score, score)
-        return better
+        before, self.best_score = self.best_score, max(self.best_score, score)
+        return score > before
 
     def require_room(self, state: TrainingState, total: int) -> None:
         """Check that the disk has room for the checkpoints of the steps up to `total`, and nothing is in their way.
@@ -215,22 +214,15 @@ class Checkpoints:
         state.step = step_of(folder)
 
     def restore_newest(self, state: TrainingState) -> tuple[Path, list[str]]:
-        """Restore the checkpoint that `last` names, or else the newest complete one.
-
-        Returns:
-            Its folder, and what is wrong with those that were tried before.
-
-        Raises:
-            UserError: if none can be restored.
-        """
-        problems = []
+        """Restore the checkpoint that `last` names, or else the newest complete one; returns its folder, and what is
+        wrong with those that were tried before. Raises UserError if none can be restored."""
+        problems: list[str] = []
         last = self.run.pointed("last")
         for folder in dict.fromkeys([*([last] if last else []), *self.run.all_checkpoints()]):
             try:
                 self.restore(folder, state)
+                return folder, problems
             except UserError as error:
                 problems.append(f"{folder.name}: {error}")
-            else:
-                return folder, problems
         tried = "".join(f"\n  {problem}" for problem in problems)
         raise UserError(f"No checkpoint of {self.run.path} can be restored:{tried}\nTrain the recipe again.")

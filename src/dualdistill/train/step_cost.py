@@ -27,8 +27,7 @@ from dualdistill.train.assemble import assemble
 from dualdistill.train.data import random_batch
 from dualdistill.train.launch import configure
 
-_ADAM = 4 * 4
-"""Bytes a trained parameter takes in float32: itself, its gradient, and AdamW's two moments."""
+_ADAM = 4 * 4  # bytes of a trained parameter in float32: itself, its gradient, and AdamW's two moments
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.checkpoints import fingerprint, read_facts
 from dualdistill.train.run_folder import DataRecord, RunFolder, WeightsFacts, read_scores
 
+_OPTION: dict[Role, str] = {"teacher": "--teacher", "label_encoder": "--label-encoder"}
 _HEAD_WIDTHS = ("shared_channels", "head_channels")
 _FREE = (
     "teacher.norm_momentum",
@@ -149,10 +150,8 @@ def _named(given: Path, role: Role) -> TrainedWeights:
     path = RunFolder.open(path).weights() if path.is_dir() else path
     facts = read_facts(path, WeightsFacts)
     if facts["role"] != role:
-        what = {"teacher": "a LiDAR teacher", "label_encoder": "a label encoder"}[role]
-        raise UserError(
-            f"{path} holds a {facts['role']} ({facts['recipe']}); {_option(role)} expected the weights of {what}."
-        )
+        expected = f"{_OPTION[role]} expected the weights of a {role.replace('_', ' ')}"
+        raise UserError(f"{path} holds a {facts['role']} ({facts['recipe']}); {expected}.")
     return TrainedWeights(path.resolve(), facts)
 
 
@@ -169,16 +168,12 @@ def _found(wanted: Wanted, role: Role, teacher: TrainedWeights | None = None) ->
             return weights
         against.append(f"\n  {file.parents[2]} {reason}")
     more = f" --teacher {teacher.path}" if teacher is not None else ""
-    left_out = f" Not taken, but for the asking with {_option(role)}:{''.join(against)}" if against else ""
+    left_out = f" Not taken, but for the asking with {_OPTION[role]}:{''.join(against)}" if against else ""
     raise UserError(
         f"This recipe learns from a trained {wanted.recipe}, and {wanted.out} has no finished run of it on these data. "
         f"Train one with `dualdistill train {wanted.recipe} --data … --out {wanted.out}{more}`, or name one with "
-        f"{_option(role)}.{left_out}"
+        f"{_OPTION[role]}.{left_out}"
     )
-
-
-def _option(role: Role) -> str:
-    return "--" + role.replace("_", "-")
 
 
 def _score_beside(weights: Path) -> dict[str, float] | None:

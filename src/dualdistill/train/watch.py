@@ -36,15 +36,9 @@ class Watch:
         self._pending: deque[tuple[int, Mapping[str, Tensor], Tensor, Any]] = deque()
 
     def after_step(self, step: int, values: Mapping[str, Tensor], signal: int, *, at_once: bool) -> int:
-        """Signal that ends the training (0: none). Raises DivergedError if a number of some process was not finite; the
-        batches are saved in the run folder.
-
-        Args:
-            step: Steps that are done, this one included.
-            values: Scalar losses and gradient norm of this process.
-            signal: Number of the stop signal this process has received, 0 if none.
-            at_once: Read all decisions up to this step.
-        """
+        """Signal that ends the training (0: none), given this process's scalar losses and gradient norm and the signal
+        that it received. Raises DivergedError if a number of some process was not finite; the batches are saved in the
+        run folder. `at_once`: read all decisions up to this step, the number of those done."""
         numbers = torch.stack([*values.values()])
         flags = torch.stack([(~numbers.isfinite()).any().float(), numbers.new_full((), float(signal))])
         if number_of_processes() > 1:
