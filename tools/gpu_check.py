@@ -27,8 +27,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from dualdistill.commands.bench import bench_step
-from dualdistill.commands.options.speed import BenchStep
-from dualdistill.commands.options.training import Train
+from dualdistill.commands.options.training import BenchStep, Train
 from dualdistill.commands.train import start_training
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from dualdistill.cli import app
 from dualdistill.commands.bench import bench_inference, bench_loader, bench_step
-from dualdistill.commands.options.speed import BenchInference, BenchLoader, BenchStep
+from dualdistill.commands.options.training import BenchInference, BenchLoader, BenchStep
 from dualdistill.errors import UserError
 from dualdistill.experiment.plain import override
 from dualdistill.recipes.catalogue import find

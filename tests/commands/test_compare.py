@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dualdistill.commands.compare import compare_runs
-from dualdistill.commands.options.results import Compare
+from dualdistill.commands.options.training import Compare
 from dualdistill.errors import UserError
 from dualdistill.experiment.plain import to_plain
 from dualdistill.recipes.catalogue import find

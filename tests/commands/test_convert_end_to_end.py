@@ -11,8 +11,7 @@ from rich.console import Console
 from dualdistill.commands.convert import convert_checkpoint
 from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.options.deployment import Convert
-from dualdistill.commands.options.results import Evaluate
-from dualdistill.commands.options.training import Train
+from dualdistill.commands.options.training import Evaluate, Train
 from dualdistill.commands.train import start_training
 from dualdistill.errors import UserError
 from dualdistill.geometry.cameras import frustum

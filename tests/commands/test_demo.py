@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dualdistill.commands.demo import PARTS, adapted, run_demo
-from dualdistill.commands.options.start import Demo
+from dualdistill.commands.options.training import Demo
 from dualdistill.experiment.plain import override
 from dualdistill.recipes.catalogue import find
 

@@ -8,7 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.commands.options.results import Evaluate, Predict
+from dualdistill.commands.options.deployment import Predict
+from dualdistill.commands.options.training import Evaluate
 from dualdistill.commands.predict import predict_sample
 from dualdistill.errors import DivergedError, UserError
 from dualdistill.models.layers.depth_net import DeformableConv

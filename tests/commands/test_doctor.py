@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 
 from dualdistill.commands import doctor
 from dualdistill.commands.doctor import package, run_checks
-from dualdistill.commands.options.start import Doctor
+from dualdistill.commands.options.data import Doctor
 
 
 def exit_code(console, data):

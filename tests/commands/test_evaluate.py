@@ -6,7 +6,7 @@ import pytest
 
 from dualdistill.commands import evaluate as verb
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.commands.options.results import Evaluate
+from dualdistill.commands.options.training import Evaluate
 from dualdistill.recipes.catalogue import RECIPES, Published
 from dualdistill.train import loaded_detector
 from dualdistill.train.data import MAX_WORKERS, default_workers

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from dualdistill.commands.gradients import DETECTION, gradient_shares, show_gradient_shares
-from dualdistill.commands.options.results import Gradients
+from dualdistill.commands.options.training import Gradients
 from dualdistill.errors import UserError
 from dualdistill.train.loaded_detector import weights_of
 

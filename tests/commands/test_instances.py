@@ -11,9 +11,7 @@ from dualdistill.commands.compare import compare_runs
 from dualdistill.commands.data import make_instances
 from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.options.data import Instances
-from dualdistill.commands.options.results import Compare, Evaluate
-from dualdistill.commands.options.speed import Plan
-from dualdistill.commands.options.training import Resume, Train
+from dualdistill.commands.options.training import Compare, Evaluate, Plan, Resume, Train
 from dualdistill.commands.plan import plan
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError

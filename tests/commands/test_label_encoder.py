@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 
 from dualdistill.commands.compare import compare_runs
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.commands.options.results import Compare, Evaluate
-from dualdistill.commands.options.training import Resume, Train
+from dualdistill.commands.options.training import Compare, Evaluate, Resume, Train
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError
 from dualdistill.evaluate.submission import SOURCES

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from dualdistill.cli import app
-from dualdistill.commands.options.speed import Plan
+from dualdistill.commands.options.training import Plan
 from dualdistill.commands.plan import gpu_estimate, plan
 from dualdistill.errors import UserError
 from dualdistill.experiment.plain import override

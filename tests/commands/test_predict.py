@@ -9,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dualdistill.cli import app
-from dualdistill.commands.options.results import Predict
+from dualdistill.commands.options.deployment import Predict
 from dualdistill.commands.predict import FILM_HEIGHT, predict_sample
 from dualdistill.commands.samples import read_sample
 from dualdistill.deploy.calibration import Rig

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.commands.options.results import Evaluate, Submit
+from dualdistill.commands.options.training import Evaluate, Submit
 from dualdistill.commands.submit import submit_results
 from dualdistill.errors import UserError
 from dualdistill.evaluate.submission import read_submission

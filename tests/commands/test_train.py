@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.commands.options.results import Evaluate
-from dualdistill.commands.options.training import Resume, Train
+from dualdistill.commands.options.training import Evaluate, Resume, Train
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError
 from dualdistill.experiment.training import TrainingConfig

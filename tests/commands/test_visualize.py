@@ -9,7 +9,7 @@ from rich.console import Console
 
 from dualdistill.commands import visualize as verb
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.commands.options.results import Evaluate, Visualize
+from dualdistill.commands.options.training import Evaluate, Visualize
 from dualdistill.commands.visualize import visualize_run
 from dualdistill.errors import UserError
 from dualdistill.report.page import ReportPage

@@ -10,8 +10,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from dualdistill.commands.evaluate import WITHOUT_SPCONV, evaluate_anything
-from dualdistill.commands.options.results import Evaluate
-from dualdistill.commands.options.training import Resume, Train
+from dualdistill.commands.options.training import Evaluate, Resume, Train
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.experiment.plain import override, to_plain
 from dualdistill.models.checkpoints import save_weights

@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 
 import dualdistill
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.commands.options.results import Evaluate
-from dualdistill.commands.options.training import Resume, Train
+from dualdistill.commands.options.training import Evaluate, Resume, Train
 from dualdistill.commands.train import resume_training, start_training
 from dualdistill.errors import UserError
 from dualdistill.experiment.external import UnloadedMethod, load

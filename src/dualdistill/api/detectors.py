@@ -1,17 +1,16 @@
 """Load, predict, train and evaluate in one call each, as on the command line."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 from rich.console import Console
 
 from dualdistill.api.arguments import public
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.commands.options.results import Evaluate
-from dualdistill.commands.options.training import Train
+from dualdistill.commands.options.training import Evaluate, Train
 from dualdistill.commands.train import start_training
 from dualdistill.deploy.calibration import Images, Rig
 from dualdistill.errors import UserError

@@ -10,45 +10,44 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from dualdistill import __version__
-from dualdistill.commands.options import data, deployment, results, speed, start, training
-from dualdistill.commands.options.shared import WritesJson
+from dualdistill.commands.options import Options, WritesJson, data, deployment, training
 from dualdistill.errors import UserError
 from dualdistill.files import as_user_error, write_json
 
-VERBS: dict[str, tuple[type, str]] = {
-    "doctor": (start.Doctor, "doctor.run_checks"),
-    "demo": (start.Demo, "demo.run_demo"),
+VERBS: dict[str, tuple[type[Options], str]] = {
+    "doctor": (data.Doctor, "doctor.run_checks"),
+    "demo": (training.Demo, "demo.run_demo"),
     "train": (training.Train, "train.start_training"),
-    "plan": (speed.Plan, "plan.plan"),
+    "plan": (training.Plan, "plan.plan"),
     "resume": (training.Resume, "train.resume_training"),
-    "evaluate": (results.Evaluate, "evaluate.evaluate_anything"),
-    "submit": (results.Submit, "submit.submit_results"),
-    "visualize": (results.Visualize, "visualize.visualize_run"),
-    "compare": (results.Compare, "compare.compare_runs"),
-    "predict": (results.Predict, "predict.predict_sample"),
-    "gradients": (results.Gradients, "gradients.show_gradient_shares"),
+    "evaluate": (training.Evaluate, "evaluate.evaluate_anything"),
+    "submit": (training.Submit, "submit.submit_results"),
+    "visualize": (training.Visualize, "visualize.visualize_run"),
+    "compare": (training.Compare, "compare.compare_runs"),
+    "predict": (deployment.Predict, "predict.predict_sample"),
+    "gradients": (training.Gradients, "gradients.show_gradient_shares"),
     "export": (deployment.Export, "export.export_student"),
     "push": (deployment.Push, "push.push"),
     "convert": (deployment.Convert, "convert.convert_checkpoint"),
-    "zoo": (start.Zoo, "zoo.show_zoo"),
-    "bench step": (speed.BenchStep, "bench.bench_step"),
-    "bench loader": (speed.BenchLoader, "bench.bench_loader"),
-    "bench inference": (speed.BenchInference, "bench.bench_inference"),
+    "zoo": (deployment.Zoo, "zoo.show_zoo"),
+    "bench step": (training.BenchStep, "bench.bench_step"),
+    "bench loader": (training.BenchLoader, "bench.bench_loader"),
+    "bench inference": (training.BenchInference, "bench.bench_inference"),
     "data make-synthetic": (data.MakeSynthetic, "data.make_world"),
     "data prepare": (data.Prepare, "data.prepare_index"),
     "data check": (data.Check, "data.check_data"),
     "data virtual-points": (data.VirtualPoints, "data.make_virtual"),
     "data instances": (data.Instances, "data.make_instances"),
-    "recipes list": (start.RecipesList, "recipes.list_recipes"),
-    "recipes show": (start.RecipesShow, "recipes.show_recipe"),
-    "recipes diff": (start.RecipesDiff, "recipes.diff_recipes"),
+    "recipes list": (training.RecipesList, "recipes.list_recipes"),
+    "recipes show": (training.RecipesShow, "recipes.show_recipe"),
+    "recipes diff": (training.RecipesDiff, "recipes.diff_recipes"),
 }
 """Options of each verb, and its function in `commands`, which takes the console and the options."""
 
@@ -64,8 +63,14 @@ app = typer.Typer(
 )
 
 
-def _command(options: type, function: str) -> Callable[..., None]:
+def _command(options: type[Options], function: str) -> Callable[..., None]:
     """The fields of a record as the parameters of a function for typer."""
+    signature, parameters = inspect.signature(options), []
+    for parameter in signature.parameters.values():
+        kind, about = get_args(parameter.annotation)
+        if isinstance(about, str):
+            about = (typer.Argument if parameter.default is parameter.empty else typer.Option)(help=about)
+        parameters.append(parameter.replace(annotation=Annotated[kind, about]))
 
     def run(**given: Any) -> None:
         for name, value in given.items():
@@ -77,7 +82,7 @@ def _command(options: type, function: str) -> Callable[..., None]:
         if isinstance(chosen, WritesJson) and chosen.json_file is not None:
             write_json(chosen.json_file, result)
 
-    run.__signature__ = inspect.signature(options)  # type: ignore[attr-defined]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run
 
 

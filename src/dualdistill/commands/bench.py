@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from dualdistill.commands.options.speed import BenchInference, BenchLoader, BenchStep
+from dualdistill.commands.options.training import BenchInference, BenchLoader, BenchStep
 from dualdistill.data.collate import PackedBatch, pack
 from dualdistill.data.image_cache import ImageCache
 from dualdistill.data.index import NuscenesIndex

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dualdistill.commands.options.results import Compare
+from dualdistill.commands.options.training import Compare
 from dualdistill.errors import UserError
 from dualdistill.experiment.plain import from_plain
 from dualdistill.files import read_json, write_atomically

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import torch
 from rich.console import Console
 
 from dualdistill.commands.data import synthesise
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.commands.options.results import Evaluate
-from dualdistill.commands.options.start import Demo
-from dualdistill.commands.options.training import Train
+from dualdistill.commands.options.training import Demo, Evaluate, Train
 from dualdistill.commands.train import start_training
 from dualdistill.commands.visualize import (
     Colour,
@@ -102,7 +101,7 @@ def run_demo(console: Console, options: Demo) -> Path:
     else:
         console.print(f"{TEACHER} ships with the package, trained and scored on other scenes: dualdistill zoo")
     console.rule("3 of 3  The camera student, alone and distilled, side by side")
-    distilling = replace(distilling, teacher=teacher, teacher_cache=out / "teacher-cache")
+    distilling = msgspec.structs.replace(distilling, teacher=teacher, teacher_cache=out / "teacher-cache")
     with _side_by_side(alone, distilling) as jobs:
         if not options.from_scratch:
             evaluate_anything(Console(quiet=True), Evaluate(teacher, root, out=out / "teacher", workers=0))
@@ -153,7 +152,7 @@ def _side_by_side(*trainings: Train) -> Iterator[list[Future[Path]]]:
     threads = max(1, (os.cpu_count() or 1) // len(trainings))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(len(trainings), context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        yield [pool.submit(_in_own_process, replace(training, workers=0)) for training in trainings]
+        yield [pool.submit(_in_own_process, msgspec.structs.replace(training, workers=0)) for training in trainings]
 
 
 def _in_own_process(options: Train) -> Path:

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.text import Text
 
-from dualdistill.commands.options.start import Doctor
+from dualdistill.commands.options.data import Doctor
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
 from dualdistill.files import cache_root

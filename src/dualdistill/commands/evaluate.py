@@ -8,7 +8,7 @@ from typing import Any
 from lightning_fabric import Fabric
 from rich.console import Console
 
-from dualdistill.commands.options.results import Evaluate
+from dualdistill.commands.options.training import Evaluate
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_scenes

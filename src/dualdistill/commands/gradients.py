@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from dualdistill.commands.options.results import Gradients
+from dualdistill.commands.options.training import Gradients
 from dualdistill.data.collate import pack
 from dualdistill.errors import UserError
 from dualdistill.models.bevdepth import BevDepth

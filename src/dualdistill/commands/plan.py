@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dualdistill.commands.options.speed import Plan
+from dualdistill.commands.options.training import Plan
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.deploy.runtime import has_bf16
 from dualdistill.errors import UserError

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from rich.console import Console
 from torch import Tensor
 
-from dualdistill.commands.options.results import Predict
+from dualdistill.commands.options.deployment import Predict
 from dualdistill.commands.samples import photographs_of, position_of, read_sample
 from dualdistill.data.images import stored_image
 from dualdistill.deploy.calibration import Rig

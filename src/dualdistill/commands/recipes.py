@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dualdistill.commands.options.start import RecipesDiff, RecipesList, RecipesShow
+from dualdistill.commands.options.training import RecipesDiff, RecipesList, RecipesShow
 from dualdistill.experiment.plain import differences, override, to_plain
 from dualdistill.recipes.catalogue import RECIPES, find
 from dualdistill.report.table import Column, Table

@@ -6,7 +6,7 @@ import numpy as np
 from rich.console import Console
 
 from dualdistill.commands.evaluate import write_detections
-from dualdistill.commands.options.results import Submit
+from dualdistill.commands.options.training import Submit
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError

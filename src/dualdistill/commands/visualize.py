@@ -13,7 +13,7 @@ from rich.console import Console
 
 from dualdistill import hub, zoo
 from dualdistill.commands.evaluate import evaluate_anything
-from dualdistill.commands.options.results import Evaluate, Visualize
+from dualdistill.commands.options.training import Evaluate, Visualize
 from dualdistill.commands.samples import photographs_of
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex

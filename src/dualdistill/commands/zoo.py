@@ -6,7 +6,7 @@ import msgspec
 from rich.console import Console
 
 from dualdistill import zoo
-from dualdistill.commands.options.start import Zoo
+from dualdistill.commands.options.deployment import Zoo
 from dualdistill.report.scores import PERCENT
 from dualdistill.report.table import Column, Table
 
