@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from dualdistill.commands.options.training import Plan
 from dualdistill.data.index import NuscenesIndex
@@ -17,6 +17,7 @@ from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.plain import override
 from dualdistill.files import size_text
 from dualdistill.recipes.catalogue import find
+from dualdistill.report.table import Column, Table
 from dualdistill.report.timing import run_ms
 from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.step_cost import GPUS, Gpu, StepCost, TimedStep, step_cost
@@ -39,14 +40,11 @@ _LONGEST_HOURS = 1000.0
 def plan(console: Console, options: Plan) -> dict[str, Any]:
     """Print and return the cost of a training: parameters, arithmetic, memory, steps, files, disk, and time on GPUs.
     Raises UserError for a recipe or settings that do not exist."""
-    devices = options.devices
-    experiment = override(find(options.recipe).build(), options.overrides or [])
-    each = experiment.training.batch_of_one(devices)
-    samples, drawn, source = _samples(experiment, options)
-    cost = step_cost(experiment)
+    experiment, devices = override(find(options.recipe).build(), options.overrides or []), options.devices
     training = experiment.training
-    steps = training.total_steps(drawn or 1)
-    step_samples = training.batch_size * training.accumulate
+    each, step_samples = training.batch_of_one(devices), training.batch_size * training.accumulate
+    samples, drawn, source = _samples(experiment, options)
+    cost, steps = step_cost(experiment), training.total_steps(drawn or 1)
     facts: dict[str, Any] = {
         "recipe": options.recipe,
         "parameters": cost.parameters,
@@ -115,29 +113,22 @@ def _samples(experiment: Experiment, options: Plan) -> tuple[int | None, int | N
 
 def _files(experiment: Experiment, samples: int | None) -> dict[str, Any]:
     """Files that must be on disk before the first step: of a sample, and at most in all."""
-    data = experiment.data
-    needed: dict[str, Any] = {}
-    if data.cameras:
-        needed["camera images per sample"] = 6 * data.num_frames
-    if data.points:
-        needed["LiDAR sweeps per sample"] = data.num_sweeps + data.random_sweeps
-    elif data.depth:
-        needed["LiDAR sweeps per sample"] = 1
-    if data.virtual_points is not None:
-        needed["virtual points"] = f"of every sweep, {data.virtual_points.masks} masks (data virtual-points)"
-    if data.instances is not None:
-        needed["instance masks"] = f"of every key frame image, {data.instances.masks} masks (data instances)"
-    if samples is not None:
-        needed["sensor files at most"] = samples * sum(n for n in needed.values() if isinstance(n, int))
-    if experiment.student is not None and experiment.student.pretrained != "none":
-        needed["student weights"] = experiment.student.pretrained
-    if experiment.student is not None and experiment.student.image.pretrained != "none":
-        needed["image weights"] = f"{experiment.student.image.backbone} from {experiment.student.image.pretrained}"
-    if experiment.teacher_recipe is not None:
-        needed["trained teacher"] = experiment.teacher_recipe
-    if experiment.label_encoder_recipe is not None:
-        needed["trained label encoder"] = experiment.label_encoder_recipe
-    return needed
+    data, student = experiment.data, experiment.student
+    images = 6 * data.num_frames if data.cameras else 0
+    sweeps = data.num_sweeps + data.random_sweeps if data.points else int(data.depth)
+    needed = {
+        "camera images per sample": images,
+        "LiDAR sweeps per sample": sweeps,
+        "virtual points": (v := data.virtual_points) and f"of every sweep, {v.masks} masks (data virtual-points)",
+        "instance masks": (i := data.instances) and f"of every key frame image, {i.masks} masks (data instances)",
+        "sensor files at most": samples and samples * (images + sweeps),
+        "student weights": student and student.pretrained,
+        "image weights": student and f"{student.image.backbone} from {student.image.pretrained}",
+        "trained teacher": experiment.teacher_recipe,
+        "trained label encoder": experiment.label_encoder_recipe,
+    }
+    # Recipes without pretrained weights name them "none".
+    return {name: what for name, what in needed.items() if what and not str(what).endswith("none")}
 
 
 def _disk(experiment: Experiment, cost: StepCost, steps: int, samples: int | None) -> dict[str, Any]:
@@ -162,94 +153,85 @@ def _disk(experiment: Experiment, cost: StepCost, steps: int, samples: int | Non
 
 def _seconds(experiment: Experiment, cost: StepCost, steps: int, options: Plan) -> dict[str, Any] | None:
     """Time of a sample, of a step and in all, loading apart: at `tflops` a device, or measured here; None without."""
-    tflops = options.tflops
+    device, tflops = None, options.tflops
     if tflops is not None:
-        per_sample, device = cost.flops / (tflops * 1e12), None
+        per_sample = cost.flops / (tflops * 1e12)
     elif options.measure:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-        per_sample = _measured_on_cpu(experiment, cost) if device == "cpu" else _measured_on_gpu(experiment, cost)
+        per_sample = _measured(experiment, cost, "cpu" if device == "cpu" else "cuda")
     else:
         return None
-    training = experiment.training
-    per_step = per_sample * training.batch_of_one(options.devices) * training.accumulate
-    return {
-        "per sample": per_sample,
-        "per step": per_step,
-        "in total": per_step * steps,
-        "tflops": tflops,
-        "device": device,
-    }
+    per_step = per_sample * experiment.training.batch_of_one(options.devices) * experiment.training.accumulate
+    times = {"per sample": per_sample, "per step": per_step, "in total": per_step * steps}
+    return {**times, "tflops": tflops, "device": device}
 
 
-def _measured_on_cpu(experiment: Experiment, cost: StepCost) -> float:
-    """Seconds of a sample in the second step of one sample.
+def _measured(experiment: Experiment, cost: StepCost, device: str) -> float:
+    """Seconds of a sample in a step: of the batch on a GPU, or as much of it as fits; of one sample on a CPU.
 
-    Large images are halved, and the time scaled by their arithmetic; a CPU without bf16 instructions, which would only
-    emulate them, takes the step in float32.
+    For a CPU large images are halved, and the time scaled by their arithmetic; one without bf16 instructions, which
+    would only emulate them, takes the step in float32.
     """
-    tried, scale = experiment, 1.0
-    if not has_bf16():
-        tried = experiment = replace(experiment, training=replace(experiment.training, precision="32"))
-    height, width = experiment.data.image_size
-    if cost.flops > _SMALL_FLOPS and experiment.data.cameras and not (height % 64 or width % 64):
-        tried = replace(experiment, data=replace(experiment.data, image_size=(height // 2, width // 2)))
-        scale = cost.flops / step_cost(tried).flops
-    step = TimedStep(tried, 1, "cpu")
-    step()  # the first step allocates
-    return scale * run_ms(step) / 1e3
-
-
-def _measured_on_gpu(experiment: Experiment, cost: StepCost) -> float:
-    """Seconds of a sample in a step of the batch, or of as much of it as fits into memory."""
-    memory = torch.cuda.get_device_properties(0).total_memory
-    most = int((_USABLE_MEMORY * memory - cost.parameter_bytes) // cost.activation_bytes)
-    samples = max(1, min(experiment.training.batch_size, most))
-    step = TimedStep(experiment, samples, "cuda")
-    for _ in range(3):  # cuDNN chooses its algorithms
+    samples, scale, times, training = 1, 1.0, 1, experiment.training
+    if device == "cuda":
+        room = _USABLE_MEMORY * torch.cuda.get_device_properties(0).total_memory - cost.parameter_bytes
+        samples, times = max(1, min(training.batch_size, int(room // cost.activation_bytes))), 3
+    else:
+        if not has_bf16():
+            experiment = replace(experiment, training=replace(training, precision="32"))
+        height, width = experiment.data.image_size
+        if cost.flops > _SMALL_FLOPS and experiment.data.cameras and not (height % 64 or width % 64):
+            experiment = replace(experiment, data=replace(experiment.data, image_size=(height // 2, width // 2)))
+            scale = cost.flops / step_cost(experiment).flops
+    step = TimedStep(experiment, samples, device)
+    for _ in range(times):  # the first steps allocate, and cuDNN chooses its algorithms
         step()
-    return min(run_ms(step, "cuda") for _ in range(3)) / 1e3 / samples
+    return scale * min(run_ms(step, device) for _ in range(times)) / 1e3 / samples
 
 
 def _show(console: Console, facts: dict[str, Any]) -> None:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, count in facts["parameters"].items():
-        table.add_row(f"parameters, {name}", f"{count:,}")
     forward, backward = facts["flops per sample"].values()
-    table.add_row("arithmetic a sample", f"{forward / 1e9:,.1f} GFLOP forward, {backward / 1e9:,.1f} backward")
-    table.add_row("arithmetic in total", f"{facts['flops in total'] / 1e15:,.3g} PFLOP")
-    epochs = f", {facts['epochs']:.3g} epochs" if facts["epochs"] else ""
-    table.add_row("steps", f"{facts['steps']:,} of {facts['samples per step']} samples{epochs}")
-    distinct = facts["training samples"]["distinct"]
-    table.add_row("training samples", f"{distinct:,}, from {facts['training samples']['source']}" if distinct else "?")
-    activations = size_text(facts["memory of which activations"])
-    table.add_row(
-        "memory a device",
-        f"about {size_text(facts['memory per device'])}, {activations} of it for the activations of "
+    samples, disk, seconds = facts["training samples"], facts["disk"], facts["seconds"]
+    lines = {f"parameters, {name}": f"{count:,}" for name, count in facts["parameters"].items()} | {
+        "arithmetic a sample": f"{forward / 1e9:,.1f} GFLOP forward, {backward / 1e9:,.1f} backward",
+        "arithmetic in total": f"{facts['flops in total'] / 1e15:,.3g} PFLOP",
+        "steps": f"{facts['steps']:,} of {facts['samples per step']} samples"
+        + (f", {facts['epochs']:.3g} epochs" if facts["epochs"] else ""),
+        "training samples": f"{samples['distinct']:,}, from {samples['source']}" if samples["distinct"] else "?",
+        "memory a device": f"about {size_text(facts['memory per device'])}, "
+        f"{size_text(facts['memory of which activations'])} of it for the activations of "
         f"{facts['samples per device at once']} samples",
-    )
-    for name, value in facts["files"].items():
-        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
-    disk = facts["disk"]
-    table.add_row("checkpoints", f"{disk['checkpoints']}, {size_text(disk['bytes of checkpoints'])}")
+        **{name: f"{value:,}" if isinstance(value, int) else value for name, value in facts["files"].items()},
+        "checkpoints": f"{disk['checkpoints']}, {size_text(disk['bytes of checkpoints'])}",
+    }
     if disk.get("teacher cache per sample"):
         whole = f", {size_text(disk['teacher cache'])} in all" if disk["teacher cache"] else ""
         needs = f"; needs {disk['teacher cache needs']}" if "teacher cache needs" in disk else ""
-        table.add_row("teacher cache", f"{size_text(disk['teacher cache per sample'])} a sample{whole}{needs}")
-    if facts["seconds"] is not None:
-        table.add_row("time", _time_text(facts))
+        lines["teacher cache"] = f"{size_text(disk['teacher cache per sample'])} a sample{whole}{needs}"
+    if seconds is not None:
+        tflops, hours = seconds["tflops"], seconds["in total"] / 3600
+        how = f"at {tflops:g} TFLOP/s a device" if tflops else f"measured on this machine ({seconds['device']})"
+        whole = f"{hours:,.3g} h in all, {how}, data loading apart"
+        if seconds["device"] == "cpu" and hours > _LONGEST_HOURS:
+            whole = "measured on this CPU: too long for a whole training, which needs GPUs"
+        lines["time"] = f"{seconds['per step']:,.3g} s a step of {facts['samples per step']} samples, {whole}"
+    table = RichTable.grid(padding=(0, 2))
+    for line in lines.items():
+        table.add_row(*line)
     console.print(table)
     _show_gpus(console, facts)
 
 
-def _time_text(facts: dict[str, Any]) -> str:
-    seconds, samples = facts["seconds"], facts["samples per step"]
-    hours = seconds["in total"] / 3600
-    step = f"{seconds['per step']:,.3g} s a step of {samples} samples"
-    if seconds["tflops"] is not None:
-        return f"{step}, {hours:,.3g} h in all at {seconds['tflops']:g} TFLOP/s a device, data loading apart"
-    if seconds["device"] == "cpu" and hours > _LONGEST_HOURS:
-        return f"{step}, measured on this CPU: too long for a whole training, which needs GPUs"
-    return f"{step}, {hours:,.3g} h in all, measured on this machine ({seconds['device']}), data loading apart"
+_GPU_COLUMNS = (
+    Column(key="gpu", title="GPU"),
+    Column(key="memory_gb", title="GB"),
+    Column(key="samples at once", title="at once"),
+    Column(key="accumulate", title="accumulated"),
+    Column(key="seconds per step", title="s a step", digits=3),
+    Column(key="samples per second", title="samples/s", digits=1),
+    Column(key="hours", title="hours", digits=1),
+    Column(key="gpu hours", title="GPU hours", digits=1),
+)
 
 
 def _show_gpus(console: Console, facts: dict[str, Any]) -> None:
@@ -262,19 +244,16 @@ def _show_gpus(console: Console, facts: dict[str, Any]) -> None:
             "decide, so there is no estimate. `--measure` times a step on this machine."
         )
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("GPU", "GB", "samples at once", "accumulated", "s a step", "samples/s", "hours", "GPU hours"):
-        table.add_column(title, justify="left" if title == "GPU" else "right")
-    for row in rows:
-        name = f"{row['gpu']} *" if row["gpu"] in short else row["gpu"]
-        if row["samples at once"] is None:
-            table.add_row(name, str(row["memory_gb"]), "none fits")
-            continue
-        numbers = [row[key] for key in ("seconds per step", "samples per second", "hours", "gpu hours")]
-        cells = [str(row["memory_gb"]), str(row["samples at once"]), f"x {row['accumulate']}"]
-        table.add_row(name, *cells, *(f"{number:,.3g}" for number in numbers))
     console.print(f"Estimates for {devices} GPU{'s' if devices > 1 else ''} of a kind, not measured:")
-    console.print(table)
+    marked = [
+        {
+            **row,
+            "gpu": row["gpu"] + " *" * (row["gpu"] in short),
+            "samples at once": row["samples at once"] or "none fits",
+        }
+        for row in rows
+    ]
+    console.print(Table(columns=_GPU_COLUMNS, rows=tuple(marked)).to_rich(console.width))
     if short:
         console.print(f"* below {_SHORT_STEP} s a step, launching kernels decides: the time is a lower bound.")
     console.print(
