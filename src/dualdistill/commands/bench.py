@@ -7,7 +7,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from dualdistill.commands.options.training import BenchInference, BenchLoader, BenchStep
 from dualdistill.data.collate import PackedBatch, pack
@@ -47,17 +46,15 @@ from dualdistill.train.assemble import open_dataset, split_names
 from dualdistill.train.data import StepSampler, random_batch, training_loader
 from dualdistill.train.step_cost import TimedStep, flop_counter, gpu_named
 
-STEP_COLUMNS = (
+COLUMNS = (
     Column(key="samples_per_second", title="samples/s", digits=2),
     Column(key="tflops", title="TFLOP/s", digits=3),
     Column(key="peak_share", title="of peak %", digits=1, scale=100.0),
     Column(key="launches", title="launches"),
-)
-LOADER_COLUMNS = (
-    Column(key="samples_per_second", title="samples/s", digits=2),
     Column(key="step_waits", title="step waits %", digits=0, scale=100.0),
     Column(key="finishing_ms", title="finishing ms", digits=1),
 )
+"""Facts beside the times, each shown where a row has it."""
 
 
 def choose(options: BenchStep | BenchLoader | BenchInference) -> tuple[str, Experiment, str]:
@@ -75,38 +72,41 @@ def bench_step(console: Console, options: BenchStep, *, repeats: int = 5) -> lis
     """Print and return the cost of one training step: of the recipe and, if it distils, of its student alone. Raises
     UserError for a recipe or device that does not exist, and for samples that do not fit into GPU memory."""
     name, experiment, device = choose(options)
-    samples = options.samples or min(experiment.training.batch_size, 2 if device == "cpu" else 1 << 30)
+    training, on_gpu, profile = experiment.training, device == "cuda", options.profile
+    samples = options.samples or (training.batch_size if on_gpu else min(training.batch_size, 2))
+    gpu = gpu_named(torch.cuda.get_device_name()) if on_gpu else None
     try:
         step = TimedStep(experiment, samples, device)
         distils = step.dummy.training.distiller is not None
         runs: dict[str, Callable[[], None]] = {"student alone": partial(step, distil=False)} if distils else {}
         runs["distilled" if distils else "step"] = step
-        variants = [Variant(name=variant, run=run) for variant, run in runs.items()]
-        precision = experiment.training.precision
-        setting = f"training step of {name} ({samples} samples, precision {precision}, {_where(device)})"
-        rows = measure(setting, variants, repeats=repeats, device=device)
-        gpu = gpu_named(torch.cuda.get_device_name()) if device == "cuda" else None
-        peak = gpu.peak_tflops(precision) if gpu else None
+        setting = f"training step of {name} ({samples} samples, precision {training.precision}, {_where(device)})"
+        rows = _measured(setting, runs, device, repeats)
         for number, (row, run) in enumerate(zip(rows, runs.values(), strict=True)):
             with flop_counter() as counter:
                 run()
             tflops = counter.get_total_flops() / row.milliseconds / 1e9
             facts: dict[str, Any] = {"samples_per_second": 1e3 * samples / row.milliseconds, "tflops": tflops}
-            facts |= {"peak_share": tflops / peak} if peak else {}
-            if device == "cuda":
+            if gpu is not None:
+                facts["peak_share"] = tflops / gpu.peak_tflops(training.precision)
+            if on_gpu:
                 facts["waits"] = _waits(run)
-            if device == "cuda" or options.profile is not None:
-                launches = _profiled(run, device, options.profile, f"step-{row.name.replace(' ', '-')}")
-                facts |= {"launches": launches} if device == "cuda" else {}
+            if on_gpu or profile is not None:
+                launches = _profiled(run, device, profile, f"step-{row.name.replace(' ', '-')}")
+                facts |= {"launches": launches} if on_gpu else {}
             rows[number] = replace(row, facts=facts)
     except torch.OutOfMemoryError:
         raise UserError(f"{samples} samples do not fit into this GPU's memory: give fewer with --samples.") from None
-    if peak is None and device == "cuda":
+    if on_gpu and gpu is None:
         console.print(f"The peak of {torch.cuda.get_device_name()} is not in the table of known GPUs.")
-    report = _report(console, "step", rows, STEP_COLUMNS, options.profile)
+    report = _report(console, "step", rows, profile)
     for line, count in ((rows[-1].facts or {}).get("waits") or {}).items():
         console.print(f"waits for the GPU: {count} at {line}")
     return report
+
+
+def _measured(setting: str, runs: Mapping[str, Callable[[], Any]], device: str, repeats: int) -> list[Row]:
+    return measure(setting, [Variant(name=n, run=run) for n, run in runs.items()], repeats=repeats, device=device)
 
 
 def _waits(run: Callable[[], None]) -> dict[str, int]:
@@ -141,46 +141,42 @@ def bench_loader(console: Console, options: BenchLoader, *, seconds: float = 10.
     `seconds`.
     """
     name, experiment, device = choose(options)
+    batch_size = experiment.training.batch_size
     with tempfile.TemporaryDirectory() as folder:
-        where = "a tiny synthetic world" if options.data is None else str(options.data)
         index = NuscenesIndex.open(options.data or make_synthetic(Path(folder), TINY), options.version)
         split = options.split or split_names(index.version)[0]
         dataset = open_dataset(experiment, index, split=split, training=True, seed=0)
-        cache = None
-        if options.image_cache is not None:
-            cache = ImageCache.under(options.image_cache, index)
+        cache = ImageCache.under(options.image_cache, index) if options.image_cache is not None else None
+        if cache is not None:
             console.print(cache.require_room(index, set(dataset.positions.tolist()), experiment.data))
-        timed = partial(_loader_rate, dataset, experiment.training.batch_size)
+        timed = partial(_loader_rate, dataset, batch_size)
         with one_thread():
             loaded = {"1 process": timed(0, seconds)}
+            single = loaded["1 process"]
             if cache is not None:
                 dataset.image_cache = cache
                 for _ in ("filling", "filled"):
-                    loaded["1 process, image cache"] = timed(0, most=loaded["1 process"].batches)
+                    loaded["1 process, image cache"] = timed(0, most=single.batches)
                 dataset.image_cache = None
             if options.profile is not None:
-                items = [(0, i) for i in range(min(len(dataset), experiment.training.batch_size))]
                 options.profile.mkdir(parents=True, exist_ok=True)
                 with cProfile.Profile() as profiler, (options.profile / "loader.txt").open("w") as file:
-                    pack(dataset.__getitems__(items))
+                    pack(dataset.__getitems__([(0, i) for i in range(min(len(dataset), batch_size))]))
                     pstats.Stats(profiler, stream=file).sort_stats("tottime").print_stats(60)
         loaded[f"{options.workers} workers"] = timed(options.workers, seconds)
-    samples = min(experiment.training.batch_size, 1 if device == "cpu" else 1 << 30)
+    samples = batch_size if device == "cuda" else 1
     step = TimedStep(experiment, samples, device)
     step()
     step_rate = 1e3 * samples / run_ms(step, device)
     console.print(f"A step takes {step_rate:,.3g} samples a second ({samples} at once on {_where(device)}).")
-    setting = f"loader of {name} (batch {experiment.training.batch_size}, {where}; ms a sample)"
-    single = loaded["1 process"]
     finishing_ms = run_ms(lambda: single.first.to(device), device) / len(single.first)
-    first = _tensors(single.first)
     rows = [
         Row(
-            setting=setting,
+            setting=f"loader of {name} (batch {batch_size}, {options.data or 'a tiny synthetic world'}; ms a sample)",
             name=variant,
             milliseconds=1e3 / one.rate,
             ratio=one.rate / single.rate,
-            difference=None if one is single else relative_difference(first, _tensors(one.first)),
+            difference=None if one is single else _difference(single.first, one.first),
             facts={
                 "samples_per_second": one.rate,
                 "step_waits": max(0.0, 1 - one.rate / step_rate),
@@ -189,7 +185,7 @@ def bench_loader(console: Console, options: BenchLoader, *, seconds: float = 10.
         )
         for variant, one in loaded.items()
     ]
-    return _report(console, "loader", rows, LOADER_COLUMNS, options.profile)
+    return _report(console, "loader", rows, options.profile)
 
 
 class _Loaded(NamedTuple):
@@ -217,8 +213,8 @@ def _loader_rate(
     return _Loaded(first, done * batch_size / passed, done)
 
 
-def _tensors(batch: PackedBatch) -> list[Tensor]:
-    return [tensor for _, tensor in named_tensors(batch.to("cpu"))]
+def _difference(*batches: PackedBatch) -> float | None:
+    return relative_difference(*(dict(named_tensors(batch.to("cpu"))) for batch in batches))
 
 
 def bench_inference(console: Console, options: BenchInference, *, repeats: int = 5) -> list[dict[str, Any]]:
@@ -232,7 +228,6 @@ def bench_inference(console: Console, options: BenchInference, *, repeats: int =
         raise UserError(f"{name} has no camera student: choose a recipe of a student, such as synthetic/student.")
     torch.manual_seed(0)
     student, batch = BevDepth(experiment.student).eval(), random_batch(experiment.data)
-    setting = f"inference of {name} (one sample, {_where(device)})"
     with tempfile.TemporaryDirectory() as folder:
         deployed = {}
         if device == "cpu":
@@ -240,42 +235,31 @@ def bench_inference(console: Console, options: BenchInference, *, repeats: int =
                 deployed = deployed_forms(student, batch, Path(folder))
             except UserError as error:
                 console.print(str(error))
-        student, batch = student.to(memory_format=torch.channels_last).to(device), batch.to(device)
-        live = live_variants(student, batch, device)
-        rows = measure(
-            setting,
-            [*live, *(Variant(name=form, run=run) for form, run in deployed.items())],
-            repeats=repeats,
-            device=device,
-        )
+        live = partial(_live, student.to(memory_format=torch.channels_last).to(device), batch.to(device), device)
+        forms: dict[str, Callable[[], Maps]] = {"live, fp32": partial(live, half=False)}
+        if device == "cuda" or has_bf16():
+            forms["live, bf16 autocast"] = partial(live, half=True)
+        setting = f"inference of {name} (one sample, {_where(device)})"
+        rows = _measured(setting, forms | deployed, device, repeats)
         if options.profile is not None:
-            _profiled(live[0].run, device, options.profile, "inference")
-    return _report(console, "inference", rows, (), options.profile)
+            _profiled(forms["live, fp32"], device, options.profile, "inference")
+    return _report(console, "inference", rows, options.profile)
 
 
-def live_variants(student: BevDepth, batch: Batch, device: str) -> list[Variant]:
-    """The student as it is trained, in float32 and, where the processor has it, under bf16 autocast."""
-
-    @torch.no_grad()
-    def run(half: bool) -> Maps:
-        with torch.autocast(device, torch.bfloat16, enabled=half):
-            output = student(batch).predictions
-        return output.heatmap.float(), output.regression.float()
-
-    forms = [Variant(name="live, fp32", run=lambda: run(False))]
-    if device == "cuda" or has_bf16():
-        forms.append(Variant(name="live, bf16 autocast", run=lambda: run(True)))
-    return forms
+@torch.no_grad()
+def _live(student: BevDepth, batch: Batch, device: str, *, half: bool) -> Maps:
+    """The student as it is trained, in float32 or under bf16 autocast."""
+    with torch.autocast(device, torch.bfloat16, enabled=half):
+        output = student(batch).predictions
+    return output.heatmap.float(), output.regression.float()
 
 
 def _where(device: str) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
-def _report(
-    console: Console, benchmark: str, rows: Sequence[Row], columns: Sequence[Column], profile: Path | None
-) -> list[dict[str, Any]]:
-    shown = [column for column in columns if any(column.key in (row.facts or {}) for row in rows)]
+def _report(console: Console, benchmark: str, rows: Sequence[Row], profile: Path | None) -> list[dict[str, Any]]:
+    shown = [column for column in COLUMNS if any(column.key in (row.facts or {}) for row in rows)]
     for table in timing_tables(rows, shown):
         console.print(table.to_rich(console.width))
     console.print(machine_text(), style="dim")
