@@ -49,9 +49,8 @@ def test_forward_is_up_in_the_frame_of_the_student(runs, world, monkeypatch, fra
     dataset = verb.all_sensors(loaded, world)
     folder = evaluation_folder(loaded.path)
     evaluate_anything(Console(quiet=True), Evaluate(runs["student"], data=world, workers=0))
-    scored = verb.Scored.read(folder, dataset.index, "val")
-    run = RunFolder(runs["student"])
-    model = verb.ReportedModel(name="student", colour="student", loaded=loaded, run=run, scored=scored)
+    facts = {"name": "student", "colour": "student", "loaded": loaded, "run": RunFolder(runs["student"])}
+    model = verb.ReportedModel.read(folder, dataset.index, "val", **facts)
     verb.add_scenes(ReportPage("page"), [model], dataset, samples=1)
     assert seen == {axis}
 

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
@@ -17,15 +18,7 @@ from dualdistill.commands.data import synthesise
 from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.options.training import Demo, Evaluate, Train
 from dualdistill.commands.train import start_training
-from dualdistill.commands.visualize import (
-    Colour,
-    ReportedModel,
-    Scored,
-    add_facts,
-    add_scenes,
-    add_training,
-    all_sensors,
-)
+from dualdistill.commands.visualize import Colour, ReportedModel, add_facts, add_scenes, add_training, all_sensors
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.evaluate.bootstrap import Gain, gain_over_scenes
 from dualdistill.files import require_folder, write_atomically
@@ -58,8 +51,7 @@ PHOTO_WIDTH = 800
 PHOTO_SCENES = 3
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(NamedTuple):
     name: str
     recipe: str
     colour: Colour
@@ -106,20 +98,27 @@ def run_demo(console: Console, options: Demo) -> Path:
         if not options.from_scratch:
             evaluate_anything(Console(quiet=True), Evaluate(teacher, root, out=out / "teacher", workers=0))
         runs = [job.result() for job in jobs]
-    students = zip(parts[1:], runs, strict=True)
-    models = [
-        _reported(parts[0], index, teacher, None if options.from_scratch else out / "teacher"),
-        *(_reported(part, index, run) for part, run in students),
-    ]
-    gain = gain_over_scenes(models[0].scored.ground_truth, models[2].scored.detections, models[1].scored.detections)
+    models = []
+    for part, path in zip(parts, (teacher, *runs), strict=True):
+        loaded = LoadedDetector.load(weights_of(path, "last"))
+        shipped = path == Path(TEACHER)
+        folder = out / "teacher" if shipped else evaluation_folder(loaded.path)
+        facts = {
+            "name": part.name,
+            "colour": part.colour,
+            "loaded": loaded,
+            "run": None if shipped else RunFolder(path),
+        }
+        models.append(ReportedModel.read(folder, index, split_names(index.version)[1], **facts))
+    gain = gain_over_scenes(models[0].ground_truth, models[2].detections, models[1].detections)
     rows = result_rows(models, gain)
-    lead = "" if quick else summary(index, gain, options.from_scratch)
-    report = write_report(models, rows, lead + (QUICK_NOTE if quick else ""), out, photographs)
+    lead = QUICK_NOTE if quick else summary(index, gain, options.from_scratch)
+    report = write_report(models, rows, lead, out, photographs)
     table = results_table(rows)
     write_atomically(out / "results.json", table.to_json() + "\n")
     console.rule()
     console.print(table.to_rich(console.width))
-    console.print(lead or QUICK_NOTE)
+    console.print(lead)
     console.print(f"\nOpen {report}  ({time.monotonic() - began:.0f} s)", style="bold")
     return report
 
@@ -127,16 +126,14 @@ def run_demo(console: Console, options: Demo) -> Path:
 def adapted(part: _Part, quick: bool, from_scratch: bool) -> _Part:
     """The part with the settings of this kind of demo."""
     sets = () if from_scratch else part.sets
-    return replace(part, sets=(*(each for each in sets if not each.startswith("training.")), *QUICK) if quick else sets)
+    return part._replace(sets=(*(each for each in sets if not each.startswith("training.")), *QUICK) if quick else sets)
 
 
 def _photographs(quick: bool) -> SyntheticConfig:
     """The first validation scenes of the world again, photographed in more pixels."""
     world = replace(TINY, key_frames=1) if quick else replace(DEMO, val_scenes=PHOTO_SCENES)
-    height = PHOTO_WIDTH * 9 // 16
-    return replace(
-        world, name=f"{world.name}-photographs", train_scenes=0, image_width=PHOTO_WIDTH, image_height=height
-    )
+    size: dict[str, Any] = {"image_width": PHOTO_WIDTH, "image_height": PHOTO_WIDTH * 9 // 16}
+    return replace(world, name=f"{world.name}-photographs", train_scenes=0, **size)
 
 
 def train_and_score(console: Console, options: Train) -> Path:
@@ -159,23 +156,10 @@ def _in_own_process(options: Train) -> Path:
     return train_and_score(Console(force_terminal=False, soft_wrap=True, highlight=False, markup=False), options)
 
 
-def _reported(part: _Part, index: NuscenesIndex, path: Path, scores: Path | None = None) -> ReportedModel:
-    """A model of the report.
-
-    Args:
-        path: Run folder, or weights with their `scores` in a folder.
-    """
-    loaded = LoadedDetector.load(weights_of(path, "last"))
-    scored = Scored.read(scores or evaluation_folder(loaded.path), index, split_names(index.version)[1])
-    return ReportedModel(
-        name=part.name, colour=part.colour, loaded=loaded, run=None if scores else RunFolder(path), scored=scored
-    )
-
-
 def result_rows(models: list[ReportedModel], gain: Gain) -> list[ResultRow]:
     """The teacher, the student, and the distilled student with its gain over the student."""
     teacher, student, distilled = (
-        ResultRow.from_metrics(m.name, m.scored.metrics, is_teacher=m.colour == "teacher", steps=m.loaded.facts["step"])
+        ResultRow.from_metrics(m.name, m.metrics, is_teacher=m.colour == "teacher", steps=m.loaded.facts["step"])
         for m in models
     )
     distilled = distilled.gaining_over(student)
@@ -207,7 +191,7 @@ def write_report(models: list[ReportedModel], rows: list[ResultRow], lead: str, 
     gained = f"{100 * (distilled.gain_mean_ap or 0):+z.1f}".replace("-", "−")
     page.highlight(gained, f"mAP gained by distillation, 95 % {written_interval(distilled.interval_mean_ap)}")
     page.section("Result").table(results_table(rows), "Scores on the validation scenes.")
-    classes = class_table({model.name: model.scored.metrics["mean_dist_aps"] for model in models})
+    classes = class_table({model.name: model.metrics["mean_dist_aps"] for model in models})
     page.table(classes, "Average precision by class, percent.")
     dataset = all_sensors(models[2].loaded, photographs)
     add_scenes(page, models, dataset, samples=PHOTO_SCENES)

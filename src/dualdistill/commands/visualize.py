@@ -1,6 +1,6 @@
 """`visualize`: report.html and drawings of one run, of sections that `demo` shows too."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from rich.console import Console
+from torch import Tensor
 
 from dualdistill import hub, zoo
 from dualdistill.commands.evaluate import evaluate_anything
@@ -42,35 +44,29 @@ SIDE_BY_SIDE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
-    """An evaluation that was written to a folder, with what it was made of."""
-
-    metrics: dict[str, Any]
-    ground_truth: GroundTruth
-    detections: Detections
-
-    @classmethod
-    def read(cls, folder: Path, index: NuscenesIndex, split: str) -> "Scored":
-        """The metrics and results that `evaluate` has written for this split."""
-        truth, detections, _ = read_results(folder / "results_nusc.json", index, split)
-        return cls(metrics=read_scores(folder / "metrics.json"), ground_truth=truth, detections=detections)
-
-
-@dataclass(frozen=True, kw_only=True)
 class ReportedModel:
-    """A trained detector of a report, with its run and evaluation."""
+    """A trained detector of a report, with its run and what `evaluate` has written about it."""
 
     name: str
     colour: Colour
     loaded: LoadedDetector
     run: RunFolder | None
     """None for weights outside a run."""
-    scored: Scored
+    metrics: dict[str, Any]
+    ground_truth: GroundTruth
+    detections: Detections
+
+    @classmethod
+    def read(cls, folder: Path, index: NuscenesIndex, split: str, **model: Any) -> "ReportedModel":
+        """The model with the evaluation of the split in `folder`. `model`: name, colour, loaded and run."""
+        truth, detections, _ = read_results(folder / "results_nusc.json", index, split)
+        metrics = read_scores(folder / "metrics.json")
+        return cls(metrics=metrics, ground_truth=truth, detections=detections, **model)
 
     @cached_property
     def min_score(self) -> float:
         """Lowest score of the drawn boxes."""
-        return balanced_score(self.scored.ground_truth, self.scored.detections)
+        return balanced_score(self.ground_truth, self.detections)
 
     def layer(self, boxes: Boxes, theme: Theme) -> BoxLayer:
         """Its detections in a drawing."""
@@ -91,13 +87,13 @@ def visualize_run(console: Console, options: Visualize) -> Path:
         require_rerun()  # before the evaluation, which may take long
     loaded = LoadedDetector.load(weights)
     metrics = evaluate_anything(console, Evaluate(weights, data, split=split))
-    experiment = loaded.experiment
+    experiment, name = loaded.experiment, loaded.facts["recipe"]
     colour = "teacher" if experiment.role != "student" else "distilled" if experiment.distiller else "student"
     dataset = all_sensors(loaded, data, split)
-    scored = Scored.read(folder, dataset.index, split or split_names(dataset.index.version)[1])
-    model = ReportedModel(name=loaded.facts["recipe"], colour=colour, loaded=loaded, run=run, scored=scored)
-    page = ReportPage(model.name, f"Step {loaded.facts['step']}, evaluated on {split or 'the validation split'}.")
-    table = results_table([ResultRow.from_metrics(model.name, metrics)])
+    known = split or split_names(dataset.index.version)[1]
+    model = ReportedModel.read(folder, dataset.index, known, name=name, colour=colour, loaded=loaded, run=run)
+    page = ReportPage(name, f"Step {loaded.facts['step']}, evaluated on {split or 'the validation split'}.")
+    table = results_table([ResultRow.from_metrics(name, metrics)])
     page.section("Result").table(table, "Scores on the split named above.")
     add_training(page, [model])
     with Recording(folder / "recording.rrd") if rerun else nullcontext() as recording:
@@ -143,103 +139,90 @@ def add_scenes(
     """A section with photographs, BEV, feature and depth maps of samples spread evenly over a data set. `drawings`:
     folder for a PNG file of each drawing; `recording`: one to which each sample is added."""
     count = min(samples, len(dataset))
-    chosen = [round(i * (len(dataset) - 1) / max(1, count - 1)) for i in range(count)]
     from_score = ", ".join(f"{model.min_score:.2f} ({model.name})" for model in models)
     page.section(
         "Scenes",
         "Samples spread evenly, not selected by hand. Annotations are green; detections are drawn from the score on "
         f"that has the best F1 on the validation split: {from_score}. Forward is up.",
     )
-    for item in chosen:
+    forward: Forward = "y" if dataset.config.bev_frame == "lidar" else "x"
+    for item in (round(i * (len(dataset) - 1) / max(1, count - 1)) for i in range(count)):
         batch = dataset[item]
         with torch.no_grad():
             outputs = {model.name: model.loaded.detector.to("cpu")(batch) for model in models}
-        found = {model.name: model.loaded.detector.detect(outputs[model.name], batch)[0] for model in models}
+        found = [(m, m.loaded.detector.detect(outputs[m.name], batch)[0]) for m in models]
         token = batch.meta[0].token
         page.heading(f"Sample {token[:8]}")
-        forward: Forward = "y" if dataset.config.bev_frame == "lidar" else "x"
         assert batch.cameras is not None
-        figures = {
-            "cameras": _add_cameras(page, models, batch, found, photographs_of(dataset.index, batch.cameras, token)),
-            "bev": _add_bev(page, models, batch, found, forward, outputs[models[0].name].extent),
-            "features": _add_features(page, outputs, batch.boxes[0], forward),
-            "depth": _add_depth(page, outputs, batch),
-        }
-        if drawings is not None:
-            for what, figure in figures.items():
-                if figure is not None:
-                    with draft(drawings / f"{token[:8]}-{what}.png") as temporary:
-                        figure.savefig(temporary, dpi=100)
+        photographs = photographs_of(dataset.index, batch.cameras, token)
+        for what, figure, caption, form in (
+            _cameras(batch, found, photographs),
+            _bev(batch, found, forward, outputs[models[0].name].extent),
+            *_maps(batch, outputs, forward),
+        ):
+            page.figure(figure, caption, **form)
+            if drawings is not None:
+                with draft(drawings / f"{token[:8]}-{what}.png") as temporary:
+                    figure.savefig(temporary, dpi=100)
         if recording is not None:
-            truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=DARK.truth)
-            layers = [truth, *(model.layer(found[model.name], DARK) for model in models)]
-            points = batch.points.features if batch.points is not None else None
-            recording.add(token, points, batch.cameras, layers)
+            recording.add(token, _points(batch), batch.cameras, _layers(batch, found, DARK))
 
 
-def _add_bev(
-    page: ReportPage,
-    models: list[ReportedModel],
-    batch: Batch,
-    found: Mapping[str, Boxes],
-    forward: Forward,
-    extent: Extent,
-) -> Figure:
-    points = batch.points.features if batch.points is not None else None
-
-    def drawn(theme: Theme) -> Figure:
-        truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=theme.truth, filled=True)
-        panels = {model.name: [truth, model.layer(found[model.name], theme)] for model in models}
-        return draw_bev(points, panels, extent=extent, theme=theme, forward=forward, panel_inches=4.4)
-
-    caption, light = "Bird's-eye view: LiDAR points, annotations and detections.", drawn(LIGHT)
-    page.figure(light, caption, alt="Boxes from above", dark=drawn(DARK), dpi=100)
-    return light
+Found = list[tuple[ReportedModel, Boxes]]
+"""Detections in one sample by model."""
+Drawing = tuple[str, Figure, str, dict[str, Any]]
+"""A name, a figure, its caption, and its form on a page."""
 
 
-def _add_cameras(
-    page: ReportPage, models: list[ReportedModel], batch: Batch, found: Mapping[str, Boxes], photographs: Photographs
-) -> Figure:
+def _points(batch: Batch) -> Float[Tensor, "points chan"] | None:
+    return batch.points.features if batch.points is not None else None
+
+
+def _layers(batch: Batch, found: Found, theme: Theme, *, filled: bool = False) -> list[BoxLayer]:
+    truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=theme.truth, filled=filled)
+    return [truth, *(model.layer(boxes, theme) for model, boxes in found)]
+
+
+def _cameras(batch: Batch, found: Found, photographs: Photographs) -> Drawing:
     """Several students side by side, on the cameras with most annotations; one detector on all cameras."""
-    shown = [model for model in models if model.colour != "teacher"] or models
-    truth = BoxLayer(name="annotations", boxes=batch.boxes[0], colour=DARK.truth)
-    panels = {model.name: [truth, model.layer(found[model.name], DARK)] for model in shown}
+    shown = [each for each in found if each[0].colour != "teacher"] or found
+    panels = {each[0].name: _layers(batch, [each], DARK) for each in shown}
+    caption = f"Photographs with annotations and the detections of {' and '.join(panels)}."
     if len(shown) > 1:
         counts = photographs.seen(batch.boxes[0])
         busiest = sorted(range(len(counts)), key=lambda camera: -counts[camera])[:SIDE_BY_SIDE]
         photographs = photographs.select(sorted(busiest))
-    caption = f"Photographs with annotations and the detections of {' and '.join(panels)}."
-    if len(shown) > 1:
         caption += " The cameras with most annotations."
-    width = min(photographs.images.shape[-1], 800)
-    figure = draw_cameras(photographs, panels, image_width=max(width, 420))
-    page.figure(figure, caption, alt="Camera images with boxes", encoding="jpeg", dpi=100)
-    return figure
+    width = max(min(photographs.images.shape[-1], 800), 420)
+    form = {"alt": "Camera images with boxes", "encoding": "jpeg", "dpi": 100}
+    return "cameras", draw_cameras(photographs, panels, image_width=width), caption, form
 
 
-def _add_features(page: ReportPage, outputs: Mapping[str, BevOutput], boxes: Boxes, forward: Forward) -> Figure:
-    maps = {name: output.neck[0] for name, output in outputs.items()}
-    figure = draw_features(maps, boxes, extent=next(iter(outputs.values())).extent, forward=forward)
+def _bev(batch: Batch, found: Found, forward: Forward, extent: Extent) -> Drawing:
+    def drawn(theme: Theme) -> Figure:
+        panels = {each[0].name: _layers(batch, [each], theme, filled=True) for each in found}
+        return draw_bev(_points(batch), panels, extent=extent, theme=theme, forward=forward, panel_inches=4.4)
+
+    caption = "Bird's-eye view: LiDAR points, annotations and detections."
+    return "bev", drawn(LIGHT), caption, {"alt": "Boxes from above", "dark": drawn(DARK), "dpi": 100}
+
+
+def _maps(batch: Batch, outputs: Mapping[str, BevOutput], forward: Forward) -> Iterator[Drawing]:
+    """BEV features, and depth of the front cameras where a model has any."""
+    features = {name: output.neck[0] for name, output in outputs.items()}
+    extent = next(iter(outputs.values())).extent
+    figure = draw_features(features, batch.boxes[0], extent=extent, forward=forward)
     caption = "Mean magnitude of the BEV features before the head; annotations outlined."
-    page.figure(figure, caption, alt="BEV feature maps side by side", dpi=90)
-    return figure
-
-
-def _add_depth(page: ReportPage, outputs: Mapping[str, BevOutput], batch: Batch) -> Figure | None:
-    """Depth of the front cameras; None where no model has any."""
-    maps = {name: likely_depth(o.camera)[0, :3] for name, o in outputs.items() if o.camera is not None}
-    if not maps or batch.cameras is None:
-        return None
-    measured = {"LiDAR": batch.depth[0, :3]} if batch.depth is not None else {}
-    figure = draw_depth(CAMERAS[:3], batch.cameras.images[0, 0, :3], measured | maps)
-    page.figure(
-        figure,
-        "Front cameras as the network gets them, the depth that the LiDAR measured in each cell of the image features "
-        "(black: none), and each student's most likely depth.",
-        alt="Depth maps",
-        dpi=90,
-    )
-    return figure
+    yield "features", figure, caption, {"alt": "BEV feature maps side by side", "dpi": 90}
+    depths = {name: likely_depth(o.camera)[0, :3] for name, o in outputs.items() if o.camera is not None}
+    if depths and batch.cameras is not None:
+        measured = {"LiDAR": batch.depth[0, :3]} if batch.depth is not None else {}
+        caption = (
+            "Front cameras as the network gets them, the depth that the LiDAR measured in each cell of the image "
+            "features (black: none), and each student's most likely depth."
+        )
+        figure = draw_depth(CAMERAS[:3], batch.cameras.images[0, 0, :3], measured | depths)
+        yield "depth", figure, caption, {"alt": "Depth maps", "dpi": 90}
 
 
 def add_facts(page: ReportPage, models: list[ReportedModel]) -> None:
