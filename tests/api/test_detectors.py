@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageFilter
 
 import dualdistill as dd
-from dualdistill.commands.samples import read_sample
+from dualdistill.commands.predict import read_sample
 from tests.commands.conftest import STEPS, TINY_STUDENT, runs  # noqa: F401 (a fixture)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from dualdistill.commands.export import export_student
 from dualdistill.commands.options.deployment import Export
-from dualdistill.commands.samples import position_of
+from dualdistill.commands.predict import position_of
 from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of

@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 from dualdistill.cli import app
 from dualdistill.commands.options.deployment import Predict
-from dualdistill.commands.predict import FILM_HEIGHT, predict_sample
-from dualdistill.commands.samples import read_sample
+from dualdistill.commands.predict import FILM_HEIGHT, predict_sample, read_sample
 from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError
 from dualdistill.structures import CAMERAS

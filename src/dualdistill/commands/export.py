@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dualdistill.commands.evaluate import write_detections
 from dualdistill.commands.options.deployment import Export
-from dualdistill.commands.samples import position_of, read_sample
+from dualdistill.commands.predict import position_of, read_sample
 from dualdistill.deploy.calibration import Rig
 from dualdistill.deploy.freeze import Format, FrozenStudent, rig_geometry
 from dualdistill.deploy.graph import (

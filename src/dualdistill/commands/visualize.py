@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from matplotlib.figure import Figure
 from rich.console import Console
-from torch import Tensor
 
 from dualdistill import hub, zoo
 from dualdistill.commands.evaluate import evaluate_anything
 from dualdistill.commands.options.training import Evaluate, Visualize
-from dualdistill.commands.samples import photographs_of
+from dualdistill.commands.predict import photographs_of, points_of
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.evaluate.metrics import balanced_score
@@ -153,8 +151,7 @@ def add_scenes(
         found = [(m, m.loaded.detector.detect(outputs[m.name], batch)[0]) for m in models]
         token = batch.meta[0].token
         page.heading(f"Sample {token[:8]}")
-        assert batch.cameras is not None
-        photographs = photographs_of(dataset.index, batch.cameras, token)
+        photographs = photographs_of(dataset.index, batch)
         for what, figure, caption, form in (
             _cameras(batch, found, photographs),
             _bev(batch, found, forward, outputs[models[0].name].extent),
@@ -165,17 +162,13 @@ def add_scenes(
                 with draft(drawings / f"{token[:8]}-{what}.png") as temporary:
                     figure.savefig(temporary, dpi=100)
         if recording is not None:
-            recording.add(token, _points(batch), batch.cameras, _layers(batch, found, DARK))
+            recording.add(token, points_of(batch), batch.cameras, _layers(batch, found, DARK))
 
 
 Found = list[tuple[ReportedModel, Boxes]]
 """Detections in one sample by model."""
 Drawing = tuple[str, Figure, str, dict[str, Any]]
 """A name, a figure, its caption, and its form on a page."""
-
-
-def _points(batch: Batch) -> Float[Tensor, "points chan"] | None:
-    return batch.points.features if batch.points is not None else None
 
 
 def _layers(batch: Batch, found: Found, theme: Theme, *, filled: bool = False) -> list[BoxLayer]:
@@ -201,7 +194,7 @@ def _cameras(batch: Batch, found: Found, photographs: Photographs) -> Drawing:
 def _bev(batch: Batch, found: Found, forward: Forward, extent: Extent) -> Drawing:
     def drawn(theme: Theme) -> Figure:
         panels = {each[0].name: _layers(batch, [each], theme, filled=True) for each in found}
-        return draw_bev(_points(batch), panels, extent=extent, theme=theme, forward=forward, panel_inches=4.4)
+        return draw_bev(points_of(batch), panels, extent=extent, theme=theme, forward=forward, panel_inches=4.4)
 
     caption = "Bird's-eye view: LiDAR points, annotations and detections."
     return "bev", drawn(LIGHT), caption, {"alt": "Boxes from above", "dark": drawn(DARK), "dpi": 100}
