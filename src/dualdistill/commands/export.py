@@ -1,12 +1,11 @@
 """`dualdistill export`: the student alone, as ONNX and as a PyTorch program, checked against the live model."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from dualdistill.commands.evaluate import write_detections
 from dualdistill.commands.options.deployment import Export
@@ -38,9 +37,6 @@ from dualdistill.structures import Batch, HeadOutput
 from dualdistill.train.assemble import split_names
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
 
-Geometry = Literal["fixed", "input"]
-"""Place of the calibration: part of the graph ("fixed"), or an input of it, for any rig ("input")."""
-
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 3e-2}
 """Largest difference to the live model that passes, relative to the largest value of the output."""
 
@@ -51,88 +47,47 @@ NDS_TOLERANCE = 0.001
 """Largest difference of NDS that --check-metrics allows: 0.1 points."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Export:
-    """One file to make."""
-
-    format: Format
-    geometry: Geometry
-    precision: Precision
-
-    def make(self, student: BevDepth, batch: Batch) -> Deployable:
-        any_rig = self.geometry == "input"
-        rig = None if any_rig else rig_geometry(student, batch)
-        frozen = FrozenStudent(student, rig, format=self.format)
-        return deployable(frozen, frame_inputs(student, batch, any_rig=any_rig), self.precision)
-
-    def write(self, path: Path, graph: Deployable) -> Run:
-        """Write the file, and load it as a user would."""
-        if self.format == "onnx":
-            write_onnx(path, graph)
-            return OnnxRun(path)
-        write_torch(path, graph)
-        return replace(graph, graph=torch.export.load(path).module())
-
-
 def export_student(console: Console, options: Export) -> dict[str, Any]:
     """Write the files with calibration.json, export.json and a README into `out`; returns the content of export.json.
     Raises UserError for what cannot be exported, or if the outputs of a file differ from those of the live model."""
-    exports = _plan(options)
-    out = options.out
+    formats, out = _formats(options), options.out
     require_folder(out)
     trained = LoadedDetector.load(weights_of(options.checkpoint, "last"))
-    student = trained.detector
+    student, data = trained.detector, trained.experiment.data
     if not isinstance(student, BevDepth):
         raise UserError(f"{trained.path} holds a LiDAR teacher; export takes the camera student.")
     batch, rig = _sample(trained, options)
-    with torch.no_grad():
-        live = student(batch).predictions
     weights = sum(tensor.nbytes for tensor in student.state_dict().values())
-    room = _ROOM * len(exports) * weights + _ROOM_FOR_GRAPH
-    require_room(out, room, f"The export of {len(exports)} files", "Free some, or give another --out.")
+    room = _ROOM * len(formats) * weights + _ROOM_FOR_GRAPH
+    require_room(out, room, f"The export of {len(formats)} files", "Free some, or give another --out.")
     rig.write(out / "calibration.json")
+    checkpoint = {"path": str(trained.path), "sha256": fingerprint(trained.path), "recipe": trained.facts["recipe"]}
     record: dict[str, Any] = {
-        "checkpoint": {
-            "path": str(trained.path),
-            "sha256": fingerprint(trained.path),
-            "recipe": trained.facts["recipe"],
-        },
+        "checkpoint": checkpoint,
         "sample": batch.meta[0].token or "random images",
         "geometry": options.geometry,
-        "image_size": list(trained.experiment.data.image_size),
-        "bev": {
-            "frame": trained.experiment.data.bev_frame,
-            "extent": list(student.grid.extent),
-            "cell": student.grid.cell,
-        },
+        "image_size": list(data.image_size),
+        "bev": {"frame": data.bev_frame, "extent": list(student.grid.extent), "cell": student.grid.cell},
         "files": {},
     }
-    for export in exports:
-        path = out / f"model{SUFFIXES[export.format]}"
-        graph = export.make(student, batch)
-        with draft(path) as temporary:
-            run = export.write(temporary, graph)
-            difference = compare(live, predictions_of(run, student, batch, any_rig=graph.any_rig))
-            worst, allowed = max(d["relative"] for d in difference.values()), TOLERANCE[export.precision]
-            if not worst <= allowed:
-                raise UserError(
-                    f"The outputs of {path.name} differ from those of the live model ({worst:.1e} > {allowed:.0e}); it "
-                    "was not kept. Try another --format, or --dtype fp32."
-                )
-        record["files"][path.name] = _facts(path, export, graph, difference)
+    for format in formats:
+        path = out / f"model{SUFFIXES[format]}"
+        record["files"][path.name] = facts = _export(path, student, batch, format, options)
+        worst, allowed = max(d["relative"] for d in facts["difference"].values()), facts["tolerance"]
         console.print(
             f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB): differs from the live model by {worst:.1e} of the "
             f"largest value ({allowed:.0e} allowed)"
         )
-    write_atomically(out / "README.md", _readme(trained, record))
+    readme = render("export.md.jinja", recipe=trained.facts["recipe"], step=trained.facts["step"], **record)
+    write_atomically(out / "README.md", readme)
     if options.check_metrics:
-        record["metrics"] = _check_metrics(console, trained, options, exports)
+        record["metrics"] = _check_metrics(console, trained, options, formats)
     write_json(out / "export.json", record)
     console.print(f"wrote {out / 'export.json'}, calibration.json and README.md")
     return record
 
 
-def _plan(options: Export) -> list[_Export]:
+def _formats(options: Export) -> list[Format]:
     """The files that are asked for. Raises UserError for an unknown format, and for combinations that nothing can
     run."""
     words = [word for text in options.formats or ["onnx", "torch"] for word in text.split(",")]
@@ -145,10 +100,45 @@ def _plan(options: Export) -> list[_Export]:
         )
     if "onnx" in words:
         require_onnx()
-    return [
-        _Export(format=word, geometry=options.geometry, precision=options.dtype)  # type: ignore[arg-type]
-        for word in dict.fromkeys(words)
-    ]
+    return [format for format in dict.fromkeys(words) if format in SUFFIXES]
+
+
+def _export(path: Path, student: BevDepth, batch: Batch, format: Format, options: Export) -> dict[str, Any]:
+    """Write one file, unless its outputs differ from those of the live model (UserError); returns its facts."""
+    allowed = TOLERANCE[options.dtype]
+    with torch.no_grad():
+        live = student(batch).predictions
+    with draft(path) as temporary:
+        graph, run = _written(temporary, student, batch, format, options.dtype, any_rig=options.geometry == "input")
+        difference = compare(live, predictions_of(run, student, batch, any_rig=graph.any_rig))
+        worst = max(each["relative"] for each in difference.values())
+        if not worst <= allowed:
+            raise UserError(
+                f"The outputs of {path.name} differ from those of the live model ({worst:.1e} > {allowed:.0e}); it "
+                "was not kept. Try another --format, or --dtype fp32."
+            )
+    return {
+        "dtype": options.dtype,
+        "sha256": fingerprint(path),
+        "weights_mib": storage_mib(graph.graph),
+        "inputs": {name: [str(t.dtype).removeprefix("torch."), *t.shape] for name, t in graph.inputs.items()},
+        "outputs": list(graph.outputs),
+        "difference": difference,
+        "tolerance": allowed,
+    }
+
+
+def _written(
+    path: Path, student: BevDepth, batch: Batch, format: Format, precision: Precision, *, any_rig: bool
+) -> tuple[Deployable, Run]:
+    """The student as a graph, and its file, loaded as a user would."""
+    frozen = FrozenStudent(student, None if any_rig else rig_geometry(student, batch), format=format)
+    graph = deployable(frozen, frame_inputs(student, batch, any_rig=any_rig), precision)
+    if format == "onnx":
+        write_onnx(path, graph)
+        return graph, OnnxRun(path)
+    write_torch(path, graph)
+    return graph, replace(graph, graph=torch.export.load(path).module())
 
 
 def _sample(trained: LoadedDetector, options: Export) -> tuple[Batch, Rig]:
@@ -167,31 +157,15 @@ def _sample(trained: LoadedDetector, options: Export) -> tuple[Batch, Rig]:
 
 def compare(live: HeadOutput, other: HeadOutput) -> dict[str, dict[str, float]]:
     """Largest difference of each output, absolute and relative to the largest value."""
-
-    def of(reference: Tensor, value: Tensor) -> dict[str, float]:
+    found = {}
+    for name in ("heatmap", "regression"):
+        reference, value = getattr(live, name), getattr(other, name)
         absolute = (reference - value.float()).abs().max().item()
-        return {"absolute": absolute, "relative": absolute / max(reference.abs().max().item(), 1e-12)}
-
-    return {"heatmap": of(live.heatmap, other.heatmap), "regression": of(live.regression, other.regression)}
-
-
-def _facts(path: Path, export: _Export, graph: Deployable, difference: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "dtype": export.precision,
-        "sha256": fingerprint(path),
-        "weights_mib": storage_mib(graph.graph),
-        "inputs": {
-            name: [str(tensor.dtype).removeprefix("torch."), *tensor.shape] for name, tensor in graph.inputs.items()
-        },
-        "outputs": list(graph.outputs),
-        "difference": difference,
-        "tolerance": TOLERANCE[export.precision],
-    }
+        found[name] = {"absolute": absolute, "relative": absolute / max(reference.abs().max().item(), 1e-12)}
+    return found
 
 
-def _check_metrics(
-    console: Console, trained: LoadedDetector, options: Export, exports: list[_Export]
-) -> dict[str, Any]:
+def _check_metrics(console: Console, trained: LoadedDetector, options: Export, formats: list[Format]) -> dict[str, Any]:
     """Score the live student and each exported form on a whole split, every sample with its own calibration, and refuse
     a form whose NDS differs by more than `NDS_TOLERANCE`."""
     student = trained.detector
@@ -204,22 +178,22 @@ def _check_metrics(
     student.to("cpu")
     live = evaluate_submission(folder / "live" / "results_nusc.json", index, split, folder / "live")
     scores = {"live": {"mAP": live["mean_ap"], "NDS": live["nd_score"]}}
-    for export in exports:
+    for format in formats:
         # A frozen calibration is that of one sample; the cars of a data set, and their motion, differ.
-        free = replace(export, geometry="input")
-        run = free.write(folder / f"any-rig{SUFFIXES[export.format]}", free.make(student, dataset[0]))
+        file = folder / f"any-rig{SUFFIXES[format]}"
+        _, run = _written(file, student, dataset[0], format, options.dtype, any_rig=True)
         parts, tokens = [], []
-        with progress(console, f"detecting with the {export.format} file") as report:
+        with progress(console, f"detecting with the {format} file") as report:
             for i in range(len(dataset)):
                 batch = dataset[i]
                 boxes = decode_boxes(student, predictions_of(run, student, batch, any_rig=True), batch)
                 parts.append(detections_to_global(boxes, batch.meta[0], sample=i))
                 tokens.append(batch.meta[0].token)
                 report(i + 1, len(dataset))
-        results = folder / export.format / "results_nusc.json"
+        results = folder / format / "results_nusc.json"
         write_submission(results, Detections.concatenate(parts), tokens, sources=["camera"])
-        metrics = evaluate_submission(results, index, split, folder / export.format)
-        scores[export.format] = {"mAP": metrics["mean_ap"], "NDS": metrics["nd_score"]}
+        metrics = evaluate_submission(results, index, split, folder / format)
+        scores[format] = {"mAP": metrics["mean_ap"], "NDS": metrics["nd_score"]}
     for name, score in scores.items():
         console.print(
             f"{name}: mAP {100 * score['mAP']:.2f}, NDS {100 * score['NDS']:.2f} ({split}, {len(dataset)} samples)"
@@ -227,19 +201,3 @@ def _check_metrics(
         if abs(score["NDS"] - scores["live"]["NDS"]) > NDS_TOLERANCE:
             raise UserError(f"The {name} file changes NDS by more than {100 * NDS_TOLERANCE:.1f}: do not use it.")
     return scores
-
-
-def _readme(trained: LoadedDetector, record: dict[str, Any]) -> str:
-    """Text of the export's README: inputs, outputs, and code to run it."""
-    height, width = record["image_size"]
-    return render(
-        "export.md.jinja",
-        recipe=trained.facts["recipe"],
-        step=trained.facts["step"],
-        height=height,
-        width=width,
-        bev=record["bev"],
-        fixed=record["geometry"] == "fixed",
-        files=record["files"],
-        inputs=next(iter(record["files"].values()))["inputs"],
-    )
