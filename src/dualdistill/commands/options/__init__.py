@@ -21,8 +21,7 @@ ValSplit = Annotated[str | None, "Default: val, or mini_val for v1.0-mini."]
 Overrides = Annotated[list[str] | None, Option("--set", help="Change one setting of the recipe: a.b=c. Repeatable.")]
 Checkpoint = Annotated[str, "Checkpoint of a run: last, best or step_000400."]
 Workers = Annotated[
-    int | None,
-    Option(min=0, max=256, help="Processes that load data; default: one less than the usable cores, at most 16."),
+    int | None, Option(min=0, max=256, help="Processes that load data; default: usable cores less one, at most 16.")
 ]
 
 

@@ -19,9 +19,7 @@ class MakeSynthetic(Options, frozen=True):
 
     root: Annotated[Path, "New folder for the world."]
     size: Annotated[Literal["tiny", "demo", "bench"], "Size of the world."] = "demo"
-    seed: Annotated[
-        int | None, Option(min=0, max=2**32 - 1, help="The same seed gives the same bytes; default: that of --size.")
-    ] = None
+    seed: Annotated[int | None, Option(min=0, max=2**32 - 1, help="Same seed, same bytes; default: --size's.")] = None
     train_scenes: Annotated[int | None, Option(min=0, help="Training scenes; overrides --size.")] = None
     val_scenes: Annotated[int | None, Option(min=0, help="Validation scenes; overrides --size.")] = None
     key_frames: Annotated[int | None, Option(min=1, help="Key frames per scene, at 2 Hz; overrides --size.")] = None
@@ -53,12 +51,8 @@ class VirtualPoints(Options, frozen=True):
         Literal["synthetic", "maskrcnn", "semantic"],
         "Source of the instance masks; synthetic: a synthetic world's own; semantic: class maps.",
     ] = "synthetic"
-    weights: Annotated[Path | None, "maskrcnn: local COCO weights of torchvision; semantic: folder of class maps."] = (
-        None
-    )
-    noise: Annotated[
-        float, Option(min=0, max=1, help="Errors added to the perfect masks of a synthetic world: 0 (none) to 1.")
-    ] = 0.0
+    weights: Annotated[Path | None, "maskrcnn: COCO weights of torchvision; semantic: folder of class maps."] = None
+    noise: Annotated[float, Option(min=0, max=1, help="Errors of a synthetic world's masks: 0 (none) to 1.")] = 0.0
     version: Version = None
 
 

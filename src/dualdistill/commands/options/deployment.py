@@ -16,9 +16,7 @@ class Predict(WritesJson, frozen=True):
     more_images: Annotated[list[Path] | None, Argument(help="More files of --images.", hidden=True)] = None
     data: RootOfRun = None
     sample: Annotated[str | None, "Token of a sample, or its number in the split; default: 0."] = None
-    images: Annotated[
-        list[Path] | None, "Your images: a folder, or one file per camera in the order of the calibration file."
-    ] = None
+    images: Annotated[list[Path] | None, "Your images: a folder, or one per camera in the calibration's order."] = None
     calibration: Annotated[Path | None, "Calibration of those cameras, a JSON file: see docs/export.md."] = None
     version: Version = None
     split: Annotated[str | None, "Split of --sample; default: val, or mini_val."] = None
@@ -52,17 +50,11 @@ class Export(WritesJson, frozen=True):
     checkpoint: Annotated[Path, "A student's weights file or run folder, zoo:NAME or hf:owner/name."]
     out: Annotated[Path, Option(help="Folder for model.onnx, model.pt2, calibration.json, export.json.")]
     data: RootOfRun = None
-    sample: Annotated[str | None, "Sample whose calibration is frozen: token, or number in the split; default: 0."] = (
-        None
-    )
+    sample: Annotated[str | None, "Sample whose rig is frozen: token, or number in the split; default: 0."] = None
     calibration: Annotated[Path | None, "Freeze this rig instead: see docs/export.md."] = None
-    formats: Annotated[
-        list[str] | None, Option("--format", help="onnx, torch or both, separated by a comma; default: both.")
-    ] = None
+    formats: Annotated[list[str] | None, Option("--format", help="onnx, torch or onnx,torch; default: both.")] = None
     dtype: Annotated[Literal["fp32", "bf16"], "bf16: with --format torch only."] = "fp32"
-    geometry: Annotated[
-        Literal["fixed", "input"], "fixed: one rig, stored in the file; input: the rig is an input."
-    ] = "fixed"
+    geometry: Annotated[Literal["fixed", "input"], "fixed: one rig, in the file; input: the rig is an input."] = "fixed"
     version: Version = None
     split: Annotated[str | None, "Split of --sample and --check-metrics; default: val, or mini_val."] = None
     check_metrics: Annotated[bool, "Also score the split with the live model and each file (slow)."] = False
@@ -88,12 +80,8 @@ class Convert(WritesJson, frozen=True):
 
     foreign: Annotated[Path, "A checkpoint of an official code base (.pth, .ckpt, .safetensors)."]
     out: Annotated[Path, Option(help="The weights file to write, .safetensors.")]
-    boxes: Annotated[
-        Literal["legacy", "new"] | None, "Box convention of the file: needed only if the file does not record it."
-    ] = None
-    voxel: Annotated[
-        float | None, "Side of the file's voxels, 0.1 or 0.075 m: needed only if the file does not record it."
-    ] = None
+    boxes: Annotated[Literal["legacy", "new"] | None, "Box convention: needed if the file does not record it."] = None
+    voxel: Annotated[float | None, "Voxel size, 0.1 or 0.075 m: needed if the file does not record it."] = None
 
 
 class Zoo(WritesJson, frozen=True):

@@ -25,9 +25,7 @@ TrainSplit = Annotated[str | None, "Training split; default: train, or mini_trai
 Out = Annotated[Path, "Folder for the run folders."]
 Seed = Annotated[int, Option(min=0, max=2**32 - 1, help="Seed of weights, sample order and augmentation.")]
 Devices = Annotated[int, Option(min=1, max=4096, help="Processes (GPUs) on each machine; they share each batch.")]
-Nodes = Annotated[
-    int, Option(min=1, max=4096, help="Machines that train together, started by torchrun, SLURM or MASTER_ADDR.")
-]
+Nodes = Annotated[int, Option(min=1, max=4096, help="Machines to train on, started by torchrun, SLURM or MASTER_ADDR.")]
 ImageCacheFolder = Annotated[Path | None, "Folder on local disk for decoded images: the same samples, loaded faster."]
 Log = Annotated[list[str] | None, "Also log to tensorboard, wandb or mlflow (extras). Repeatable."]
 Trust = Annotated[bool, Option("--trust", help="Allow the run's code from outside this package.")]
@@ -58,9 +56,7 @@ class Demo(Options, frozen=True):
     out: Out = Path("runs/demo")
     data: Annotated[Path, "Folder of the synthetic world, made if it is missing."] = Path("data/synthetic-demo")
     seed: Seed = 0
-    quick: Annotated[
-        bool, Option("--quick", help="Tiny world, four training steps: only checks that everything runs.")
-    ] = False
+    quick: Annotated[bool, Option("--quick", help="Tiny world, four steps: only checks that everything runs.")] = False
     from_scratch: Annotated[
         bool, Option("--from-scratch", help="Train the teacher too; students start from random weights.")
     ] = False
@@ -81,9 +77,7 @@ class Train(Options, frozen=True):
     label_encoder: Annotated[
         Path | None, "LabelDistill only: run folder or weights; default: the newest in OUT with this teacher."
     ] = None
-    teacher_cache: Annotated[
-        Path | None, "Folder for the teacher's output for each sample: filled first, then reused."
-    ] = None
+    teacher_cache: Annotated[Path | None, "Folder for the teacher's outputs: filled first, then reused."] = None
     image_cache: ImageCacheFolder = None
     version: Version = None
     split: TrainSplit = None
@@ -108,9 +102,7 @@ class Resume(Options, frozen=True):
 
 
 class _Bench(WritesJson, frozen=True):
-    recipe: Annotated[
-        str | None, "A name from `recipes list`; default: DualDistill, nuScenes size on a GPU, else synthetic."
-    ] = None
+    recipe: Annotated[str | None, "A recipe; default: DualDistill, nuScenes size on a GPU, else synthetic."] = None
     overrides: Overrides = None
     device: Annotated[Literal["cpu", "cuda"] | None, "Default: cuda if available."] = None
     profile: Annotated[Path | None, "Folder for tables of operators or functions by time, and Chrome traces."] = None
@@ -131,9 +123,7 @@ class BenchLoader(_Bench, frozen=True):
     version: Version = None
     split: Annotated[str | None, "Split to load; default: as in `train`."] = None
     workers: Annotated[int, Option(min=1, max=256, help="Processes that load data.")] = 2
-    image_cache: Annotated[Path | None, "Folder for decoded images, as in `train`; filled before the measurement."] = (
-        None
-    )
+    image_cache: Annotated[Path | None, "Folder for decoded images, as in `train`; filled before measuring."] = None
 
 
 class BenchInference(_Bench, frozen=True):
@@ -153,8 +143,7 @@ class Plan(WritesJson, frozen=True):
         float, Option(min=1e-3, max=1, help="Share of a GPU's peak that training reaches; `bench step` measures it.")
     ] = 0.25
     tflops: Annotated[
-        float | None,
-        Option(min=1e-3, max=1e6, help="Estimate the time for devices that each reach this many TFLOP/s."),
+        float | None, Option(min=1e-3, max=1e6, help="Estimate the time for devices that each reach this many TFLOP/s.")
     ] = None
     measure: Annotated[bool, "Time a step on this machine."] = False
 
@@ -173,9 +162,7 @@ class Evaluate(WritesJson, frozen=True):
     out: Annotated[Path | None, "Folder for metrics.json and results_nusc.json."] = None
     checkpoint: CheckpointOfRun = None
     workers: Workers = None
-    devices: Annotated[
-        int | None, Option(min=1, max=4096, help="Processes (GPUs) that share the samples; default: 1.")
-    ] = None
+    devices: Annotated[int | None, Option(min=1, max=4096, help="Processes (GPUs) to run on; default: 1.")] = None
     official: Annotated[bool, "Compute the metrics with nuscenes-devkit, which must be installed."] = False
     scenes: Annotated[str | None, "Score only these scenes of the split: names, separated by commas."] = None
     fraction: Annotated[float, "Score a fraction of the scenes, evenly spread."] = 1.0
@@ -224,9 +211,7 @@ class Visualize(Options, frozen=True):
     samples: Annotated[int, Option(min=1, max=1000, help="Samples to draw, spread over the split.")] = 4
     checkpoint: Checkpoint = "last"
     split: ValSplit = None
-    rerun: Annotated[bool, Option("--rerun", help="Also write a recording for the viewer of rerun (extra viz).")] = (
-        False
-    )
+    rerun: Annotated[bool, Option("--rerun", help="Also write a recording for rerun's viewer (extra viz).")] = False
 
 
 class Compare(WritesJson, frozen=True):
