@@ -37,36 +37,33 @@ def start_training(console: Console, options: Train) -> Path:
     experiment = override(chosen.build(), options.overrides or [])
     if experiment.teacher is not None and experiment.teacher.voxel is not None:
         experiment.teacher.voxel.check_backend()
-    if options.teacher is not None and experiment.teacher_recipe is None:
-        raise UserError(f"--teacher has no effect: {recipe} learns from none.")
+    for option, given, used, why in (
+        ("teacher", options.teacher, experiment.teacher_recipe, "learns from none"),
+        ("label-encoder", options.label_encoder, experiment.label_encoder_recipe, "learns from none"),
+        ("image-cache", options.image_cache, experiment.data.cameras, "reads no images"),
+    ):
+        if given is not None and not used:
+            raise UserError(f"--{option} has no effect: {recipe} {why}.")
     if options.teacher_cache is not None:
         refuse_uncacheable(experiment)
-    if options.image_cache is not None and not experiment.data.cameras:
-        raise UserError(f"--image-cache has no effect: {recipe} reads no images.")
     experiment.training.batch_of_one(devices * nodes)  # raises where they cannot share a batch
     sinks = make_sinks(options.log or ())
-    if options.label_encoder is not None and experiment.label_encoder_recipe is None:
-        raise UserError(f"--label-encoder has no effect: {recipe} learns from none.")
     for folder in (out, options.teacher_cache, options.profile):
         require_folder(folder)
     index = NuscenesIndex.open(options.data, options.version)
+    split, root = options.split or split_names(index.version)[0], str(options.data.resolve())
     job = Job(
         recipe=chosen.name,
         overrides=options.overrides or [],
         experiment=experiment,
         seed=options.seed,
-        data={
-            "root": str(options.data.resolve()),
-            "version": index.version,
-            "split": options.split or split_names(index.version)[0],
-            "tables": index.digests,
-        },
+        data={"root": root, "version": index.version, "split": split, "tables": index.digests},
         teacher=None,
         label_encoder=None,
         teacher_cache=options.teacher_cache.resolve() if options.teacher_cache else None,
         log=tuple(options.log or ()),
     )
-    experiment.training.require_samples(len(samples_of_split(index, job.data["split"])))
+    experiment.training.require_samples(len(samples_of_split(index, split)))
     if experiment.teacher_recipe is not None:
         wanted = _wanted(experiment.teacher_recipe, job, out)
         job = replace(job, teacher=find_teacher(options.teacher, wanted))
@@ -78,7 +75,7 @@ def start_training(console: Console, options: Train) -> Path:
 
     def create() -> Path:
         if options.check:
-            refuse_problems(check_files(console, options.data, index.version, job.data["split"], experiment.data))
+            refuse_problems(check_files(console, options.data, index.version, split, experiment.data))
         # Put together here for its errors alone: weights that are missing or unfit leave no run folder behind.
         assemble(experiment, teacher=job.teacher, label_encoder=job.label_encoder, pretrained=True)
         run = RunFolder.create(out, chosen.name, options.seed)
@@ -94,8 +91,7 @@ def start_training(console: Console, options: Train) -> Path:
     run = RunFolder(on_leader(fabric, create))
     session = Session(console, fabric, run, job, index, devices=devices, workers=options.workers, sinks=sinks)
     session.image_cache, session.profile = options.image_cache, options.profile
-    _finish(session)
-    return run.path
+    return _finish(session)
 
 
 def resume_training(console: Console, options: Resume) -> Path:
@@ -120,17 +116,16 @@ def resume_training(console: Console, options: Resume) -> Path:
         console.print("The run has no checkpoint yet: its training starts again at step 0.")
     session = Session(console, fabric, run, job, index, devices=devices, workers=options.workers, sinks=sinks)
     session.image_cache = options.image_cache
-    _finish(session)
-    return run.path
+    return _finish(session)
 
 
-def _finish(session: Session) -> None:
-    """Train while no other process can train the run; a stop signal ends the process."""
+def _finish(session: Session) -> Path:
+    """Train while no other process can train the run; returns its folder. A stop signal ends the process."""
     with ExitStack() as held:
         on_leader(session.fabric, lambda: held.enter_context(session.run.lock()))
         stopped = session.train()
     if not stopped:
-        return
+        return session.run.path
     if not session.fabric.is_global_zero:
         raise SystemExit(0)  # the leader's exit code counts; another one here would make the launcher kill it
     session.console.print(f"Interrupted, saved. Go on with:\n  dualdistill resume {session.run.path}")
@@ -159,12 +154,7 @@ def _card(job: Job, recipe: Recipe, options: Train) -> str:
     ):
         command += [option, str(value)] if value else []
     weights = {"teacher": job.teacher, "label encoder": job.label_encoder}
-    card = render(
-        "card.md.jinja",
-        job=job,
-        recipe=recipe,
-        weights={title: one.identity for title, one in weights.items() if one is not None},
-        changed=differences(to_plain(recipe.build()), to_plain(job.experiment)),
-        command=shlex.join(command),
-    )
-    return card + "\n"
+    known = {title: one.identity for title, one in weights.items() if one is not None}
+    changed = differences(to_plain(recipe.build()), to_plain(job.experiment))
+    facts = {"job": job, "recipe": recipe, "weights": known, "changed": changed, "command": shlex.join(command)}
+    return render("card.md.jinja", **facts) + "\n"
