@@ -110,7 +110,10 @@ def build_columns(folder: Path) -> Iterator[tuple[str, Columns]]:
     pose = poses.rows(data_table, "ego_pose_token")
     yield (
         "sensor_poses",
-        {"ego_rotation": poses.pop("rotation")[pose], "ego_translation": poses.pop("translation")[pose]},
+        {
+            "ego_rotation": poses.columns.pop("rotation")[pose],
+            "ego_translation": poses.columns.pop("translation")[pose],
+        },
     )
     del data_table, poses, pose
     categories, attributes = Table(folder, Category, "name"), Table(folder, Attribute, "name")
@@ -192,15 +195,15 @@ def _sensor_data(
     outside = np.asarray(pc.match_substring_regex(table["filename"], _NOT_INSIDE))
     table.require(~outside, "filename", "a file name that is empty, absolute or leaves the root")
     columns = {
-        "data_filename": table.pop("filename"),
+        "data_filename": table.columns.pop("filename"),
         "data_channel": channels[calibration],
         "data_calibration": calibration,
         "data_sample": sample,
-        "data_timestamp_us": table.pop("timestamp"),
+        "data_timestamp_us": table.columns.pop("timestamp"),
         "data_prev": before,
         "data_next": after,
-        "data_is_key": table.pop("is_key_frame"),
-        "data_size": np.stack([table.pop("height"), table.pop("width")], axis=1),
+        "data_is_key": table.columns.pop("is_key_frame"),
+        "data_size": np.stack([table.columns.pop("height"), table.columns.pop("width")], axis=1),
     }
     return columns, table
 

@@ -1,10 +1,8 @@
 """JSON tables to typed records, some thousand at a time, and to columns whose links lead somewhere."""
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Bool, Int
 
 from dualdistill.data.plausible import FARTHEST
@@ -58,44 +57,28 @@ def read_records(folder: Path, record: type[AnyRecord]) -> Iterator[list[AnyReco
             while more:
                 more = file.read(wanted)
                 held += more
-                piece, rest = _split(held) if more else (held, b"")
+                cuts = [match.span() for match in _BOUNDARY.finditer(held, max(0, len(held) - _WINDOW))] or [(-1, 0)]
+                end, start = cuts[-1]
+                piece = held[: end + 1] + b"]" if more else held
                 try:
                     records = decoder.decode(piece)
                 except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    if more and "truncated" in str(error):
+                    if more and (end < 0 or "truncated" in str(error)):
                         wanted = len(held)
                         continue
                     raise UserError(f"{path}: {_explain(piece, error, count)}") from error
-                _require_names(path, [each.token for each in records])
+                for bad in (each.token for each in records if not is_name(each.token)):
+                    raise UserError(
+                        f"{path}: token {bad!r} is empty, only dots, or has slashes or control characters; rename it"
+                    )
                 yield records
-                count, held, wanted = count + len(records), rest, PIECE
+                count, held, wanted = count + len(records), b"[" + held[start - 1 :], PIECE
     except OSError as error:
         raise UserError(f"{path} cannot be read: {problem(error)}.") from None
 
 
-def _split(held: bytes) -> tuple[bytes, bytes]:
-    """A list of the whole records so far, and a list that begins with the rest; no list if no record ends."""
-    cuts = [match.span() for match in _BOUNDARY.finditer(held, max(0, len(held) - _WINDOW))]
-    return (held[: cuts[-1][0] + 1] + b"]", b"[" + held[cuts[-1][1] - 1 :]) if cuts else (b"", held)
-
-
-def _require_names(path: Path, tokens: list[str]) -> None:
-    """Check that tokens can be part of file names: not empty, not only dots, without slashes and control characters."""
-    joined = "/".join(tokens)
-    if joined.count("/") < max(len(tokens), 1) and "\\" not in joined and joined.isprintable():
-        bad = next((token for token in tokens if not token.strip(".")), None)
-    else:
-        bad = next(token for token in tokens if not is_name(token))
-    if bad is not None:
-        raise UserError(f"{path}: token {bad!r} is empty, only dots, or has slashes or control characters; rename it")
-
-
 def _explain(piece: bytes, error: Exception, before: int) -> str:
-    """What is wrong with records that would not decode, and what to do.
-
-    Args:
-        before: Records of the table before this piece.
-    """
+    """What is wrong with records that would not decode, after `before` others, and what to do."""
     remedy = "unpack the metadata archive of this version again"
     if isinstance(error, msgspec.ValidationError):
         where = re.sub(r"\$\[(\d+)\]", lambda match: f"$[{before + int(match[1])}]", str(error))
@@ -104,20 +87,12 @@ def _explain(piece: bytes, error: Exception, before: int) -> str:
         records = json.loads(piece)
     except ValueError as unreadable:
         return f"cut off or not JSON, after {before} whole records ({unreadable}); {remedy}"
-    for position, entry in enumerate(records if isinstance(records, list) else []):
+    for number, entry in enumerate(records if isinstance(records, list) else [], start=before):
         for field, value in entry.items() if isinstance(entry, dict) else []:
-            if not _is_finite(value):
-                return (
-                    f"record {before + position} (token {entry.get('token')!r}) has {field} = {value}; "
-                    "expected finite numbers: correct or remove the record"
-                )
+            if not isinstance(value, str) and re.search("NaN|Infinity", json.dumps(value)):
+                finite = f"has {field} = {value}; expected finite numbers: correct or remove the record"
+                return f"record {number} (token {entry.get('token')!r}) {finite}"
     return f"not JSON as nuScenes writes it ({error}); {remedy}"
-
-
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(_is_finite(item) for item in value)
-    return not isinstance(value, float) or math.isfinite(value)
 
 
 class Table:
@@ -132,7 +107,7 @@ class Table:
         keep: Condition on records; the others are left out.
 
     Raises:
-        UserError: as `read_records` does.
+        UserError: as `read_records`, and for a token that is there twice.
     """
 
     def __init__(
@@ -150,6 +125,9 @@ class Table:
         join = {field: pa.concat_arrays if kind is str else np.concatenate for field, kind in kinds.items()}
         self.columns: Columns = {field: join[field](parts.pop(field)) for field in kinds}
         self.keys = self.columns.pop("token")
+        order = np.argsort(self.keys)
+        for row in order[1:][np.diff(self.keys[order]) == 0]:
+            raise UserError(f"{self.path}: token {self._read(row).token!r} occurs twice; every record needs its own")
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -157,25 +135,11 @@ class Table:
     def __getitem__(self, field: str) -> Any:
         return self.columns[field]
 
-    def pop(self, field: str) -> Any:
-        """A column that is not needed here any more."""
-        return self.columns.pop(field)
-
     def sort(self, order: Rows) -> None:
         """Bring the records into an order, column by column, so that memory holds one of them twice."""
         self.keys = self.keys[order]
         for name, values in self.columns.items():
             self.columns[name] = values[order] if isinstance(values, np.ndarray) else values.take(pa.array(order))
-
-    @cached_property
-    def _sorted(self) -> tuple[Rows, Rows]:
-        """Rows by key, and the keys in that order."""
-        order = np.argsort(self.keys)
-        keys = self.keys[order]
-        if (keys[1:] == keys[:-1]).any():
-            row = int(order[1:][keys[1:] == keys[:-1]][0])
-            raise UserError(f"{self.path}: token {self._read(row).token!r} occurs twice; every record needs its own")
-        return order, keys
 
     def rows(self, of: "Table", field: str, *, optional: bool = False) -> Rows:
         """Row of this table, in its final order, of each token in a field of another, which is taken out of that.
@@ -184,24 +148,16 @@ class Table:
             optional: Whether an empty token means "none": its row is -1.
 
         Raises:
-            UserError: for a token that is not in this table, or is there twice.
+            UserError: for a token that is not in this table.
         """
-        keys, (order, known) = of.pop(field), self._sorted
-        if not len(known):
-            order, known = np.array([-1]), np.zeros(1, np.int64)
-        rising = np.argsort(keys)  # searched in rising order, the table passes the processor's cache once
-        place = np.empty(len(keys), np.int64)
-        place[rising] = np.searchsorted(known, keys[rising]).clip(max=len(known) - 1)
-        found = np.where(known[place] == keys, order[place], -1)
+        keys = of.columns.pop(field)
+        found = pc.index_in(pa.array(keys), value_set=pa.array(self.keys)).fill_null(-1).to_numpy().astype(np.int64)
         lost = (found < 0) & (keys != 0) if optional else found < 0
         if lost.any():
-            record = of._read(int(np.flatnonzero(lost)[0]))
-            token = getattr(record, field)
-            raise UserError(
-                f"{of.record.table()}.{field} of record {record.token!r} is {token!r}, which is not in {self.path}; "
-                "the tables do not belong together, or a cut left links to what it removed: restore the record or "
-                "clear the link"
-            )
+            record = of._read(lost.argmax())
+            link = f"{of.record.table()}.{field} of record {record.token!r} is {getattr(record, field)!r}"
+            why = "the tables do not belong together, or a cut removed it: restore the record or clear the link"
+            raise UserError(f"{link}, which is not in {self.path}; {why}")
         return found
 
     def links(self, group: Rows, rank: Rows, what: str) -> tuple[Rows, Rows]:
@@ -223,17 +179,13 @@ class Table:
         return found[0], found[1]
 
     def require(self, good: Bool[np.ndarray, "records"], fields: str, what: str) -> None:
-        """Check a condition on every record.
-
-        Args:
-            fields: Those that the condition is about, separated by spaces.
-            what: What a record has where the condition does not hold.
+        """Check a condition, about some fields (separated by spaces), on every record.
 
         Raises:
-            UserError: naming the first such record.
+            UserError: naming the first record that has `what` instead.
         """
         if not good.all():
-            record = self._read(int(np.flatnonzero(~good)[0]))
+            record = self._read(good.argmin())
             values = ", ".join(f"{field} = {getattr(record, field)!r}" for field in fields.split())
             raise UserError(f"{self.path}: record {record.token!r} has {what} ({values}); correct or remove the record")
 
@@ -245,7 +197,7 @@ class Table:
         near = (np.abs(translation) < FARTHEST).all(axis=1)
         self.require(near, "translation", f"a translation of {FARTHEST:g} m or more")
 
-    def _read(self, row: int) -> Record:
+    def _read(self, row: int | np.integer) -> Record:
         """The record of a row, searched in the file again: errors alone need it."""
         parts = read_records(self.folder, self.record)
         return next(each for records in parts for each in records if key_of(each.token) == self.keys[row])
