@@ -32,7 +32,6 @@ from dualdistill.data.tables import (
     Scene,
     Sensor,
     Visibility,
-    require_tables,
 )
 from dualdistill.errors import UserError
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
@@ -89,7 +88,6 @@ def build_columns(folder: Path) -> Iterator[tuple[str, Columns]]:
     Raises:
         UserError: for tables that are missing, cut off, or contradict each other.
     """
-    require_tables(folder)
     scenes, samples, sample_table = _scenes_and_samples(folder)
     yield "scenes", scenes
     calibrations, channels, calibration_table = _calibrations(folder)

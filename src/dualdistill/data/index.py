@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from dualdistill.data.build import build_columns
 from dualdistill.data.columns import Position, Texts, read_columns, write_columns
-from dualdistill.data.tables import TABLES, find_version, require_tables
+from dualdistill.data.tables import TABLES, find_version
 from dualdistill.errors import UserError
 from dualdistill.files import ROOM_REMEDY, cache_root, cached, read_json, require_room, write_json
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
@@ -179,7 +179,6 @@ class NuscenesIndex:
         except RuntimeError as error:
             raise UserError(f"{root}: {error}; give the path in full.") from None
         version = find_version(root, version)
-        require_tables(root / version)
         folder = _cache_folder(root, version)
         if not folder.is_dir():
             room = _ROOM * sum(size for _, size, _ in _state(root / version)) + _ROOM_OF_HEADERS

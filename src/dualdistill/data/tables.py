@@ -1,4 +1,4 @@
-"""Schema of the 13 tables of nuScenes v1.0, for reading and for writing.
+"""Schema of the 13 tables of nuScenes v1.0, and their writer, for data of one's own too.
 
 Source: https://www.nuscenes.org/nuscenes#data-format and schema_nuscenes.md of nuscenes-devkit. Lengths are metres,
 times microseconds, rotations quaternions (w, x, y, z). Fields with a default may be absent from a table.
@@ -20,12 +20,12 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, TypedDict
 
 import msgspec
 
 from dualdistill.errors import UserError
+from dualdistill.files import writing
 
 Token = Annotated[str, msgspec.Meta(description="name of a record, here or in another table")]
 Integer = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
@@ -175,36 +175,25 @@ ANNOTATION_TABLES = ("instance", "sample_annotation")
 
 
 def find_version(root: Path, version: str | None) -> str:
-    """Name of the version folder of a root: the given one, or the only one there is.
+    """Name of a version folder of a root, with all its tables: the given one, or the only one there is.
 
     Raises:
-        UserError: if the root or the version is missing, or several are there and none was named.
+        UserError: if the root, the version or a table is missing, or several versions are there and none was named.
     """
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; expected a nuScenes root (with samples/ and v1.0-*/)")
     found = sorted(path.name for path in root.glob("v1.0-*") if path.is_dir())
-    if version is not None:
-        if version not in found:
-            raise UserError(f"{root} has no version {version!r}; found: {', '.join(found) or 'none'}")
-        return version
-    if not found:
+    if version is None and not found:
         raise UserError(f"{root} has no v1.0-* folder: it is no nuScenes root, or its metadata was not unpacked there")
-    if len(found) > 1:
+    if version is None and len(found) > 1:
         raise UserError(f"{root} has several versions ({', '.join(found)}): name one with --version")
-    return found[0]
-
-
-def require_tables(folder: Path) -> None:
-    """Check that the version folder holds every table (a test version may lack the annotation tables).
-
-    Raises:
-        UserError: naming those missing.
-    """
-    optional = ANNOTATION_TABLES if folder.name.endswith("test") else ()
-    missing = [name for name in TABLES if name not in optional and not (folder / f"{name}.json").is_file()]
-    if missing:
-        files = ", ".join(f"{name}.json" for name in missing)
-        raise UserError(f"{folder} lacks {files}: unpack the metadata archive of this version again")
+    name = found[0] if version is None else version
+    if name not in found:
+        raise UserError(f"{root} has no version {name!r}; found: {', '.join(found) or 'none'}")
+    wanted = [table for table in TABLES if table not in ANNOTATION_TABLES or not name.endswith("test")]
+    if missing := [f"{table}.json" for table in wanted if not (root / name / f"{table}.json").is_file()]:
+        raise UserError(f"{root / name} lacks {', '.join(missing)}: unpack the metadata archive of this version again")
+    return name
 
 
 class TableWriter:
@@ -223,20 +212,16 @@ class TableWriter:
     """
 
     def __init__(self, folder: Path):
-        present = [name for name in TABLES if (folder / f"{name}.json").exists()]
-        if present:
-            raise UserError(f"{folder} already holds {present[0]}.json: write to another folder, or delete its tables")
-        self._open = ExitStack()
-        try:
+        with writing(folder), ExitStack() as opened:
             folder.mkdir(parents=True, exist_ok=True)
+            for path in (folder / f"{name}.json" for name in TABLES):
+                if path.exists():
+                    raise UserError(f"{folder} already holds {path.name}: write elsewhere, or delete its tables")
             self._files = {
-                kind: self._open.enter_context((folder / f"{name}.json").open("xb")) for name, kind in TABLES.items()
+                kind: opened.enter_context((folder / f"{name}.json").open("xb")) for name, kind in TABLES.items()
             }
-        except OSError as error:
-            self._open.close()
-            raise UserError(f"cannot write tables to {folder} ({error.strerror}): choose another folder") from error
+            self._open = opened.pop_all()
         self._decoders = {kind: msgspec.json.Decoder(kind) for kind in TABLES.values()}
-        self._begun: set[type[Record]] = set()
 
     def write(self, record: Record) -> None:
         """Add a record to its table.
@@ -244,29 +229,22 @@ class TableWriter:
         Raises:
             UserError: for a record that could not be read again: a field of another type, a number that is not finite.
         """
-        kind, content = type(record), msgspec.json.encode(record)
+        file, content = self._files[type(record)], msgspec.json.encode(record)
         try:
-            self._decoders[kind].decode(content)  # what is not finite was written as null
+            self._decoders[type(record)].decode(content)  # what is not finite was written as null
         except msgspec.ValidationError as error:
-            raise UserError(
-                f"{record.table()} record {record.token!r} is not as nuScenes v1.0 has it ({error})"
-            ) from error
-        lines = msgspec.json.format(content, indent=1)
-        for indent in (b"\n   ", b"\n  ", b"\n "):
-            lines = lines.replace(indent, b"\n")
-        self._files[kind].write((b",\n" if kind in self._begun else b"[\n") + lines)
-        self._begun.add(kind)
+            name = f"{record.table()} record {record.token!r}"
+            raise UserError(f"{name} is not as nuScenes v1.0 has it ({error})") from error
+        lines = re.sub(rb"\n +", b"\n", msgspec.json.format(content, indent=1))
+        file.write((b",\n" if file.tell() else b"[\n") + lines)
 
     def __enter__(self) -> "TableWriter":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._open:
-            if kind is None:
-                for each, file in self._files.items():
-                    file.write(b"\n]\n" if each in self._begun else b"[]\n")
+            for file in self._files.values() if kind is None else ():
+                file.write(b"\n]\n" if file.tell() else b"[]\n")
 
 
 class Links(TypedDict):
@@ -276,7 +254,5 @@ class Links(TypedDict):
 
 def links(tokens: Sequence[str], position: int) -> Links:
     """`prev` and `next` of one record in a chain of records, oldest first."""
-    return {
-        "prev": tokens[position - 1] if position > 0 else "",
-        "next": tokens[position + 1] if position + 1 < len(tokens) else "",
-    }
+    ends = ["", *tokens, ""]
+    return {"prev": ends[position], "next": ends[position + 2]}
