@@ -11,8 +11,7 @@ import torch
 from dualdistill import files
 from dualdistill.data.annotations import sample_boxes
 from dualdistill.data.build import box_velocities
-from dualdistill.data.columns import Texts, read_columns, write_columns
-from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.index import NuscenesIndex, Texts, read_columns, write_columns
 from dualdistill.data.sweeps import read_points
 from dualdistill.data.tables import TABLES
 from dualdistill.errors import UserError

@@ -1,21 +1,25 @@
-"""A nuScenes root as memory-mapped columns, without the devkit."""
+"""A nuScenes root as memory-mapped columns, without the devkit.
+
+Columns of equal length are one Arrow IPC file, without pickles: numbers are numpy arrays of any trailing shape, texts a
+`Texts`. Opening reads a header only: pages are loaded when they are accessed, and worker processes share them.
+"""
 
 import hashlib
+import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float, Int
 
 from dualdistill.data.build import build_columns
-from dualdistill.data.columns import Position, Texts, read_columns, write_columns
 from dualdistill.data.tables import TABLES, find_version
-from dualdistill.errors import UserError
 from dualdistill.files import ROOM_REMEDY, cache_root, cached, read_json, require_room, write_json
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 from dualdistill.structures import CAMERAS
@@ -23,16 +27,32 @@ from dualdistill.structures import CAMERAS
 LAYOUT = 5
 """Version of the cached columns; a change makes every root be indexed anew."""
 
+Position = int | np.integer
 Rows = Position | Int[np.ndarray, "*rows"] | list[int]
 """One sensor record, or several."""
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 """Wraps a loop over samples or sensor records, to show its progress."""
 
-DIGESTS = "digests.json"
-
+_DIGESTS = "digests.json"
 _ROOM, _ROOM_OF_HEADERS = 0.6, 1 << 16
 """Bytes of an index: of one of the tables (nuScenes 0.38; shorter tokens more), and of all its files."""
+
+
+class Texts:
+    """A memory-mapped column of strings; single entries are returned as `str`."""
+
+    def __init__(self, column: pa.Array):
+        self._column = column
+
+    def __getitem__(self, index: Position) -> str:
+        return self._column[int(index)].as_py()
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._column.to_pylist())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,14 +194,16 @@ class NuscenesIndex:
             UserError: for a root that is missing, incomplete or inconsistent: a link that leads nowhere or against
                 time, a file name outside the root, a degenerate pose, camera matrix or box; for a disk without room.
         """
-        try:
-            root = Path(root).expanduser().absolute()
-        except RuntimeError as error:
-            raise UserError(f"{root}: {error}; give the path in full.") from None
+        root = Path(os.path.expanduser(root)).absolute()
         version = find_version(root, version)
-        folder = _cache_folder(root, version)
+        tables = [path for name in TABLES if (path := root / version / f"{name}.json").exists()]
+        state = [(path.stem, path.stat().st_size, path.stat().st_mtime_ns) for path in tables]
+        where, what = (
+            hashlib.sha256(text.encode()).hexdigest()[:16] for text in (f"{root}\n{version}", repr((LAYOUT, state)))
+        )
+        folder = cache_root() / "index" / f"{root.name}-{where}" / what
         if not folder.is_dir():
-            room = _ROOM * sum(size for _, size, _ in _state(root / version)) + _ROOM_OF_HEADERS
+            room = _ROOM * sum(size for _, size, _ in state) + _ROOM_OF_HEADERS
             require_room(folder, room, f"The index of {root}", ROOM_REMEDY)
         index = cached(folder, partial(cls.load, root, version), partial(_write, root / version))
         for stale in folder.parent.iterdir():
@@ -192,26 +214,13 @@ class NuscenesIndex:
     @classmethod
     def load(cls, root: Path, version: str, folder: Path) -> "NuscenesIndex":
         """Map the columns that `open` has written to `folder`."""
-        digests = read_json(folder / DIGESTS, dict[str, str], "digests of an index")
+        digests = read_json(folder / _DIGESTS, dict[str, str], "digests of an index")
         columns: dict[str, Any] = {}
         for name in digests:
             columns |= read_columns(folder / f"{name}.arrow")
         count = columns.pop("annotation_count")
         columns["annotation_offset"] = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
         return cls(root=root, version=version, folder=folder, digests=digests, **columns)
-
-
-def _cache_folder(root: Path, version: str) -> Path:
-    """One folder per root and version, in it one per state of the tables."""
-    where = hashlib.sha256(f"{root}\n{version}".encode()).hexdigest()[:16]
-    what = hashlib.sha256(repr((LAYOUT, _state(root / version))).encode()).hexdigest()[:16]
-    return cache_root() / "index" / f"{root.name}-{where}" / what
-
-
-def _state(folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of each table."""
-    paths = {name: folder / f"{name}.json" for name in TABLES}
-    return [(name, s.st_size, s.st_mtime_ns) for name, path in paths.items() if path.exists() for s in [path.stat()]]
 
 
 def _write(version_folder: Path, target: Path) -> None:
@@ -222,4 +231,41 @@ def _write(version_folder: Path, target: Path) -> None:
         del columns  # of gigabytes there should be one at a time
         with path.open("rb") as file:
             digests[name] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    write_json(target / DIGESTS, digests)
+    write_json(target / _DIGESTS, digests)
+
+
+def write_columns(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write columns of equal length to one Arrow file: numpy arrays; texts as lists or as Arrow's large strings."""
+    arrays, fields = [], []
+    for name, values in columns.items():
+        kind = shape = ""
+        if not isinstance(values, np.ndarray):
+            array = pa.array(values, pa.large_string()) if isinstance(values, list) else values
+        else:
+            if values.dtype == bool:  # Arrow packs booleans into bits, which numpy cannot map
+                values, kind = values.view(np.uint8), "bool"
+            array = pa.array(np.ascontiguousarray(values).reshape(-1))
+            if shape := ",".join(map(str, values.shape[1:])):
+                array = pa.FixedSizeListArray.from_arrays(array, int(np.prod(values.shape[1:])))
+        arrays.append(array)
+        fields.append(pa.field(name, array.type, metadata={"shape": shape, "kind": kind}))
+    table = pa.table(arrays, schema=pa.schema(fields))
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def read_columns(path: Path) -> dict[str, np.ndarray | Texts]:
+    """Columns of one Arrow file, memory-mapped and read-only."""
+    table = pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
+    columns: dict[str, np.ndarray | Texts] = {}
+    for field, chunks in zip(table.schema, table.columns, strict=True):
+        # An empty table has no batch, and so no chunk.
+        array = chunks.chunk(0) if chunks.num_chunks else pa.array([], type=field.type)
+        if pa.types.is_large_string(field.type):
+            columns[field.name] = Texts(array)
+            continue
+        shape = [int(size) for size in field.metadata[b"shape"].decode().split(",") if size]
+        values = array.flatten() if shape else array
+        numbers = values.to_numpy(zero_copy_only=True).reshape(len(array), *shape)
+        columns[field.name] = numbers.view(np.bool_) if field.metadata[b"kind"] == b"bool" else numbers
+    return columns
