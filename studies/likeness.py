@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.distill.regions import box_indices_of_batch
+from dualdistill.distill.mfd import box_indices_of_batch
 from dualdistill.experiment.plain import override
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.ops.threads import one_thread

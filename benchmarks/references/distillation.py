@@ -16,8 +16,7 @@ from torch.nn import functional as F
 from dualdistill.distill.align import Aoa, householder
 from dualdistill.distill.criterion import HeadCriterion
 from dualdistill.distill.dualdistill import NECK, DualDistill
-from dualdistill.distill.mfd import LevelMimic, RegionConfig
-from dualdistill.distill.regions import false_positives
+from dualdistill.distill.mfd import LevelMimic, RegionConfig, false_positives
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import BevOutput, Boxes, Losses, Targets
 
@@ -30,7 +29,8 @@ def released_losses(distiller: DualDistill, teacher: BevOutput, student: BevOutp
     assert crd is not None
     assert mimic is not None
     assert distiller.criterion is not None
-    theirs, ours = mfd.maps(teacher, mfd.teacher_stages), mfd.maps(student, mfd.student_stages)
+    theirs = {level: m.float() for level, m in mfd.maps("teacher", teacher).items()}
+    ours = {level: m.float() for level, m in mfd.maps("student", student).items()}
     losses: Losses = {}
     aligned = {**ours}
     for level, here in ours.items():

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.distill.mfd import FalsePositiveConfig, FeatureMimic, LevelMimic, RegionConfig
-from dualdistill.distill.regions import Foreground, foreground
+from dualdistill.distill.mfd import FalsePositiveConfig, FeatureMimic, Foreground, LevelMimic, RegionConfig, foreground
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import HeadOutput, Targets
 
@@ -89,9 +88,9 @@ def test_without_objects_and_attention_it_is_the_mean_squared_error_over_cells()
 
 def test_false_positives_are_told_apart_only_where_asked(make_pair):
     losses = losses_of(mimic(), make_pair(), torch.randn(2, 8, 16, 16), torch.randn(2, 8, 16, 16))
-    assert {name for name in losses if name.endswith("false_positive")} == {"neck/false_positive"}
-    assert losses["neck/false_positive"] > 0
-    assert losses["neck/foreground"] == losses["stage1/foreground"]  # objects are objects at every level
+    assert {name for name in losses if name.endswith("false_positive")} == {"mfd/neck/false_positive"}
+    assert losses["mfd/neck/false_positive"] > 0
+    assert losses["mfd/neck/foreground"] == losses["mfd/stage1/foreground"]  # objects are objects at every level
 
 
 def test_a_teacher_without_false_positives_and_a_map_full_of_objects_are_legal(make_pair):
@@ -104,9 +103,9 @@ def test_a_teacher_without_false_positives_and_a_map_full_of_objects_are_legal(m
     zeros = dict.fromkeys(maps, torch.zeros(2, 8, 16, 16))
     losses = mimic()(maps, zeros, silent, targets)
     assert all(loss.isfinite() for loss in losses.values())
-    assert losses["neck/false_positive"] == 0
-    assert losses["neck/background"] == 0
-    assert losses["neck/foreground"] > 0
+    assert losses["mfd/neck/false_positive"] == 0
+    assert losses["mfd/neck/background"] == 0
+    assert losses["mfd/neck/foreground"] > 0
 
 
 def test_where_the_student_is_strong_counts_more_if_it_has_a_say(make_pair):
@@ -118,7 +117,7 @@ def test_where_the_student_is_strong_counts_more_if_it_has_a_say(make_pair):
         """Gradient on the left half and on the right one."""
         aligned = strong_left.clone().requires_grad_()
         module = mimic(levels=("stage1",), student_attention=say)
-        losses_of(module, pair, teacher, aligned)["stage1/background"].backward()
+        losses_of(module, pair, teacher, aligned)["mfd/stage1/background"].backward()
         assert aligned.grad is not None
         return aligned.grad[..., :8].abs().sum().item(), aligned.grad[..., 8:].abs().sum().item()
 
@@ -147,8 +146,11 @@ def test_a_student_that_says_nothing_pays_relatively_the_same_under_every_teache
     weight = objects.scale * objects.mask
     for teacher in (torch.randn(2, 8, 16, 16), 7 * torch.randn(2, 8, 16, 16), torch.randn(2, 8, 16, 16).exp()):
         losses = losses_of(module, pair, teacher, torch.zeros(2, 8, 16, 16))
-        assert_close(losses["neck/foreground"], 8 * weight.sum() / 2, rtol=1e-4, atol=0)
-    assert losses_of(mimic(), pair, teacher, torch.zeros_like(teacher))["neck/foreground"] > losses["neck/foreground"]
+        assert_close(losses["mfd/neck/foreground"], 8 * weight.sum() / 2, rtol=1e-4, atol=0)
+    assert (
+        losses_of(mimic(), pair, teacher, torch.zeros_like(teacher))["mfd/neck/foreground"]
+        > losses["mfd/neck/foreground"]
+    )
 
 
 def test_relative_losses_differ_from_absolute_ones_by_one_factor_a_level(make_pair):
@@ -157,9 +159,9 @@ def test_relative_losses_differ_from_absolute_ones_by_one_factor_a_level(make_pa
     relative.load_state_dict(absolute.state_dict())
     plain, scaled = losses_of(absolute, pair, teacher, aligned), losses_of(relative, pair, teacher, aligned)
     ratios = {name: (scaled[name] / plain[name]).item() for name in plain if plain[name] > 0}
-    assert ratios["neck/spatial"] == pytest.approx(1)
-    assert ratios["neck/background"] == pytest.approx(ratios["neck/foreground"], rel=1e-4)
-    assert ratios["neck/background"] != pytest.approx(1, rel=1e-3)
+    assert ratios["mfd/neck/spatial"] == pytest.approx(1)
+    assert ratios["mfd/neck/background"] == pytest.approx(ratios["mfd/neck/foreground"], rel=1e-4)
+    assert ratios["mfd/neck/background"] != pytest.approx(1, rel=1e-3)
 
 
 def test_without_objects_relative_losses_are_absolute():

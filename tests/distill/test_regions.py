@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.distill.regions import Foreground, box_indices_of_batch, false_positives, foreground, split_regions
+from dualdistill.distill.mfd import Foreground, box_indices_of_batch, false_positives, foreground, split_regions
 from dualdistill.distill.terms import channel_attention, compare_maps, spatial_attention
 from dualdistill.geometry.boxes import transform_boxes
 from dualdistill.geometry.grid import BevGrid

@@ -15,8 +15,15 @@ import torch
 from torch.testing import assert_close
 
 from dualdistill.distill.align import neck_aligner, stage_aligner
-from dualdistill.distill.mfd import FalsePositiveConfig, FeatureMimic, MimicConfig, RegionConfig
-from dualdistill.distill.regions import false_positives, foreground, split_regions
+from dualdistill.distill.mfd import (
+    FalsePositiveConfig,
+    FeatureMimic,
+    MimicConfig,
+    RegionConfig,
+    false_positives,
+    foreground,
+    split_regions,
+)
 from dualdistill.distill.terms import channel_attention, spatial_attention
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import Boxes, HeadOutput, Targets, weighted_sum
@@ -34,7 +41,7 @@ TERMS = {
     "kd_fp_bg_feat_loss": "false_positive",
 }
 FALSE_POSITIVES = FalsePositiveConfig()
-WEIGHTS = MimicConfig().mimic_weights
+WEIGHTS = MimicConfig().weights
 
 
 def recorded(name: str) -> dict[str, torch.Tensor]:
@@ -89,7 +96,7 @@ def losses_of(
 def assert_losses(losses: dict[str, torch.Tensor], level: str, expected: dict[str, float], rtol: float) -> None:
     assert len(losses) == len(expected)
     for name, value in expected.items():
-        key = f"{level}/{TERMS[name]}"
+        key = f"mfd/{level}/{TERMS[name]}"
         assert_close((WEIGHTS[key] * losses[key]).item(), value, rtol=rtol, atol=0, msg=lambda t, k=key: f"{k}: {t}")
 
 
@@ -231,7 +238,7 @@ def test_the_released_function_gives_these_numbers_for_these_formulas(side, test
     targets = Targets(boxes=formula_boxes(), heatmap=heatmap)
     losses = mimic({level: teacher}, {level: student}, predictions, targets)
     for term, value in expected.items():
-        key = f"{level}/{term}"
+        key = f"mfd/{level}/{term}"
         assert_close((WEIGHTS[key] * losses[key]).item(), value, rtol=1e-5, atol=0)
 
     counts = foreground(targets.boxes, grid, "corner").mask.sum(dim=(1, 2, 3)).tolist()

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from dualdistill.distill.align import neck_aligner, no_weight_decay, stage_aligner
-from dualdistill.distill.method import DistillerInputs, Requires
+from dualdistill.distill.method import DistillerConfig, DistillerInputs, Requires
 from dualdistill.distill.mfd import NECK, MimicConfig
 from dualdistill.settings import checked
 from dualdistill.structures import BevOutput, Losses, Targets
@@ -24,20 +24,14 @@ from dualdistill.structures import BevOutput, Losses, Targets
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class DistillBevConfig(MimicConfig):
+class DistillBevConfig(MimicConfig, DistillerConfig):
     """Settings of `DistillBev`; the defaults are the released scripts', save the test points of the masks."""
 
     @property
     def requires(self) -> Requires:
         return Requires(teacher_maps=self.teacher_maps)
 
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weight of every loss by name."""
-        return {f"mfd/{name}": weight for name, weight in self.mimic_weights.items()}
-
     def build(self, inputs: DistillerInputs) -> "DistillBev":
-        """See `DistillerConfig.build`."""
         return DistillBev(self, inputs)
 
 
@@ -48,19 +42,17 @@ class DistillBev(nn.Module):
         super().__init__()
         self.config = config
         self.align = nn.ModuleDict()
-        for level, (there, here) in config.shapes(inputs.teacher, inputs.student).items():
-            adapter = neck_aligner(here, there) if level == NECK else stage_aligner("upsample-conv", here, there)
-            self.align[level] = adapter
+        there = config.maps("teacher", inputs.teacher)
+        for level, here in config.maps("student", inputs.student).items():
+            shapes = here, there[level]
+            self.align[level] = neck_aligner(*shapes) if level == NECK else stage_aligner("upsample-conv", *shapes)
         self.mimic = config.mimic(inputs.teacher)
 
     def forward(self, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses:
         """All in float32, whatever precision the detectors ran in."""
-        config = self.config
         with torch.autocast(student.neck.device.type, enabled=False):
-            teacher_maps = {level: m.detach() for level, m in config.maps(teacher, config.teacher_stages).items()}
-            student_maps = config.maps(student, config.student_stages)
-            aligned = {level: align(student_maps[level]) for level, align in self.align.items()}
-            losses = self.mimic(teacher_maps, aligned, teacher.predictions, targets)
-        return {f"mfd/{name}": loss for name, loss in losses.items()}
+            maps = self.config.maps("student", student)
+            aligned = {level: align(maps[level].float()) for level, align in self.align.items()}
+            return self.mimic(self.config.maps("teacher", teacher), aligned, teacher.predictions, targets)
 
     no_weight_decay = no_weight_decay  # the function of `align` as a method

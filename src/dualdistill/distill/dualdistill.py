@@ -11,6 +11,7 @@ scores: there the sharpened scores saturate and tie, so that suppression among c
 """
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -26,7 +27,7 @@ from dualdistill.distill.align import (
     stage_aligner,
 )
 from dualdistill.distill.criterion import HeadCriterion, response_weights
-from dualdistill.distill.method import DistillerInputs, Requires, check_no_effect
+from dualdistill.distill.method import DistillerConfig, DistillerInputs, Requires, check_no_effect
 from dualdistill.distill.mfd import NECK, MimicConfig
 from dualdistill.settings import Few, NonNegative, Positive, checked
 from dualdistill.structures import BevOutput, Losses, Targets
@@ -104,7 +105,7 @@ class MfdConfig(MimicConfig):
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class DualDistillConfig:
+class DualDistillConfig(DistillerConfig):
     """Settings of `DualDistill`; the defaults are the released ones, save what the module docstring names."""
 
     mfd: MfdConfig | None = field(default_factory=MfdConfig)
@@ -124,13 +125,10 @@ class DualDistillConfig:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of every loss by name."""
-        mfd = self.mfd.mimic_weights if self.mfd is not None else {}
         crd = self.crd.weights if self.crd is not None else {}
-        return {f"mfd/{name}": w for name, w in mfd.items()} | {f"crd/{name}": w for name, w in crd.items()}
+        return (self.mfd.weights if self.mfd is not None else {}) | {f"crd/{name}": w for name, w in crd.items()}
 
     def build(self, inputs: DistillerInputs) -> "DualDistill":
-        """See `DistillerConfig.build`."""
         return DualDistill(self, inputs)
 
 
@@ -143,22 +141,15 @@ class DualDistill(nn.Module):
             raise ValueError("crd needs the teacher's head criterion: pass it to build, or set crd to none")
         self.config = config
         self.criterion = inputs.criterion
-        teacher, student = inputs.teacher, inputs.student
-        self.align = nn.ModuleDict({NECK: neck_aligner(student.neck, teacher.neck)})
+        self.align = nn.ModuleDict({NECK: neck_aligner(inputs.student.neck, inputs.teacher.neck)})
         self.mimic = None
-        if config.mfd is None:
+        if (mfd := config.mfd) is None:
             return
-        for level, (there, here) in config.mfd.shapes(teacher, student).items():
-            if level != NECK:
-                self.align[level] = stage_aligner(
-                    config.mfd.alignment,
-                    here,
-                    there,
-                    heads=config.mfd.attention_heads,
-                    position_init=config.mfd.position_init,
-                    residual=config.mfd.attention_residual,
-                )
-        self.mimic = config.mfd.mimic(teacher)
+        there, here = mfd.maps("teacher", inputs.teacher), mfd.maps("student", inputs.student)
+        heads, position_init, residual = mfd.attention_heads, mfd.position_init, mfd.attention_residual
+        align = partial(stage_aligner, mfd.alignment, heads=heads, position_init=position_init, residual=residual)
+        self.align.update({level: align(here[level], there[level]) for level in mfd.levels if level != NECK})
+        self.mimic = mfd.mimic(inputs.teacher)
 
     def forward(self, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses:
         """All in float32, whatever precision the detectors ran in: squares and masks do not survive half precision."""
@@ -166,12 +157,10 @@ class DualDistill(nn.Module):
         losses: Losses = {}
         with torch.autocast(student.neck.device.type, enabled=False):
             # The aligned neck feeds both MFD and CRD.
-            maps = mfd.maps(student, mfd.student_stages) if mfd is not None else {NECK: student.neck.float()}
-            aligned = {level: align(maps[level]) for level, align in self.align.items()}
+            maps = mfd.maps("student", student) if mfd is not None else {NECK: student.neck}
+            aligned = {level: align(maps[level].float()) for level, align in self.align.items()}
             if mfd is not None and self.mimic is not None:
-                teacher_maps = {level: m.detach() for level, m in mfd.maps(teacher, mfd.teacher_stages).items()}
-                terms = self.mimic(teacher_maps, aligned, teacher.predictions, targets)
-                losses |= {f"mfd/{name}": loss for name, loss in terms.items()}
+                losses |= self.mimic(mfd.maps("teacher", teacher), aligned, teacher.predictions, targets)
             if crd is not None:
                 assert self.criterion is not None
                 responses = cross_head_losses(
