@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dualdistill.distill.align import Aoa, householder
-from dualdistill.distill.criterion import HeadCriterion
 from dualdistill.distill.dualdistill import NECK, DualDistill
+from dualdistill.distill.method import HeadCriterion
 from dualdistill.distill.mfd import LevelMimic, RegionConfig, false_positives
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.structures import BevOutput, Boxes, Losses, Targets

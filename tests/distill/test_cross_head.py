@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.distill.criterion import RESPONSES, HeadCriterion, response_weights
 from dualdistill.distill.dualdistill import cross_head_losses
+from dualdistill.distill.method import HeadCriterion
+from dualdistill.distill.terms import RESPONSES, response_weights
 from dualdistill.models.center_head import CenterHeadConfig
 from dualdistill.models.center_training import center_targets
 from dualdistill.models.head_criterion import CenterCriterion

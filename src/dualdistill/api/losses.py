@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dualdistill.api.arguments import public
-from dualdistill.distill.criterion import HeadCriterion
 from dualdistill.distill.distillbev import DistillBevConfig
 from dualdistill.distill.dualdistill import DualDistillConfig, MfdConfig
 from dualdistill.distill.label_encoder import LabelEncoder
 from dualdistill.distill.labeldistill import LabelDistillConfig
-from dualdistill.distill.method import DistillerConfig, DistillerInputs
+from dualdistill.distill.method import DistillerConfig, DistillerInputs, HeadCriterion
 from dualdistill.distill.shapes import BevShapes as Shapes
 from dualdistill.distill.tig_bev import TigBevConfig
 from dualdistill.distill.x3kd import X3kdConfig

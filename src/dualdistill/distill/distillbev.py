@@ -6,7 +6,7 @@ one that DualDistill took over: true positives and misses (cells in a box, whate
 positives of the teacher, and the rest, scaled by the area of the object or the number of cells, attended to by both
 networks.
 
-Differs from the released code in the test points of the masks (see `regions`). Its other adapters, sources of false
+Differs from the released code in the test points of the masks (see `mfd`). Its other adapters, sources of false
 positives and scales, which no published run uses, do not exist here.
 """
 

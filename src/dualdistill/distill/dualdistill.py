@@ -5,7 +5,7 @@ head by a 1x1 convolution, whose result feeds both MFD and CRD: in cross-head re
 head must find the teacher's boxes in the student's map; the student's head is not involved.
 
 Differs from the released code in the orthogonal projector (see `align`; "aoa-released" is the released one), in the
-test points of the masks (see `regions`), and in that pseudo boxes are decoded in float32 and ranked by untempered
+test points of the masks (see `mfd`), and in that pseudo boxes are decoded in float32 and ranked by untempered
 scores: there the sharpened scores saturate and tie, so that suppression among confident boxes is arbitrary
 (docs/methods/dualdistill.md#pseudo-boxes).
 """
@@ -26,9 +26,9 @@ from dualdistill.distill.align import (
     no_weight_decay,
     stage_aligner,
 )
-from dualdistill.distill.criterion import HeadCriterion, response_weights
-from dualdistill.distill.method import DistillerConfig, DistillerInputs, Requires, check_no_effect
+from dualdistill.distill.method import DistillerConfig, DistillerInputs, HeadCriterion, Requires, check_no_effect
 from dualdistill.distill.mfd import NECK, MimicConfig
+from dualdistill.distill.terms import response_weights
 from dualdistill.settings import Few, NonNegative, Positive, checked
 from dualdistill.structures import BevOutput, Losses, Targets
 

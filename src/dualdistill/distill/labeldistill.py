@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay, upsample
-from dualdistill.distill.criterion import RESPONSES, in_students_units, response_weights, sum_by_task
 from dualdistill.distill.method import DistillerInputs, Requires
 from dualdistill.distill.shapes import BevShapes, Shape
+from dualdistill.distill.terms import RESPONSES, in_students_units, response_weights, sum_by_task
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.ops.blocks import ResidualBlock
 from dualdistill.ops.focal import gaussian_focal, probability

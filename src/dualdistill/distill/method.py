@@ -1,14 +1,32 @@
 """What a distillation method declares about itself: its loss weights, what it requires, how it is built."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from dualdistill.distill.criterion import HeadCriterion
 from dualdistill.distill.label_encoder import LabelEncoder
 from dualdistill.distill.shapes import BevShapes
-from dualdistill.structures import TASK_OF_CLASS
+from dualdistill.structures import TASK_OF_CLASS, Boxes, HeadOutput, Losses
+
+
+@runtime_checkable
+class HeadCriterion(Protocol):
+    """Decoding and detection losses under the teacher head's settings; the teacher detector provides it. Not a module,
+    and holding none: a distiller that owned the teacher would train and save it."""
+
+    def pseudo_boxes(self, predictions: HeadOutput, temperature: float) -> tuple[Boxes, ...]:
+        """Detections of each sample after suppression, decoded in float32; velocities in m/s. `temperature`: divides
+        the logits for the score threshold only; below 1, fewer and surer boxes pass."""
+
+    def losses_of_features(
+        self, head: Callable[[Tensor], HeadOutput], neck: Float[Tensor, "batch chan y x"], boxes: tuple[Boxes, ...]
+    ) -> Losses:
+        """The unweighted losses `terms.RESPONSES` of the head's predictions for a map, with `boxes` as truth
+        (velocities in m/s, NaN where unknown; no box at all is legal). The head need not be evaluated where they have
+        no terms."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

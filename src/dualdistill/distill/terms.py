@@ -1,9 +1,11 @@
-"""Attention maps and difference terms of feature distillation: pure functions, float32 in, float32 out.
+"""Pure functions that several methods share, float32 in, float32 out: attention maps, difference terms, responses.
 
-Source: docs/methods/dualdistill.md#attention-maps
-and docs/methods/dualdistill.md#feature-losses (the same formulas as DistillBEV's, docs/methods/distillbev.md#losses).
+Sources: docs/methods/dualdistill.md#attention-maps and docs/methods/dualdistill.md#feature-losses (the same formulas as
+DistillBEV's, docs/methods/distillbev.md#losses); for the predictions of two heads and the losses of a head criterion,
+docs/methods/labeldistill.md#response-losses and docs/methods/x3kd.md#output-distillation.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +13,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dualdistill.ops.integers import constant
 from dualdistill.ops.processes import mean_count
+from dualdistill.structures import TASK_OF_CLASS, HeadOutput, Targets
+
+RESPONSES = ("heatmap", "box/xy", "box/z", "box/size", "box/yaw", "box/velocity")
+"""Names of the losses a head criterion returns."""
 
 
 @torch.no_grad()
@@ -100,3 +107,29 @@ def balanced_mean(error: Float[Tensor, "batch _ y x"], mask: Bool[Tensor, "batch
     inside = (cells * mask).sum() / mean_count(mask.sum(), at_least=1)
     outside = (cells * ~mask).sum() / mean_count((~mask).sum(), at_least=1)
     return (inside + outside) / 2
+
+
+def response_weights(*, heatmap: float, box: float, velocity: float) -> dict[str, float]:
+    """Weights of `RESPONSES`; `velocity` comes on top of `box`."""
+    return {"heatmap": heatmap} | {
+        name: box * velocity if name == "box/velocity" else box for name in RESPONSES if name != "heatmap"
+    }
+
+
+def sum_by_task(
+    per_class: Float[Tensor, "*batch klass"], task_of_class: tuple[int, ...] = TASK_OF_CLASS
+) -> Float[Tensor, "*batch task"]:
+    """Sums over the classes of each task; raises ValueError for another number of classes than `task_of_class` has."""
+    if per_class.shape[-1] != len(task_of_class):
+        raise ValueError(f"expected {len(task_of_class)} classes, got {per_class.shape[-1]}")
+    tasks = max(task_of_class) + 1
+    index = constant(task_of_class, per_class.device)
+    return per_class.new_zeros(*per_class.shape[:-1], tasks).index_add(-1, index, per_class)
+
+
+def in_students_units(teacher: HeadOutput, targets: Targets) -> HeadOutput:
+    """The teacher's predictions in float32 and without gradient, with velocities (m/s) in the student head's unit."""
+    regression = teacher.regression.detach().float().clone()
+    if targets.velocity_scale is not None:
+        regression[:, :, 8:10] *= targets.velocity_scale[:, None, None, None, None]  # the codes of velocities
+    return replace(teacher, heatmap=teacher.heatmap.detach().float(), regression=regression)

@@ -15,10 +15,9 @@ from torch.nn import functional as F
 
 from dualdistill.distill.adversary import Discriminator, accuracy, adversarial_loss, reverse_gradient
 from dualdistill.distill.align import no_weight_decay
-from dualdistill.distill.criterion import in_students_units, sum_by_task
 from dualdistill.distill.method import DistillerInputs, Requires, check_no_effect
 from dualdistill.distill.shapes import BevShapes, Shape
-from dualdistill.distill.terms import balanced_mean
+from dualdistill.distill.terms import balanced_mean, in_students_units, sum_by_task
 from dualdistill.ops.blocks import ResidualBlock
 from dualdistill.ops.focal import gaussian_focal, probability
 from dualdistill.ops.processes import mean_count
