@@ -24,7 +24,13 @@ def compare_runs(console: Console, options: Compare) -> list[dict[str, Any]]:
     runs, unfinished = find_runs(options.runs)
     for run in unfinished:
         console.print(f"not finished, left out: {run.path}")
-    found = compare([read_run(run, options.checkpoint) for run in _evaluated(runs, options.checkpoint)])
+    folders = {run.path: run.evaluation(run.checkpoint(options.checkpoint).name) for run in runs}
+    if missing := [path for path, folder in folders.items() if not (folder / "evaluated.json").is_file()]:
+        option = "" if options.checkpoint == "last" else f" --checkpoint {options.checkpoint}"
+        commands = "".join(f"\n  dualdistill evaluate {path}{option}" for path in missing)
+        many = f"{len(missing)} of {len(runs)} runs"
+        raise UserError(f"{many} have not been evaluated at {options.checkpoint!r}. Run:{commands}")
+    found = compare([read_run(run, options.checkpoint) for run in runs])
     for part in found:
         console.print(part.data, style="bold")
         console.print(part.table().to_rich(console.width))
@@ -46,18 +52,14 @@ def find_runs(paths: list[Path]) -> tuple[list[RunFolder], list[RunFolder]]:
         is_run = (path / "experiment.json").is_file()
         below = [path] if is_run else sorted(found.parent for found in path.rglob("experiment.json"))
         if not below:
-            raise UserError(
-                f"{path} is no run folder and contains none: give one that `dualdistill train` printed, or runs/."
-            )
+            raise UserError(f"{path} is no run folder and holds none: give one that `train` printed, or runs/.")
         for folder in below:
-            if (folder / "finished.json").is_file():
-                finished[folder.resolve()] = RunFolder(folder)
-            elif is_run:
+            is_finished = (folder / "finished.json").is_file()
+            if is_run and not is_finished:
                 raise UserError(
-                    f"{folder} is not finished. Continue it with `dualdistill resume {folder}`, or leave it out."
+                    f"{folder} is not finished: continue with `dualdistill resume {folder}`, or leave it out."
                 )
-            else:
-                unfinished[folder.resolve()] = RunFolder(folder)
+            (finished if is_finished else unfinished)[folder.resolve()] = RunFolder(folder)
     if not finished:
         raise UserError(f"No run below {', '.join(map(str, paths))} is finished.")
     return list(finished.values()), list(unfinished.values())
@@ -88,10 +90,8 @@ def read_run(run: RunFolder, checkpoint: str = "last") -> RunRecord:
 
 def to_markdown(parts: list[Comparison]) -> str:
     """The tables as Markdown, each with its notes as a list."""
-    return "\n".join(
-        "\n".join([f"## {part.data}", "", part.table().to_markdown(), *(f"- {note}" for note in part.notes), ""])
-        for part in parts
-    )
+    lines = ([f"## {part.data}", "", part.table().to_markdown(), *(f"- {n}" for n in part.notes), ""] for part in parts)
+    return "\n".join(map("\n".join, lines))
 
 
 def to_latex(parts: list[Comparison]) -> str:
@@ -110,25 +110,10 @@ def to_html(parts: list[Comparison]) -> str:
     return page.html()
 
 
-def _evaluated(runs: list[RunFolder], checkpoint: str) -> list[RunFolder]:
-    """The runs, if all have been evaluated; otherwise a UserError with the missing commands."""
-    missing = [
-        run for run in runs if not (run.evaluation(run.checkpoint(checkpoint).name) / "evaluated.json").is_file()
-    ]
-    if missing:
-        option = "" if checkpoint == "last" else f" --checkpoint {checkpoint}"
-        commands = "\n".join(f"  dualdistill evaluate {run.path}{option}" for run in missing)
-        raise UserError(
-            f"{len(missing)} of {len(runs)} runs have not been evaluated at {checkpoint!r}. Run:\n{commands}"
-        )
-    return runs
-
-
 def _data(trained: dict[str, str], results: Path) -> str:
     """The data of training and evaluation, in words."""
-    evaluated = read_json(
-        results / "evaluated.json", DataRecord, "what was evaluated: `dualdistill evaluate` writes it"
-    )
+    what = "what was evaluated: `dualdistill evaluate` writes it"
+    evaluated = read_json(results / "evaluated.json", DataRecord, what)
     home = f"{trained['root']} ({trained['version']})"
     elsewhere = any(trained[key] != evaluated[key] for key in ("root", "version"))
     where = f" of {evaluated['root']} ({evaluated['version']})" if elsewhere else ""
@@ -138,12 +123,11 @@ def _data(trained: dict[str, str], results: Path) -> str:
 def _teacher(identity: dict[str, Any]) -> TeacherRecord:
     """A teacher or label encoder with its score at the start of the run, or else one evaluated later."""
     known = TeacherRecord(recipe=identity["recipe"], step=identity["step"])
-    score = identity["score"]
-    if score is not None:
+    if score := identity["score"]:
         return replace(known, mean_ap=score["mAP"], nd_score=score["NDS"])
     weights = Path(identity["path"])
     metrics = evaluation_folder(weights) / "metrics.json"
     if weights.is_file() and metrics.is_file() and fingerprint(weights) == identity["sha256"]:
         values = read_scores(metrics)
-        return replace(known, mean_ap=values["mean_ap"], nd_score=values["nd_score"])
+        known = replace(known, mean_ap=values["mean_ap"], nd_score=values["nd_score"])
     return known

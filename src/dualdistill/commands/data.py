@@ -26,18 +26,15 @@ from dualdistill.errors import UserError
 from dualdistill.files import require_room
 from dualdistill.recipes.catalogue import find
 from dualdistill.report.progress import progress
-from dualdistill.report.table import Column, Table, Value
+from dualdistill.report.table import Column, Table
 from dualdistill.synthetic import BENCH, DEMO, TINY, SyntheticConfig, make_synthetic
 from dualdistill.train.assemble import split_names
 
 
 def make_world(console: Console, options: MakeSynthetic) -> None:
     """Write the world that the options describe. Raises UserError for impossible settings."""
-    changes: dict[str, Any] = {
-        name: value
-        for name in ("seed", "train_scenes", "val_scenes", "key_frames", "image_width")
-        if (value := getattr(options, name)) is not None
-    }
+    names = ("seed", "train_scenes", "val_scenes", "key_frames", "image_width")
+    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.image_width is not None:
         changes["image_height"] = options.image_width * 9 // 16
     try:
@@ -106,49 +103,42 @@ def check_data(console: Console, options: Check) -> dict[str, Any]:
         f"{report.num_annotations} annotations, {report.num_files} files, {report.num_bytes / 1e6:.1f} MB"
     )
     columns = (Column(key="class", title="Class"), Column(key="boxes", title="Boxes with points"))
-    rows: tuple[dict[str, Value], ...] = tuple(
-        {"class": name, "boxes": count} for name, count in report.boxes_of_class.items()
-    )
-    console.print(Table(columns=columns, rows=rows).to_rich(console.width))
+    boxes = report.boxes_of_class.items()
+    table = Table(columns=columns, rows=tuple({"class": name, "boxes": count} for name, count in boxes))
+    console.print(table.to_rich(console.width))
     refuse_problems(report)
     if options.split == "all":
-        _require_scenes(NuscenesIndex.open(options.root, options.version))
+        index = NuscenesIndex.open(options.root, options.version)
+        known = {name for names in (official_splits() | custom_splits(index)).values() for name in names}
+        if known.isdisjoint(index.scene_name):
+            raise UserError(
+                f"No scene of {index.root} ({index.version}) is in a split such as {split_names(index.version)[0]!r}: "
+                f"write {{split: [scene names]}} to {index.root / index.version / 'splits.json'}. Scenes there: "
+                f"{', '.join(list(index.scene_name)[:8])}."
+            )
     console.print("All files that a training may need are there.", style="green")
     return {**dataclasses.asdict(report), "root": str(report.root)}
-
-
-def _require_scenes(index: NuscenesIndex) -> None:
-    """Raises UserError where no scene belongs to a split that is trained or evaluated on."""
-    splits = official_splits() | custom_splits(index)
-    if not any(name in names for names in splits.values() for name in index.scene_name):
-        raise UserError(
-            f"No scene of {index.root} ({index.version}) is in a split such as {split_names(index.version)[0]!r}: "
-            f"write {{split: [scene names]}} to {index.root / index.version / 'splits.json'}. Scenes there: "
-            f"{', '.join(list(index.scene_name)[:8])}."
-        )
 
 
 def make_virtual(console: Console, options: VirtualPoints) -> None:
     """Make the painted and virtual points of every LiDAR sweep of a root, unless they exist; each noise has its own
     files."""
     index = NuscenesIndex.open(options.root, options.version)
-    masks = _masks(index, options)
-    files = own_files(index, options.masks, options.noise)
     rows = np.flatnonzero(index.data_channel == LIDAR).tolist()
+    masks, files = _masks(index, options), own_files(index, options.masks, options.noise)
     made = make_virtual_points(index, rows, masks, files, progress=partial(_shown, console, "completing sweeps"))
-    kept = len(rows) - made
-    console.print(f"{index.root}: virtual points of {made} LiDAR sweeps made, {kept} kept, in {files.folder}")
+    kept = f"{len(rows) - made} kept, in {files.folder}"
+    console.print(f"{index.root}: virtual points of {made} LiDAR sweeps made, {kept}")
 
 
 def make_instances(console: Console, options: Instances) -> None:
     """Make the instance masks of every key frame image of a split, unless they exist; each noise has its own files."""
     index = NuscenesIndex.open(options.root, options.version)
     rows = key_images(index, samples_of_split(index, options.split))
-    masks = _masks(index, options)
-    files = mask_files(index, options.masks, options.noise)
+    masks, files = _masks(index, options), mask_files(index, options.masks, options.noise)
     made = make_masks(index, rows, masks, files, progress=partial(_shown, console, "finding instances"))
-    kept = len(rows) - made
-    console.print(f"{index.root}: instance masks of {made} images made, {kept} kept, in {files.folder}")
+    kept = f"{len(rows) - made} kept, in {files.folder}"
+    console.print(f"{index.root}: instance masks of {made} images made, {kept}")
 
 
 def _masks(index: NuscenesIndex, options: VirtualPoints) -> InstanceMasks:
