@@ -44,7 +44,7 @@ class Experiment:
         if not self.distils:
             self.training.check_alone()
         for key, wanted, why in self._agreements():
-            if _fixed(value := attrgetter(key)(self)) != _fixed(wanted):
+            if (value := attrgetter(key)(self)) != wanted:
                 raise ValueError(f"{key} is {value}, but {why} wants {wanted}")
 
     @property
@@ -113,7 +113,8 @@ class Experiment:
             yield "data.depth", True, "a camera student"
             yield "data.num_frames", student.temporal.frames, "student.temporal.frames"
             yield "data.depth_stride", student.image.stride, "student.image.stride"
-            yield "data.depth_range", student.lift.depth_range, "student.lift.depth_range"
+            if (*self.data.depth_range,) != (*student.lift.depth_range,):  # lists serve, too
+                yield "data.depth_range", student.lift.depth_range, "student.lift.depth_range"
         if self.role == "label_encoder":
             yield "data.object_sampling", None, "a label encoder, which reads annotations alone,"
             yield "data.bev_frame", "lidar", "a LiDAR teacher"
@@ -129,8 +130,3 @@ class Experiment:
             for width in ("shared_channels", "head_channels") if self.init_head_from_teacher else ():
                 why = "init_head_from_teacher, which starts it as a copy of the teacher's,"
                 yield f"student.head.{width}", getattr(teacher.head, width), why
-
-
-def _fixed(value: object) -> object:
-    """The value; lists as the tuples that they stand for."""
-    return tuple(value) if isinstance(value, list) else value

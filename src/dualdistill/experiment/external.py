@@ -40,13 +40,8 @@ def load(reference: str) -> Any:
     return getattr(module, name)
 
 
-def reference_of(kind: type) -> str:
-    """What `load` finds a class by, from any working directory."""
-    return f"{kind.__module__}:{kind.__qualname__}"
-
-
 def _of_file(path: Path) -> ModuleType:
-    """The module of a file; its name is the file's absolute path, so that `reference_of` leads back."""
+    """The module of a file; its name is the file's absolute path, by which its classes are found from anywhere."""
     name = str(path.resolve())
     if name in sys.modules:
         return sys.modules[name]

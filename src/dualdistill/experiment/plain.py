@@ -15,7 +15,7 @@ from dualdistill.distill.tig_bev import TigBevConfig
 from dualdistill.distill.x3kd import X3kdConfig
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
-from dualdistill.experiment.external import UnloadedMethod, is_reference, load, reference_of
+from dualdistill.experiment.external import UnloadedMethod, is_reference, load
 from dualdistill.settings import alternatives, convert, describe, hints_of
 
 METHODS: dict[str, type[DistillerConfig]] = {
@@ -37,8 +37,9 @@ def to_plain(experiment: Experiment) -> dict[str, Any]:
     elif distiller is not None:
         if not dataclasses.is_dataclass(distiller) or isinstance(distiller, type):
             raise UserError(f"A distiller's configuration must be a dataclass, {type(distiller).__name__} is none.")
-        ours = next((name for name, kind in METHODS.items() if type(distiller) is kind), None)
-        plain["distiller"] = {"method": ours or reference_of(type(distiller)), **plain["distiller"]}
+        place = f"{distiller.__class__.__module__}:{distiller.__class__.__qualname__}"
+        name = next((name for name, kind in METHODS.items() if type(distiller) is kind), place)
+        plain["distiller"] = {"method": name, **plain["distiller"]}
     return json.loads(json.dumps(plain))
 
 

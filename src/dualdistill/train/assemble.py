@@ -130,14 +130,9 @@ def shapes_of(detector: BevDepth | CenterPoint, data: DataConfig | None = None) 
     """Shapes of a detector's maps, from a forward pass on one point or one camera's image: they depend on neither.
     `data`: size of the images; a camera detector needs it."""
     if isinstance(detector, CenterPoint):
-        example = Batch(
-            boxes=(Boxes.empty(),),
-            augmented_from_bev=torch.eye(4)[None],
-            meta=(),
-            points=Points(
-                features=torch.zeros(1, detector.config.point_channels), sample=torch.zeros(1, dtype=torch.long)
-            ),
-        )
+        features, sample = torch.zeros(1, detector.config.point_channels), torch.zeros(1, dtype=torch.long)
+        points = Points(features=features, sample=sample)
+        example = Batch(boxes=(Boxes.empty(),), augmented_from_bev=torch.eye(4)[None], meta=(), points=points)
     else:
         assert data is not None
         example = random_batch(data, boxes=0, points=1, cameras=1)

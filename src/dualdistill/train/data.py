@@ -129,14 +129,11 @@ def random_batch(
     rows, columns = (side // data.depth_stride for side in data.image_size)
     depth = uniform(*data.depth_range, samples, cameras, rows, columns)
     depth = torch.where(uniform(0, 1, *depth.shape) < 0.3, depth, 0.0)  # most cells see no point
-    nowhere = torch.eye(4, dtype=torch.float64)
+    poses = {name: torch.eye(4, dtype=torch.float64) for name in ("global_from_bev", "ego_from_bev")}
     return Batch(
         boxes=tuple(scene() for _ in range(samples)),
         augmented_from_bev=torch.eye(4).expand(samples, 4, 4),
-        meta=tuple(
-            SampleMeta(token=f"{number:032x}", timestamp_us=0, global_from_bev=nowhere, ego_from_bev=nowhere)
-            for number in range(samples)
-        ),
+        meta=tuple(SampleMeta(token=f"{number:032x}", timestamp_us=0, **poses) for number in range(samples)),
         cameras=_rig(data, samples, cameras, generator) if data.cameras else None,
         points=_cloud(data, samples, points, generator) if data.points else None,
         depth=depth if data.cameras and data.depth else None,

@@ -156,12 +156,17 @@ class Checkpoints:
         written; the checkpoints before it are untouched."""
         if not self.lead:
             return
-        name = step_name(state.step)
+        name, bound = step_name(state.step), state.training.bound
         draft = self.run.checkpoints / f".{name}.new"
         for left in self.run.checkpoints.glob(".*"):  # by a process that was killed
             remove(left)
         try:
-            self._write(draft, state)
+            (draft / "training_state").mkdir(parents=True)
+            for file, module in self._files(state).items():
+                save_weights(draft / file, module, self.facts | {"step": state.step, "role": self.role})
+            held: dict[str, Any] = {"optimisers": [optimiser.state_dict() for optimiser in state.optimisers]}
+            held["bound"] = bound.state_dict() if bound is not None else None
+            torch.save(held, draft / "training_state" / "optimiser.pt")
             for path in [*draft.rglob("*"), draft]:
                 synchronise(path)
             remove(self.run.checkpoints / name)  # of a step that is repeated
@@ -188,14 +193,6 @@ class Checkpoints:
         if state.average is not None:
             files["training_state/raw_weights.safetensors"] = state.training.detector
         return files
-
-    def _write(self, folder: Path, state: TrainingState) -> None:
-        (folder / "training_state").mkdir(parents=True)
-        for path, module in self._files(state).items():
-            save_weights(folder / path, module, self.facts | {"step": state.step, "role": self.role})
-        held: dict[str, Any] = {"optimisers": [optimiser.state_dict() for optimiser in state.optimisers]}
-        held["bound"] = state.training.bound.state_dict() if state.training.bound is not None else None
-        torch.save(held, folder / "training_state" / "optimiser.pt")
 
     def restore(self, folder: Path, state: TrainingState) -> None:
         """Put a training back to where a checkpoint left it. Raises UserError for a checkpoint that is incomplete,

@@ -125,8 +125,7 @@ class _Weightless(TorchDispatchMode):
         kwargs = kwargs or {}
         operation = func._overloadpacket
         if operation is _vision.deform_conv2d:
-            image, weight = args[0], args[1]
-            return image.new_zeros(len(image), len(weight), *image.shape[2:])
+            return args[0].new_zeros(len(args[0]), len(args[1]), *args[0].shape[2:])
         if operation is _vision._deform_conv2d_backward:
             # gradient, input, weight, offset, mask, bias, …
             return tuple(torch.zeros_like(args[number]) for number in (1, 2, 3, 4, 5))
