@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from dualdistill.data.collate import pack
 from dualdistill.experiment.training import OptimiserConfig, TrainingConfig
+from dualdistill.files import write_json
 from dualdistill.structures import Batch, Boxes, Losses, SampleMeta
 from dualdistill.train.data import StepSampler, training_loader
 from dualdistill.train.launch import StopSignals, launch, on_leader
@@ -78,7 +79,7 @@ class Samples(Dataset[Batch]):
 
 def new_run(folder: Path) -> RunFolder:
     run = RunFolder.create(folder, "toy", 0)
-    run.write_json("experiment.json", {})
+    write_json(run.path / "experiment.json", {})
     return run
 
 

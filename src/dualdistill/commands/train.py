@@ -13,7 +13,7 @@ from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
 from dualdistill.experiment.plain import differences, override, to_plain
-from dualdistill.files import require_folder, write_atomically
+from dualdistill.files import require_folder, write_atomically, write_json
 from dualdistill.recipes.catalogue import RECIPES, Recipe, find
 from dualdistill.report.templates import render
 from dualdistill.train.assemble import assemble, split_names
@@ -79,8 +79,8 @@ def start_training(console: Console, options: Train) -> Path:
         # Put together here for its errors alone: weights that are missing or unfit leave no run folder behind.
         assemble(experiment, teacher=job.teacher, label_encoder=job.label_encoder, pretrained=True)
         run = RunFolder.create(out, chosen.name, options.seed)
-        run.write_json("experiment.json", job.plain())
-        run.write_json("environment.json", environment())
+        write_json(run.path / "experiment.json", job.plain())
+        write_json(run.path / "environment.json", environment())
         write_atomically(run.path / "card.md", _card(job, chosen, options))
         console.print(f"{chosen.name}, seed {options.seed} -> {run.path}", style="bold")
         for weights in (job.teacher, job.label_encoder):

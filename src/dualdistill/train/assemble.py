@@ -37,11 +37,10 @@ def open_dataset(
 ) -> NuscenesDataset:
     """The samples of a split as the experiment's networks take them. `for_teacher`: False leaves out the points that
     only a live teacher takes, where its output is cached or not needed; virtual points may still give depth labels."""
-    positions = samples_of_split(index, split)
     data = experiment.data
     if not for_teacher and (data.virtual_points is None or not data.virtual_points.depth_from_virtual):
         data = replace(data, points=False, virtual_points=None)
-    return NuscenesDataset(index, data, positions, training=training, seed=seed)
+    return NuscenesDataset(index, data, samples_of_split(index, split), training=training, seed=seed)
 
 
 def assemble(
@@ -59,8 +58,7 @@ def assemble(
     cannot be had or are of another network.
 
     Args:
-        teacher: Weights of the experiment's frozen teacher; None leaves it random, for costs and tests.
-        label_encoder: Weights of its frozen label encoder; None leaves it random.
+        teacher, label_encoder: Weights of the experiment's frozen networks; None leaves them random.
         source: Makes the teacher source from the frozen teacher, such as a cache; `LiveTeacher` if not given.
         pretrained: Load the weights that the student's configuration names.
     """

@@ -70,7 +70,7 @@ def training_loader(
     order: StepSampler,
     *,
     workers: int,
-    pin_memory: bool = False,
+    pinned: bool = False,
 ) -> DataLoader[Any]:
     """The batches of `order`, each the same however many workers load it."""
     # Loader processes pass each tensor as a file: raise the limit of open files as far as this process may.
@@ -84,7 +84,7 @@ def training_loader(
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=outlive_stop_signals,
-        pin_memory=pin_memory,
+        pin_memory=pinned,
     )
 
 

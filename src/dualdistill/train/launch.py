@@ -72,11 +72,9 @@ def launch(devices: int, nodes: int = 1, config: TrainingConfig | None = None) -
     several = devices * nodes > 1
     unused = config is not None and config.distill_fraction < 1  # parameters without a gradient after distillation ends
     strategy = DDPStrategy(find_unused_parameters=unused, timeout=TIMEOUT) if several else "auto"
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-        fabric = Fabric(
-            accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, plugins=[environment]
-        )
+        fabric = Fabric(accelerator=kind, devices=devices, num_nodes=nodes, strategy=strategy, plugins=[environment])
         fabric.launch()
     except ValueError as error:  # the same number of processes, spread otherwise over the machines
         raise UserError(f"--devices {devices} --nodes {nodes} does not fit the launcher: {error}") from None

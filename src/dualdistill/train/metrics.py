@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -26,13 +27,13 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass
 class MetricsLogger:
     """Passes each record to all sinks and to the progress line; without effect in processes that do not lead."""
 
-    def __init__(self, sinks: Sequence[Sink], progress: Callable[[int, int, str], None] = lambda *_: None):
-        self.sinks = sinks
-        self.progress = progress
-        self._began = time.monotonic()
+    sinks: Sequence[Sink]
+    progress: Callable[[int, int, str], None] = lambda *_: None
+    _began: float = field(default_factory=time.monotonic, init=False)
 
     def start(self, run: RunFolder, facts: Mapping[str, Any], step: int) -> None:
         for sink in self.sinks:

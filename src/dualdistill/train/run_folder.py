@@ -20,7 +20,7 @@ from msgspec import Meta
 import dualdistill
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Role
-from dualdistill.files import append_to, read_json, write_atomically, write_json, writing
+from dualdistill.files import append_to, read_json, write_atomically, writing
 
 _STEP = re.compile(r"step_[0-9]{1,18}")
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
@@ -186,9 +186,6 @@ class RunFolder:
 
     def evaluation(self, checkpoint: str) -> Path:
         return self.path / "evaluation" / checkpoint
-
-    def write_json(self, name: str, value: Any) -> None:
-        write_json(self.path / name, value)
 
     def log(self, line: str) -> None:
         path = self.path / "log.txt"

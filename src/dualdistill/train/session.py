@@ -24,7 +24,7 @@ from dualdistill.evaluate.ground_truth import ground_truth_of_samples
 from dualdistill.evaluate.metrics import detection_metrics
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.plain import from_plain, to_plain, with_method
-from dualdistill.files import read_bytes
+from dualdistill.files import read_bytes, write_json
 from dualdistill.report.progress import progress
 from dualdistill.report.timing import profiled_steps
 from dualdistill.train.assemble import assemble, open_dataset, split_names
@@ -139,7 +139,7 @@ class Session:
         first, last = state.step * config.accumulate, total * config.accumulate
         rank, world = fabric.global_rank, fabric.world_size
         order = StepSampler(length, config.batch_size, first=first, last=last, seed=job.seed, rank=rank, world=world)
-        loader = training_loader(samples, pack, order, workers=workers, pin_memory=on_gpu)
+        loader = training_loader(samples, pack, order, workers=workers, pinned=on_gpu)
         validate = self._validator(workers) if every is not None else None
         self.console.print(
             f"{world // self.devices} nodes x {self.devices} devices x {config.batch_of_one(world)} samples x "
@@ -177,7 +177,7 @@ class Session:
         if lead:
             run.log(f"stopped by signal {stopped} at step {state.step}" if stopped else "finished")
             if not stopped:
-                run.write_json("finished.json", {"steps": total})
+                write_json(run.path / "finished.json", {"steps": total})
         return stopped
 
     def _assemble(self, workers: int, *, pretrained: bool) -> Training:
@@ -240,8 +240,7 @@ class Session:
             for problem in problems:
                 warn(f"left out {problem}")
             if folder != self.run.pointed("last"):
-                text = "checkpoints/last names no complete checkpoint; the newest complete one is"
-                self.console.print(f"{text} {folder.name}")
+                self.console.print(f"checkpoints/last names no complete checkpoint; the newest one is {folder.name}")
             return folder
 
         folder = on_leader(self.fabric, restore)

@@ -151,8 +151,9 @@ class GradientBound(nn.Module):
     Not in the papers. Related: GradNorm (Chen et al., ICML 2018), which balances gradient norms of tasks, and the
     adaptive weight of VQGAN (Esser et al., CVPR 2021, section 3.1), the ratio of two gradient norms at one layer.
 
-    g_head and g_distill are running means of the L2 norms of the two losses' gradients on the student's `canvas`, the
-    input of its BEV encoder. The buffers are the state of the bound: a resumed training needs them.
+    `share` is the largest g_distill in units of g_head. Both are running means of the L2 norms of the two losses'
+    gradients on the student's `canvas`, the input of its BEV encoder. The buffers are the state of the bound: a resumed
+    training needs them.
     """
 
     sums: Float[Tensor, "2"]
@@ -160,7 +161,6 @@ class GradientBound(nn.Module):
     batches: Tensor
 
     def __init__(self, share: float):
-        """Args: `share` is the largest norm of distillation's gradient, in units of the head's."""
         super().__init__()
         if share <= 0:
             raise ValueError(f"the share of the head's gradient must be positive, got {share}")

@@ -67,7 +67,6 @@ class TeacherCache:
         identity: What the outputs depend on, as plain JSON: the teacher's weights, the data.
         example: The live teacher's output for any sample.
         maps: Maps of `BevOutput` that are kept: "canvas", "stage0", ..., "neck". The others are NaN when read back.
-        precision: That of the maps on disk.
         """
         facts = {"layout": LAYOUT, "maps": sorted(maps), "precision": precision, **identity}
         self.folder = root / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
