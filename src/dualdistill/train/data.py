@@ -65,12 +65,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
 
 def training_loader(
-    dataset: Dataset[Any],
-    collate: Callable[[list[Any]], Any],
-    order: StepSampler,
-    *,
-    workers: int,
-    pinned: bool = False,
+    dataset: Dataset[Any], collate: Callable[[list[Any]], Any], order: StepSampler, *, workers: int, pin: bool = False
 ) -> DataLoader[Any]:
     """The batches of `order`, each the same however many workers load it."""
     # Loader processes pass each tensor as a file: raise the limit of open files as far as this process may.
@@ -84,7 +79,7 @@ def training_loader(
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=outlive_stop_signals,
-        pin_memory=pinned,
+        pin_memory=pin,
     )
 
 

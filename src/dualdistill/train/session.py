@@ -139,7 +139,7 @@ class Session:
         first, last = state.step * config.accumulate, total * config.accumulate
         rank, world = fabric.global_rank, fabric.world_size
         order = StepSampler(length, config.batch_size, first=first, last=last, seed=job.seed, rank=rank, world=world)
-        loader = training_loader(samples, pack, order, workers=workers, pinned=on_gpu)
+        loader = training_loader(samples, pack, order, workers=workers, pin=on_gpu)
         validate = self._validator(workers) if every is not None else None
         self.console.print(
             f"{world // self.devices} nodes x {self.devices} devices x {config.batch_of_one(world)} samples x "

@@ -181,8 +181,8 @@ def _score_beside(weights: Path) -> dict[str, float] | None:
     if name := zoo.name_of(weights):
         return zoo.card(name).score
     metrics = evaluation_folder(weights) / "metrics.json"
-    values = read_scores(metrics) if metrics.is_file() else None
-    return {"mAP": values["mean_ap"], "NDS": values["nd_score"]} if values is not None else None
+    values = read_scores(metrics) if metrics.is_file() else {}
+    return {"mAP": values["mean_ap"], "NDS": values["nd_score"]} if values else None
 
 
 def evaluation_folder(weights: Path) -> Path:
