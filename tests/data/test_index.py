@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from dualdistill import files
-from dualdistill.data.annotations import sample_boxes
 from dualdistill.data.build import box_velocities
 from dualdistill.data.index import NuscenesIndex, Texts, read_columns, write_columns
+from dualdistill.data.splits import sample_boxes
 from dualdistill.data.sweeps import read_points
 from dualdistill.data.tables import TABLES
 from dualdistill.errors import UserError

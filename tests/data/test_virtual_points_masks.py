@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
 
-from dualdistill.data.annotations import sample_boxes
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.splits import sample_boxes
 from dualdistill.data.virtual_points.complete import CACHE_NAMES, CompletedSweep, lidar_records, make_virtual_points
 from dualdistill.data.virtual_points.files import ArrayFiles
 from dualdistill.data.virtual_points.maskrcnn import CATEGORIES, NAME_OF_COCO, MaskRcnn

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from dualdistill.data.annotations import usable
 from dualdistill.data.build import CATEGORIES, LIDAR
 from dualdistill.data.config import DataConfig
 from dualdistill.data.frames import reachable_records
@@ -23,7 +22,7 @@ from dualdistill.data.plausible import (
     LARGEST_BOX,
     implausible_points,
 )
-from dualdistill.data.splits import samples_of_split
+from dualdistill.data.splits import samples_of_split, usable
 from dualdistill.data.sweeps import sweep_candidates
 from dualdistill.errors import UserError
 from dualdistill.files import read_bytes

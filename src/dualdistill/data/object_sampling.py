@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dualdistill.data.annotations import sample_boxes
 from dualdistill.data.config import ObjectSampling
 from dualdistill.data.index import NuscenesIndex, Progress, read_columns, write_columns
+from dualdistill.data.splits import sample_boxes
 from dualdistill.data.sweeps import accumulate, choose_sweeps
 from dualdistill.data.virtual_points.clouds import VirtualClouds
 from dualdistill.files import ROOM_REMEDY, cached, require_room_for_rest
