@@ -4,35 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from jaxtyping import Float, Int
 
-from dualdistill.data.plausible import (
-    FARTHEST,
-    FARTHEST_MOUNTING,
-    LARGEST_SIDE,
-    MATRIX,
-    good_matrices,
-    good_mountings,
-    good_principal_points,
-    good_sizes,
-)
+from dualdistill.data import plausible, tables
 from dualdistill.data.read_tables import Columns, Table, key_of
-from dualdistill.data.tables import (
-    Attribute,
-    CalibratedSensor,
-    Category,
-    EgoPose,
-    Instance,
-    Sample,
-    SampleAnnotation,
-    SampleData,
-    Scene,
-    Sensor,
-    Visibility,
-)
 from dualdistill.errors import UserError
 from dualdistill.geometry.transforms import rigid, rotation_from_quaternion
 from dualdistill.structures import CAMERAS, CLASSES
@@ -88,46 +65,39 @@ def build_columns(folder: Path) -> Iterator[tuple[str, Columns]]:
     Raises:
         UserError: for tables that are missing, cut off, or contradict each other.
     """
-    scenes, samples, sample_table = _scenes_and_samples(folder)
+    samples, scenes, of_samples = _samples(folder)
     yield "scenes", scenes
-    calibrations, channels, calibration_table = _calibrations(folder)
-    yield "calibrations", calibrations
-    data, data_table = _sensor_data(folder, sample_table, calibration_table, channels)
-    _require_images(data, data_table, calibrations["calibration_intrinsics"])
-    scene = samples["sample_scene"][data["data_sample"]]
+    calibrations = _calibrations(folder)
+    yield "calibrations", {f"calibration_{name}": calibrations[name] for name in ("ego_from_sensor", "intrinsics")}
+    records, data = _sensor_data(folder, samples, calibrations)
+    scene = of_samples["sample_scene"][data["data_sample"]]
     for name in ("data_prev", "data_next"):  # chains end with their scene, so that following one needs no check
         data[name] = np.where(scene[data[name]] == scene, data[name], -1)
-    key_rows = np.full((len(sample_table), len(CHANNELS)), -1, dtype=np.int64)
+    key_rows = np.full((len(samples), len(CHANNELS)), -1, dtype=np.int64)
     key = np.flatnonzero(data["data_is_key"])
     key_rows[data["data_sample"][key], data["data_channel"][key]] = key
-    samples["sample_cameras"], samples["sample_lidar"] = key_rows[:, :LIDAR].copy(), key_rows[:, LIDAR].copy()
+    of_samples |= {"sample_cameras": key_rows[:, :LIDAR].copy(), "sample_lidar": key_rows[:, LIDAR].copy()}
     yield "sensor_data", data
     del data, scene
-    poses = Table(folder, EgoPose, "rotation translation")
+    poses = Table(folder, tables.EgoPose, "rotation translation")
     poses.require_poses()
-    pose = poses.rows(data_table, "ego_pose_token")
-    yield (
-        "sensor_poses",
-        {
-            "ego_rotation": poses.columns.pop("rotation")[pose],
-            "ego_translation": poses.columns.pop("translation")[pose],
-        },
-    )
-    del data_table, poses, pose
-    categories, attributes = Table(folder, Category, "name"), Table(folder, Attribute, "name")
-    annotations = annotation_columns(folder, sample_table, samples["sample_timestamp_us"], categories, attributes)
-    of_sample = annotations.pop("annotation_sample")
-    samples["annotation_count"] = np.bincount(of_sample, minlength=len(sample_table))
-    yield "samples", samples
+    pose = poses.rows(records, "ego_pose_token")
+    yield "sensor_poses", {f"ego_{name}": poses.columns.pop(name)[pose] for name in ("rotation", "translation")}
+    del records, poses, pose
+    categories, attributes = Table(folder, tables.Category, "name"), Table(folder, tables.Attribute, "name")
+    annotations = _annotations(folder, samples, categories, attributes)
+    of_samples["annotation_count"] = np.bincount(annotations.pop("annotation_sample"), minlength=len(samples))
+    yield "samples", of_samples
     yield "annotations", annotations
     yield "categories", {"categories": categories["name"]}
     yield "attributes", {"attributes": attributes["name"]}
 
 
-def _scenes_and_samples(folder: Path) -> tuple[Columns, Columns, Table]:
-    """Samples by scene, then time; scenes without a sample (of a cut root) are left out."""
-    scenes = Table(folder, Scene, "token_text name")
-    samples = Table(folder, Sample, "token_text timestamp prev next scene_token")
+def _samples(folder: Path) -> tuple[Table, Columns, Columns]:
+    """Samples by scene, then time; and the columns of scenes and samples. Scenes without a sample (of a cut root) are
+    left out."""
+    scenes = Table(folder, tables.Scene, "token_text name")
+    samples = Table(folder, tables.Sample, "token_text timestamp prev next scene_token")
     if not len(samples):
         raise UserError(f"{samples.path} holds no sample: there is nothing to index")
     scene = scenes.rows(samples, "scene_token")
@@ -135,104 +105,88 @@ def _scenes_and_samples(folder: Path) -> tuple[Columns, Columns, Table]:
     samples.sort(order)
     kept, scene = np.unique(scene[order], return_inverse=True)
     before, after = samples.links(scene, np.arange(len(scene)), "scene")
-    return (
-        {
-            "scene_name": scenes["name"].take(pa.array(kept)),
-            "scene_token": scenes["token_text"].take(pa.array(kept)),
-        },
-        {
-            "sample_token": samples["token_text"],
-            "sample_timestamp_us": samples["timestamp"],
-            "sample_scene": scene.astype(np.int64),
-            "sample_prev": before,
-            "sample_next": after,
-        },
-        samples,
-    )
+    scenes.sort(kept)
+    of_samples = {
+        "sample_token": samples["token_text"],
+        "sample_timestamp_us": samples["timestamp"],
+        "sample_scene": scene.astype(np.int64),
+        "sample_prev": before,
+        "sample_next": after,
+    }
+    return samples, {"scene_name": scenes["name"], "scene_token": scenes["token_text"]}, of_samples
 
 
-def _calibrations(folder: Path) -> tuple[Columns, Int[np.ndarray, "calibrations"], Table]:
+def _calibrations(folder: Path) -> Table:
     """Mounting and camera matrix of each sensor (identity for others than cameras); and its channel, -1 for those that
     an index leaves out (radar)."""
-    table = Table(folder, CalibratedSensor, "sensor_token rotation translation camera_intrinsic")
-    sensors = Table(folder, Sensor, "channel")
+    table = Table(folder, tables.CalibratedSensor, "sensor_token rotation translation camera_intrinsic")
+    sensors = Table(folder, tables.Sensor, "channel")
     number = [CHANNELS.index(channel) if channel in CHANNELS else -1 for channel in sensors["channel"].to_pylist()]
     channels = np.array(number, dtype=np.int64)[sensors.rows(table, "sensor_token")]
     table.require_poses()
-    what = f"a sensor mounted {FARTHEST_MOUNTING:g} m or more from the car's origin"
-    table.require(good_mountings(table["translation"]), "translation", what)
+    what = f"a sensor mounted {plausible.FARTHEST_MOUNTING:g} m or more from the car's origin"
+    table.require(plausible.good_mountings(table["translation"]), "translation", what)
     is_camera = (channels >= 0) & (channels != LIDAR)
     good, matrices = ~is_camera, table["camera_intrinsic"][is_camera].tolist()
     good[is_camera] = [[len(row) for row in rows] == [3, 3, 3] for rows in matrices]
     table.require(good, "camera_intrinsic", "a camera matrix that is not 3x3")
     intrinsics = np.tile(np.eye(3), (len(table), 1, 1))
     intrinsics[is_camera] = np.array(matrices, dtype=np.float64).reshape(-1, 3, 3)
-    table.require(good_matrices(intrinsics), "camera_intrinsic", f"a camera matrix that is not {MATRIX}")
+    what = f"a camera matrix that is not {plausible.MATRIX}"
+    table.require(plausible.good_matrices(intrinsics), "camera_intrinsic", what)
     rotation = rotation_from_quaternion(torch.from_numpy(table["rotation"]))
     mounting = rigid(rotation, torch.from_numpy(table["translation"])).numpy()
-    return {"calibration_ego_from_sensor": mounting, "calibration_intrinsics": intrinsics}, channels, table
+    table.columns |= {"channel": channels, "ego_from_sensor": mounting, "intrinsics": intrinsics}
+    return table
 
 
-def _sensor_data(
-    folder: Path, samples: Table, calibrations: Table, channels: Int[np.ndarray, "calibrations"]
-) -> tuple[Columns, Table]:
-    """Records of the cameras and the LiDAR, by channel, then time; and their table, which keeps `ego_pose_token`."""
-    left_out = set(calibrations.keys[channels < 0].tolist())
+def _sensor_data(folder: Path, samples: Table, calibrations: Table) -> tuple[Table, Columns]:
+    """Records of the cameras and the LiDAR, by channel, then time: their table, which keeps `ego_pose_token`, and the
+    columns of an index."""
+    left_out = set(calibrations.keys[calibrations["channel"] < 0].tolist())
     table = Table(
         folder,
-        SampleData,
+        tables.SampleData,
         "sample_token ego_pose_token calibrated_sensor_token timestamp is_key_frame height width filename prev next",
         keep=lambda record: key_of(record.calibrated_sensor_token) not in left_out,
     )
     calibration = calibrations.rows(table, "calibrated_sensor_token")
     sample = samples.rows(table, "sample_token")
-    order = np.lexsort((table["timestamp"], channels[calibration]))
+    order = np.lexsort((table["timestamp"], calibrations["channel"][calibration]))
     table.sort(order)
     calibration, sample = calibration[order], sample[order]
-    before, after = table.links(channels[calibration], np.arange(len(table)), "sensor")
+    channel = calibrations["channel"][calibration]
+    before, after = table.links(channel, np.arange(len(table)), "sensor")
     outside = np.asarray(pc.match_substring_regex(table["filename"], _NOT_INSIDE))
     table.require(~outside, "filename", "a file name that is empty, absolute or leaves the root")
-    columns = {
+    size = np.stack([table.columns.pop("height"), table.columns.pop("width")], axis=1)
+    what = f"no image height and width between 1 and {plausible.LARGEST_SIDE}"
+    table.require((channel == LIDAR) | plausible.good_sizes(size), "height width", what)
+    inside = plausible.good_principal_points(calibrations["intrinsics"][calibration], size)
+    what = "a calibrated sensor whose principal point lies outside the image"
+    table.require((channel == LIDAR) | inside, "calibrated_sensor_token", what)
+    return table, {
         "data_filename": table.columns.pop("filename"),
-        "data_channel": channels[calibration],
+        "data_channel": channel,
         "data_calibration": calibration,
         "data_sample": sample,
         "data_timestamp_us": table.columns.pop("timestamp"),
         "data_prev": before,
         "data_next": after,
         "data_is_key": table.columns.pop("is_key_frame"),
-        "data_size": np.stack([table.columns.pop("height"), table.columns.pop("width")], axis=1),
+        "data_size": size,
     }
-    return columns, table
 
 
-def _require_images(data: Columns, table: Table, intrinsics: Float[np.ndarray, "calibrations 3 3"]) -> None:
-    """Check that images have a size, and their cameras' principal points lie inside them; see `Table.require`."""
-    other, size = data["data_channel"] == LIDAR, data["data_size"]
-    table.require(other | good_sizes(size), "height width", f"no image height and width between 1 and {LARGEST_SIDE}")
-    inside = good_principal_points(intrinsics[data["data_calibration"]], size)
-    what = "a calibrated sensor whose principal point lies outside the image"
-    table.require(other | inside, "calibrated_sensor_token", what)
-
-
-def annotation_columns(
-    folder: Path,
-    samples: Table,
-    sample_timestamp_us: Int[np.ndarray, "samples"],
-    categories: Table,
-    attributes: Table,
-) -> Columns:
+def _annotations(folder: Path, samples: Table, categories: Table, attributes: Table) -> Columns:
     """Boxes by sample, in the order of the table within one.
-
-    Args:
-        categories: With their names.
 
     Raises:
         UserError: for a box that is degenerate, or a link that leads nowhere or the wrong way.
     """
     boxes = Table(
         folder,
-        SampleAnnotation,
+        tables.SampleAnnotation,
         "token_text sample_token instance_token visibility_token attribute_tokens translation rotation size prev next "
         "num_lidar_pts num_radar_pts",
     )
@@ -240,25 +194,25 @@ def annotation_columns(
     order = np.argsort(sample, kind="stable")
     boxes.sort(order)
     sample = sample[order]
-    instances, visibilities = Table(folder, Instance, "category_token"), Table(folder, Visibility, "level")
-    visibilities.sort(np.argsort(visibilities["level"].to_numpy(zero_copy_only=False)))
-
+    instances = Table(folder, tables.Instance, "category_token")
     instance = instances.rows(boxes, "instance_token")
     before, after = boxes.links(instance, sample, "instance")
+    visibilities = Table(folder, tables.Visibility, "level")
+    visibilities.sort(np.argsort(visibilities["level"].to_numpy(zero_copy_only=False)))
     category = categories.rows(instances, "category_token")[instance]
     classes = map(CLASS_OF_CATEGORY.get, categories["name"].to_pylist())
     class_of_category = np.array([-1 if name is None else CLASSES.index(name) for name in classes], dtype=np.int64)
     boxes.require_poses()
     center, size = boxes["translation"], boxes["size"][:, [1, 0, 2]]
     boxes.require((size > 0).all(axis=1), "size", "a size that is not positive")
-    boxes.require((size < FARTHEST).all(axis=1), "size", f"a size of {FARTHEST:g} m or more")
+    boxes.require((size < plausible.FARTHEST).all(axis=1), "size", f"a size of {plausible.FARTHEST:g} m or more")
     return {
         "annotation_sample": sample,
         "annotation_token": boxes["token_text"],
         "annotation_center": center,
         "annotation_size": size,
         "annotation_rotation": boxes["rotation"],
-        "annotation_velocity": box_velocities(center, sample_timestamp_us[sample] * 1e-6, before, after),
+        "annotation_velocity": box_velocities(center, samples["timestamp"][sample] * 1e-6, before, after),
         "annotation_category": category,
         "annotation_class": class_of_category[category],
         "annotation_attribute": attributes.rows(boxes, "attribute_tokens", optional=True),
@@ -277,13 +231,7 @@ def box_velocities(
     """Velocity over the ground of each annotated box, metres a second, NaN where unknown.
 
     Central difference where the instance has a box before and after, one-sided where it has one of them: the
-    rule of the devkit's `box_velocity`.
-
-    Args:
-        center: Global positions.
-        seconds: Time of each box's sample.
-        previous: Row of the instance's box before, -1 for none.
-        following: Row of the one after, -1 for none.
+    rule of the devkit's `box_velocity`. `previous` and `following` are their rows, -1 for none; `center` is global.
     """
     itself = np.arange(len(center))
     first = np.where(previous >= 0, previous, itself)

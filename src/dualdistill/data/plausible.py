@@ -60,15 +60,14 @@ def implausible_points(content: bytes) -> str | None:
 def good_matrices(intrinsics: Float[np.ndarray, "cam 3 3"]) -> Bool[np.ndarray, "cam"]:
     """Whether camera matrices have focal lengths that images can have, no more skew than that, and zeros and the one
     below the diagonal."""
-    focal, skew = intrinsics[:, [0, 1], [0, 1]], intrinsics[:, 0, 1]
+    focal, skew, below = intrinsics[:, [0, 1], [0, 1]], intrinsics[:, 0, 1], intrinsics[:, [1, 2, 2, 2], [0, 0, 1, 2]]
     lengths = ((focal >= SHORTEST_FOCAL) & (focal < FARTHEST)).all(axis=1)
-    below = (intrinsics[:, 2] == (0, 0, 1)).all(axis=1) & (intrinsics[:, 1, 0] == 0)
-    return np.asarray(lengths & (np.abs(skew) <= focal[:, 0]) & below)
+    return lengths & (np.abs(skew) <= focal[:, 0]) & (below == (0, 0, 0, 1)).all(axis=1)
 
 
 def good_mountings(translation: Float[np.ndarray, "sensors 3"]) -> Bool[np.ndarray, "sensors"]:
     """Whether sensors are on a car."""
-    return np.asarray((np.abs(translation) < FARTHEST_MOUNTING).all(axis=1))
+    return (np.abs(translation) < FARTHEST_MOUNTING).all(axis=1)
 
 
 def good_sizes(size: Int[np.ndarray, "cam 2"]) -> Bool[np.ndarray, "cam"]:
