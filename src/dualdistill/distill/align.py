@@ -146,8 +146,8 @@ class CrossAttentionAligner(nn.Module):
         residual: bool = False,
     ):
         """`channels` and `grid`: of the student's map, and of the result unless it has its own; `residual`: add the
-        keys' map to what was attended. Raises ValueError for channels the heads cannot share, and for a residual between
-        different shapes."""
+        keys' map to what was attended. Raises ValueError for channels that the heads cannot share, and for a residual
+        between different shapes."""
         super().__init__()
         out_channels, out_grid = out_channels or channels, out_grid or grid
         if out_channels % heads:
