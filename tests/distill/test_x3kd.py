@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.distill.adversary import Discriminator, adversarial_loss, reverse_gradient
 from dualdistill.distill.method import DistillerInputs
 from dualdistill.distill.x3kd import (
     X3kdConfig,
@@ -15,12 +14,15 @@ from dualdistill.distill.x3kd import (
     XfdConfig,
     XisConfig,
     XodConfig,
+    adversarial_loss,
     box_loss,
     box_weights,
     center_offsets,
+    discriminator,
     feature_loss,
     heatmap_loss,
     pseudo_heatmap,
+    reverse_gradient,
 )
 from dualdistill.ops.focal import gaussian_focal
 from dualdistill.structures import HeadOutput
@@ -145,11 +147,11 @@ def test_reversal_changes_no_bit_forward_and_the_sign_and_size_of_what_comes_bac
 
 def test_one_step_helps_the_discriminator_and_the_reversed_one_hinders_it():
     torch.manual_seed(0)
-    discriminator = Discriminator(4, (8, 8, 8))
+    patches = discriminator(4, (8, 8, 8))
     taught, learnt = torch.randn(2, 4, 16, 16, requires_grad=True), torch.randn(2, 4, 16, 16, requires_grad=True)
 
     def loss(theirs: torch.Tensor, ours: torch.Tensor) -> torch.Tensor:
-        return adversarial_loss(discriminator(theirs), discriminator(reverse_gradient(ours)))
+        return adversarial_loss(patches(theirs), patches(reverse_gradient(ours)))
 
     before = loss(taught.detach(), learnt)
     before.backward()
@@ -157,7 +159,7 @@ def test_one_step_helps_the_discriminator_and_the_reversed_one_hinders_it():
     with torch.no_grad():
         fooled = loss(taught, learnt - 10 * learnt.grad)
         assert fooled > before
-        for parameter in discriminator.parameters():
+        for parameter in patches.parameters():
             parameter -= 0.1 * parameter.grad
         assert loss(taught, learnt) < before
 
@@ -171,10 +173,10 @@ def test_a_fresh_discriminator_does_not_know(make_pair):
 
 
 def test_at_its_described_size_the_discriminator_has_1704961_parameters_and_16_by_16_patches():
-    discriminator = Discriminator(256)
-    assert sum(p.numel() for p in discriminator.parameters()) == 1_704_961
+    patches = discriminator(256)
+    assert sum(p.numel() for p in patches.parameters()) == 1_704_961
     with torch.no_grad():
-        assert discriminator(torch.zeros(1, 256, 128, 128)).shape == (1, 1, 16, 16)
+        assert patches(torch.zeros(1, 256, 128, 128)).shape == (1, 1, 16, 16)
 
 
 # What each term reaches

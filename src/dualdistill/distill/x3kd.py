@@ -5,18 +5,18 @@ abstract. Results are "X3KD-style"; not one weight or threshold below is known t
 how surely, is listed in docs/methods/x3kd.md#what-was-assumed.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dualdistill.distill.adversary import Discriminator, accuracy, adversarial_loss, reverse_gradient
 from dualdistill.distill.align import no_weight_decay
-from dualdistill.distill.method import DistillerInputs, Requires, check_no_effect
-from dualdistill.distill.shapes import BevShapes, Shape
+from dualdistill.distill.method import DistillerConfig, DistillerInputs, Requires, check_no_effect
+from dualdistill.distill.shapes import BevShapes
 from dualdistill.distill.terms import balanced_mean, in_students_units, sum_by_task
 from dualdistill.ops.blocks import ResidualBlock
 from dualdistill.ops.focal import gaussian_focal, probability
@@ -79,7 +79,7 @@ class XisConfig:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class X3kdConfig:
+class X3kdConfig(DistillerConfig):
     """Settings of `X3kd`; all defaults are unverified (docs/methods/x3kd.md#what-was-assumed). A part that is None is
     left out."""
 
@@ -113,39 +113,21 @@ class X3kdConfig:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of every loss by name."""
-        weights = {}
-        if self.xfd is not None:
-            weights["xfd"] = self.xfd.weight
-        if self.xat is not None:
-            weights["xat"] = self.xat.weight
+        weights = {name: part.weight for name, part in (("xfd", self.xfd), ("xat", self.xat)) if part is not None}
         if self.xod is not None:
             weights |= {"xod/heatmap": self.xod.heatmap_weight, "xod/box": self.xod.box_weight}
-        if self.xis is not None:
-            weights |= {"xis/class": self.xis.weight, "xis/center": self.xis.weight}
-        return weights
-
-    def build(self, inputs: DistillerInputs) -> "X3kd":
-        """See `DistillerConfig.build`."""
-        return X3kd(self, inputs)
-
-
-class Refinement(nn.Module):
-    """Between the student's canvas and the teacher's map: what the comparison may change. Never negative."""
-
-    def __init__(self, in_channels: int, hidden: int, out_channels: int):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(in_channels, hidden, 3, padding=1, bias=False),
-            nn.BatchNorm2d(hidden),
-            nn.ReLU(),
-            ResidualBlock(hidden, hidden),
-            nn.Conv2d(hidden, out_channels, 1),
-            nn.ReLU(),
+        return (
+            weights if self.xis is None else weights | {f"xis/{term}": self.xis.weight for term in ("class", "center")}
         )
 
-    def forward(self, canvas: Float[Tensor, "batch _ y x"]) -> Float[Tensor, "batch chan y x"]:
-        return self.layers(canvas)
+    def compared(self, teacher: BevOutput | BevShapes, student: BevOutput | BevShapes) -> tuple[Any, Any]:
+        """The maps of teacher and student that xfd and xat compare, or their shapes."""
+        if self.level == "neck":
+            return teacher.neck, student.neck
+        return teacher.canvas if self.level == "canvas" else teacher.stages[0], student.canvas
+
+    def build(self, inputs: DistillerInputs) -> "X3kd":
+        return X3kd(self, inputs)
 
 
 class X3kd(nn.Module):
@@ -162,19 +144,25 @@ class X3kd(nn.Module):
         self.config = config
         self.task_of_class = inputs.task_of_class
         self.refine: nn.Module | None = None
-        self.discriminator: Discriminator | None = None
+        self.discriminator: nn.Module | None = None
         self.instances: InstanceHead | None = None
         if config.compares_features:
-            there, here = _feature_shapes(config.level, teacher, student)
-            self.refine = (
-                nn.Conv2d(here[0], there[0], 1)
-                if config.level == "neck"
-                else Refinement(here[0], config.refine_channels, there[0])
-            )
+            if config.level == "stage0" and not teacher.stages:
+                raise ValueError("the teacher has no stages, and so no stage0 to compare")
+            there, here = config.compared(teacher, student)
+            if there[1] % here[1] or there[2] % here[2]:
+                raise ValueError(
+                    f"the teacher's {config.level} of {there[1]}x{there[2]} cells cannot be averaged to the student's "
+                    f"canvas of {here[1]}x{here[2]}"
+                )
+            if config.level == "neck":
+                self.refine = nn.Conv2d(here[0], there[0], 1)
+            else:
+                self.refine = refinement(here[0], config.refine_channels, there[0])
             if config.xat is not None:
                 if min(here[1:]) < PATCH:
                     raise ValueError(f"the discriminator needs at least {PATCH}x{PATCH} cells, got {here[1:]}")
-                self.discriminator = Discriminator(there[0])
+                self.discriminator = discriminator(there[0])
         if config.xis is not None:
             if student.image is None:
                 raise ValueError("xis needs image features: this student has none")
@@ -188,14 +176,18 @@ class X3kd(nn.Module):
         losses: Losses = {}
         with torch.autocast(student.neck.device.type, enabled=False):
             if self.refine is not None:
-                theirs, ours = self._features(teacher, student)
+                theirs, ours = self.config.compared(teacher, student)
+                theirs, ours = theirs.detach().float(), self.refine(ours.float())
+                if theirs.shape[-2:] != ours.shape[-2:]:
+                    theirs = F.adaptive_avg_pool2d(theirs, ours.shape[-2:])
                 if xfd is not None:
                     losses["xfd"] = feature_loss(ours, theirs, xfd.reduce)
                     self._figures["xfd/of_nothing"] = theirs.abs().mean()
                 if xat is not None and self.discriminator is not None:
                     logits = self.discriminator(theirs), self.discriminator(reverse_gradient(ours, xat.reversal))
                     losses["xat"] = adversarial_loss(*logits)
-                    self._figures["xat/accuracy"] = accuracy(*logits)
+                    right = (logits[0] > 0).float().mean() + (logits[1] <= 0).float().mean()
+                    self._figures["xat/accuracy"] = right / 2
             if xod is not None:
                 responses = in_students_units(teacher.predictions, targets)
                 losses["xod/heatmap"] = heatmap_loss(
@@ -211,22 +203,47 @@ class X3kd(nn.Module):
                 losses |= {f"xis/{name}": loss for name, loss in found.items()}
         return losses
 
-    def _features(self, teacher: BevOutput, student: BevOutput) -> tuple[Tensor, Tensor]:
-        """Maps of teacher (without gradient) and student to compare; the teacher's is averaged to the student's
-        size."""
-        assert self.refine is not None
-        if self.config.level == "neck":
-            return teacher.neck.detach().float(), self.refine(student.neck.float())
-        theirs = teacher.canvas if self.config.level == "canvas" else teacher.stages[0]
-        ours = self.refine(student.canvas.float())
-        return F.adaptive_avg_pool2d(theirs.detach().float(), (ours.shape[-2], ours.shape[-1])), ours
-
     no_weight_decay = no_weight_decay  # the function of `align` as a method
 
     def diagnostics(self) -> dict[str, float]:
         """Figures of the last batch: "xat/accuracy" of the discriminator (near 1 for long: it gives no useful gradient;
         0.5 from the start: it does not learn) and "xfd/of_nothing", the feature loss of a map of zeros."""
         return {name: float(value) for name, value in self._figures.items()}
+
+
+def reverse_gradient(features: Float[Tensor, "*shape"], strength: float = 1.0) -> Float[Tensor, "*shape"]:
+    """The same numbers; the gradient that comes back is multiplied by -`strength`."""
+    same = features.view_as(features)
+    if same.requires_grad:
+        same.register_hook(lambda gradient: -strength * gradient)
+    return same
+
+
+def refinement(in_channels: int, hidden: int, out_channels: int) -> nn.Module:
+    """Layers between the student's canvas and the teacher's map: what the comparison may change. Never negative."""
+    layers = nn.Sequential(
+        *(nn.Conv2d(in_channels, hidden, 3, padding=1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU()),
+        *(ResidualBlock(hidden, hidden), nn.Conv2d(hidden, out_channels, 1), nn.ReLU()),
+    )
+    return nn.Sequential(OrderedDict(layers=layers))
+
+
+def discriminator(in_channels: int, channels: tuple[int, int, int] = (256, 128, 64)) -> nn.Module:
+    """Logits of "from the teacher", one a patch of 8x8 cells. No batch norm: its statistics would reveal the source."""
+    layers = nn.Sequential()
+    for before, width in zip((in_channels, *channels), channels, strict=False):
+        layers.extend((nn.Conv2d(before, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)))
+    return nn.Sequential(OrderedDict(layers=layers.append(nn.Conv2d(channels[-1], 1, 3, padding=1))))
+
+
+def adversarial_loss(
+    teacher_logits: Float[Tensor, "batch 1 y x"], student_logits: Float[Tensor, "batch 1 y x"]
+) -> Float[Tensor, ""]:
+    """Binary cross entropy of a discriminator's logits, half on each side; ln 2 for one that cannot separate them. One
+    optimiser steps both networks, with no alternation (docs/methods/x3kd.md#adversarial-training)."""
+    teacher = F.binary_cross_entropy_with_logits(teacher_logits, torch.ones_like(teacher_logits))
+    student = F.binary_cross_entropy_with_logits(student_logits, torch.zeros_like(student_logits))
+    return (teacher + student) / 2
 
 
 def feature_loss(
@@ -280,21 +297,6 @@ def box_weights(
     count = sum_by_task(torch.ones_like(classes[0, 0, 0]), task_of_class)
     anything = sum_by_task((classes >= threshold).float(), task_of_class) > 0
     return torch.where(anything, sum_by_task(classes, task_of_class) / count, 0.0).movedim(-1, 1)
-
-
-def _feature_shapes(level: FeatureLevel, teacher: BevShapes, student: BevShapes) -> tuple[Shape, Shape]:
-    """Teacher's and student's shapes of the maps to compare."""
-    if level == "neck":
-        return teacher.neck, student.neck
-    if level != "canvas" and not teacher.stages:
-        raise ValueError(f"the teacher has no stages, and so no {level} to compare")
-    there, here = teacher.canvas if level == "canvas" else teacher.stages[0], student.canvas
-    if there[1] % here[1] or there[2] % here[2]:
-        raise ValueError(
-            f"the teacher's {level} of {there[1]}x{there[2]} cells cannot be averaged to the student's canvas of "
-            f"{here[1]}x{here[2]}"
-        )
-    return there, here
 
 
 class InstanceHead(nn.Module):
