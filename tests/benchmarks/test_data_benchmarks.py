@@ -13,7 +13,8 @@ from benchmarks.references.devkit import VARIABLE, devkit_python, run_devkit
 from benchmarks.references.evaluation import as_objects, loop_metrics
 from benchmarks.references.images import pil_pixels
 from benchmarks.tables import RECORDS_PER_KEY_FRAME, VERSION, write_tables
-from dualdistill.data.images import ImageView, load_image
+from dualdistill.data.augment import ImageView
+from dualdistill.data.images import load_image
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.evaluate.metrics import average_matches, match_all
 

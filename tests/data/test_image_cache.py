@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from dualdistill.data import images
+from dualdistill.data.augment import ImageView
 from dualdistill.data.dataset import NuscenesDataset
-from dualdistill.data.image_cache import ImageCache
+from dualdistill.data.images import ImageCache
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
 from tests.data.test_dataset import SMALL, assert_same
@@ -88,9 +89,9 @@ def test_a_disk_without_room_is_refused_with_the_size(tiny_index, cache, monkeyp
 def test_a_file_that_is_gone_is_not_served_from_the_cache(tiny_index, cache, tmp_path):
     path = tmp_path / "image.jpg"
     shutil.copy(tiny_index.path(int(tiny_index.sample_cameras[0, 0])), path)
-    view = images.ImageView(resize=0.5, crop=(0, 0), size=(16, 16))
+    view = ImageView(resize=0.5, crop=(0, 0), size=(16, 16))
     height, width = (int(side) for side in tiny_index.data_size[int(tiny_index.sample_cameras[0, 0])])
-    images.load_image(path, view, (height, width), keep=cache.pixels)
+    images.load_image(path, view, (height, width), cache=cache)
     path.unlink()
     with pytest.raises(UserError, match="cannot be read"):
-        images.load_image(path, view, (height, width), keep=cache.pixels)
+        images.load_image(path, view, (height, width), cache=cache)

@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.data.augment import draw_bev, draw_view
+from dualdistill.data.augment import ImageView, apply_view, draw_bev, draw_view, resized_size, turned
 from dualdistill.data.config import BevAugmentation, DataConfig, ImageAugmentation
-from dualdistill.data.images import ImageView, apply_view, load_image, resized_size, turned
+from dualdistill.data.images import load_image
 from dualdistill.errors import UserError
 from tests.gpu.pretend import DEVICE, watching
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from dualdistill.data.augment import ImageView
 from dualdistill.data.check import check_root
 from dualdistill.data.collate import collate
 from dualdistill.data.config import DataConfig, ImageAugmentation, InstancesConfig
 from dualdistill.data.dataset import NuscenesDataset
-from dualdistill.data.images import ImageView, load_image
+from dualdistill.data.images import load_image
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.instances import (
     MIN_PIXELS,

@@ -14,8 +14,9 @@ from safetensors import safe_open
 from torch import nn
 
 from dualdistill.convert.checkpoint_file import read_foreign
+from dualdistill.data.augment import ImageView
 from dualdistill.data.build import build_columns
-from dualdistill.data.images import ImageView, load_image
+from dualdistill.data.images import load_image
 from dualdistill.data.sweeps import read_points
 from dualdistill.deploy.calibration import Rig
 from dualdistill.errors import UserError

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from dualdistill.commands.options.training import BenchInference, BenchLoader, BenchStep
 from dualdistill.data.collate import PackedBatch, pack
-from dualdistill.data.image_cache import ImageCache
+from dualdistill.data.images import ImageCache
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.deploy.runtime import Maps, deployed_forms, has_bf16
 from dualdistill.errors import UserError

@@ -14,12 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dualdistill.data.augment import draw_bev, draw_view
+from dualdistill.data.annotations import class_balanced, sample_boxes, within_reach
+from dualdistill.data.augment import ImageView, draw_bev, draw_view
 from dualdistill.data.config import DataConfig
 from dualdistill.data.depth import depth_labels, owners_of_labels, owners_of_points
 from dualdistill.data.frames import STAND_IN_GAP, EarlierFrame, earlier_frame
-from dualdistill.data.image_cache import ImageCache
-from dualdistill.data.images import ImageView, load_image
+from dualdistill.data.images import ImageCache, load_image
 from dualdistill.data.index import NuscenesIndex, Rows
 from dualdistill.data.instances import InstanceTargets
 from dualdistill.data.object_sampling import ObjectDatabase, ObjectSampler
@@ -220,14 +220,13 @@ class NuscenesDataset(Dataset[Batch]):
         # In memory the channels of a pixel lie together, as they are decoded, and as convolutions take them.
         pixels = torch.empty(len(frames), len(views), *self.config.image_size, 3, dtype=torch.uint8)
         images = pixels.movedim(-1, -3)
-        keep = None if self.image_cache is None else self.image_cache.pixels
         for number, rows in enumerate(frames):
             if number and rows == frames[0]:
                 images[number] = images[0]
                 continue
             for image, row, view in zip(images[number], rows, views, strict=True):
                 path, size, draft = self.index.path(row), self.index.image_size(row), self.config.draft_decoding
-                image.copy_(load_image(path, view, size, draft=draft, keep=keep, upright=True))
+                image.copy_(load_image(path, view, size, draft=draft, cache=self.image_cache, upright=True))
         records = np.array(frames)
         poses = augmented_from_global @ self._poses(records)
         intrinsics = torch.from_numpy(self.index.intrinsics(records)).float()

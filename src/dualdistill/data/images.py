@@ -1,81 +1,110 @@
-"""Camera files, and the pixel side of the image augmentation (docs/methods/bevdepth.md#image-augmentation).
+"""Camera files, and a cache of their decoded pixels on local disk."""
 
-`ImageView` holds the numbers of one augmentation: `load_image` applies them to pixels, `ImageView.matrix` is the same
-as a matrix. Mirroring and rotation can be left to `turned`, which a GPU does for a whole batch.
-"""
-
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from dualdistill.data.augment import ImageView, apply_view, resized_size
+from dualdistill.data.config import DataConfig
+from dualdistill.data.frames import training_frames
+from dualdistill.data.index import NuscenesIndex
 from dualdistill.errors import UserError
-from dualdistill.files import read_bytes
-from dualdistill.geometry.cameras import image_augmentation
+from dualdistill.files import draft, read_bytes, require_room, size_text
 
-
-@dataclass(frozen=True, kw_only=True)
-class ImageView:
-    """Augmentation of a stored image: resized, cropped, mirrored, rotated, in that order."""
-
-    resize: float
-    """Factor on both sides; sizes in between are truncated to whole pixels."""
-    crop: tuple[int, int]
-    """x and y of the crop's first pixel in the resized image; where the crop reaches beyond it is black."""
-    size: tuple[int, int]
-    """Height and width of the crop."""
-    flip: bool = False
-    rotate_deg: float = 0.0
-    """Counter-clockwise about the centre of the crop; corners become black."""
-
-    def matrix(self) -> Float[Tensor, "4 4"]:
-        """`augmented_from_image`, on (u, v, depth, 1)."""
-        return image_augmentation(
-            resize=self.resize, crop=self.crop, size=self.size, flip=self.flip, rotate_deg=self.rotate_deg
-        )
-
-    def turn(self) -> tuple[int, int, int, int, int, int]:
-        """Mirroring and rotation as `turned` takes them: a, b, c, d, e, f for which (a x + b y + c) >> 16 is the column
-        in the crop that pixel (x, y) of the result comes from, and (d x + e y + f) >> 16 the row. Where these lie
-        outside the crop it is black.
-
-        Pillow rotates by the same numbers.
-        """
-        height, width = self.size
-        cos, sin = (round(side(math.radians(self.rotate_deg)), 15) for side in (math.cos, math.sin))
-        middle = width / 2, height / 2
-        # Through the middle of the first pixel, (0.5, 0.5).
-        x = middle[0] - cos * middle[0] + sin * middle[1] + 0.5 * cos - 0.5 * sin
-        y = middle[1] - sin * middle[0] - cos * middle[1] + 0.5 * sin + 0.5 * cos
-        a, b, c, d, e, f = (math.floor(each * 65536 + 0.5) for each in (cos, -sin, x, sin, cos, y))
-        return (-a, -b, (width << 16) - 1 - c, d, e, f) if self.flip else (a, b, c, d, e, f)
-
+Pixels = UInt8[np.ndarray, "h w 3"]
 
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 """Pillow's names of pixels that become RGB without loss of range."""
-Pixels = UInt8[np.ndarray, "h w 3"]
-
-Keep = Callable[[Path, tuple[int, int], Callable[[], Pixels]], Pixels]
-"""The pixels of an image, in that size if it is a JPEG; the function gives them where they are not kept
-(`ImageCache.pixels`)."""
-
-_UP = 1 + 1e-9
-"""Against ratios whose product with the size falls short of a whole number by the last bit."""
 
 
-def resized_size(stored_size: tuple[int, int], resize: float) -> tuple[int, int]:
-    """Height and width after the resizing of a stored image (height, width)."""
-    height, width = stored_size
-    # 1472.0000000001 and 1471.9999999999 are both meant to be 1472
-    return int(height * resize + 1e-6), int(width * resize + 1e-6)
+@dataclass(frozen=True)
+class ImageCache:
+    """A folder with decoded images of one data root: pixels are read there instead of decoded, most of what a loader
+    does.
+
+    Kept is what the JPEG decoder gives, at a scale of n/8 and before any augmentation: samples stay equal bit by bit,
+    and trainings of all recipes share the files. A file is made when its image is first wanted, and again when the size
+    or time of the image has changed. Images other than JPEGs are decoded as ever.
+    """
+
+    folder: Path
+
+    @classmethod
+    def under(cls, folder: Path, index: NuscenesIndex) -> "ImageCache":
+        """The cache of a root's images below `folder`; those of other roots and decoders may lie there."""
+        key = f"{index.root.resolve()} simplejpeg {simplejpeg.__version__}"
+        return cls(folder / hashlib.sha256(key.encode()).hexdigest()[:24])
+
+    def pixels(self, path: Path, shape: tuple[int, int], decode: Callable[[], Pixels]) -> Pixels:
+        """The pixels of an image from its file; from `decode` where that is missing, damaged or of another image.
+
+        Raises:
+            UserError: for a file that cannot be written, and what `decode` raises.
+        """
+        try:
+            status = path.stat()
+        except OSError:
+            return decode()
+        file, source = self._file(path, shape), f"{status.st_size} bytes, {status.st_mtime_ns} ns"
+        with suppress(SafetensorError, OSError), safe_open(file, framework="np") as opened:
+            pixels = opened.get_tensor("pixels")
+            if opened.metadata() == {"source": source, "adler32": _checksum(pixels)}:
+                return pixels
+        pixels = decode()
+        if pixels.shape[:2] == shape:
+            with draft(file, sync=False) as temporary:
+                described = {"source": source, "adler32": _checksum(pixels)}
+                save_file({"pixels": torch.from_numpy(pixels)}, temporary, described)
+        return pixels
+
+    def require_room(self, index: NuscenesIndex, positions: Iterable[int], config: DataConfig) -> str:
+        """Number and size of the images that a training may read, for a reader.
+
+        Raises:
+            UserError: if those that are not kept yet do not fit on the disk.
+        """
+        rows = sorted({row for at in positions for frame in training_frames(index, at, config) for row in frame})
+        count = total = missing = 0
+        for row in rows:
+            for shape in _shapes(config, index.image_size(row)):
+                size = 3 * math.prod(shape)
+                count, total = count + 1, total + size
+                missing += 0 if self._file(index.path(row), shape).exists() else size
+        text = f"image cache {self.folder}: {len(rows)} images in {count} files, {size_text(total)} at most"
+        remedy = "Free some, give another --image-cache, or leave it out."
+        require_room(self.folder, missing, f"{text}: it", remedy)
+        return f"{text}, {size_text(missing)} of it to be made"
+
+    def _file(self, path: Path, shape: tuple[int, int]) -> Path:
+        return self.folder / f"{shape[1]}x{shape[0]}" / path.parent.name / f"{path.stem}.safetensors"
+
+
+def _shapes(config: DataConfig, stored_size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Sizes in which the images of a training are decoded."""
+    if not config.draft_decoding:
+        return [stored_size]
+    base = config.image_size[1] / stored_size[1]
+    low, high = (eighths_of(stored_size, resized_size(stored_size, base + x)) for x in config.image_augmentation.scale)
+    return [decoded_size(stored_size, eighths) for eighths in range(low, high + 1)]
+
+
+def _checksum(pixels: Pixels) -> str:
+    return f"{zlib.adler32(np.ascontiguousarray(pixels).data):08x}"
 
 
 def load_image(
@@ -85,7 +114,7 @@ def load_image(
     *,
     draft: bool = False,
     source: str = "sample_data.json",
-    keep: Keep | None = None,
+    cache: ImageCache | None = None,
     upright: bool = False,
 ) -> UInt8[Tensor, "3 h w"]:
     """RGB pixels of an image file as the network sees them; in memory the channels of a pixel lie together.
@@ -94,29 +123,16 @@ def load_image(
         stored_size: Height and width in the tables, to which the intrinsics refer.
         source: Origin of `stored_size`, for messages.
         draft: Let the JPEG decoder make the image as small as still leaves enough pixels, in steps of 1/8.
-        keep: Keeps what is decoded.
-        upright: Leave mirroring and rotation to `turned`.
+        upright: As in `apply_view`.
 
     Raises:
         UserError: if the file is missing, cut off, no image, or not of the stored size.
     """
     eighths = eighths_of(stored_size, resized_size(stored_size, view.resize)) if draft else 8
-
-    def decode() -> Pixels:
-        content = read_bytes(path)
-        try:
-            if (size := _size_of(content)) != stored_size:
-                raise UserError(
-                    f"image {path} has {size[1]}x{size[0]} pixels, but "
-                    f"{stored_size[1]}x{stored_size[0]} in {source}: file and calibration do not belong together"
-                )
-            return _decode(content, stored_size, eighths)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:  # truncated and unidentified files alike
-            raise UserError(f"cannot read image {path} ({error}); restore or replace it") from error
-
-    pixels = decode() if keep is None else keep(path, decoded_size(stored_size, eighths), decode)
+    decode, size = partial(_decode, path, stored_size, eighths, source), decoded_size(stored_size, eighths)
+    pixels = decode() if cache is None else cache.pixels(path, size, decode)
     scale = 1.0 if pixels.shape[:2] == stored_size else eighths / 8
-    return (_crop if upright else apply_view)(torch.from_numpy(pixels).permute(2, 0, 1), view, stored_size, scale)
+    return apply_view(torch.from_numpy(pixels).permute(2, 0, 1), view, stored_size, scale, upright=upright)
 
 
 def stored_image(path: Path, stored_size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
@@ -124,34 +140,30 @@ def stored_image(path: Path, stored_size: tuple[int, int]) -> UInt8[Tensor, "3 h
     return load_image(path, ImageView(resize=1.0, crop=(0, 0), size=stored_size), stored_size)
 
 
-def _size_of(content: bytes) -> tuple[int, int]:
-    """Height and width of an image file.
-
-    Raises:
-        ValueError: for pixels that are not 8 bits a channel, which a conversion would clip, and for films.
-    """
-    if simplejpeg.is_jpeg(content):
-        height, width = simplejpeg.decode_jpeg_header(content)[:2]
-        return height, width
+def _decode(path: Path, stored_size: tuple[int, int], eighths: int, source: str) -> Pixels:
+    """The pixels of an image file; of a JPEG at a scale of `eighths` / 8. Arguments and errors as in `load_image`."""
+    content, image = read_bytes(path), None
     try:
-        image = Image.open(BytesIO(content))
-    except UnidentifiedImageError:
-        raise ValueError("it is of no known kind of image") from None
-    with image:
-        if image.mode not in _MODES or getattr(image, "n_frames", 1) > 1:
-            frames = getattr(image, "n_frames", 1)
-            raise ValueError(f"{frames} pictures of mode {image.mode}: expected one, of 8 bits a channel")
-        return image.height, image.width
-
-
-def _decode(content: bytes, stored_size: tuple[int, int], eighths: int) -> Pixels:
-    """The pixels; of a JPEG at a scale of `eighths` / 8."""
-    if not simplejpeg.is_jpeg(content):
-        with Image.open(BytesIO(content)) as image:
+        if simplejpeg.is_jpeg(content):
+            height, width = simplejpeg.decode_jpeg_header(content)[:2]
+        else:
+            image = Image.open(BytesIO(content))
+            (height, width), frames = (image.height, image.width), getattr(image, "n_frames", 1)
+            if image.mode not in _MODES or frames > 1:  # a conversion would clip others than 8 bits
+                raise ValueError(f"{frames} pictures of mode {image.mode}: expected one, of 8 bits a channel")
+        if (height, width) != stored_size:
+            raise UserError(
+                f"image {path} has {width}x{height} pixels, {source} says {stored_size[1]}x{stored_size[0]} in {source}: file and "
+                "calibration do not belong together"
+            )
+        if image is not None:
             return np.array(image.convert("RGB"))
-    # libjpeg-turbo as Pillow has it, the same pixels, but in half the time, and smaller by any multiple of 1/8
-    height, width = decoded_size(stored_size, eighths)
-    return simplejpeg.decode_jpeg(content, min_height=height, min_width=width)
+        # libjpeg-turbo as Pillow has it, the same pixels, but in half the time, and smaller by any multiple of 1/8
+        height, width = decoded_size(stored_size, eighths)
+        return simplejpeg.decode_jpeg(content, min_height=height, min_width=width)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:  # truncated and unidentified files alike
+        why = "it is of no known kind of image" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"cannot read image {path} ({why}); restore or replace it") from error
 
 
 def decoded_size(stored_size: tuple[int, int], eighths: int) -> tuple[int, int]:
@@ -164,100 +176,3 @@ def eighths_of(stored_size: tuple[int, int], target: tuple[int, int]) -> int:
     """The smallest scale, in eighths, at which a decoded image has the pixels of the target (h, w), 8 at most."""
     sides = list(zip(stored_size, target, strict=True))
     return next((n for n in range(1, 8) if all(side * n >= 8 * wanted for side, wanted in sides)), 8)
-
-
-def apply_view(
-    pixels: UInt8[Tensor, "3 stored_h stored_w"], view: ImageView, stored_size: tuple[int, int], scale: float = 1.0
-) -> UInt8[Tensor, "3 h w"]:
-    """The pixel operations of a view: bicubic resizing, nearest neighbour for the rotation.
-
-    Args:
-        pixels: In the stored size, or decoded smaller: the result has the same geometry.
-        scale: Ratio of decoded to stored size. (Not that of the shapes: sides are rounded up to whole pixels.)
-    """
-    seen = _crop(pixels, view, stored_size, scale)
-    return _turned_image(seen, view.turn()) if view.flip or view.rotate_deg else seen
-
-
-def _crop(
-    pixels: UInt8[Tensor, "3 stored_h stored_w"], view: ImageView, stored_size: tuple[int, int], scale: float
-) -> UInt8[Tensor, "3 h w"]:
-    """`apply_view` without mirroring and rotation."""
-    height, width = resized_size(stored_size, view.resize)
-    (x, y), (crop_height, crop_width) = view.crop, view.size
-    left, top, right, bottom = max(x, 0), max(y, 0), min(x + crop_width, width), min(y + crop_height, height)
-    if left >= right or top >= bottom:
-        return pixels.new_zeros(crop_height, crop_width, 3).permute(2, 0, 1)
-    if (height, width) != pixels.shape[1:]:
-        # The exact ratio is given, not that of the shapes.
-        ratio = [side / (scale * stored) * _UP for side, stored in zip((height, width), stored_size, strict=True)]
-        pixels = _resized(pixels, (height, width), (ratio[0], ratio[1]), top, right)
-    seen = pixels[:, top:bottom, left:right]
-    if seen.shape[1:] != view.size:  # beyond the image it is black
-        canvas = pixels.new_zeros(crop_height, crop_width, 3).permute(2, 0, 1)
-        canvas[:, top - y : bottom - y, left - x : right - x] = seen
-        seen = canvas
-    return seen
-
-
-def _resized(
-    pixels: UInt8[Tensor, "3 _ _"], size: tuple[int, int], ratio: tuple[float, float], top: int, right: int
-) -> UInt8[Tensor, "3 h columns"]:
-    """As Pillow resizes, bicubic, to a grey level or two, in a third of the time: rows above `top` are left undefined,
-    and columns from `right` on may be left out."""
-    (height, width), (own_height, own_width) = size, pixels.shape[1:]
-    resize = torch.ops.aten._upsample_bicubic2d_aa.out
-
-    def empty(height: int, width: int) -> Tensor:
-        # `F.interpolate` would give the same pixels in another layout, which takes longer than the resizing.
-        return torch.empty(1, 3, height, width, dtype=torch.uint8, memory_format=torch.channels_last)
-
-    seen = pixels[None].contiguous(memory_format=torch.channels_last)
-    if width != own_width:
-        first = top  # The filter reaches two pixels up, of the smaller image.
-        if height != own_height:
-            first = max(0, int((top + 0.5) / ratio[0] - 2 * max(1.0, 1 / ratio[0])) - 1)
-        columns = width if right == own_width else right  # the operator leaves sides alone that stay as they are
-        wide = empty(own_height, columns)
-        resize(seen[:, :, first:], [own_height - first, columns], False, 1.0, ratio[1], out=wide[:, :, first:])
-        seen = wide
-    if height != own_height:
-        tall = empty(height, seen.shape[3])
-        resize(seen, [height, seen.shape[3]], False, ratio[0], 1.0, out=tall)
-        seen = tall
-    return seen[0]
-
-
-def turned(
-    images: UInt8[Tensor, "batch frame cam 3 h w"], turns: Int[Tensor, "batch cam 6"]
-) -> UInt8[Tensor, "batch frame cam 3 h w"]:
-    """Crops mirrored and rotated, both frames of a camera alike; nearest neighbour. In memory the channels of a pixel
-    lie together.
-
-    Args:
-        turns: `ImageView.turn` of each camera, int32.
-    """
-    pixels = images.movedim(-3, -1).contiguous()
-    if images.device.type == "cpu":
-        result = torch.empty_like(pixels)
-        every = turns[:, None].expand(-1, images.shape[1], -1, -1).flatten(0, 2).tolist()
-        for image, turn, place in zip(images.flatten(0, 2), every, result.flatten(0, 2), strict=True):
-            place.copy_(_turned_image(image, turn).movedim(0, -1))
-        return result.movedim(-1, -3)
-    height, width = images.shape[-2:]
-    x, y = torch.arange(width, device=images.device), torch.arange(height, device=images.device)[:, None]
-    a, b, c, d, e, f = turns.to(torch.int64)[..., None, None].unbind(dim=2)  # each batch cam 1 1
-    column, row = (a * x + b * y + c) >> 16, (d * x + e * y + f) >> 16
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    place = torch.where(inside, row * width + column, 0).flatten(2)[:, None, :, :, None]
-    place = place.expand(-1, images.shape[1], -1, -1, 3)
-    result = pixels.flatten(3, 4).gather(3, place).view(pixels.shape)
-    return (result * inside[:, None, ..., None]).movedim(-1, -3)
-
-
-def _turned_image(image: UInt8[Tensor, "3 h w"], turn: Sequence[int]) -> UInt8[Tensor, "3 h w"]:
-    a, b, c, d, e, f = (each / 65536 for each in turn)
-    matrix = (a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)  # Pillow adds the half pixel
-    stored = Image.fromarray(image.permute(1, 2, 0).numpy())
-    seen = stored.transform(stored.size, Image.Transform.AFFINE, matrix)
-    return torch.from_numpy(np.array(seen)).permute(2, 0, 1)

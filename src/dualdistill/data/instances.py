@@ -16,8 +16,8 @@ from jaxtyping import Float, Int, UInt16
 from PIL import Image
 from torch import Tensor
 
+from dualdistill.data.augment import ImageView
 from dualdistill.data.config import InstancesConfig, MaskSource
-from dualdistill.data.images import ImageView
 from dualdistill.data.index import NuscenesIndex, Progress
 from dualdistill.data.virtual_points.files import ArrayFiles, folder_of, mask_options
 from dualdistill.data.virtual_points.masks import PAINT_CLASSES, ImageInstances, InstanceMasks

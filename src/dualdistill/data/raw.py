@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dualdistill.data.images import turned
+from dualdistill.data.augment import turned
 from dualdistill.data.sweeps import CLOSE
 from dualdistill.geometry.transforms import transform
 from dualdistill.structures import Batch, Points, _Movable

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from dualdistill.data.augment import draw_view
+from dualdistill.data.augment import apply_view, draw_view
 from dualdistill.data.config import DataConfig
 from dualdistill.data.frames import STAND_IN_GAP
-from dualdistill.data.images import apply_view, load_image
+from dualdistill.data.images import load_image
 from dualdistill.data.plausible import (
     FARTHEST_MOUNTING,
     LARGEST_SIDE,
