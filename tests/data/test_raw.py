@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.data.collate import collate, pack
+from dualdistill.data.collate import OUTSIDE, collate, pack
 from dualdistill.data.config import DataConfig
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.raw import OUTSIDE
 from dualdistill.data.sweeps import accumulate, choose_sweeps
 from dualdistill.geometry.transforms import invert_rigid, transform
 from dualdistill.structures import Batch

@@ -136,9 +136,9 @@ def _profiled(run: Callable[[], object], device: str, folder: Path | None, name:
 def bench_loader(console: Console, options: BenchLoader, *, seconds: float = 10.0) -> list[dict[str, Any]]:
     """Print and return the rate of a training's loader in one process and in several, and what a step waits for it.
 
-    Beside the loader's own time stands that of finishing a loaded sample (`data/raw.py`), which the step's device does.
-    With an image cache one process is also timed with it, after a pass that fills it. Each rate is taken over about
-    `seconds`.
+    Beside the loader's own time stands that of finishing a loaded sample (`data/collate.py`), which the step's device
+    does. With an image cache one process is also timed with it, after a pass that fills it. Each rate is taken over
+    about `seconds`.
     """
     name, experiment, device = choose(options)
     batch_size = experiment.training.batch_size

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from dualdistill.data.annotations import class_balanced, sample_boxes, within_reach
 from dualdistill.data.augment import ImageView, draw_bev, draw_view
+from dualdistill.data.collate import RawDepth, RawPoints, RawSample
 from dualdistill.data.config import DataConfig
 from dualdistill.data.depth import depth_labels, owners_of_labels, owners_of_points
 from dualdistill.data.frames import STAND_IN_GAP, EarlierFrame, earlier_frame
