@@ -85,8 +85,8 @@ def _devices() -> Iterator[Finding]:
     cores = f"{os.cpu_count()} CPU cores"
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            memory = torch.cuda.get_device_properties(index).total_memory / _GIGABYTE
-            yield Finding(f"GPU {index}: {torch.cuda.get_device_name(index)}, {memory:.0f} GB")
+            gpu = torch.cuda.get_device_properties(index)
+            yield Finding(f"GPU {index}: {gpu.name}, {gpu.total_memory / _GIGABYTE:.0f} GB")
         yield Finding(cores)
     elif _NVIDIA_DRIVER.is_file():
         yield Finding(
@@ -103,17 +103,12 @@ def _disk() -> Iterator[Finding]:
     for use, folder in places.items():
         existing = next(place for place in (folder, *folder.parents) if place.exists())
         if not os.access(existing, os.W_OK):
-            yield Finding(
-                f"{existing} cannot be written to; it is for {use}",
-                "change to a writable folder" if folder == Path.cwd() else "set DUALDISTILL_CACHE to a writable folder",
-            )
+            remedy = "change to" if folder == Path.cwd() else "set DUALDISTILL_CACHE to"
+            yield Finding(f"{existing} cannot be written to; it is for {use}", f"{remedy} a writable folder")
             continue
         free = shutil.disk_usage(existing).free / _GIGABYTE
-        enough = free > _WANTED_GB
-        yield Finding(
-            f"{free:.0f} GB free for {use}: {existing}",
-            "" if enough else f"free some space: a run and a synthetic world need about {_WANTED_GB} GB",
-        )
+        wanted = f"free some space: a run and a synthetic world need about {_WANTED_GB} GB"
+        yield Finding(f"{free:.0f} GB free for {use}: {existing}", "" if free > _WANTED_GB else wanted)
 
 
 def _root(data: Path) -> Iterator[Finding]:
@@ -126,20 +121,16 @@ def _root(data: Path) -> Iterator[Finding]:
             "`dualdistill data make-synthetic ROOT`",
         )
     for version in versions:
+        check = f"`dualdistill data check {data} --version {version}`"
         try:
             index = NuscenesIndex.open(data, version)
         except UserError as error:
-            remedy = (
-                f"unpack the tables of {version} again; details: `dualdistill data check {data} --version {version}`"
-            )
-            yield Finding(str(error), remedy=remedy)
+            yield Finding(str(error), f"unpack the tables of {version} again; details: {check}")
             continue
-        rows = [0, len(index.data_channel) // 2, len(index.data_channel) - 1] if len(index.data_channel) else []
-        missing = [index.path(row) for row in rows if not index.path(row).is_file()]
-        counts = f"{data} ({version}): {len(index.scene_name)} scenes, {len(index)} key frames"
-        yield Finding(
-            f"{counts}; {missing[0]} is missing" if missing else counts,
-            f"unpack samples and sweeps there; full check: `dualdistill data check {data} --version {version}`"
-            if missing
-            else "",
-        )
+        found = f"{data} ({version}): {len(index.scene_name)} scenes, {len(index)} key frames"
+        last = len(index.data_channel) - 1
+        missing = [path for path in map(index.path, (0, last // 2, last) if last >= 0 else ()) if not path.is_file()]
+        if missing:
+            yield Finding(f"{found}; {missing[0]} is missing", f"unpack samples and sweeps there; full check: {check}")
+        else:
+            yield Finding(found)

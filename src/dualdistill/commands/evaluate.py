@@ -13,7 +13,6 @@ from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_scenes
 from dualdistill.errors import UserError
-from dualdistill.evaluate.records import Detections, GroundTruth
 from dualdistill.evaluate.scoring import evaluate_submission, official_metrics, read_results, slices, warning_signs
 from dualdistill.evaluate.submission import Source, write_submission
 from dualdistill.experiment.experiment import Role
@@ -29,6 +28,12 @@ from dualdistill.train.loaded_detector import LoadedDetector, detect_together, n
 from dualdistill.train.trained_weights import evaluation_folder
 
 _SOURCES: dict[Role, Source] = {"teacher": "lidar", "student": "camera", "label_encoder": "external"}
+_SLICES = (
+    Column(key="name", title="Part"),
+    Column(key="objects", title="Objects"),
+    Column(key="classes", title="Classes"),
+    Column(key="mean_ap", title="mAP of these", **PERCENT),
+)
 ORACLE = (
     "A label encoder gets the annotations as its input: its score measures how well the teacher's head decodes them."
 )
@@ -42,11 +47,8 @@ def evaluate_anything(console: Console, options: Evaluate) -> dict[str, Any]:
     slices.json; the scores of a part of the split to the folder part/. Of several processes (`devices`), those that do
     not lead end here.
 
-    Returns:
-        The metrics, with the keys of the devkit's `metrics_summary.json`.
-
-    Raises:
-        UserError: for input that cannot be evaluated.
+    Returns the metrics, with the keys of the devkit's `metrics_summary.json`. Raises UserError for input that cannot be
+    evaluated.
     """
     what, split, out = options.what, options.split, options.out
     loaded = None
@@ -89,7 +91,8 @@ def evaluate_anything(console: Console, options: Evaluate) -> dict[str, Any]:
     write_json(folder / "evaluated.json", evaluated)
     console.print(results_table([ResultRow.from_metrics(name, metrics)]).to_rich(console.width))
     if options.slices:
-        table = slices_table(index, *read_results(results, index, split, samples)[:2])
+        parts = slices(index, *read_results(results, index, split, samples)[:2])
+        table = Table(columns=_SLICES, rows=tuple(map(asdict, parts)))
         console.print(table.to_rich(console.width))
         write_atomically(folder / "slices.json", table.to_json())
     whole_val = split == "val" and not options.partly and not (index.root / "synthetic.json").is_file()
@@ -118,17 +121,6 @@ def write_detections(
     if fabric.is_global_zero:
         tokens = [dataset.index.sample_token[int(position)] for position in dataset.positions]
         write_submission(path, found, tokens, sources=[_SOURCES[loaded.experiment.role]])
-
-
-def slices_table(index: NuscenesIndex, ground_truth: GroundTruth, detections: Detections) -> Table:
-    """mAP by distance and condition."""
-    columns = (
-        Column(key="name", title="Part"),
-        Column(key="objects", title="Objects"),
-        Column(key="classes", title="Classes"),
-        Column(key="mean_ap", title="mAP of these", **PERCENT),
-    )
-    return Table(columns=columns, rows=tuple(map(asdict, slices(index, ground_truth, detections))))
 
 
 def _remarks(loaded: LoadedDetector | None, metrics: dict[str, Any], *, compares: bool) -> Iterator[str]:

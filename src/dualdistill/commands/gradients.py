@@ -63,11 +63,17 @@ def gradient_shares(
     student = training.detector
     assert isinstance(student, BevDepth)
     order = StepSampler(len(dataset), job.experiment.training.batch_size, first=0, last=batches, seed=job.seed)
-    taken: list[dict[str, tuple[float, float, float]]] = []
-    for batch in training_loader(dataset, pack, order, workers=0):
-        taken.append(dict(_gradients_of(training(batch.to("cpu")), training.weights, student)))
-        report(len(taken), batches)
-    return _means(taken)
+    taken: dict[str, list[tuple[float, float, float]]] = {}
+    for done, batch in enumerate(training_loader(dataset, pack, order, workers=0), start=1):
+        for group, values in _gradients_of(training(batch.to("cpu")), training.weights, student):
+            taken.setdefault(group, []).append(values)
+        report(done, batches)
+    means = {group: [sum(each) / batches for each in zip(*values, strict=True)] for group, values in taken.items()}
+    every = sum(norm for _, norm, _ in means.values())
+    return [
+        GradientShare(losses=group, loss=loss, norm=norm, share=norm / every, along_detection=cosine)
+        for group, (loss, norm, cosine) in means.items()
+    ]
 
 
 def group_of(name: str, own: dict[str, float]) -> str:
@@ -99,18 +105,6 @@ def _gradients_of(
         if detection is not None and norm > 0:
             cosine = float(gradient @ detection) / (norm * float(detection.norm()))
         yield group, (float(total.detach()), norm, cosine)
-
-
-def _means(taken: list[dict[str, tuple[float, float, float]]]) -> list[GradientShare]:
-    mean = {
-        group: [sum(batch[group][k] for batch in taken) / len(taken) for k in range(3)]
-        for group in dict.fromkeys(group for batch in taken for group in batch)
-    }
-    every = sum(norm for _, norm, _ in mean.values())
-    return [
-        GradientShare(losses=group, loss=loss, norm=norm, share=norm / every, along_detection=cosine)
-        for group, (loss, norm, cosine) in mean.items()
-    ]
 
 
 COLUMNS = (

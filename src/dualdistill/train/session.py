@@ -16,7 +16,6 @@ from torch import nn
 
 from dualdistill.data.collate import pack
 from dualdistill.data.dataset import NuscenesDataset
-from dualdistill.data.image_cache import ImageCache
 from dualdistill.data.images import ImageCache
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import samples_of_split
