@@ -237,7 +237,7 @@ def without(state, *names):
             None,
             r"missing: head\.tasks\.0\.heatmap\.1\.bias",
         ),
-        (without(mmdet3d_pillars(), "pts_voxel_encoder.pfn_layers.0.0.weight"), "new", "first point layer"),
+        (without(mmdet3d_pillars(), "pts_voxel_encoder.pfn_layers.0.0.weight"), "new", r"encoder\.layers\.0\.linear"),
         (without(mmdet3d_pillars(), "pts_bbox_head.shared_conv.conv.weight"), "new", r"head\.shared\.0\.weight"),
         (
             mmdet3d_pillars() | {"pts_bbox_head.task_heads.0.heatmap.1.bias": torch.zeros(2)},
@@ -250,10 +250,10 @@ def without(state, *names):
             r"twice: pts_voxel_encoder\.pfn_layers\.0\.linear\.weight",
         ),
         (mmdet3d_pillars(), None, "--boxes legacy"),
-        (mmdet3d_pillars(columns=11), "legacy", "new, but legacy"),
+        (mmdet3d_pillars(columns=11), "legacy", "new boxes, but --boxes legacy"),
         (mmdet3d_pillars(columns=9), "new", "reads 9 columns"),
         (tianweiy_pillars(columns=21), None, "16 channels"),
-        (tianweiy_pillars(), "new", "legacy boxes only"),
+        (tianweiy_pillars(), "new", "legacy boxes, but --boxes new"),
         ({"layer1.0.weight": torch.zeros(3)}, None, r"No known family.*layer1\.0 \(1\)"),
     ],
 )

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from dualdistill.convert.checkpoint_file import convert
-from dualdistill.convert.teachers import original_name
+from dualdistill.convert.teachers import teacher_name
 from dualdistill.errors import UserError
 from dualdistill.models.centerpoint import CenterPoint, voxel_centerpoint
 from dualdistill.ops.sparse_conv import Sites, SparseTensor
@@ -113,7 +113,7 @@ def test_old_names_of_the_original_code_base_are_the_same_network():
         if name.startswith("backbone."):
             _, part, index, *rest = name.split(".")
             old = ".".join(["backbone.middle_conv", str(starts[part] + int(index)), *rest])
-            assert original_name(old) == original_name(name) is not None
+            assert teacher_name(old) == teacher_name(name) is not None
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_old_names_of_the_original_code_base_are_the_same_network():
         (mmdet3d_voxels(), "new", None, r"--voxel 0\.1"),
         (mmdet3d_voxels(), None, 0.1, "--boxes legacy"),
         (mmdet3d_voxels(), "new", 0.2, r"published voxels are 0\.1 m or 0\.075 m"),
-        (tianweiy_voxels(), "new", 0.1, "legacy boxes only"),
+        (tianweiy_voxels(), "new", 0.1, "legacy boxes, but --boxes new"),
         (tianweiy_voxels(channels=21), None, 0.1, "21 channels"),
         (
             mmdet3d_voxels() | {"pts_middle_encoder.conv_mid.0.weight": torch.zeros(3)},

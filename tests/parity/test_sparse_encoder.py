@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from dualdistill.convert.teachers import mmdet3d_name
+from dualdistill.convert.teachers import teacher_name
 from dualdistill.models.voxels import SparseConv, SparseEncoder
 from dualdistill.ops.sparse_conv import Sites, SparseTensor
 from dualdistill.ops.sparse_spconv import SpconvTensor
@@ -51,7 +51,7 @@ def our_state(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
     state = {}
     for name, tensor in arrays.items():
         if name.startswith("w."):
-            ours = mmdet3d_name("pts_middle_encoder." + name.removeprefix("w."))
+            ours = teacher_name("pts_middle_encoder." + name.removeprefix("w."))
             assert ours is not None, name
             tensor = tensor.flatten(1, 3) if tensor.ndim == 5 else tensor
             counter = name.endswith("num_batches_tracked")

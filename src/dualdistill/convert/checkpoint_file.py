@@ -15,18 +15,13 @@ from torch import Tensor
 
 from dualdistill.convert.mapping import BoxConvention, Conversion
 from dualdistill.convert.students import convert_student
-from dualdistill.convert.teachers import (
-    convert_mmdet3d_pillars,
-    convert_mmdet3d_voxels,
-    convert_tianweiy_pillars,
-    convert_tianweiy_voxels,
-)
+from dualdistill.convert.teachers import convert_teacher
 from dualdistill.errors import UserError
 from dualdistill.models.checkpoints import read_tensors
 from dualdistill.ops.finite import require_finite
 from dualdistill.structures import CLASSES
 
-_PREFIXES = ("module.", "model.")
+_WRAPPERS = ("module.", "model.")
 """Prefixes of data-parallel wrappers and of the official BEVDepth's training module, stripped where every key has
 one."""
 
@@ -78,9 +73,18 @@ def read_foreign(path: Path) -> Foreign:
     require_finite(state, path)
     meta = content.get("meta", {}) if wrapped else {}
     meta = meta if isinstance(meta, dict) else {}
-    _check_classes(path, meta)
+    data = meta.get("dataset_meta")
+    classes = meta.get("CLASSES") or (data.get("classes") if isinstance(data, dict) else None)
+    if isinstance(classes, list | tuple) and tuple(classes) != CLASSES:
+        raise UserError(
+            f"{path} detects other classes, or in another order: expected {', '.join(CLASSES)}; came "
+            f"{', '.join(map(str, classes))}."
+        )
     step = content.get("global_step", meta.get("iter")) if wrapped else None
-    state, prefix = _without_prefix({str(name): tensor.detach() for name, tensor in state.items()})
+    state, prefix = {str(name): tensor.detach() for name, tensor in state.items()}, ""
+    for wrapper in _WRAPPERS:
+        if all(name.startswith(wrapper) for name in state):
+            state, prefix = {name.removeprefix(wrapper): t for name, t in state.items()}, prefix + wrapper
     return Foreign(
         state=state,
         prefix=prefix,
@@ -123,53 +127,27 @@ def _refusal(path: Path) -> str:
     )
 
 
-def _check_classes(path: Path, meta: dict[str, Any]) -> None:
-    data = meta.get("dataset_meta")
-    classes = meta.get("CLASSES") or (data.get("classes") if isinstance(data, dict) else None)
-    if isinstance(classes, list | tuple) and tuple(classes) != CLASSES:
-        raise UserError(
-            f"{path} detects other classes, or in another order: expected {', '.join(CLASSES)}; came "
-            f"{', '.join(map(str, classes))}."
-        )
-
-
-def _without_prefix(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    taken = ""
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-            taken += prefix
-    return state, taken
-
-
-Importer = Callable[[dict[str, Tensor], BoxConvention | None, float | None], Conversion]
-"""From a state without prefixes of wrappers, the box convention of the file, and the side of its voxels, metres (None:
-unknown, or no voxels). Raises UserError for unknown or missing keys, another shape or geometry, and unknown or
-contradicting boxes."""
-
 _VOXELS = ("pts_middle_encoder.", "backbone.conv_input.", "backbone.middle_conv.")
-_IMPORTERS: dict[str, Importer] = {
-    "img_view_transformer.": convert_student,
-    "backbone.depth_net.": convert_student,
-    "pts_voxel_encoder.pfn_layers.": convert_mmdet3d_pillars,
-    "reader.pfn_layers.": convert_tianweiy_pillars,
-    **dict(zip(_VOXELS, (convert_mmdet3d_voxels, convert_tianweiy_voxels, convert_tianweiy_voxels), strict=True)),
+_IMPORTERS: dict[tuple[str, ...], Callable[..., Conversion]] = {
+    ("img_view_transformer.", "backbone.depth_net."): convert_student,
+    ("pts_voxel_encoder.pfn_layers.", "reader.pfn_layers.", *_VOXELS): convert_teacher,
 }
-"""Importers by the beginning of a key that only their family has; the first one found decides."""
+"""Importers by beginnings of keys that only their family has; the first one found decides."""
 
 
 def convert(state: dict[str, Tensor], boxes: BoxConvention | None = None, voxel: float | None = None) -> Conversion:
-    """A foreign checkpoint as one of ours. Raises UserError if the family is unknown, or its importer refuses the file.
+    """A foreign checkpoint as one of ours. Raises UserError for an unknown family, for unknown or missing keys, another
+    shape or geometry, and unknown or contradicting boxes.
 
     Args:
         state: Without prefixes of wrappers.
         boxes: The box convention of the file, None if it must follow from the keys.
         voxel: Side of the voxels, metres, None for other families or if unknown.
     """
-    for beginning, importer in _IMPORTERS.items():
-        if any(name.startswith(beginning) for name in state):
-            if voxel is not None and beginning not in _VOXELS:
-                raise UserError("This checkpoint has no voxels: leave out --voxel.")
+    if voxel is not None and not any(name.startswith(_VOXELS) for name in state):
+        raise UserError("This checkpoint has no voxels: leave out --voxel.")
+    for beginnings, importer in _IMPORTERS.items():
+        if any(name.startswith(beginnings) for name in state):
             return importer(state, boxes, voxel)
     parts = Counter(".".join(name.split(".")[:2]) for name in state)
     seen = ", ".join(f"{part} ({count})" for part, count in parts.most_common(10))

@@ -75,16 +75,13 @@ class Renamed:
         counters = {name for name in own.keys() - self.state.keys() if name.endswith("num_batches_tracked")}
         state = self.state | {name: torch.zeros((), dtype=torch.long) for name in sorted(counters)}
         origin = {entry.into: entry.key for entry in self.mapping if entry.into is not None}
-        problems = [f"{line}{_from(line, origin)}" for line in differences(own, state)]
+        problems = []
+        for line in differences(own, state):
+            name = re.sub("^(shape of|unexpected:|missing:) ", "", line).split(":")[0].split()[0]
+            problems.append(line + (f" (in the file: {origin[name]})" if name in origin else ""))
         if problems:
             raise UserError("This checkpoint does not fit the network its keys describe:" + listing(problems, most=20))
         return Renamed({name: state[name] for name in own}, self.mapping)
-
-
-def _from(line: str, origin: dict[str, str]) -> str:
-    """The foreign name of the tensor in a line of `differences`."""
-    name = re.sub("^(shape of|unexpected:|missing:) ", "", line).split(":")[0].split()[0]
-    return f" (in the file: {origin[name]})" if name in origin else ""
 
 
 _LAST = re.compile(r"head\.tasks\.\d+\.(dim|rot)\.1\.(?:weight|bias)")
@@ -100,6 +97,21 @@ def in_new_boxes(ours: Renamed) -> Renamed:
     state, kinds = ours.state, {name: match[1] for name in ours.state if (match := _LAST.fullmatch(name))}
     new = {name: state[name][[1, 0, 2]] if kind == "dim" else -state[name][[1, 0]] for name, kind in kinds.items()}
     return ours.changed(new, {name: _REASONS[kind] for name, kind in kinds.items()})
+
+
+def agreed_boxes(known: BoxConvention | None, asked: BoxConvention | None) -> BoxConvention:
+    """The convention that the keys prove, or else the one asked for. Raises UserError if the two contradict each other,
+    or nothing is known."""
+    if known and asked and known != asked:
+        raise UserError(f"The keys of this file prove {known} boxes, but --boxes {asked} was given: leave it out.")
+    found = known or asked
+    if found is None:
+        raise UserError(
+            "This file does not record the box convention of its head, and keys and shapes are the same in both. Give "
+            "--boxes legacy for mmdetection3d before 1.0 (also for the teachers of DistillBEV and DualDistill), or "
+            "--boxes new for 1.0 and later."
+        )
+    return found
 
 
 def renamed(state: dict[str, Tensor], our_name: Callable[[str], str | None]) -> Renamed:
@@ -126,10 +138,12 @@ def renamed(state: dict[str, Tensor], our_name: Callable[[str], str | None]) -> 
 
 
 def by_patterns(key: str, patterns: dict[str, str]) -> str | None:
-    """Our name of a foreign key, by the first pattern that matches its beginning; None if none does."""
+    """Our name of a foreign key, by the first pattern that matches its beginning; None if none does. Differences in a
+    replacement, such as `<\\1-1>`, are computed."""
     for pattern, replacement in patterns.items():
         if match := re.match(pattern, key):
-            return match.expand(replacement) + key[match.end() :]
+            name = re.sub(r"<(\d+)-(\d+)>", lambda m: str(int(m[1]) - int(m[2])), match.expand(replacement))
+            return name + key[match.end() :]
     return None
 
 
@@ -143,8 +157,3 @@ def head_patterns(prefix: str) -> dict[str, str]:
         rf"{branch}\.0\.bn\.": r"head.tasks.\1.\2.0.1.",
         rf"{branch}\.1\.": r"head.tasks.\1.\2.1.",
     }
-
-
-def count(state: dict[str, Tensor], pattern: str) -> int:
-    """Number of parts in a state: one more than the highest number that `pattern` finds in the names."""
-    return 1 + max((int(match[1]) for name in state if (match := re.match(pattern, name))), default=-1)

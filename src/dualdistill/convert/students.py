@@ -11,7 +11,7 @@ from dualdistill.convert.mapping import (
     BoxConvention,
     Conversion,
     KeyMapping,
-    Renamed,
+    agreed_boxes,
     by_patterns,
     head_patterns,
     in_new_boxes,
@@ -38,30 +38,23 @@ _BEVDET = {
     r"pre_process_net\.layers\.0\.": "preprocess.",
     r"img_bev_encoder_backbone\.layers\.": "encoder.stages.",
     r"img_bev_encoder_neck\.conv\.([01])\.": r"encoder.neck.merge.0.\1.",
-    r"img_bev_encoder_neck\.conv\.3\.": "encoder.neck.merge.1.0.",
-    r"img_bev_encoder_neck\.conv\.4\.": "encoder.neck.merge.1.1.",
-    r"img_bev_encoder_neck\.up2\.1\.": "encoder.neck.refine.0.",
-    r"img_bev_encoder_neck\.up2\.2\.": "encoder.neck.refine.1.",
+    r"img_bev_encoder_neck\.conv\.([34])\.": r"encoder.neck.merge.1.<\1-3>.",
+    r"img_bev_encoder_neck\.up2\.([12])\.": r"encoder.neck.refine.<\1-1>.",
     r"img_bev_encoder_neck\.up2\.4\.": "encoder.neck.output.",
     r"img_bev_encoder_neck\.up2\.5\.": "encoder.neck.final.0.",
 } | head_patterns(r"pts_bbox_head\.")
 _OFFICIAL = {
     r"backbone\.img_backbone\.": "image.backbone.",
     r"backbone\.img_neck\.": "image.neck.",
-    r"backbone\.depth_net\.reduce_conv\.": "depth_net.reduce.",
-    r"backbone\.depth_net\.context_conv\.": "depth_net.context.",
+    r"backbone\.depth_net\.(reduce|context)_conv\.": r"depth_net.\1.",
     r"backbone\.depth_net\.bn\.": "depth_net.vector_norm.",
     r"backbone\.depth_net\.(depth|context)_mlp\.fc1\.": r"depth_net.\1_gate.mlp.0.",
     r"backbone\.depth_net\.(depth|context)_mlp\.fc2\.": r"depth_net.\1_gate.mlp.2.",
     r"backbone\.depth_net\.(depth|context)_se\.conv_reduce\.": r"depth_net.\1_gate.excite.0.",
     r"backbone\.depth_net\.(depth|context)_se\.conv_expand\.": r"depth_net.\1_gate.excite.2.",
     r"backbone\.depth_net\.depth_conv\.([012])\.": r"depth_net.trunk.\1.",
-    r"backbone\.depth_net\.depth_conv\.3\.aspp1\.": "depth_net.pyramid.branches.0.",
-    r"backbone\.depth_net\.depth_conv\.3\.aspp2\.": "depth_net.pyramid.branches.1.",
-    r"backbone\.depth_net\.depth_conv\.3\.aspp3\.": "depth_net.pyramid.branches.2.",
-    r"backbone\.depth_net\.depth_conv\.3\.aspp4\.": "depth_net.pyramid.branches.3.",
-    r"backbone\.depth_net\.depth_conv\.3\.global_avg_pool\.1\.": "depth_net.pyramid.overview.0.",
-    r"backbone\.depth_net\.depth_conv\.3\.global_avg_pool\.2\.": "depth_net.pyramid.overview.1.",
+    r"backbone\.depth_net\.depth_conv\.3\.aspp([1-4])\.": r"depth_net.pyramid.branches.<\1-1>.",
+    r"backbone\.depth_net\.depth_conv\.3\.global_avg_pool\.([12])\.": r"depth_net.pyramid.overview.<\1-1>.",
     r"backbone\.depth_net\.depth_conv\.3\.conv1\.": "depth_net.pyramid.merge.0.",
     r"backbone\.depth_net\.depth_conv\.3\.bn1\.": "depth_net.pyramid.merge.1.",
     r"backbone\.depth_net\.depth_conv\.4\.conv_offset\.": "depth_net.mix.offset.",
@@ -72,9 +65,7 @@ _OFFICIAL = {
     r"backbone\.depth_aggregation_net\.out_conv\.0\.": "refinement.output.",
     r"head\.trunk\.conv1\.": "encoder.stem.0.",
     r"head\.trunk\.bn1\.": "encoder.stem.1.",
-    r"head\.trunk\.layer1\.": "encoder.stages.0.",
-    r"head\.trunk\.layer2\.": "encoder.stages.1.",
-    r"head\.trunk\.layer3\.": "encoder.stages.2.",
+    r"head\.trunk\.layer([123])\.": r"encoder.stages.<\1-1>.",
     r"head\.neck\.": "encoder.neck.",
 } | head_patterns(r"head\.")
 _INSIDE_BLOCKS = {
@@ -120,7 +111,8 @@ def our_name(key: str) -> str | None:
 _TRAINING_ONLY = re.compile(r"(channel_wise|teacher|spatial_wise)_adaptations\.")
 """Parts of a distiller in a student's checkpoint."""
 _TRANSPOSED = re.compile(r"(image|encoder)\.neck\.deblocks\.\d\.0\.weight")
-"""Resizing convolutions of the necks, by our names; those of 1x1 are transposed convolutions in the official code."""
+"""Resizing convolutions of the necks, by our names; those of 1x1 are transposed convolutions in the official code,
+stored (in, out, 1, 1)."""
 _GEOMETRY = {
     "img_view_transformer.dx": "size",
     "backbone.voxel_size": "size",
@@ -132,18 +124,17 @@ _GEOMETRY = {
     "backbone.frustum": "frustum",
 }
 """Stored constants of the view transformer."""
+_NO_FRUSTUM = "The file holds no frustum: image size and depth range could not be compared, published ones apply."
+_BLUE_FIRST = "Images are fed blue-green-red, as these weights were trained."
 
 
 def convert_student(state: dict[str, Tensor], boxes: BoxConvention | None, _: float | None) -> Conversion:
-    """A student of the family that its keys show.
+    """A student of the family that its keys show, which decides on the boxes.
 
-    An `Importer`. Geometry is not loaded but compared with that of our network: a wrong size, range or cell shows
-    there. The family decides on the boxes; a contradiction is an error.
+    Geometry is not loaded but compared with that of our network: a wrong size, range or cell shows there.
     """
     official = any(name.startswith("backbone.depth_net.") for name in state)
-    own_boxes: BoxConvention = "new" if official else "legacy"
-    if boxes not in (None, own_boxes):
-        raise UserError(f"Students of this family have {own_boxes} boxes, but --boxes {boxes} was given: leave it out.")
+    boxes = agreed_boxes("new" if official else "legacy", boxes)
     try:
         config = recognise(state)
         aside = list(_not_weights(state, config))
@@ -151,21 +142,25 @@ def convert_student(state: dict[str, Tensor], boxes: BoxConvention | None, _: fl
         raise UserError(f"This camera student cannot be converted: {error}.") from None
     left = {entry.key for entry in aside}
     ours = renamed({key: tensor for key, tensor in state.items() if key not in left}, our_name)
+    transposed = {name: t for name, t in ours.state.items() if _TRANSPOSED.fullmatch(name) and t.shape[2:] == (1, 1)}
+    plain = {name: t.transpose(0, 1).contiguous() for name, t in transposed.items()}
+    ours = ours.changed(plain, dict.fromkeys(plain, "transposed 1x1 convolution, here a plain one"))
     with torch.device("meta"):
         model = BevDepth(config)
-    ours = _plain_convolutions(ours).completed(model)
+    ours = ours.completed(model)
     if not official:
         ours = in_new_boxes(ours)
     entries = {entry.key: entry for entry in (*aside, *ours.mapping)}
     family = "official BEVDepth" if official else "BEVDepth of DistillBEV, DualDistill or BEVDet (July 2022)"
+    compared = any(_GEOMETRY.get(key) == "frustum" for key in state)
     frames = "two frames" if config.temporal.frames == 2 else "one frame"
     return Conversion(
         family=f"{family}, {config.image.backbone}, {frames}",
         config=config,
         state=ours.state,
         mapping=tuple(entries[key] for key in state),
-        boxes=own_boxes,
-        notes=tuple(_notes(state, official)),
+        boxes=boxes,
+        notes=(() if compared else (_NO_FRUSTUM,)) + ((_BLUE_FIRST,) if official else ()),
     )
 
 
@@ -177,13 +172,6 @@ def _not_weights(state: dict[str, Tensor], config: BevDepthConfig) -> Iterator[K
             yield KeyMapping(key, tuple(tensor.shape), "compared", None, "equal to the network's own")
         elif _TRAINING_ONLY.match(key):
             yield KeyMapping(key, tuple(tensor.shape), "dropped", None, "part of a distiller")
-
-
-def _plain_convolutions(ours: Renamed) -> Renamed:
-    """Transposed 1x1 convolutions, stored (in, out, 1, 1), as plain ones."""
-    found = {name: t for name, t in ours.state.items() if _TRANSPOSED.fullmatch(name) and t.shape[2:] == (1, 1)}
-    plain = {name: tensor.transpose(0, 1).contiguous() for name, tensor in found.items()}
-    return ours.changed(plain, dict.fromkeys(plain, "transposed 1x1 convolution, here a plain one"))
 
 
 def check_geometry(config: BevDepthConfig, kind: str, found: Tensor) -> None:
@@ -204,10 +192,3 @@ def check_geometry(config: BevDepthConfig, kind: str, found: Tensor) -> None:
         own = expected[kind]
     if own.shape != found.shape or not torch.allclose(own.float(), found.float(), atol=1e-3):
         raise ValueError(f"the geometry of this state is another one ({kind}): expected {own}, found {found}")
-
-
-def _notes(state: dict[str, Tensor], official: bool) -> Iterator[str]:
-    if not any(_GEOMETRY.get(key) == "frustum" for key in state):
-        yield "The file holds no frustum: image size and depth range could not be compared, published ones apply."
-    if official:
-        yield "Images are fed blue-green-red, as these weights were trained."
