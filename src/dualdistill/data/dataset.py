@@ -14,7 +14,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dualdistill.data.annotations import class_balanced, sample_boxes, within_reach
 from dualdistill.data.augment import ImageView, draw_bev, draw_view
 from dualdistill.data.collate import RawDepth, RawPoints, RawSample
 from dualdistill.data.config import DataConfig
@@ -24,7 +23,6 @@ from dualdistill.data.images import ImageCache, load_image
 from dualdistill.data.index import NuscenesIndex, Rows
 from dualdistill.data.instances import InstanceTargets
 from dualdistill.data.object_sampling import ObjectDatabase, ObjectSampler
-from dualdistill.data.raw import RawDepth, RawPoints, RawSample
 from dualdistill.data.splits import class_balanced, sample_boxes, within_reach
 from dualdistill.data.sweeps import accumulate, choose_sweeps, key_from_sweeps, read_points
 from dualdistill.data.virtual_points.clouds import VirtualClouds

@@ -153,8 +153,8 @@ def _decode(path: Path, stored_size: tuple[int, int], eighths: int, source: str)
                 raise ValueError(f"{frames} pictures of mode {image.mode}: expected one, of 8 bits a channel")
         if (height, width) != stored_size:
             raise UserError(
-                f"image {path} has {width}x{height} pixels, {source} says {stored_size[1]}x{stored_size[0]} in {source}: file and "
-                "calibration do not belong together"
+                f"image {path} has {width}x{height} pixels, but {stored_size[1]}x{stored_size[0]} in {source}: file "
+                "and calibration do not belong together"
             )
         if image is not None:
             return np.array(image.convert("RGB"))

@@ -25,11 +25,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from dualdistill.data.collate import pack
+from dualdistill.data.collate import RawSample, pack
 from dualdistill.data.config import BevAugmentation
 from dualdistill.data.dataset import NuscenesDataset
 from dualdistill.data.index import NuscenesIndex
-from dualdistill.data.raw import RawSample
 from dualdistill.data.splits import samples_of_split
 from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
