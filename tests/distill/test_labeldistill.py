@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from dualdistill.distill.labeldistill import (
-    Adaptor,
     LabelDistillConfig,
+    adaptor,
     masked_squares,
     object_mask,
     partition,
@@ -184,8 +184,8 @@ def test_the_label_encoder_is_neither_trained_nor_saved(make_pair):
 
 
 def test_at_their_published_size_adaptors_have_1995648_parameters():
-    assert sum(p.numel() for p in [*Adaptor(250, 128).parameters(), *Adaptor(100, 256).parameters()]) == 1_995_648
-    assert sum(p.numel() for p in [*Adaptor(150, 128).parameters(), *Adaptor(100, 256).parameters()]) == 1_880_448
+    assert sum(p.numel() for p in [*adaptor(250, 128).parameters(), *adaptor(100, 256).parameters()]) == 1_995_648
+    assert sum(p.numel() for p in [*adaptor(150, 128).parameters(), *adaptor(100, 256).parameters()]) == 1_880_448
 
 
 def test_without_a_label_encoder_it_is_not_built(make_pair):

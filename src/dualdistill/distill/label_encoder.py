@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dualdistill.distill.align import no_weight_decay
-from dualdistill.distill.shapes import BevShapes, Shape
+from dualdistill.distill.shapes import BevShapes
 from dualdistill.geometry.boxes import bev_corners
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.ops.blocks import ResidualBlock
@@ -39,11 +39,6 @@ class LabelMaps:
     box: Float[Tensor, "batch y x 9"]
     klass: Float[Tensor, "batch y x klass"]
     """One-hot."""
-
-    @property
-    def mask(self) -> Bool[Tensor, "batch y x"]:
-        """The painted cells."""
-        return self.klass.any(dim=-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +68,19 @@ class LabelEncoder(nn.Module):
         _, height, width = teacher.stages[0]
         self.grid = teacher.grid(teacher.stages[0])
         hidden = config.hidden_channels
-        self.of_box = _per_cell(BOX_VALUES, hidden)
-        self.of_klass = _per_cell(classes, hidden)
-        self.of_both = _per_cell(hidden, hidden)
+        self.of_box, self.of_klass, self.of_both = (
+            nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden))
+            for inputs in (BOX_VALUES, classes, hidden)
+        )
         self.norm = nn.LayerNorm(hidden)
         self.mix = ResidualBlock(hidden, hidden)
+        self.stages = nn.ModuleList()
         for shape in teacher.stages:
-            if height % shape[1] or height // shape[1] * shape[2] != width:
+            stride = height // shape[1]
+            if height % shape[1] or stride * shape[2] != width:
                 raise ValueError(f"stages of {height}x{width} and {shape[1]}x{shape[2]} cells have no whole stride")
-        self.stages = nn.ModuleList(_stage(hidden, shape, stride=height // shape[1]) for shape in teacher.stages)
+            reduce = nn.Conv2d(hidden, shape[0], 3, stride, padding=1, padding_mode="replicate")
+            self.stages.append(nn.Sequential(reduce, nn.LayerNorm(shape), nn.ReLU()))
 
     def forward(self, boxes: tuple[Boxes, ...]) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
         """Features in the shapes of the teacher's stages, never negative. `boxes`: annotations of each sample in the
@@ -95,16 +94,6 @@ class LabelEncoder(nn.Module):
         return tuple(stage(mixed) for stage in self.stages)
 
     no_weight_decay = no_weight_decay  # the function of `align` as a method
-
-
-def _per_cell(in_channels: int, hidden: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(in_channels, hidden), nn.ReLU(), nn.Linear(hidden, hidden))
-
-
-def _stage(hidden: int, shape: Shape, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(hidden, shape[0], 3, stride, padding=1, padding_mode="replicate"), nn.LayerNorm(shape), nn.ReLU()
-    )
 
 
 @runtime_checkable
@@ -164,9 +153,7 @@ class LabelDetector(nn.Module):
         """Boxes of each sample in the augmented BEV frame, with scores."""
         return self.teacher.detect(output, batch)
 
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters to exempt from weight decay."""
-        return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
+    no_weight_decay = no_weight_decay
 
 
 PAINTED = 0.5
@@ -182,22 +169,17 @@ def label_maps(
     Of several boxes over one cell the last is drawn: by class, then in the order of the annotations. The part of a box
     that sticks out of the map paints the border cells next to it. `boxes`: in the frame of the grid.
     """
-    drawn = [_draw(each, grid, classes, paint_out_of_range) for each in boxes]
-    box, klass = (torch.stack(maps) for maps in zip(*drawn, strict=True))
+    maps = []
+    for sample in boxes:
+        if not paint_out_of_range:
+            sample = sample.select(grid.inside(grid.cells(sample.center[:, :2])))
+        sample = sample.select(sample.label.argsort(stable=True))
+        columns = sample.center, sample.size, sample.yaw[:, None], sample.velocity.nan_to_num(0.0)
+        values = torch.cat(columns, dim=1).float(), F.one_hot(sample.label.long(), classes).float()
+        index = _last_box(sample, grid)  # -1, no box, selects the zeros at the end
+        maps.append([F.pad(each, (0, 0, 0, 1))[index] for each in values])
+    box, klass = map(torch.stack, zip(*maps, strict=True))
     return LabelMaps(box=box, klass=klass)
-
-
-def _draw(
-    boxes: Boxes, grid: BevGrid, classes: int, paint_out_of_range: bool
-) -> tuple[Float[Tensor, "y x 9"], Float[Tensor, "y x klass"]]:
-    if not paint_out_of_range:
-        boxes = boxes.select(grid.inside(grid.cells(boxes.center[:, :2])))
-    boxes = boxes.select(boxes.label.argsort(stable=True))
-    yaw, velocity = boxes.yaw[:, None], boxes.velocity.nan_to_num(0.0)
-    values = torch.cat([boxes.center, boxes.size, yaw, velocity], dim=1).float()
-    klass = F.one_hot(boxes.label.long(), classes).float()
-    index = _last_box(boxes, grid)  # -1, no box, selects the zeros at the end
-    return F.pad(values, (0, 0, 0, 1))[index], F.pad(klass, (0, 0, 0, 1))[index]
 
 
 def _last_box(boxes: Boxes, grid: BevGrid) -> Int[Tensor, "y x"]:

@@ -7,16 +7,17 @@ which is the default where published numbers rest on it: `partition`, `response.
 option of the label encoder. Frozen networks whose batch norms run on the statistics of the batch are not offered.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dualdistill.distill.align import no_weight_decay, upsample
-from dualdistill.distill.method import DistillerInputs, Requires
-from dualdistill.distill.shapes import BevShapes, Shape
+from dualdistill.distill.method import DistillerConfig, DistillerInputs, Requires
+from dualdistill.distill.shapes import BevShapes
 from dualdistill.distill.terms import RESPONSES, in_students_units, response_weights, sum_by_task
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.ops.blocks import ResidualBlock
@@ -57,7 +58,7 @@ class ResponseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class LabelDistillConfig:
+class LabelDistillConfig(DistillerConfig):
     """Settings of `LabelDistill`; the defaults are the released ones."""
 
     label_weight: NonNegative | None = 0.3
@@ -96,7 +97,6 @@ class LabelDistillConfig:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of every loss by name."""
         weights = {f"{guide}/{level}": w for guide, w in self.guides.items() for level in self.student_levels}
         responses = self.response.weights if self.response is not None else {}
         return weights | {f"response/{name}": weight for name, weight in responses.items()}
@@ -109,24 +109,16 @@ class LabelDistillConfig:
         )
 
     def build(self, inputs: DistillerInputs) -> "LabelDistill":
-        """See `DistillerConfig.build`."""
         return LabelDistill(self, inputs)
 
 
-class Adaptor(nn.Module):
+def adaptor(in_channels: int, out_channels: int) -> nn.Module:
     """One level of the student's part, in the channels of what it should resemble; never negative."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="replicate"),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(),
-            ResidualBlock(out_channels, out_channels),
-        )
-
-    def forward(self, features: Float[Tensor, "batch _ y x"]) -> Float[Tensor, "batch chan y x"]:
-        return self.layers(features)
+    layers = nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="replicate"),
+        *(nn.BatchNorm2d(out_channels), nn.ReLU(), ResidualBlock(out_channels, out_channels)),
+    )
+    return nn.Sequential(OrderedDict(layers=layers))
 
 
 class LabelDistill(nn.Module):
@@ -151,13 +143,10 @@ class LabelDistill(nn.Module):
                     f"{label_encoder.shapes.extent} m, the teacher has {teacher.stages} over {teacher.extent} m"
                 )
             self.label_encoder = FrozenModule(label_encoder)
-        pairs = _paired_shapes(config, teacher, student) if config.guides else {}
-
-        def adaptors() -> nn.ModuleDict:
-            widths = {level: _width(config, level, here[0], student.frames) for level, (_, here) in pairs.items()}
-            return nn.ModuleDict({level: Adaptor(widths[level], there[0]) for level, (there, _) in pairs.items()})
-
-        self.adaptors = nn.ModuleDict({guide: adaptors() for guide in config.guides})
+        channels = _adaptor_channels(config, teacher, student) if config.guides else {}
+        self.adaptors = nn.ModuleDict(
+            {guide: nn.ModuleDict({level: adaptor(*c) for level, c in channels.items()}) for guide in config.guides}
+        )
 
     def forward(self, teacher: BevOutput, student: BevOutput, targets: Targets) -> Losses:
         """All in float32, whatever precision the detectors ran in."""
@@ -165,7 +154,11 @@ class LabelDistill(nn.Module):
             losses: Losses = {}
             for guide, adaptors in self.adaptors.items():
                 assert isinstance(adaptors, nn.ModuleDict)
-                stages = self._stages(guide, teacher, targets)
+                if self.label_encoder is not None and guide == "label":
+                    with torch.no_grad():
+                        stages = self.label_encoder.module(targets.boxes)
+                else:
+                    stages = tuple(stage.detach().float() for stage in teacher.stages)
                 for level, stage in zip(self.config.student_levels, self.config.teacher_stages, strict=True):
                     part = partition(level, student, self.config)[guide]
                     mask = object_mask(targets.heatmap, part.shape[-2:])
@@ -177,20 +170,17 @@ class LabelDistill(nn.Module):
                 losses |= {f"response/{name}": loss for name, loss in response.items()}
         return losses
 
-    @torch.no_grad()
-    def _stages(self, guide: str, teacher: BevOutput, targets: Targets) -> tuple[Tensor, ...]:
-        """The feature maps of a guide, float32, without gradient."""
-        if guide == "lidar":
-            return tuple(stage.detach().float() for stage in teacher.stages)
-        assert self.label_encoder is not None
-        return self.label_encoder.module(targets.boxes)
-
     no_weight_decay = no_weight_decay  # the function of `align` as a method
+
+
+def student_maps(student: BevOutput | BevShapes) -> dict[str, Any]:
+    """The student's maps that can be distilled, or their shapes, by level."""
+    return {CANVAS: student.canvas} | {f"stage{i}": stage for i, stage in enumerate(student.stages)}
 
 
 def partition(level: str, student: BevOutput, config: LabelDistillConfig) -> dict[str, Tensor]:
     """The distilled parts of a map of the student: "label" and "lidar" (docs/methods/labeldistill.md#partition)."""
-    features = student.canvas if level == CANVAS else student.stages[int(level.removeprefix("stage"))]
+    features = student_maps(student)[level]
     width = _width(config, level, features.shape[1], student.frames)
     first = 0 if config.partition == "none" else width  # of the LiDAR's channels
     return {"label": features[:, :width], "lidar": features[:, first : first + width]}
@@ -271,25 +261,19 @@ def _box_responses(
     return losses | {"box/velocity": (groups[-1] * known[:, None]).sum()}
 
 
-def _paired_shapes(
-    config: LabelDistillConfig, teacher: BevShapes, student: BevShapes
-) -> dict[str, tuple[Shape, Shape]]:
-    """Teacher's and student's shapes of each level."""
-    ours = {CANVAS: student.canvas} | {f"stage{i}": shape for i, shape in enumerate(student.stages)}
-    pairs = {}
+def _adaptor_channels(config: LabelDistillConfig, teacher: BevShapes, student: BevShapes) -> dict[str, tuple[int, int]]:
+    """Channels of the student's part of each level and of the teacher's map."""
+    ours, channels = student_maps(student), {}
     for level, stage in zip(config.student_levels, config.teacher_stages, strict=True):
-        if level not in ours or not 0 <= stage < len(teacher.stages):
+        if level not in ours or stage >= len(teacher.stages):
             raise ValueError(
                 f"{level} of the student is paired with stage {stage} of the teacher: there are {', '.join(ours)} "
                 f"and stages 0 to {len(teacher.stages) - 1}"
             )
-        here, there = ours[level], teacher.stages[stage]
-        if here[1:] != there[1:]:
-            raise ValueError(
-                f"{level} has {here[1]}x{here[2]} cells, the teacher's stage {stage} {there[1]}x{there[2]}: "
-                "pair maps of one size"
-            )
-        if not _width(config, level, here[0], student.frames):
-            raise ValueError(f"{level} has {here[0]} channels, too few to part in three")
-        pairs[level] = (there, here)
-    return pairs
+        (width, *here), (out_channels, *there) = ours[level], teacher.stages[stage]
+        if here != there:
+            raise ValueError(f"{level} has {here} cells, the teacher's stage {stage} {there}: pair maps of one size")
+        channels[level] = _width(config, level, width, student.frames), out_channels
+        if not channels[level][0]:
+            raise ValueError(f"{level} has {width} channels, too few to part in three")
+    return channels
