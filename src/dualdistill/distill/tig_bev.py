@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from dualdistill.distill.align import no_weight_decay
-from dualdistill.distill.method import DistillerInputs, Requires
+from dualdistill.distill.method import DistillerConfig, DistillerInputs, Requires
 from dualdistill.geometry.grid import BevGrid
 from dualdistill.ops.integers import constant
 from dualdistill.ops.processes import mean_count
@@ -38,7 +38,7 @@ BOXES_AT_ONCE = 64
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class TigBevConfig:
+class TigBevConfig(DistillerConfig):
     """Settings of `TigBev`; the defaults are the released ones, save `sampling`."""
 
     inner_depth_weight: NonNegative | None = 1.0
@@ -62,24 +62,16 @@ class TigBevConfig:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of every loss by name."""
         terms = ("inner_depth", "inter_keypoint", "inter_channel")
         weights = {f"tig/{term}": getattr(self, f"{term}_weight") for term in terms}
         return {name: weight for name, weight in weights.items() if weight is not None}
 
     @property
-    def distils_features(self) -> bool:
-        """Whether BEV maps are compared."""
-        return self.inter_keypoint_weight is not None or self.inter_channel_weight is not None
-
-    @property
     def requires(self) -> Requires:
-        return Requires(
-            teacher_maps=("neck",) if self.distils_features else (), depth_instances=self.inner_depth_weight is not None
-        )
+        maps = self.weights.keys() - {"tig/inner_depth"}
+        return Requires(teacher_maps=("neck",) if maps else (), depth_instances=self.inner_depth_weight is not None)
 
     def build(self, inputs: DistillerInputs) -> "TigBev":
-        """See `DistillerConfig.build`."""
         return TigBev(self, inputs)
 
 
@@ -102,7 +94,7 @@ class TigBev(nn.Module):
         with torch.autocast(student.neck.device.type, enabled=False):
             if config.inner_depth_weight is not None:
                 losses["tig/inner_depth"] = self._inner_depth(student, targets)
-            if config.distils_features:
+            if config.requires.teacher_maps:
                 points = [keypoints(boxes, config.keypoints, config.margin) for boxes in targets.boxes]
                 ours = self._sampled(student.neck, points, self.student_grid)
                 theirs = self._sampled(teacher.neck.detach(), points, self.teacher_grid)
@@ -149,14 +141,10 @@ def inner_depth_loss(
     instance: Int[Tensor, "batch cam h w"],
 ) -> Float[Tensor, ""]:
     """Squared error of depths relative to a reference cell of the same object in the same camera; mean over all
-    cells on objects, 0 without any.
+    cells on objects, 0 without any. `instance`: number of the object in a cell, unique in its sample; -1 for none.
 
-    The reference is the cell whose prediction is best at the moment. It gets no gradient, neither as itself nor as
-    the others' reference.
-
-    Args:
-        depth: True, metres.
-        instance: Number of the object in that cell, unique in its sample; -1 for none.
+    The reference is the first cell whose prediction is best at the moment. It gets no gradient, neither as itself nor
+    as the others' reference.
     """
     on_object = (instance >= 0).flatten().nonzero().squeeze(1)  # once: the host waits for a GPU each time
     image = on_object // (instance.shape[-2] * instance.shape[-1])
@@ -165,18 +153,13 @@ def inner_depth_loss(
     if not len(number):
         return ours.sum()  # an empty sum: zero, and part of the graph
     _, group = torch.stack([image, number.long()]).unique(dim=1, return_inverse=True)
-    reference = _best_of_groups((ours - theirs).detach().abs(), group)[group]
-    relative, true = ours - ours.detach()[reference], theirs - theirs[reference]
-    return (relative - true).square().sum() / count
-
-
-def _best_of_groups(error: Float[Tensor, "cells"], group: Int[Tensor, "cells"]) -> Int[Tensor, "groups"]:
-    """The first cell with the smallest error in each group."""
-    groups = int(group.max()) + 1
+    error, groups = (ours - theirs).detach().abs(), int(group.max()) + 1
     smallest = error.new_full((groups,), torch.inf).scatter_reduce(0, group, error, "amin")
     best = torch.where(~(error > smallest[group]))[0]  # written this way, the group of a NaN has one too
-    first = group.new_full((groups,), len(group))
-    return first.scatter_reduce(0, group[best], best, "amin")
+    first = group.new_full((groups,), len(group)).scatter_reduce(0, group[best], best, "amin")
+    reference = first[group]
+    relative, true = ours - ours.detach()[reference], theirs - theirs[reference]
+    return (relative - true).square().sum() / count
 
 
 def keypoints(boxes: Boxes, count: int, margin: float) -> Float[Tensor, "boxes points 2"]:
