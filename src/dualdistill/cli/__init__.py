@@ -86,13 +86,12 @@ def _command(options: type[Options], function: str) -> Callable[..., None]:
     return run
 
 
-_groups = {name: typer.Typer(help=text, no_args_is_help=True) for name, text in GROUPS.items()}
+_homes = {"": app} | {name: typer.Typer(help=text, no_args_is_help=True) for name, text in GROUPS.items()}
 for verb, (options, function) in VERBS.items():
-    *group, name = verb.split()
-    home = _groups[group[0]] if group else app
-    home.command(name, help=options.__doc__)(_command(options, function))
-for name, group_app in _groups.items():
-    app.add_typer(group_app, name=name)
+    group, _, name = verb.rpartition(" ")
+    _homes[group].command(name, help=options.__doc__)(_command(options, function))
+for group in GROUPS:
+    app.add_typer(_homes[group], name=group)
 
 
 def _print_version(wanted: bool) -> bool:
@@ -119,10 +118,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         if "" in sys.argv[1:]:  # --out '' would be the working directory, --scenes '' all scenes
-            before = sys.argv[sys.argv.index("", 1) - 1]
-            raise UserError(
-                f"The value after {before!r} is empty: expected a name, path or number (an unset variable?)."
-            )
+            before = repr(sys.argv[sys.argv.index("", 1) - 1])
+            raise UserError(f"The value after {before} is empty: expected a name, path or number (an unset variable?).")
         app()
     except Exception as error:
         explained = as_user_error(error)

@@ -17,7 +17,6 @@ from dualdistill.errors import UserError
 from dualdistill.experiment.experiment import Experiment
 from dualdistill.experiment.plain import to_plain
 from dualdistill.models.bevdepth import BevDepth
-from dualdistill.models.bevdepth_config import BevDepthConfig
 from dualdistill.models.centerpoint import CenterPoint, CenterPointConfig
 from dualdistill.models.checkpoints import fingerprint, save_weights
 from dualdistill.recipes.catalogue import find
@@ -81,16 +80,13 @@ def experiment_for(conversion: Conversion, state: dict[str, Tensor]) -> Experime
         return replace(base, data=replace(base.data, virtual_points=virtual), teacher=config)
     official = config.lift.net == "squeeze"
     base = find("nuscenes/student-official" if official else "nuscenes/student").build()
-    data = replace(base.data, image_size=_image_size(config, state), num_frames=config.temporal.frames)
+    image_size = IMAGE_SIZES[config.image.backbone]
+    for frustum in (state.get(f"{place}.frustum") for place in ("backbone", "img_view_transformer")):
+        if frustum is not None:
+            rows, columns = frustum.shape[1:3]
+            image_size = rows * config.image.stride, columns * config.image.stride
+    data = replace(base.data, image_size=image_size, num_frames=config.temporal.frames)
     return replace(base, data=data, student=config)
-
-
-def _image_size(config: BevDepthConfig, state: dict[str, Tensor]) -> tuple[int, int]:
-    for name in ("img_view_transformer.frustum", "backbone.frustum"):
-        if name in state:
-            rows, columns = state[name].shape[1:3]
-            return rows * config.image.stride, columns * config.image.stride
-    return IMAGE_SIZES[config.image.backbone]
 
 
 def _boxes(foreign: Foreign, asked: BoxConvention | None) -> BoxConvention | None:
@@ -132,7 +128,7 @@ def _print(console: Console, path: Path, foreign: Foreign, conversion: Conversio
         console.print(f"note: {note}", style="yellow")
 
 
-def _by_layer(mapping: tuple[KeyMapping, ...]) -> list[tuple[str, str, str, str]]:
+def _by_layer(mapping: tuple[KeyMapping, ...]) -> list[tuple[str, ...]]:
     """Tensors of one layer with the same fate, as one line: `norm.{weight,bias}`."""
     lines: dict[tuple[str, str, str, str], list[str]] = {}
     for entry in mapping:
@@ -140,10 +136,9 @@ def _by_layer(mapping: tuple[KeyMapping, ...]) -> list[tuple[str, str, str, str]
         into = entry.into or ""
         target = re.sub(rf"\.{tensor}$", ".*", into) if entry.fate in ("renamed", "changed") else into
         lines.setdefault((layer, entry.fate, target, entry.why), []).append(tensor)
-    return [(f"{layer}.{_joined(tensors)}", fate, target, why) for (layer, fate, target, why), tensors in lines.items()]
 
+    def joined(tensors: list[str]) -> str:
+        several = "*" if set(tensors) == set(_NORM) else f"{{{','.join(tensors)}}}"
+        return several if len(tensors) > 1 else tensors[0]
 
-def _joined(tensors: list[str]) -> str:
-    if len(tensors) == 1:
-        return tensors[0]
-    return "*" if set(tensors) == set(_NORM) else f"{{{','.join(tensors)}}}"
+    return [(f"{layer}.{joined(tensors)}", *rest) for (layer, *rest), tensors in lines.items()]

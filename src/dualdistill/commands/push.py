@@ -12,7 +12,7 @@ from dualdistill.commands.options.deployment import Push
 from dualdistill.models.checkpoints import facts_text
 from dualdistill.report.templates import render
 from dualdistill.train.loaded_detector import LoadedDetector, weights_of
-from dualdistill.train.run_folder import RunFolder, read_scores
+from dualdistill.train.run_folder import read_scores
 from dualdistill.train.trained_weights import evaluation_folder
 
 
@@ -26,21 +26,15 @@ def push(console: Console, options: Push) -> str:
     hub.client()
     loaded = LoadedDetector.load(weights_of(options.what, options.checkpoint))
     facts = without_folders(loaded.facts)
-    card = RunFolder(options.what).path / "card.md"
-    scores = evaluation_folder(loaded.path) / "metrics.json"
-    with tempfile.TemporaryDirectory() as folder:
-        save_file(load_file(loaded.path), Path(folder) / hub.FILE, metadata=facts_text(facts))
-        page = render(
-            "model_card.md.jinja",
-            repo=repo,
-            facts=facts,
-            card=_without_paths(card.read_text(errors="replace"), loaded.facts) if card.is_file() else None,
-            metrics=read_scores(scores) if scores.is_file() else None,
-        )
-        (Path(folder) / "README.md").write_text(page + "\n")
-        address = hub.upload(
-            Path(folder), repo, private=options.private, message=f"{facts['recipe']}, step {facts['step']}"
-        )
+    file, scores = options.what / "card.md", evaluation_folder(loaded.path) / "metrics.json"
+    card = _without_paths(file.read_text(errors="replace"), loaded.facts) if file.is_file() else None
+    metrics = read_scores(scores) if scores.is_file() else None
+    page = render("model_card.md.jinja", repo=repo, facts=facts, card=card, metrics=metrics)
+    with tempfile.TemporaryDirectory() as name:
+        folder, message = Path(name), f"{facts['recipe']}, step {facts['step']}"
+        save_file(load_file(loaded.path), folder / hub.FILE, metadata=facts_text(facts))
+        (folder / "README.md").write_text(page + "\n")
+        address = hub.upload(folder, repo, private=options.private, message=message)
     console.print(f"{options.what} -> {address}\nTake it with dualdistill.load('{hub.PREFIX}{repo}')")
     return address
 
