@@ -4,7 +4,6 @@ A training sample depends on seed, epoch and item alone, not on who loads it or 
 goes on with the data it would have seen.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -18,7 +17,7 @@ from dualdistill.data.augment import ImageView, draw_bev, draw_view
 from dualdistill.data.collate import RawDepth, RawPoints, RawSample
 from dualdistill.data.config import DataConfig
 from dualdistill.data.depth import depth_labels, owners_of_labels, owners_of_points
-from dualdistill.data.frames import STAND_IN_GAP, EarlierFrame, earlier_frame
+from dualdistill.data.frames import STAND_IN_GAP, earlier_frame
 from dualdistill.data.images import ImageCache, load_image
 from dualdistill.data.index import NuscenesIndex, Rows
 from dualdistill.data.instances import InstanceTargets
@@ -99,55 +98,41 @@ class NuscenesDataset(Dataset[Batch]):
 
     def raw(self, item: int, epoch: int) -> RawSample:
         """A sample without what a GPU computes faster from the points than a loader process."""
-        position = int(self.positions[item])
+        config, position = self.config, int(self.positions[item])
+        key_row = int(self.index.sample_lidar[position])
         generator = np.random.default_rng([self.seed, epoch, item]) if self.training else None
-        meta = self._meta(position)
         # Drawn first, so that it is the same whatever else the sample holds.
         augmented_from_bev = torch.eye(4, dtype=torch.float64)
         if generator is not None:
-            augmented_from_bev = draw_bev(self.config.bev_augmentation, generator)
+            augmented_from_bev = draw_bev(config.bev_augmentation, generator)
+        meta = self._meta(position)
         bev_from_global = invert_rigid(meta.global_from_bev)
         boxes = sample_boxes(self.index, position, bev_from_global)
 
-        key_row = int(self.index.sample_lidar[position])
-        wants_depth = self.config.cameras and self.config.depth
-        key_points = read_points(self.index.path(key_row)) if self.config.points or wants_depth else None
+        wants_depth = config.cameras and config.depth
+        key_points = read_points(self.index.path(key_row)) if config.points or wants_depth else None
         points = None
-        if self.config.points and key_points is not None:
-            sweeps = generator if self.config.random_sweeps else None
-            rows = choose_sweeps(self.index, key_row, self.config.num_sweeps, sweeps)
+        if config.points and key_points is not None:
             augmented_from_key = augmented_from_bev @ bev_from_global @ self._poses(key_row)
-            sampling = self.config.object_sampling
-            pastes = sampling is not None and (sampling.last_epoch is None or epoch <= sampling.last_epoch)
-            sampler = self.objects if pastes else None
-            if self.virtual is None and sampler is None:
-                points = self._sweeps(key_row, rows, key_points, augmented_from_key)
-            else:
-                gather = partial(accumulate, self.index) if self.virtual is None else self.virtual.accumulate
-                features = gather(key_row, rows, key_points)
-                if sampler is not None and generator is not None:
-                    features, boxes = sampler(features, boxes, generator)
-                points = self._clouds([features], augmented_from_key[None], [math.nan])
+            points, boxes = self._points(key_row, key_points, augmented_from_key, boxes, generator, epoch)
         cameras, raw_depth, depth, depth_instance, instances, turns = None, None, None, None, None, None
-        if self.config.cameras:
-            ranges, size = self.config.image_augmentation, self.config.image_size
-            stored = [self.index.image_size(row) for row in self.index.sample_cameras[position]]
-            views = [draw_view(ranges, size, each, generator) for each in stored]  # shared by both frames
+        if config.cameras:
+            sizes = [self.index.image_size(row) for row in self.index.sample_cameras[position]]
+            # shared by both frames
+            views = [draw_view(config.image_augmentation, config.image_size, size, generator) for size in sizes]
             cameras = self._cameras(position, views, augmented_from_bev, meta, generator)
             if generator is not None:
                 turns = torch.tensor([[view.turn() for view in views]], dtype=torch.int32)
             if self.instances is not None:
                 instances = self.instances(position, views)
             if key_points is not None and wants_depth:
-                if self.virtual is not None and self.virtual.config.depth_from_virtual:
-                    key_points = self.virtual.densified(key_row, key_points)
                 raw_depth = self._depth(position, views, key_points)
-                if self.config.depth_instance:  # owners are looked up by label
+                if config.depth_instance:  # owners are looked up by label
                     depth = raw_depth.finished()
                     depth_instance = self._depth_owner(raw_depth, depth, bev_from_global @ self._poses(key_row), boxes)
                     raw_depth = None
         batch = Batch(
-            boxes=(within_reach(transform_boxes(augmented_from_bev, boxes), self.config.box_reach),),
+            boxes=(within_reach(transform_boxes(augmented_from_bev, boxes), config.box_reach),),
             augmented_from_bev=augmented_from_bev[None].float(),
             meta=(meta,),
             cameras=cameras,
@@ -163,9 +148,8 @@ class NuscenesDataset(Dataset[Batch]):
 
     def _meta(self, position: int) -> SampleMeta:
         row = int(self.index.sample_lidar[position])
-        ego_from_bev = torch.eye(4, dtype=torch.float64)
-        if self.config.bev_frame == "lidar":
-            ego_from_bev = torch.from_numpy(self.index.ego_from_sensor(row))
+        in_lidar = self.config.bev_frame == "lidar"
+        ego_from_bev = torch.from_numpy(self.index.ego_from_sensor(row) if in_lidar else np.eye(4))
         return SampleMeta(
             token=self.index.sample_token[position],
             timestamp_us=int(self.index.sample_timestamp_us[position]),
@@ -173,30 +157,40 @@ class NuscenesDataset(Dataset[Batch]):
             ego_from_bev=ego_from_bev,
         )
 
-    def _sweeps(
+    def _points(
         self,
         key_row: int,
-        rows: Sequence[int],
         key_points: Float[Tensor, "points 5"],
         augmented_from_key: Float[Tensor, "4 4"],
-    ) -> RawPoints:
-        """A key sweep and earlier ones; the points are those of `accumulate`."""
-        clouds = [key_points, *(read_points(self.index.path(row)) for row in rows)]
-        key_from_clouds = torch.cat([torch.eye(4)[None].double(), key_from_sweeps(self.index, key_row, rows)])
-        times = self.index.data_timestamp_us[[key_row, *rows]]
-        return self._clouds(clouds, augmented_from_key @ key_from_clouds, ((times[0] - times) * 1e-6).tolist())
-
-    def _clouds(
-        self, clouds: Sequence[Tensor], augmented_from_cloud: Float[Tensor, "clouds 4 4"], lag: Sequence[float]
-    ) -> RawPoints:
-        return RawPoints(
-            features=clouds[0] if len(clouds) == 1 else torch.cat([*clouds]),
+        boxes: Boxes,
+        generator: np.random.Generator | None,
+        epoch: int,
+    ) -> tuple[RawPoints, Boxes]:
+        """A key sweep and earlier ones, and the boxes with those of pasted objects."""
+        config, sampling = self.config, self.config.object_sampling
+        rows = choose_sweeps(self.index, key_row, config.num_sweeps, generator if config.random_sweeps else None)
+        pastes = sampling is not None and (sampling.last_epoch is None or epoch <= sampling.last_epoch)
+        sampler = self.objects if pastes else None
+        if self.virtual is None and sampler is None:  # what `accumulate` does is left to the device
+            clouds = [key_points, *(read_points(self.index.path(row)) for row in rows)]
+            key_from_clouds = torch.cat([torch.eye(4)[None].double(), key_from_sweeps(self.index, key_row, rows)])
+            times = self.index.data_timestamp_us[[key_row, *rows]]
+            augmented_from_cloud, lag = augmented_from_key @ key_from_clouds, (times[0] - times) * 1e-6
+        else:
+            gather = partial(accumulate, self.index) if self.virtual is None else self.virtual.accumulate
+            clouds = [gather(key_row, rows, key_points)]
+            if sampler is not None and generator is not None:
+                clouds[0], boxes = sampler(clouds[0], boxes, generator)
+            augmented_from_cloud, lag = augmented_from_key[None], np.array([np.nan])
+        points = RawPoints(
+            features=clouds[0] if len(clouds) == 1 else torch.cat(clouds),
             size=torch.tensor([len(cloud) for cloud in clouds]),
             clouds=torch.tensor([len(clouds)]),
             augmented_from_cloud=augmented_from_cloud.float(),
-            lag=torch.tensor(lag),
-            point_range=torch.tensor(self.config.point_range, dtype=torch.float32).view(1, 2, 3),
+            lag=torch.from_numpy(lag).float(),
+            point_range=torch.tensor(config.point_range, dtype=torch.float32).view(1, 2, 3),
         )
+        return points, boxes
 
     def _cameras(
         self,
@@ -207,64 +201,57 @@ class NuscenesDataset(Dataset[Batch]):
         generator: np.random.Generator | None,
     ) -> Cameras:
         """Images, neither mirrored nor rotated, and matrices of one or two frames."""
+        index, config = self.index, self.config
         augmented_from_global = augmented_from_bev @ invert_rigid(meta.global_from_bev)
-        frames = [tuple(int(row) for row in self.index.sample_cameras[position])]
+        frames = [tuple(int(row) for row in index.sample_cameras[position])]
         previous_from_current, gap = torch.eye(4), STAND_IN_GAP
-        if self.config.num_frames == 2:
-            earlier = earlier_frame(self.index, position, self.config, generator)
+        if config.num_frames == 2:
+            earlier = earlier_frame(index, position, config, generator)
             frames.append(frames[0] if earlier is None else earlier.cameras)
-            if earlier is not None:
-                previous_from_current = self._motion(earlier, augmented_from_bev, meta)
+            if earlier is not None:  # the ego pose of its reference fixes the BEV frame then
+                global_from_previous = torch.from_numpy(index.global_from_ego(earlier.reference)) @ meta.ego_from_bev
+                moved = invert_rigid(global_from_previous) @ meta.global_from_bev
+                previous_from_current = augmented_from_bev @ moved @ torch.linalg.inv(augmented_from_bev)
                 gap = earlier.gap
         # In memory the channels of a pixel lie together, as they are decoded, and as convolutions take them.
-        pixels = torch.empty(len(frames), len(views), *self.config.image_size, 3, dtype=torch.uint8)
+        pixels = torch.empty(len(frames), len(views), *config.image_size, 3, dtype=torch.uint8)
         images = pixels.movedim(-1, -3)
+        load = partial(load_image, draft=config.draft_decoding, cache=self.image_cache, upright=True)
         for number, rows in enumerate(frames):
             if number and rows == frames[0]:
                 images[number] = images[0]
                 continue
             for image, row, view in zip(images[number], rows, views, strict=True):
-                path, size, draft = self.index.path(row), self.index.image_size(row), self.config.draft_decoding
-                image.copy_(load_image(path, view, size, draft=draft, cache=self.image_cache, upright=True))
-        records = np.array(frames)
-        poses = augmented_from_global @ self._poses(records)
-        intrinsics = torch.from_numpy(self.index.intrinsics(records)).float()
+                image.copy_(load(index.path(row), view, index.image_size(row)))
         matrices = torch.stack([view.matrix() for view in views])
         return Cameras(
             images=images[None],
-            intrinsics=intrinsics[None],
+            intrinsics=torch.from_numpy(index.intrinsics(np.array(frames))).float()[None],
             augmented_from_image=matrices.expand(len(frames), -1, -1, -1)[None].contiguous(),
-            bev_from_camera=poses[None].float(),
-            previous_from_current=previous_from_current[None],
+            bev_from_camera=(augmented_from_global @ self._poses(np.array(frames)))[None].float(),
+            previous_from_current=previous_from_current[None].float(),
             frame_gap=torch.tensor([gap]),
         )
 
-    def _motion(
-        self, earlier: EarlierFrame, augmented_from_bev: Float[Tensor, "4 4"], meta: SampleMeta
-    ) -> Float[Tensor, "4 4"]:
-        """`previous_from_current`; the ego pose of the earlier frame's reference fixes the BEV frame then."""
-        global_from_ego = torch.from_numpy(self.index.global_from_ego(earlier.reference))
-        global_from_previous = global_from_ego @ meta.ego_from_bev
-        previous_from_current = invert_rigid(global_from_previous) @ meta.global_from_bev
-        return (augmented_from_bev @ previous_from_current @ torch.linalg.inv(augmented_from_bev)).float()
-
-    def _depth(self, position: int, views: list[ImageView], key_points: Float[Tensor, "points _"]) -> RawDepth:
-        rows = self.index.sample_cameras[position]
-        global_from_lidar = self._poses(int(self.index.sample_lidar[position]))
+    def _depth(self, position: int, views: list[ImageView], key_points: Float[Tensor, "points 5"]) -> RawDepth:
+        index, config, rows = self.index, self.config, self.index.sample_cameras[position]
+        key_row = int(index.sample_lidar[position])
+        if self.virtual is not None and self.virtual.config.depth_from_virtual:
+            key_points = self.virtual.densified(key_row, key_points)
         return RawDepth(
             points=key_points[:, :3],
             size=torch.tensor([len(key_points)]),
             longest=len(key_points),
-            camera_from_points=(invert_rigid(self._poses(rows)) @ global_from_lidar)[None],
-            intrinsics=torch.from_numpy(self.index.intrinsics(rows))[None],
+            camera_from_points=(invert_rigid(self._poses(rows)) @ self._poses(key_row))[None],
+            intrinsics=torch.from_numpy(index.intrinsics(rows))[None],
             augmented_from_image=torch.stack([view.matrix() for view in views])[None],
             label=partial(
                 depth_labels,
-                stored_size=self.index.image_size(rows[0]),
-                image_size=self.config.image_size,
-                stride=self.config.depth_stride,
-                depth_range=self.config.depth_range,
-                variant=self.config.depth_variant,
+                stored_size=index.image_size(rows[0]),
+                image_size=config.image_size,
+                stride=config.depth_stride,
+                depth_range=config.depth_range,
+                variant=config.depth_variant,
             ),
         )
 
@@ -279,11 +266,7 @@ class NuscenesDataset(Dataset[Batch]):
 
 
 def _require_sensors(index: NuscenesIndex, config: DataConfig, positions: Int[np.ndarray, "samples"]) -> None:
-    """See that every sample has what the config reads.
-
-    Raises:
-        UserError: naming the first sample that has not.
-    """
+    """See that every sample has what the config reads."""
     for sensor, rows in index.key_records(positions, cameras=config.cameras).items():
         if len(lacking := positions[rows < 0]):
             raise UserError(
