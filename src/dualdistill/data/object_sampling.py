@@ -6,7 +6,7 @@ ring that every worker shuffles for itself, so a sample depends on seed, epoch a
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,12 +74,23 @@ class ObjectDatabase:
         positions = np.unique(positions)
         made_of = (num_sweeps, CHANNELS) if clouds is None else (num_sweeps, clouds.identity)
         what = hashlib.sha256(repr(made_of).encode() + positions.astype("<i8").tobytes())
-        folder = index.folder / f"objects-{what.hexdigest()[:16]}"
 
         def write(target: Path) -> None:
-            _gather(index, progress(positions.tolist()), len(positions), num_sweeps, clouds, target)
+            gathered: list[Boxes] = []
+            counts: list[Tensor] = []
+            with (target / "points.f32").open("wb") as file:
+                for position in progress(positions.tolist()):
+                    boxes, cuts = _objects_of(index, position, num_sweeps, clouds)
+                    gathered.append(boxes)
+                    counts.append(torch.tensor([len(cut) for cut in cuts], dtype=torch.int64))
+                    file.writelines(cut.numpy().tobytes() for cut in cuts)
+                    done = len(gathered)
+                    require_room_for_rest(target, done, len(positions), file.tell(), "Objects of samples", ROOM_REMEDY)
+            objects = Boxes.concatenate(gathered)
+            columns = {name: getattr(objects, name).numpy() for name in _COLUMNS}
+            write_columns(target / "objects.arrow", columns | {"count": torch.cat(counts).numpy()})
 
-        return cached(folder, cls.load, write)
+        return cached(index.folder / f"objects-{what.hexdigest()[:16]}", cls.load, write)
 
     @classmethod
     def load(cls, folder: Path) -> "ObjectDatabase":
@@ -105,36 +116,20 @@ class ObjectDatabase:
         return points
 
 
-def _gather(
-    index: NuscenesIndex,
-    positions: Iterable[int],
-    total: int,
-    num_sweeps: int,
-    clouds: VirtualClouds | None,
-    folder: Path,
-) -> None:
-    """Cut the objects of some samples out of their point clouds; those without a point are left out."""
-    gathered: list[Boxes] = []
-    counts: list[Tensor] = []
-    with (folder / "points.f32").open("wb") as file:
-        for done, position in enumerate(positions, start=1):
-            key_row = int(index.sample_lidar[position])
-            lidar_from_global = np.linalg.inv(index.global_from_sensor(key_row))
-            boxes = sample_boxes(index, int(position), torch.from_numpy(lidar_from_global))
-            rows = choose_sweeps(index, key_row, num_sweeps)
-            points = accumulate(index, key_row, rows) if clouds is None else clouds.accumulate(key_row, rows)
-            held = points_in_boxes(points[:, :3], boxes)
-            filled = held.any(dim=1)
-            gathered.append(boxes.select(filled))
-            counts.append(held[filled].sum(dim=1))
-            for center, mask in zip(boxes.center[filled], held[filled], strict=True):
-                cut = points[mask]
-                cut[:, :3] -= center.float()
-                file.write(cut.numpy().tobytes())
-            require_room_for_rest(folder, done, total, file.tell(), "Objects of samples", ROOM_REMEDY)
-    objects = Boxes.concatenate(gathered)
-    columns = {name: getattr(objects, name).numpy() for name in _COLUMNS} | {"count": torch.cat(counts).numpy()}
-    write_columns(folder / "objects.arrow", columns)
+def _objects_of(
+    index: NuscenesIndex, position: int, num_sweeps: int, clouds: VirtualClouds | None
+) -> tuple[Boxes, list[Float[Tensor, "points chan"]]]:
+    """The objects of a sample with at least one point, and the points of each relative to its centre."""
+    key_row = int(index.sample_lidar[position])
+    boxes = sample_boxes(index, position, torch.from_numpy(np.linalg.inv(index.global_from_sensor(key_row))))
+    rows = choose_sweeps(index, key_row, num_sweeps)
+    points = accumulate(index, key_row, rows) if clouds is None else clouds.accumulate(key_row, rows)
+    held = points_in_boxes(points[:, :3], boxes)
+    boxes, held = boxes.select(held.any(dim=1)), held[held.any(dim=1)]
+    cuts = [points[mask] for mask in held]
+    for cut, center in zip(cuts, boxes.center, strict=True):
+        cut[:, :3] -= center.float()
+    return boxes, cuts
 
 
 class ObjectSampler:
@@ -150,19 +145,8 @@ class ObjectSampler:
         self, points: Float[Tensor, "points chan"], boxes: Boxes, generator: np.random.Generator
     ) -> tuple[Float[Tensor, "more_points chan"], Boxes]:
         """Points and boxes (LIDAR_TOP frame) with objects pasted where nothing stands, new points first."""
-        rows = self._draw(boxes, generator)
-        if not len(rows):
-            return points, boxes
-        pasted = self.database.boxes(rows)
-        if self.config.clear_inside:
-            points = points[~points_in_boxes(points[:, :3], pasted).any(dim=0)]
-        clouds = [self.database.points_of(int(row)) for row in rows]
-        return torch.cat([*clouds, points]), Boxes.concatenate([boxes, pasted])
-
-    def _draw(self, boxes: Boxes, generator: np.random.Generator) -> Int[np.ndarray, "chosen"]:
-        """Objects that collide neither with the frame nor with each other."""
         present = np.bincount(boxes.label.numpy(), minlength=len(CLASSES))
-        standing, chosen = boxes, np.empty(0, dtype=np.int64)
+        standing, chosen = boxes, list[int]()
         for label, rows in enumerate(self.rows_of_class):
             missing = min(self.config.counts[label] - int(present[label]), len(rows))
             if missing <= 0:
@@ -170,8 +154,11 @@ class ObjectSampler:
             candidates = generator.choice(rows, missing, replace=False)
             fitting = candidates[without_collisions(standing, self.database.boxes(candidates)).numpy()]
             standing = Boxes.concatenate([standing, self.database.boxes(fitting)])
-            chosen = np.concatenate([chosen, fitting])
-        return chosen
+            chosen += fitting.tolist()
+        if self.config.clear_inside and chosen:
+            pasted = standing.select(slice(len(boxes), None))
+            points = points[~points_in_boxes(points[:, :3], pasted).any(dim=0)]
+        return torch.cat([*map(self.database.points_of, chosen), points]), standing
 
 
 def without_collisions(standing: Boxes, candidates: Boxes) -> Bool[Tensor, "candidates"]:
