@@ -11,9 +11,9 @@ from torch.testing import assert_close
 from dualdistill.data.collate import collate, pack
 from dualdistill.data.config import DataConfig, ImageAugmentation
 from dualdistill.data.dataset import NuscenesDataset
-from dualdistill.data.frames import STAND_IN_GAP, earlier_frame
 from dualdistill.data.index import NuscenesIndex
 from dualdistill.data.splits import class_balanced, classes_present, sample_boxes
+from dualdistill.data.sweeps import STAND_IN_GAP, earlier_frame
 from dualdistill.errors import UserError
 from dualdistill.geometry.boxes import points_in_boxes
 from dualdistill.geometry.cameras import project

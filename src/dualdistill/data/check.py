@@ -11,7 +11,6 @@ from PIL import Image
 
 from dualdistill.data.build import CATEGORIES, LIDAR
 from dualdistill.data.config import DataConfig
-from dualdistill.data.frames import reachable_records
 from dualdistill.data.index import NuscenesIndex, Progress
 from dualdistill.data.instances import making_masks, missing_masks
 from dualdistill.data.plausible import (
@@ -23,7 +22,7 @@ from dualdistill.data.plausible import (
     implausible_points,
 )
 from dualdistill.data.splits import samples_of_split, usable
-from dualdistill.data.sweeps import sweep_candidates
+from dualdistill.data.sweeps import reachable_records, sweep_candidates
 from dualdistill.errors import UserError
 from dualdistill.files import read_bytes
 from dualdistill.structures import CAMERAS, CLASSES

@@ -17,13 +17,12 @@ from dualdistill.data.augment import ImageView, draw_bev, draw_view
 from dualdistill.data.collate import RawDepth, RawPoints, RawSample
 from dualdistill.data.config import DataConfig
 from dualdistill.data.depth import depth_labels, owners_of_labels, owners_of_points
-from dualdistill.data.frames import STAND_IN_GAP, earlier_frame
 from dualdistill.data.images import ImageCache, load_image
 from dualdistill.data.index import NuscenesIndex, Rows
 from dualdistill.data.instances import InstanceTargets
 from dualdistill.data.object_sampling import ObjectDatabase, ObjectSampler
 from dualdistill.data.splits import class_balanced, sample_boxes, within_reach
-from dualdistill.data.sweeps import accumulate, choose_sweeps, key_from_sweeps, read_points
+from dualdistill.data.sweeps import STAND_IN_GAP, accumulate, choose_sweeps, earlier_frame, key_from_sweeps, read_points
 from dualdistill.data.virtual_points.clouds import VirtualClouds
 from dualdistill.errors import UserError
 from dualdistill.geometry.boxes import transform_boxes

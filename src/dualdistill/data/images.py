@@ -21,8 +21,8 @@ from torch import Tensor
 
 from dualdistill.data.augment import ImageView, apply_view, resized_size
 from dualdistill.data.config import DataConfig
-from dualdistill.data.frames import training_frames
 from dualdistill.data.index import NuscenesIndex
+from dualdistill.data.sweeps import training_frames
 from dualdistill.errors import UserError
 from dualdistill.files import draft, read_bytes, require_room, size_text
 

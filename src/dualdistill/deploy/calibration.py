@@ -14,7 +14,6 @@ from torch import Tensor
 
 from dualdistill.data.augment import apply_view, draw_view
 from dualdistill.data.config import DataConfig
-from dualdistill.data.frames import STAND_IN_GAP
 from dualdistill.data.images import load_image
 from dualdistill.data.plausible import (
     FARTHEST_MOUNTING,
@@ -25,6 +24,7 @@ from dualdistill.data.plausible import (
     good_principal_points,
     good_sizes,
 )
+from dualdistill.data.sweeps import STAND_IN_GAP
 from dualdistill.errors import UserError
 from dualdistill.files import is_name, read_bytes, write_json
 from dualdistill.settings import require

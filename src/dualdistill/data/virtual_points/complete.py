@@ -14,9 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dualdistill.data.frames import nearest_in_time
 from dualdistill.data.index import NuscenesIndex, Progress
-from dualdistill.data.sweeps import read_points, sweep_candidates
+from dualdistill.data.sweeps import nearest_in_time, read_points, sweep_candidates
 from dualdistill.data.virtual_points.files import ArrayFiles
 from dualdistill.data.virtual_points.masks import LABEL_CHANNELS, PAINT_CLASSES, ImageInstances, InstanceMasks
 from dualdistill.geometry.cameras import project
