@@ -10,10 +10,10 @@ import math
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from dualdistill.distill.align import SemiOrthogonal, householder
+from dualdistill.distill.align import Aoa, householder
 from dualdistill.distill.dualdistill import NECK, DualDistill
 from dualdistill.distill.method import HeadCriterion
 from dualdistill.distill.mfd import LevelMimic, RegionConfig, false_positives
@@ -35,7 +35,7 @@ def released_losses(distiller: DualDistill, teacher: BevOutput, student: BevOutp
     aligned = {**ours}
     for level, here in ours.items():
         align = distiller.align[level]
-        aligned[level] = align(here) if level == NECK else _aoa(align, here, theirs[level].shape[-2:])
+        aligned[level] = _aoa(align, here) if isinstance(align, Aoa) else align(here)
         scale = _object_scale(targets.boxes, mimic.grids[level]).to(here.device)
         unfounded = torch.zeros_like(scale, dtype=torch.bool)
         if level in mfd.false_positives.levels:
@@ -50,16 +50,15 @@ def released_losses(distiller: DualDistill, teacher: BevOutput, student: BevOutp
     return losses | {f"crd/{name}": loss for name, loss in responses.items()}
 
 
-def _aoa(align: nn.Module, features: Tensor, size: torch.Size) -> Float[Tensor, "batch chan y x"]:
-    attention, projector = align.get_submodule("attention"), align.get_submodule("projector")
-    assert isinstance(projector, SemiOrthogonal)
+def _aoa(align: Aoa, features: Tensor) -> Float[Tensor, "batch chan y x"]:
+    projector = align.projector
     outputs, inputs = projector.raw.shape
     raw = -torch.eye(
         max(inputs, outputs), min(inputs, outputs), device=features.device
     )  # where the released one starts
     frame = projector.base @ householder(raw.requires_grad_())
     weight = projector.gain[:, None] * (frame.mT if outputs < inputs else frame)
-    large = F.interpolate(attention(features), [*size], mode="bilinear", align_corners=True)
+    large = F.interpolate(align.attention(features), align.size, mode="bilinear", align_corners=True)
     return F.linear(large.movedim(1, -1), weight, projector.bias).movedim(-1, 1)
 
 

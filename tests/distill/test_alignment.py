@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from dualdistill.distill.align import (
     CrossAttentionAligner,
+    UpsampleConv3,
     neck_aligner,
     no_weight_decay,
     stage_aligner,
@@ -118,7 +119,7 @@ def test_a_residual_adds_the_keys_map_to_what_was_attended():
 
 
 def test_upsampling_commutes_with_the_first_of_the_three_convolutions():
-    adapter = stage_aligner("upsample-conv", *SMALL)
+    adapter = UpsampleConv3(*SMALL)
     features = torch.randn(2, *SMALL[0])
     large = F.interpolate(features, (12, 15), mode="bilinear", align_corners=True)
     expected = adapter.rest(adapter.first(large))

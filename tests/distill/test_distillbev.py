@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from dualdistill.distill.align import neck_aligner, stage_aligner
+from dualdistill.distill.align import UpsampleConv3, neck_aligner
 from dualdistill.distill.distillbev import DistillBev, DistillBevConfig
 from dualdistill.distill.dualdistill import DualDistillConfig, MfdConfig
 from dualdistill.distill.method import DistillerInputs
@@ -57,8 +57,8 @@ def test_the_defaults_are_the_released_terms_and_weights():
 
 def test_the_adapters_have_the_published_sizes():
     adapters = (
-        stage_aligner("upsample-conv", (256, 32, 32), (128, 128, 128)),
-        stage_aligner("upsample-conv", (512, 16, 16), (256, 64, 64)),
+        UpsampleConv3((256, 32, 32), (128, 128, 128)),
+        UpsampleConv3((512, 16, 16), (256, 64, 64)),
         neck_aligner((256, 128, 128), (384, 128, 128)),
     )
     assert [sum(p.numel() for p in a.parameters()) for a in adapters] == [165_760, 659_200, 98_688]

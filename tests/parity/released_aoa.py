@@ -4,9 +4,9 @@ and parity."""
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from dualdistill.distill.align import SemiOrthogonal
+from dualdistill.distill.align import Aoa, SemiOrthogonal
 
 _NAMES = {
     "0.pos_embed": "attention.position",
@@ -42,7 +42,7 @@ def official_aoa_name(name: str) -> str:
 
 
 @torch.no_grad()
-def load_official_aoa(aoa: nn.Module, state: dict[str, Tensor]) -> None:
+def load_official_aoa(aoa: Aoa, state: dict[str, Tensor]) -> None:
     """Fill `aoa` with the state of an official adapter of one encoder level, its prefix taken off.
 
     A Cayley projector starts at the matrix that the official Householder parameters stand for; a

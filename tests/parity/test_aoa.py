@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dualdistill.distill.align import OrthogonalMap, SemiOrthogonal, stage_aligner
+from dualdistill.distill.align import Aoa, OrthogonalMap, SemiOrthogonal, stage_aligner
 from tests.parity.released_aoa import load_official_aoa, official_aoa_name
 
 GOLDEN = Path(__file__).parent / "golden" / "aoa"
@@ -26,7 +26,7 @@ def under(prefix: str, arrays: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
     return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
 
-def released_adapter(case: str, map: OrthogonalMap) -> torch.nn.Module:
+def released_adapter(case: str, map: OrthogonalMap) -> Aoa:
     arrays = recorded(case)
     outputs, inputs = arrays["orthogonal_weight"].shape
     height, width = arrays["x"].shape[-2:]

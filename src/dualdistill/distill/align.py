@@ -1,6 +1,6 @@
 """Alignment: the student's map in the shape of the teacher's. See docs/methods/dualdistill.md#alignment.
 
-AOA is the attention-guided orthogonal alignment of the two encoder levels: a cross-attention rewrites the student's
+`Aoa` is the attention-guided orthogonal alignment of the two encoder levels: a cross-attention rewrites the student's
 map at its own resolution, an orthogonal projection (docs/methods/dualdistill.md#orthogonal-projector) reduces its
 channels, bilinear upsampling enlarges it. The others are the ablations (docs/methods/dualdistill.md#other-alignments).
 
@@ -12,8 +12,6 @@ the released schedule). It is kept as `householder`, for the ablation that runs 
 holds both.
 """
 
-from collections import OrderedDict
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -145,9 +143,14 @@ class CrossAttentionAligner(nn.Module):
         position_init: PositionInit = "zeros",
         residual: bool = False,
     ):
-        """`channels` and `grid`: of the student's map, and of the result unless it has its own; `residual`: add the
-        keys' map to what was attended. Raises ValueError for channels that the heads cannot share, and for a residual
-        between different shapes."""
+        """Args:
+            channels: Of the student's map, and of the result unless `out_channels` is given.
+            grid: Of the student's map, and of the result unless `out_grid` is given.
+            residual: Add the keys' map to what was attended; result and map must have one shape.
+
+        Raises:
+            ValueError: for channels the heads cannot share, or a residual between different shapes.
+        """
         super().__init__()
         out_channels, out_grid = out_channels or channels, out_grid or grid
         if out_channels % heads:
@@ -179,7 +182,8 @@ class CrossAttentionAligner(nn.Module):
 
     @torch.no_grad()
     def _start_at_own_cell(self, channels: int, grid: Grid) -> None:
-        """Same code in keys and queries, same (orthogonal) projection: q.k is largest at the query's own cell."""
+        """Same code in keys and queries, same (orthogonal) projection of both: q.k is largest at the
+        query's own cell."""
         if (self.query.shape[1], self.out_grid) != (channels, grid):
             raise ValueError("sine positions need queries on the grid and with the channels of the keys")
         code = sine_code(channels, grid)
@@ -206,7 +210,9 @@ class CrossAttentionAligner(nn.Module):
     def forward(self, features: Float[Tensor, "batch chan y x"]) -> Float[Tensor, "batch out_chan out_y out_x"]:
         tokens = (self.keys(features) + self.position).flatten(2).mT  # batch (y x) chan
         attended = self.attend(tokens)
-        attended = self.norm(attended + tokens if self.residual else attended)
+        if self.residual:
+            attended = attended + tokens
+        attended = self.norm(attended)
         attended = attended + self.feed_forward(attended)
         return attended.mT.unflatten(-1, self.out_grid)
 
@@ -218,10 +224,41 @@ def sine_code(channels: int, grid: Grid) -> Float[Tensor, "1 chan y x"]:
     height, width = grid
     exponents = torch.arange(channels // 4) / max(channels // 4 - 1, 1)
     frequencies = torch.pi / 2 * (4 / max(4, *grid)) ** exponents
-    x, y = (torch.arange(cells) * frequencies[:, None] for cells in (width, height))
+    x = torch.arange(width)[None, :] * frequencies[:, None]
+    y = torch.arange(height)[None, :] * frequencies[:, None]
     code_x = torch.cat([x.sin(), x.cos()])[:, None, :].expand(-1, height, -1)
     code_y = torch.cat([y.sin(), y.cos()])[:, :, None].expand(-1, -1, width)
     return torch.cat([code_x, code_y])[None]
+
+
+class Aoa(nn.Module):
+    """Attention-guided orthogonal alignment: attend at the student's resolution, project, enlarge to `size`."""
+
+    def __init__(self, attention: nn.Module, projector: SemiOrthogonal, size: Grid):
+        super().__init__()
+        self.attention, self.projector, self.size = attention, projector, size
+
+    def forward(self, features: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch chan y x"]:
+        return upsample(self.projector(self.attention(features)), self.size)
+
+
+class UpsampleConv3(nn.Module):
+    """DistillBEV's adapter: enlarge, then three times 1x1 convolution, batch norm, ReLU; never negative."""
+
+    def __init__(self, student: Shape, teacher: Shape):
+        super().__init__()
+        width = student[0]
+        self.size = teacher[1:]
+        # The first convolution commutes with upsampling and runs before it; batch norm does not.
+        self.first = nn.Conv2d(width, width, 1)
+        self.rest = nn.Sequential(
+            *(nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.Conv2d(width, width, 1)),
+            *(nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.Conv2d(width, teacher[0], 1)),
+            *(nn.BatchNorm2d(teacher[0]), nn.ReLU(inplace=True)),
+        )
+
+    def forward(self, features: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch chan y x"]:
+        return self.rest(upsample(self.first(features), self.size))
 
 
 def stage_aligner(
@@ -233,32 +270,31 @@ def stage_aligner(
     position_init: PositionInit = "zeros",
     residual: bool = False,
 ) -> nn.Module:
-    """A module that takes an encoder map of shape `student` to shape `teacher`: "attention", "projector" and "enlarge"
-    in a row, as far as the alignment has them, or DistillBEV's adapter, which is never negative. Raises ValueError if
-    the teacher's map is the smaller one, or shapes do not suit the alignment."""
-    (width, *small), (channels, *large) = student, teacher
-    if large[0] < small[0] or large[1] < small[1]:
+    """A module that takes an encoder map of shape `student` to shape `teacher`. Raises ValueError if the teacher's map
+    is the smaller one, or shapes do not suit the alignment."""
+    if teacher[1] < student[1] or teacher[2] < student[2]:
         raise ValueError(
-            f"alignment enlarges maps: the teacher's {large[0]}x{large[1]} cells are fewer than the student's "
-            f"{small[0]}x{small[1]}; pair the student's stage with a finer one of the teacher"
+            f"alignment enlarges maps: the teacher's {teacher[1]}x{teacher[2]} cells are fewer than the "
+            f"student's {student[1]}x{student[2]}; pair the student's stage with a finer one of the teacher"
         )
-    upsampling = nn.Upsample(size=teacher[1:], mode="bilinear", align_corners=True)
-    enlarge = {"enlarge": upsampling} if large != small else {}
     if alignment == "upsample-conv":
-        # The first convolution commutes with upsampling and runs before it; batch norm does not.
-        layers = OrderedDict(first=nn.Conv2d(width, width, 1), **enlarge)
-        layers["rest"] = nn.Sequential(
-            *(nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.Conv2d(width, width, 1)),
-            *(nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.Conv2d(width, channels, 1)),
-            *(nn.BatchNorm2d(channels), nn.ReLU(inplace=True)),
+        return UpsampleConv3(student, teacher)
+    attention: nn.Module = nn.Identity()
+    alone = alignment == "attention"
+    if alignment != "orthogonal":
+        attention = CrossAttentionAligner(
+            student[0],
+            student[1:],
+            heads,
+            out_channels=teacher[0] if alone else None,
+            out_grid=teacher[1:] if alone else None,
+            position_init=position_init,
+            residual=residual,
         )
-        return nn.Sequential(layers)
-    attend = partial(CrossAttentionAligner, width, student[1:], heads, position_init=position_init, residual=residual)
-    if alignment == "attention":
-        return attend(out_channels=channels, out_grid=teacher[1:])
-    layers = OrderedDict(attention=nn.Identity() if alignment == "orthogonal" else attend())
-    layers["projector"] = SemiOrthogonal(width, channels, "householder" if alignment == "aoa-released" else "cayley")
-    return nn.Sequential(OrderedDict(**layers, **enlarge))
+    if alone:
+        return attention
+    projector = SemiOrthogonal(student[0], teacher[0], "householder" if alignment == "aoa-released" else "cayley")
+    return Aoa(attention, projector, teacher[1:])
 
 
 def neck_aligner(student: Shape, teacher: Shape) -> nn.Conv2d:
