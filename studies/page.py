@@ -223,19 +223,19 @@ def draw_gains(study: Study, runs: Runs, path: Path) -> None:
     plt.rcParams.update({"font.size": 9, "svg.hashsalt": study.name, "svg.fonttype": "path"})
     figure, panels = plt.subplots(1, 2, figsize=(9.5, 4.2), sharey=True, layout="constrained")
     budgets = budgets_of(study, runs)
-    methods = dict.fromkeys(row.name.replace(", MVP", "") for row in study.rows if row.control)
-    colours = dict(zip(methods, cycle(COLOURS), strict=False))
+    methods = {row.key: row.name.partition(", ")[0] for row in study.rows if row.control and not row.budgets}
+    colours = dict(zip(dict.fromkeys(methods.values()), cycle(COLOURS), strict=False))
     for panel, title in zip(panels, ("over the student alone", "over the teacher's head alone"), strict=True):
         for row in study.rows:
             reference = STUDENT if panel is panels[0] else row.control
-            if row.control is None or reference is None:
+            if row.key not in methods or reference is None:
                 continue
             found = {b: d for b in budgets if (d := difference(runs, row.key, reference, b)) is not None}
             if len(found) < min(2, len(budgets)):
                 continue
             means = [d.mean for d in found.values()]
-            style = "--" if row.teacher == "mvp" else "-"
-            colour = colours[row.name.replace(", MVP", "")]
+            style = {"centerpoint": ("-", ":"), "mvp": ("--", "-.")}[row.teacher or "mvp"]["weights" in row.name]
+            colour = colours[methods[row.key]]
             panel.plot([*found], means, style, color=colour, marker="o", markersize=3, label=row.name)
             low, high = ([pick(d.by_seed.values()) for d in found.values()] for pick in (min, max))
             panel.fill_between([*found], low, high, color=colour, alpha=0.12, linewidth=0)
